@@ -1,0 +1,95 @@
+"""Training rows: pairs of a caption and a recording, and the sampler that orders them."""
+
+from collections.abc import Iterator, Sequence
+
+import datasets
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+
+
+class SharedEpoch:
+    """The number of the current epoch, in memory that persistent data loader workers share with the trainer.
+
+    An attribute that changes in the parent process never arrives in a worker.
+    """
+
+    def __init__(self):
+        self._value = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set(self, epoch: int) -> None:
+        self._value.fill_(epoch)
+
+    def get(self) -> int:
+        return int(self._value)
+
+
+def pair_rows(recordings: datasets.Dataset) -> datasets.Dataset:
+    """
+    One row a caption of a recordings table: `caption`, `recording` (row of the table), `length` (frames), `row_id`.
+
+    Nothing of the recording is copied: the transform looks it up.
+    """
+    captions, rows, lengths = [], [], []
+    columns = recordings.select_columns(["captions", "length"]).to_dict()
+    for row, (texts, length) in enumerate(zip(columns["captions"], columns["length"], strict=True)):
+        captions += texts
+        rows += [row] * len(texts)
+        lengths += [length] * len(texts)
+    return datasets.Dataset.from_dict(
+        {"caption": captions, "recording": rows, "length": lengths, "row_id": range(len(captions))}
+    )
+
+
+class PairSampler(Sampler[int]):
+    """
+    A random permutation of the pairs for every epoch, keyed by (seed, epoch): a resumed run goes on in the same order.
+
+    With `group_by_length` the permutation is cut into pieces of `GROUP` batches, each sorted by length, so that the
+    clips of a batch are of similar length and little is padded; the batches of a piece are shuffled again.
+
+    Only whole batches are drawn: what is left over at the end of a permutation waits for another epoch.
+
+    Args:
+        lengths: [N] frames of each pair's recording, read before any transform runs.
+        batch_size: pairs of one optimiser step, over all processes.
+        seed: of the permutations.
+        epoch: which epoch it is.
+        group_by_length: whether to batch clips of similar length.
+
+    Raises:
+        ValueError: fewer pairs than a batch.
+    """
+
+    GROUP = 50
+
+    def __init__(
+        self, lengths: Sequence[int], batch_size: int, seed: int, epoch: SharedEpoch, group_by_length: bool = False
+    ):
+        if len(lengths) < batch_size:
+            raise ValueError(
+                f"found {len(lengths)} pairs of caption and recording, expected at least a batch of {batch_size}"
+            )
+        self.lengths = np.asarray(lengths)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = epoch
+        self.group_by_length = group_by_length
+
+    def __len__(self) -> int:
+        return len(self.lengths) // self.batch_size * self.batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self.seed, self.epoch.get()])
+        order = rng.permutation(len(self.lengths))[: len(self)]
+        if self.group_by_length:
+            order = self._grouped(order, rng)
+        return iter(order.tolist())
+
+    def _grouped(self, order: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        batches = []
+        for start in range(0, len(order), self.GROUP * self.batch_size):
+            piece = order[start : start + self.GROUP * self.batch_size]
+            piece = piece[np.argsort(self.lengths[piece], kind="stable")].reshape(-1, self.batch_size)
+            batches.append(piece[rng.permutation(len(piece))].reshape(-1))
+        return np.concatenate(batches)

@@ -1,0 +1,125 @@
+"""Soundscapes as a recordings table: every scene rendered, its log-mel cached."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+
+from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
+from .feature_cache import TABLE_FEATURES, cached_table, encode_log_mel
+from .soundscapes import Scene, SourceBank, alternatives, render, vary
+
+
+def soundscape_table(
+    scenes: Sequence[Scene],
+    sources: str | os.PathLike,
+    feature_extractor: CNN10FeatureExtractor,
+    cache_dir: str | os.PathLike,
+    renderings: int = 1,
+    seed: int = 0,
+    num_proc: int = 1,
+    name: str = "soundscapes",
+) -> tuple[datasets.Dataset, torch.Tensor]:
+    """
+    The recordings table of scenes, from the cache where it is there.
+
+    Args:
+        scenes: of one split, from `read_manifest`.
+        sources: the folder of recordings that the scenes are mixed from.
+        feature_extractor: computes the log-mels.
+        cache_dir: folder of the feature cache.
+        renderings: how often each scene is rendered. The first is as the manifest says, the others are drawn anew from
+            the recordings of the same scenes (training only). All have the scene's recording id, so that the loss knows
+            them as positives of each other.
+        seed: of what is drawn anew.
+        num_proc: processes that render.
+        name: shown in the progress bar and in the name of the cache.
+
+    Returns:
+        The table and the mean of each mel bin [n_mels] in dB, as `cached_table` does.
+
+    Raises:
+        AudioError: a source cannot be decoded; the message names the scene and the file.
+        ValueError: fewer than one rendering.
+    """
+    if renderings < 1:
+        raise ValueError(f"renderings must be at least 1, found {renderings}")
+    sources = Path(sources).resolve()
+    key = {
+        "features": _parameters(feature_extractor),
+        "scenes": _digest(scenes),
+        "sources": _fingerprint(sources, scenes),
+        "renderings": renderings,
+        "seed": seed if renderings > 1 else None,
+    }
+    kinds = alternatives(scenes)
+
+    def compute() -> datasets.Dataset:
+        rows = datasets.Dataset.from_dict(
+            {
+                "scene": [index for index in range(len(scenes)) for _ in range(renderings)],
+                "rendering": list(range(renderings)) * len(scenes),
+            }
+        )
+        renderer = _Renderer(
+            scenes, SourceBank(sources, feature_extractor.sampling_rate), feature_extractor, kinds, seed
+        )
+        return rows.map(
+            renderer,
+            features=TABLE_FEATURES,
+            remove_columns=rows.column_names,
+            num_proc=num_proc if num_proc > 1 else None,
+            keep_in_memory=num_proc <= 1,
+            new_fingerprint=hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()[:16],
+            desc=f"Rendering {name}",
+        )
+
+    return cached_table(cache_dir, name, key, compute)
+
+
+@dataclasses.dataclass
+class _Renderer:
+    """Renders one row of the table; its draws are keyed by the row, so any number of processes gives the same."""
+
+    scenes: Sequence[Scene]
+    bank: SourceBank
+    feature_extractor: CNN10FeatureExtractor
+    kinds: dict[str, list[str]]
+    seed: int
+
+    def __call__(self, row: dict) -> dict:
+        torch.set_num_threads(1)  # a forked process cannot use the threads of its parent
+        scene, file_name = self.scenes[row["scene"]], self.scenes[row["scene"]].id
+        if row["rendering"] > 0:
+            scene = vary(scene, np.random.default_rng([self.seed, row["scene"], row["rendering"]]), self.kinds)
+            file_name = f"{file_name}#{row['rendering']}"
+        log_mel = self.feature_extractor.log_mel(render(scene, self.bank))
+        return {
+            "file_name": file_name,
+            "recording_id": scene.id,
+            "captions": list(scene.captions),
+            "length": len(log_mel),
+            "log_mel": encode_log_mel(log_mel),
+        }
+
+
+def _parameters(feature_extractor: CNN10FeatureExtractor) -> dict:
+    """What a log-mel depends on."""
+    names = ("feature_size", "sampling_rate", "n_fft", "hop_length", "f_min", "f_max", "min_frames")
+    return {name: getattr(feature_extractor, name) for name in names}
+
+
+def _digest(scenes: Sequence[Scene]) -> str:
+    return hashlib.sha256(repr(scenes).encode()).hexdigest()
+
+
+def _fingerprint(sources: Path, scenes: Sequence[Scene]) -> str:
+    """Changes when a used recording is replaced: names, sizes and times of modification."""
+    names = sorted({event.source for scene in scenes for event in scene.events})
+    stats = [(name, (sources / name).stat().st_size, (sources / name).stat().st_mtime_ns) for name in names]
+    return hashlib.sha256(repr(stats).encode()).hexdigest()

@@ -1,0 +1,378 @@
+"""Soundscapes: scenes mixed from short recordings, described by manifests of one JSON object a line.
+
+A line of `train.jsonl`, `validation.jsonl` or `test.jsonl` is one scene:
+
+    {"id": "test-0000", "duration": 8.0, "labels": [1], "captions": ["A dog barks.", ...],
+     "events": [{"source": "001 - Dog bark/5-212454-A.ogg", "onset": 0.3, "start": 0, "end": 5, "gain_db": -4.6}, ...]}
+
+Times are seconds. `source` is relative to a folder of recordings. This file reads manifests, mixes scenes to waveforms
+and draws new renderings of training scenes.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import reprlib
+import string
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from .audio_io import AudioError, load_audio
+
+SPLITS = ("train", "validation", "test")
+MAX_GAIN_DB = 120.0  # far beyond any use; keeps a slip of the pen from overflowing float32
+GAIN_RANGE_DB = (-6.0, 0.0)  # of a varied event, as in the benchmark's manifests
+MAX_JITTER = 0.3  # seconds, of a varied onset or end
+REWRITE = "correct the line, or write the manifest again"
+_DELETE_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+class ManifestError(ValueError):
+    """A manifest cannot be used; the message names file:line, the field, what was found and expected, what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SoundEvent:
+    """The stretch [start, end) of a recording, sounding from `onset` on; all in seconds, the gain in dB."""
+
+    source: str  # relative to the folder of recordings
+    onset: float
+    start: float
+    end: float
+    gain_db: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """One recording to be: `duration` seconds of events, and the captions that describe it."""
+
+    id: str
+    duration: float
+    labels: tuple[int | str, ...]
+    events: tuple[SoundEvent, ...]
+    captions: tuple[str, ...]
+
+
+# --------------------------------------------------------------------------------------------------------- reading
+
+
+def read_manifests(folder: str | os.PathLike, sources: str | os.PathLike) -> dict[str, list[Scene]]:
+    """Reads `train.jsonl`, `validation.jsonl` and `test.jsonl` of a folder.
+
+    Args:
+        folder: where the three manifests are.
+        sources: the folder that the scenes' `source` paths are relative to.
+
+    Returns:
+        Split name -> scenes, in the manifests' order.
+
+    Raises:
+        ManifestError: a manifest is missing or faulty, or an id occurs in two splits.
+    """
+    folder = pathlib.Path(folder)
+    missing = [f"{split}.jsonl" for split in SPLITS if not (folder / f"{split}.jsonl").is_file()]
+    if missing:
+        raise ManifestError(
+            f"{folder}: found no {', '.join(missing)}, expected train.jsonl, validation.jsonl and test.jsonl; "
+            "check the folder, or write a set: python -m modeling_cnn10bert.data.synthesizers FOLDER"
+        )
+    scenes = {split: read_manifest(folder / f"{split}.jsonl", sources) for split in SPLITS}
+    split_of: dict[str, str] = {}
+    for split, members in scenes.items():
+        for scene in members:
+            if split_of.setdefault(scene.id, split) != split:
+                raise ManifestError(
+                    f"{folder / split}.jsonl: id: found {scene.id!r}, which {split_of[scene.id]}.jsonl has too, "
+                    f"expected ids that no other split uses; {REWRITE}"
+                )
+    return scenes
+
+
+def read_manifest(path: str | os.PathLike, sources: str | os.PathLike) -> list[Scene]:
+    """Reads and checks one manifest; blank lines are skipped, keys beyond the known ones ignored.
+
+    Args:
+        path: the .jsonl file, UTF-8.
+        sources: the folder that the scenes' `source` paths are relative to.
+
+    Returns:
+        The scenes, in the file's order; at least one.
+
+    Raises:
+        ManifestError: naming file:line, the field, the value found, what was expected and what to do.
+    """
+    path, sources = pathlib.Path(path), pathlib.Path(sources)
+    if not sources.is_dir():
+        raise ManifestError(
+            f"{path}: found no folder {sources}, expected the recordings there; check the sources folder"
+        )
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines(): captions may hold U+2028
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(
+            f"{path}: found {error}, expected a UTF-8 file of one JSON object a line; check the path"
+        ) from error
+    reader = _SceneReader(path, sources)
+    scenes = [reader.read(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not scenes:
+        raise ManifestError(f"{path}: found no scene, expected at least one line; write the manifest again")
+    return scenes
+
+
+class _SceneReader:
+    """Turns the lines of one manifest into scenes, remembering which ids and sources were already seen."""
+
+    def __init__(self, path: pathlib.Path, sources: pathlib.Path):
+        self.path = path
+        self.sources = sources
+        self.sources_resolved = sources.resolve()
+        self.line_of_id: dict[str, int] = {}
+        self.checked_sources: set[str] = set()
+        self.number = 0
+
+    def error(self, field: str, found: str, expected: str, todo: str = REWRITE) -> ManifestError:
+        return ManifestError(f"{self.path}:{self.number}: {field}: found {found}, expected {expected}; {todo}")
+
+    def read(self, number: int, line: str) -> Scene:
+        self.number = number
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise self.error("line", f"{reprlib.repr(line)} ({error})", "one JSON object") from error
+        if not isinstance(row, dict):
+            raise self.error("line", reprlib.repr(row), "one JSON object")
+        duration = self.positive(self.value(row, "duration"), "duration")
+        return Scene(
+            id=self.id(self.value(row, "id")),
+            duration=duration,
+            labels=self.labels(self.value(row, "labels")),
+            events=tuple(
+                self.event(event, f"events[{i}]", duration)
+                for i, event in enumerate(self.filled_list(self.value(row, "events"), "events"))
+            ),
+            captions=self.captions(self.value(row, "captions")),
+        )
+
+    def value(self, row: dict, key: str, within: str = ""):
+        if key not in row:
+            raise self.error(f"{within}{key}", f"only the keys {sorted(row)}", f"the key {key!r} too")
+        return row[key]
+
+    def filled_list(self, value, field: str) -> list:
+        if not isinstance(value, list) or not value:
+            raise self.error(field, reprlib.repr(value), "a non-empty list")
+        return value
+
+    def number_in(self, value, field: str, expected: str, low: float = -math.inf, high: float = math.inf) -> float:
+        """A finite number in [low, high]; JSON's true is none, though Python takes it for 1."""
+        try:
+            valid = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        except OverflowError:  # an integer beyond the range of a float
+            valid = False
+        if not valid or not low <= value <= high:
+            raise self.error(field, reprlib.repr(value), expected)
+        return float(value)
+
+    def positive(self, value, field: str) -> float:
+        return self.number_in(value, field, "a finite number of seconds above 0", low=math.ulp(0.0))
+
+    def id(self, value) -> str:
+        if not isinstance(value, str) or not value.strip():
+            raise self.error("id", reprlib.repr(value), "a non-empty string")
+        first = self.line_of_id.setdefault(value, self.number)
+        if first != self.number:
+            raise self.error("id", f"{value!r}, which line {first} has too", "an id that no other line uses")
+        return value
+
+    def labels(self, value) -> tuple[int | str, ...]:
+        if not isinstance(value, list) or not all(isinstance(v, int | str) and not isinstance(v, bool) for v in value):
+            raise self.error("labels", reprlib.repr(value), "a list of integers or strings")
+        return tuple(value)
+
+    def captions(self, value) -> tuple[str, ...]:
+        for i, caption in enumerate(self.filled_list(value, "captions")):
+            # What the tokenizer sees: lower-cased and without punctuation (DCASE 2022 task 6b's own normalisation).
+            if not isinstance(caption, str) or not caption.lower().translate(_DELETE_PUNCTUATION).strip():
+                raise self.error(f"captions[{i}]", reprlib.repr(caption), "a text with a word in it")
+        return tuple(value)
+
+    def event(self, row, within: str, duration: float) -> SoundEvent:
+        if not isinstance(row, dict):
+            raise self.error(within, reprlib.repr(row), "one JSON object")
+        source, onset, start, end, gain_db = (
+            self.value(row, field.name, f"{within}.") for field in dataclasses.fields(SoundEvent)
+        )
+        start = self.number_in(start, f"{within}.start", "a finite number of seconds, at least 0", low=0.0)
+        onset = self.number_in(onset, f"{within}.onset", "a finite number of seconds, at least 0", low=0.0)
+        if onset >= duration:  # it would never be heard, though the captions speak of it
+            raise self.error(f"{within}.onset", repr(onset), f"less than the duration ({duration} s)")
+        expected = f"a finite number of seconds above start ({start} s)"
+        end = self.number_in(end, f"{within}.end", expected, low=math.nextafter(start, math.inf))
+        expected = f"a finite number of dB from {-MAX_GAIN_DB:g} to {MAX_GAIN_DB:g}"
+        gain_db = self.number_in(gain_db, f"{within}.gain_db", expected, -MAX_GAIN_DB, MAX_GAIN_DB)
+        return SoundEvent(self.source(source, f"{within}.source"), onset, start, end, gain_db)
+
+    def source(self, value, field: str) -> str:
+        if not isinstance(value, str) or not value:
+            raise self.error(field, reprlib.repr(value), "the path of a recording")
+        if value not in self.checked_sources:  # a few hundred recordings, thousands of mentions
+            self.check_source(value, field)
+            self.checked_sources.add(value)
+        return value
+
+    def check_source(self, value: str, field: str) -> None:
+        relative = pathlib.PurePath(value)
+        try:
+            resolved = (self.sources / relative).resolve()  # follows links
+            plain = not relative.is_absolute() and ".." not in relative.parts
+            leaves = not (plain and resolved.is_relative_to(self.sources_resolved))
+            exists = resolved.is_file()
+        except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL character, a loop of links
+            raise self.error(field, f"{value!r} ({error})", "the path of a recording") from error
+        if leaves:
+            todo = "put the recording into that folder and give its path relative to it"
+            raise self.error(field, repr(value), f"a path that stays inside {self.sources}", todo)
+        if not exists:
+            todo = "check the sources folder, or fetch the recordings again"
+            raise self.error(field, f"{value!r}, which does not exist", f"a recording in {self.sources}", todo)
+
+
+# ------------------------------------------------------------------------------------------------------- rendering
+
+
+class SourceBank:
+    """The recordings that scenes are mixed from, each decoded once, resampled and peak-normalised over the whole file.
+
+    They stay in memory: a recording of 5 s at 32 kHz takes 0.64 MB.
+
+    Args:
+        sources: the folder of recordings.
+        sampling_rate: of all waveforms, in Hz.
+    """
+
+    def __init__(self, sources: str | os.PathLike, sampling_rate: int):
+        self.sources = pathlib.Path(sources)
+        self.sampling_rate = sampling_rate
+        self._waveforms: dict[str, np.ndarray] = {}
+
+    def load(self, source: str) -> np.ndarray:
+        """Waveform [samples] of one recording, float32, read-only, its largest magnitude 1 (0 if it is silent).
+
+        Raises:
+            AudioError: the recording cannot be used.
+        """
+        if source not in self._waveforms:
+            waveform = load_audio(self.sources / source, self.sampling_rate)
+            peak = np.abs(waveform).max()
+            waveform = waveform / peak if peak > 0 else waveform
+            waveform.flags.writeable = False  # it is shared by every scene
+            self._waveforms[source] = waveform
+        return self._waveforms[source]
+
+
+def render(scene: Scene, bank: SourceBank) -> np.ndarray:
+    """Mixes a scene.
+
+    Each source is cut to [start, end), scaled by 10^(gain_db / 20) and added at its onset. What runs past the scene's
+    end is cut; where a source is shorter than its cut, what there is sounds. Sums are not clipped, so they may exceed
+    1.
+
+    Returns:
+        Waveform [duration * sampling_rate], float32.
+
+    Raises:
+        AudioError: a recording cannot be used; the message names the scene and the file.
+    """
+    rate = bank.sampling_rate
+    mix = np.zeros(round(scene.duration * rate), dtype=np.float32)
+    for event in scene.events:
+        try:
+            source = bank.load(event.source)
+        except AudioError as error:
+            raise AudioError(f"scene {scene.id!r}: {error}") from error
+        onset = round(event.onset * rate)
+        sound = source[round(event.start * rate) : round(event.end * rate)][: max(len(mix) - onset, 0)]
+        mix[onset : onset + len(sound)] += 10 ** (event.gain_db / 20) * sound
+    return mix
+
+
+# --------------------------------------------------------------------------------------------------------- varying
+
+
+def alternatives(scenes: Iterable[Scene]) -> dict[str, list[str]]:
+    """Every source that the scenes use -> all sources of its kind that they use, itself included, sorted.
+
+    Of one kind are the recordings of one parent folder. Only what the given scenes use counts: of the scenes of the
+    training manifest, the result never names a recording of another split.
+    """
+    kinds: dict[pathlib.PurePath, set[str]] = {}
+    for source in {event.source for scene in scenes for event in scene.events}:
+        kinds.setdefault(pathlib.PurePath(source).parent, set()).add(source)
+    return {source: members for kind in kinds.values() for members in [sorted(kind)] for source in members}
+
+
+def vary(scene: Scene, rng: np.random.Generator, alternatives: Mapping[str, Sequence[str]]) -> Scene:
+    """The same scene, rendered anew: its captions stay true, its recordings, levels and times are drawn again.
+
+    - Every event takes another recording of its kind (its own only where the kind has no other).
+    - Every gain is drawn uniformly from [-6, 0] dB.
+    - One shift is drawn for the whole scene, as far as it stays inside the duration. Then every onset and every end
+      moves by at most 0.3 s and at most two fifths of the way to the nearest other onset or end, so that their order
+      never changes: events that overlapped overlap, events that followed one another do. Equal times move together.
+
+    Args:
+        scene: what to render anew; id, duration, labels and captions are kept.
+        rng: the only source of randomness.
+        alternatives: from `alternatives(scenes of the training manifest)`.
+
+    Raises:
+        ValueError: a source of the scene is not in `alternatives`.
+    """
+    spans = _jitter_spans(_shift_spans(_audible_spans(scene), scene.duration, rng), scene.duration, rng)
+    events = tuple(
+        SoundEvent(
+            source=_another_source(scene, event.source, rng, alternatives),
+            onset=onset,
+            start=event.start,
+            end=event.start + (end - onset),
+            gain_db=rng.uniform(*GAIN_RANGE_DB),
+        )
+        for event, (onset, end) in zip(scene.events, spans.tolist(), strict=True)
+    )
+    return dataclasses.replace(scene, events=events)
+
+
+def _another_source(
+    scene: Scene, source: str, rng: np.random.Generator, alternatives: Mapping[str, Sequence[str]]
+) -> str:
+    if source not in alternatives:
+        raise ValueError(
+            f"scene {scene.id!r}: found the source {source!r}, expected one of the {len(alternatives)} recordings "
+            "with alternatives; vary only training scenes, with the alternatives of their own manifest"
+        )
+    others = [other for other in alternatives[source] if other != source]
+    return others[rng.integers(len(others))] if others else source
+
+
+def _audible_spans(scene: Scene) -> np.ndarray:
+    """[events, 2]: when each event begins and ends in the scene, in seconds; what runs past the end is cut."""
+    spans = np.array([(event.onset, event.onset + (event.end - event.start)) for event in scene.events])
+    return np.minimum(spans, scene.duration)
+
+
+def _shift_spans(spans: np.ndarray, duration: float, rng: np.random.Generator) -> np.ndarray:
+    """All spans moved by one amount, drawn uniformly from those that keep them within [0, duration]."""
+    return spans + rng.uniform(-spans.min(), duration - spans.max())
+
+
+def _jitter_spans(spans: np.ndarray, duration: float, rng: np.random.Generator) -> np.ndarray:
+    """All distinct times moved a little, in unchanged order, within [0, duration]."""
+    times, inverse = np.unique(spans, return_inverse=True)
+    gaps = 0.4 * np.diff(times)  # two neighbours that approach each other never meet
+    low = np.concatenate([[times[0]], gaps])
+    high = np.concatenate([gaps, [max(duration - times[-1], 0.0)]])  # max: rounding of the shift
+    moved = times + rng.uniform(-np.minimum(low, MAX_JITTER), np.minimum(high, MAX_JITTER))
+    return np.clip(moved, 0.0, duration)[inverse.reshape(spans.shape)]

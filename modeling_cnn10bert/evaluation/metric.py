@@ -1,0 +1,99 @@
+"""The retrieval metric of this project on embeddings: both directions at once, each beside its chance level."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import evaluate
+import numpy as np
+import torch
+
+from .audio_text_retrieval.audio_text_retrieval import chance_metrics, retrieval_metrics
+
+METRIC_FOLDER = Path(__file__).parent / "audio_text_retrieval"
+
+
+def load_retrieval_metric() -> evaluate.Metric:
+    """The metric as an `evaluate` module, from this package's own folder: no network."""
+    return evaluate.load(str(METRIC_FOLDER))
+
+
+def retrieval_metrics_both_directions(
+    audio_embeds: np.ndarray | torch.Tensor,
+    text_embeds: np.ndarray | torch.Tensor,
+    recording_ids_of_audio: Sequence[int | str] | np.ndarray | torch.Tensor,
+    recording_ids_of_text: Sequence[int | str] | np.ndarray | torch.Tensor,
+) -> dict[str, float]:
+    """Score a whole test set by cosine similarity: every caption is a query, and every recording is one the other way.
+
+    Args:
+        audio_embeds: [A, D], one row a recording.
+        text_embeds: [C, D], one row a caption.
+        recording_ids_of_audio: [A], no id twice.
+        recording_ids_of_text: [C], the recording that each caption describes.
+
+    Returns:
+        Text-to-audio under `R@1`, `R@5`, `R@10`, `mAP@10`, `MedR`; audio-to-text, where all captions of a recording are
+        relevant, under `a2t_R@1` and so on; and for each but the median ranks the value that a uniformly random ranking
+        has in expectation, under `chance_R@1`, `chance_a2t_R@1` and so on.
+
+    Raises:
+        ValueError: shapes that do not fit, a zero or not finite embedding, a recording embedded twice, a caption
+            without its recording or a recording without a caption.
+    """
+    audio, text = _unit_rows(audio_embeds, "audio_embeds"), _unit_rows(text_embeds, "text_embeds")
+    if audio.shape[1] != text.shape[1]:
+        raise ValueError(f"audio_embeds are {audio.shape[1]} wide, text_embeds {text.shape[1]}: expected equal widths")
+    audio_of_text, texts_of_audio = _match(
+        _ids(recording_ids_of_audio, len(audio), "recording_ids_of_audio"),
+        _ids(recording_ids_of_text, len(text), "recording_ids_of_text"),
+    )
+    # Equal embeddings must tie, but in a float32 product they differ in the last bit, depending on their place in the
+    # matrix. The float64 product is rounded to float32, which absorbs its error.
+    similarity = (text @ audio.T).astype(np.float32)
+
+    metrics = retrieval_metrics(similarity, audio_of_text)
+    metrics |= _prefixed("a2t_", retrieval_metrics(similarity.T, texts_of_audio))
+    metrics |= _prefixed("chance_", chance_metrics(np.ones(len(text)), len(audio)))
+    return metrics | _prefixed("chance_a2t_", chance_metrics([len(rows) for rows in texts_of_audio], len(text)))
+
+
+def _prefixed(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
+    return {prefix + name: value for name, value in metrics.items()}
+
+
+def _unit_rows(embeds: np.ndarray | torch.Tensor, name: str) -> np.ndarray:
+    """[N, D] float64 with rows of length 1, so that a product is the cosine."""
+    if isinstance(embeds, torch.Tensor):
+        embeds = embeds.detach().cpu().to(torch.float64).numpy()
+    embeds = np.asarray(embeds, dtype=np.float64)
+    if embeds.ndim != 2 or 0 in embeds.shape:
+        raise ValueError(f"{name} must be a non-empty matrix [rows, width]; got shape {embeds.shape}")
+    length = np.linalg.norm(embeds, axis=1, keepdims=True)
+    bad = np.flatnonzero(~np.isfinite(length) | (length == 0))
+    if bad.size:
+        raise ValueError(f"row {bad[0]} of {name} has norm {length[bad[0], 0]}: expected a finite vector other than 0")
+    return embeds / length
+
+
+def _ids(ids: Sequence[int | str] | np.ndarray | torch.Tensor, expected: int, name: str) -> list[int | str]:
+    ids = ids.tolist() if isinstance(ids, np.ndarray | torch.Tensor) else list(ids)
+    if len(ids) != expected:
+        raise ValueError(f"{name} has {len(ids)} entries for {expected} embeddings: expected one each")
+    return ids
+
+
+def _match(ids_of_audio: list[int | str], ids_of_text: list[int | str]) -> tuple[list[int], list[list[int]]]:
+    """Per caption the row of its recording, and per recording the rows of its captions."""
+    row_of = {recording_id: row for row, recording_id in enumerate(ids_of_audio)}
+    if len(row_of) != len(ids_of_audio):
+        twice = next(i for row, i in enumerate(ids_of_audio) if row_of[i] != row)
+        raise ValueError(f"recording {twice!r} is embedded twice: expected once, or it could be found twice")
+    texts_of_audio: list[list[int]] = [[] for _ in ids_of_audio]
+    for row, recording_id in enumerate(ids_of_text):
+        if recording_id not in row_of:
+            raise ValueError(f"caption {row} describes recording {recording_id!r}, which has no audio embedding")
+        texts_of_audio[row_of[recording_id]].append(row)
+    for recording_id, texts in zip(ids_of_audio, texts_of_audio, strict=True):
+        if not texts:
+            raise ValueError(f"recording {recording_id!r} has no caption: leave it out, or give its captions too")
+    return [row_of[recording_id] for recording_id in ids_of_text], texts_of_audio

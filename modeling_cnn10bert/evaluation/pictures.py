@@ -1,0 +1,221 @@
+"""The two pictures of a run: its training curve, and a gallery of what the model finds for a few questions.
+
+Both draw on matplotlib's object interface, so they need no display, leave no global state and work in any thread.
+"""
+
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> x [N], y [N]
+
+DPI = 110
+HITS_SHOWN = 3
+DYNAMIC_RANGE_DB = 80  # what of a log-mel is shown, from its loudest cell down
+_RIGHT, _WRONG, _UNJUDGED = "#2a8f3c", "#c8342b", "#9a9a9a"
+_VALIDATION = {  # how each measure of the validation set is drawn: the one that selects the checkpoint stands out
+    "mAP@10": {"color": "#b5179e", "linewidth": 2.2, "marker": "o", "markersize": 3.5, "zorder": 3},
+    "R@1": {"color": "#1d4e89", "linewidth": 1.2, "linestyle": "-"},
+    "R@5": {"color": "#3f88c5", "linewidth": 1.2, "linestyle": "--"},
+    "R@10": {"color": "#8ab6d6", "linewidth": 1.2, "linestyle": "-."},
+}
+
+
+def plot_training_curve(log_history: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Draw training loss, learning rate and validation metrics over epochs to one PNG.
+
+    Args:
+        log_history: `Trainer.state.log_history`: entries with `epoch` or `step`, and any of `loss`, `learning_rate`,
+            `eval_loss`, `eval_mAP@10`, `eval_R@1`, `eval_R@5`, `eval_R@10`, `eval_chance_mAP@10`. Whatever is missing
+            is left out.
+        path: the PNG to write; it appears complete or not at all.
+    """
+    _save(_training_figure(log_history), path)
+
+
+def plot_gallery(questions: Sequence[str], results: Sequence[Sequence[Any]], path: str | Path) -> None:
+    """Draw a row a question: its text, then the log-mels of its best three hits, framed green if right, red if wrong.
+
+    Args:
+        questions: the texts that were searched for.
+        results: per question its hits, best first. A hit is a mapping or an object with `file_name`, `score`,
+            `log_mel` ([T, n_mels], dB), `captions` (strings), `seconds` (length of the log-mel) and `correct` (bool, or
+            None where nobody can tell: then the frame is grey).
+        path: the PNG to write; it appears complete or not at all.
+
+    Raises:
+        ValueError: no question, or not one list of hits for each.
+    """
+    _save(_gallery_figure(questions, results), path)
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    """Write beside the target, then rename: a reader never meets half a picture."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        figure.savefig(unfinished, format="png", dpi=DPI)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _training_figure(log_history: Sequence[Mapping[str, Any]]) -> Figure:
+    """Losses and learning rate above, validation metrics below; only the panels that have something to show."""
+    over = "epoch" if any("epoch" in entry for entry in log_history) else "step"
+    names = ["loss", "eval_loss", "learning_rate", "eval_chance_mAP@10", *(f"eval_{name}" for name in _VALIDATION)]
+    curves = {name: _series(log_history, name, over) for name in names}
+    panels = []
+    if any(len(curves[name][0]) for name in ("loss", "eval_loss", "learning_rate")):
+        panels.append(lambda ax: _draw_losses(ax, curves))
+    if any(len(curves[f"eval_{name}"][0]) for name in _VALIDATION):
+        panels.append(lambda ax: _draw_validation(ax, curves, over))
+
+    figure = Figure(figsize=(9, 0.8 + 2.9 * max(1, len(panels))), layout="constrained")
+    axes = figure.subplots(max(1, len(panels)), 1, sharex=True, squeeze=False)[:, 0]
+    for ax, draw in zip(axes, panels, strict=False):
+        draw(ax)
+        ax.grid(alpha=0.25)
+        ax.margins(x=0.02)
+    if not panels:
+        axes[0].text(0.5, 0.5, "nothing was logged", ha="center", va="center", transform=axes[0].transAxes)
+    axes[-1].set_xlabel(over)
+    return figure
+
+
+def _series(log_history: Sequence[Mapping[str, Any]], name: str, over: str) -> tuple[np.ndarray, np.ndarray]:
+    """(x [N], y [N]) of the entries that hold both, in order of x."""
+    points = sorted((float(e[over]), float(e[name])) for e in log_history if e.get(name) is not None and over in e)
+    x, y = zip(*points, strict=True) if points else ((), ())
+    return np.array(x), np.array(y)
+
+
+def _draw_losses(ax: Axes, curves: Curves) -> None:
+    for name, label, style in (
+        ("loss", "training loss", {"color": "#d1602b", "linewidth": 1.6}),
+        ("eval_loss", "validation loss", {"color": "#7a3b1d", "linewidth": 1.2, "linestyle": "--"}),
+    ):
+        if len(curves[name][0]):
+            ax.plot(*curves[name], label=label, marker="." if len(curves[name][0]) < 3 else None, **style)
+    ax.set_ylabel("loss")
+    lines = ax.get_lines()
+    if len(curves["learning_rate"][0]):
+        right = ax.twinx()
+        # a step for each logged value: the schedule is piecewise constant, and a slope would invent values between
+        right.step(*curves["learning_rate"], where="post", color="#6b6b6b", linewidth=0.8, label="learning rate")
+        if curves["learning_rate"][1].min() > 0:
+            right.set_yscale("log")
+        right.set_ylabel("learning rate", color="#6b6b6b")
+        right.tick_params(axis="y", colors="#6b6b6b", which="both", labelsize=8)
+        right.margins(y=0.15)
+        lines = [*lines, *right.get_lines()]
+    ax.set_title("Training", loc="left", fontsize=11)
+    _legend_above(ax, lines)
+
+
+def _draw_validation(ax: Axes, curves: Curves, over: str) -> None:
+    for name, style in _VALIDATION.items():
+        if len(curves[f"eval_{name}"][0]):
+            ax.plot(*curves[f"eval_{name}"], label=name, **style)
+    chance = curves["eval_chance_mAP@10"][1]
+    if len(chance):
+        color = _VALIDATION["mAP@10"]["color"]
+        ax.axhline(chance[-1], color=color, linewidth=0.9, linestyle=":", label="mAP@10 by chance")
+    x, values = curves["eval_mAP@10"]
+    if np.isfinite(values).any():
+        best = int(np.nanargmax(values))
+        star = {"marker": "*", "markersize": 12, "color": "#f2b705", "markeredgecolor": "#5c4400"}
+        label = f"best: {values[best]:.4f} at {over} {x[best]:g}"
+        ax.plot(x[best], values[best], linestyle="none", zorder=4, label=label, **star)
+    ax.set_ylabel("share of queries")
+    ax.set_ylim(bottom=0)
+    ax.set_title("Validation", loc="left", fontsize=11)
+    _legend_above(ax, ax.get_lines())
+
+
+def _legend_above(ax: Axes, lines: Sequence[Any]) -> None:
+    """A legend outside the curves' area, where it can hide none of them."""
+    place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 6, "columnspacing": 1.2, "handlelength": 1.8}
+    ax.legend(lines, [line.get_label() for line in lines], fontsize=8, frameon=False, borderpad=0.2, **place)
+
+
+def _gallery_figure(questions: Sequence[str], results: Sequence[Sequence[Any]]) -> Figure:
+    if not len(questions) or len(questions) != len(results):
+        raise ValueError(f"got {len(results)} lists of hits for {len(questions)} questions: expected one each")
+    figure = Figure(figsize=(13, 2.45 * len(questions) + 0.35), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+    grid = figure.subplots(len(questions), 1 + HITS_SHOWN, squeeze=False, width_ratios=[0.85] + [1] * HITS_SHOWN)
+    for row, question, hits in zip(grid, questions, results, strict=True):
+        _draw_question(row[0], question)
+        for rank, ax in enumerate(row[1:], start=1):
+            if rank <= len(hits):
+                _draw_hit(ax, hits[rank - 1], rank)
+            else:
+                ax.axis("off")
+    return figure
+
+
+def _draw_question(ax: Axes, question: str) -> None:
+    ax.axis("off")
+    text = _wrapped(question, width=28, lines=8)
+    ax.text(0, 0.97, text, fontsize=11, va="top", transform=ax.transAxes, parse_math=False)
+
+
+def _draw_hit(ax: Axes, hit: Any, rank: int) -> None:
+    """The log-mel with a frame for right or wrong, name and score above it, the first caption beneath it."""
+    log_mel = np.asarray(_of(hit, "log_mel"), dtype=np.float32)
+    if log_mel.ndim != 2 or 0 in log_mel.shape:
+        raise ValueError(f"log_mel of {_of(hit, 'file_name')!r} has shape {log_mel.shape}; expected [T, n_mels]")
+    loudest = float(np.nanmax(log_mel))
+    ax.imshow(
+        log_mel.T,
+        origin="lower",
+        aspect="auto",
+        cmap="magma",
+        vmin=loudest - DYNAMIC_RANGE_DB,
+        vmax=loudest,
+        extent=(0, float(_of(hit, "seconds")), 0, log_mel.shape[1]),
+        interpolation="nearest" if len(log_mel) < 200 else "antialiased",
+    )
+    ax.set_yticks([])
+    ax.tick_params(axis="x", labelsize=7, length=2, pad=1)
+    ax.xaxis.set_major_formatter("{x:g} s")
+    ax.locator_params(axis="x", nbins=5)
+
+    correct = _of(hit, "correct")
+    if correct is None:
+        color, mark = _UNJUDGED, ""
+    else:
+        color, mark = (_RIGHT, " ✓") if correct else (_WRONG, " ✗")
+    for spine in ax.spines.values():
+        spine.set(edgecolor=color, linewidth=3)
+    name = _shortened(str(_of(hit, "file_name")), 30)
+    ax.set_title(f"{rank}. {name}", loc="left", fontsize=8.5, pad=5, parse_math=False)
+    ax.set_title(f"{float(_of(hit, 'score')):.3f}{mark}", loc="right", fontsize=8.5, pad=5, color=color, weight="bold")
+    captions = _of(hit, "captions") or []
+    caption = _wrapped(captions[0], width=50, lines=2) if len(captions) else "(no caption)"
+    # always two lines, so that the rows of the grid stay equally high
+    ax.set_xlabel(caption + "\n" * (1 - caption.count("\n")), fontsize=8, loc="left", style="italic", parse_math=False)
+
+
+def _of(hit: Any, name: str) -> Any:
+    return hit[name] if isinstance(hit, Mapping) else getattr(hit, name)
+
+
+def _wrapped(text: str, width: int, lines: int) -> str:
+    return "\n".join(textwrap.wrap(str(text), width, max_lines=lines, placeholder=" …"))
+
+
+def _shortened(name: str, length: int) -> str:
+    """Cut in the middle: the ends of file names (takes, suffixes) tell them apart."""
+    if len(name) <= length:
+        return name
+    head = (length - 1) // 2
+    return f"{name[:head]}…{name[head + 1 - length :]}"

@@ -1,0 +1,240 @@
+# Copyright 2026 The cnn10bert authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Feature extractor of CNN10: a waveform becomes a log-mel spectrogram."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BatchFeature, SequenceFeatureExtractor
+from transformers.audio_utils import mel_filter_bank
+from transformers.utils import TensorType, logging
+
+logger = logging.get_logger(__name__)
+
+LOG_MEL_FLOOR = 1e-10  # of the mel power, so -100 dB: librosa's and PANNs' `amin`
+
+
+class CNN10FeatureExtractor(SequenceFeatureExtractor):
+    r"""
+    Turns mono waveforms into log-mel spectrograms in dB, as PANNs and section 6.1 of Primus & Widmer (2022) do.
+
+    STFT (Hann window, centred, reflect padding), power, mel filters (Slaney scale and Slaney norm), then
+    `10 * log10(max(power, 1e-10))` without `top_db`. Each clip is computed by itself in float32 and padded afterwards,
+    so its values never depend on the batch. No random number is ever drawn.
+
+    Args:
+        feature_size (`int`, *optional*, defaults to 64):
+            Number of mel bins.
+        sampling_rate (`int`, *optional*, defaults to 32000):
+            The only sampling rate (Hz) that is accepted.
+        n_fft (`int`, *optional*, defaults to 1024):
+            Length of the window and of the Fourier transform, in samples.
+        hop_length (`int`, *optional*, defaults to 320):
+            Samples from one frame to the next.
+        f_min (`float`, *optional*, defaults to 50.0):
+            Lower edge of the first mel filter (Hz).
+        f_max (`float`, *optional*, defaults to 14000.0):
+            Upper edge of the last mel filter (Hz).
+        min_frames (`int`, *optional*, defaults to 16):
+            A shorter clip is filled up with zero samples to this number of frames: the four poolings of CNN10 need
+            them. The filling counts as part of the clip.
+        padding_value (`float`, *optional*, defaults to -100.0):
+            Value of the frames behind the end of a clip (dB). The model masks them, so it matters to pictures only.
+    """
+
+    model_input_names = ["input_features", "input_features_mask"]
+
+    def __init__(
+        self,
+        feature_size: int = 64,
+        sampling_rate: int = 32_000,
+        n_fft: int = 1024,
+        hop_length: int = 320,
+        f_min: float = 50.0,
+        f_max: float = 14_000.0,
+        min_frames: int = 16,
+        padding_value: float = -100.0,
+        return_attention_mask: bool = True,
+        **kwargs,
+    ):
+        super().__init__(
+            feature_size=feature_size,
+            sampling_rate=sampling_rate,
+            padding_value=padding_value,
+            return_attention_mask=return_attention_mask,
+            **kwargs,
+        )
+        self.n_fft = n_fft
+        self.hop_length = hop_length
+        self.f_min = f_min
+        self.f_max = f_max
+        self.min_frames = min_frames
+        self.mel_filters = mel_filter_bank(
+            num_frequency_bins=n_fft // 2 + 1,
+            num_mel_filters=feature_size,
+            min_frequency=f_min,
+            max_frequency=f_max,
+            sampling_rate=sampling_rate,
+            norm="slaney",
+            mel_scale="slaney",
+        ).astype(np.float32)  # [n_fft // 2 + 1, n_mels]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The parameters alone: the mel filters follow from them."""
+        output = copy.deepcopy(self.__dict__)
+        output["feature_extractor_type"] = self.__class__.__name__
+        del output["mel_filters"]
+        return output
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of a clip of `num_samples` samples."""
+        return 1 + max(num_samples, self._min_samples) // self.hop_length
+
+    @property
+    def _min_samples(self) -> int:
+        """Samples of `min_frames` frames, and of more than half a window, which reflect padding needs."""
+        return max((self.min_frames - 1) * self.hop_length, self.n_fft // 2 + 1)
+
+    def log_mel(self, waveform: np.ndarray | torch.Tensor, device: str | torch.device = "cpu") -> torch.Tensor:
+        """
+        Log-mel spectrogram of one clip.
+
+        Args:
+            waveform (`np.ndarray` or `torch.Tensor` of shape `(num_samples,)`):
+                Mono samples in [-1, 1] at `sampling_rate`.
+            device (`str` or `torch.device`, *optional*, defaults to `"cpu"`):
+                Where to compute it.
+
+        Returns:
+            `torch.Tensor` of shape `(num_frames, n_mels)`: float32, dB, on `device`.
+        """
+        # Whatever precision the network runs in, the front end is float32: half a unit of bfloat16 is 0.25 dB at -80.
+        with torch.autocast(device_type=torch.device(device).type, enabled=False):
+            waveform = torch.as_tensor(waveform).to(device=device, dtype=torch.float32)
+            missing = max(0, self._min_samples - len(waveform))
+            waveform = torch.nn.functional.pad(waveform, (0, missing))
+            spectrum = torch.stft(
+                waveform,
+                n_fft=self.n_fft,
+                hop_length=self.hop_length,
+                window=torch.hann_window(self.n_fft, device=device),
+                center=True,
+                pad_mode="reflect",
+                return_complex=True,
+            )  # [n_fft // 2 + 1, num_frames]
+            power = spectrum.real.square() + spectrum.imag.square()
+            mel = power.T @ torch.as_tensor(self.mel_filters, device=device)  # [num_frames, n_mels]
+            return 10.0 * torch.log10(mel.clamp(min=LOG_MEL_FLOOR))
+
+    def __call__(
+        self,
+        raw_speech: np.ndarray | torch.Tensor | list[float] | list[np.ndarray] | list[torch.Tensor] | list[list[float]],
+        sampling_rate: int | None = None,
+        padding: bool | str = True,
+        max_length: int | None = None,
+        truncation: bool = False,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | TensorType | None = None,
+        device: str = "cpu",
+        **kwargs,
+    ) -> BatchFeature:
+        """
+        Log-mel spectrograms of one clip or of a list of clips.
+
+        Args:
+            raw_speech (`np.ndarray`, `torch.Tensor`, `list[float]` or a list of these):
+                One mono clip of shape `(num_samples,)`, or a list of such clips; floats in [-1, 1].
+            sampling_rate (`int`, *optional*):
+                Sampling rate (Hz) of the clips. Giving it is strongly recommended: it guards against silent errors.
+            padding (`bool` or `str`, *optional*, defaults to `True`):
+                To the longest clip of the list (`True`), to `max_length` frames (`"max_length"`), or not at all.
+            max_length (`int`, *optional*):
+                Frames to pad or truncate to.
+            truncation (`bool`, *optional*, defaults to `False`):
+                Whether to cut clips to their first `max_length` frames.
+            pad_to_multiple_of (`int`, *optional*):
+                Pad the number of frames to a multiple of this value.
+            return_attention_mask (`bool`, *optional*):
+                Whether to return `input_features_mask`; by default as given to the constructor.
+            return_tensors (`str` or [`~utils.TensorType`], *optional*):
+                `"pt"` for torch tensors, `"np"` for numpy arrays.
+            device (`str`, *optional*, defaults to `"cpu"`):
+                Device on which the log-mel is computed.
+
+        Returns:
+            [`BatchFeature`] with `input_features` `(batch_size, num_frames, n_mels)`, float32 in dB, and
+            `input_features_mask` `(batch_size, num_frames)`, 1 on the frames of the clip.
+
+        Raises:
+            ValueError: a sampling rate other than the extractor's, a clip that is not mono, empty, not of floats, or
+                that holds NaN or infinite samples.
+        """
+        if sampling_rate is None:
+            logger.warning_once(
+                f"{type(self).__name__} was called without `sampling_rate`; it expects audio at "
+                f"{self.sampling_rate} Hz and cannot notice another rate. Pass the rate of your audio."
+            )
+        elif sampling_rate != self.sampling_rate:
+            raise ValueError(
+                f"{type(self).__name__} expects audio at {self.sampling_rate} Hz, but `sampling_rate` is "
+                f"{sampling_rate}. Resample the audio first."
+            )
+        clips = self._as_clips(raw_speech)
+        features = BatchFeature({"input_features": [self.log_mel(clip, device).cpu().numpy() for clip in clips]})
+        padded = self.pad(
+            features,
+            padding=padding,
+            max_length=max_length,
+            truncation=truncation,
+            pad_to_multiple_of=pad_to_multiple_of,
+            return_attention_mask=return_attention_mask,
+            return_tensors=return_tensors,
+        )
+        if "attention_mask" in padded:  # the name of the captions' mask in this model
+            padded["input_features_mask"] = padded.pop("attention_mask")
+        return padded
+
+    def _as_clips(self, audio) -> list[np.ndarray]:
+        """Validated mono clips: an array is one clip, a list of numbers too, any other list is a batch."""
+        if isinstance(audio, (list, tuple)) and (len(audio) == 0 or not np.isscalar(audio[0])):
+            if len(audio) == 0:
+                raise ValueError("Expected at least one clip, found an empty list.")
+            return [self._as_clip(clip, f"clip {index}: ") for index, clip in enumerate(audio)]
+        return [self._as_clip(audio)]
+
+    def _as_clip(self, audio, name: str = "") -> np.ndarray:
+        """One validated clip: [num_samples] float32; `name` goes in front of error messages."""
+        clip = audio.detach().cpu().numpy() if isinstance(audio, torch.Tensor) else np.asarray(audio)
+        if clip.ndim != 1:
+            raise ValueError(
+                f"{name}expected a mono waveform of shape (num_samples,), found shape {clip.shape}. "
+                "Average the channels of a multichannel recording; give a batch as a list of mono waveforms."
+            )
+        if clip.size == 0:
+            raise ValueError(f"{name}expected a waveform, found one without samples. Leave empty recordings out.")
+        if not np.issubdtype(clip.dtype, np.floating):
+            raise ValueError(
+                f"{name}expected floating point samples in [-1, 1], found {clip.dtype}. "
+                "Divide integer samples by their full scale, for example 32768 for 16 bit."
+            )
+        if not np.isfinite(clip).all():
+            bad = int(np.count_nonzero(~np.isfinite(clip)))
+            raise ValueError(f"{name}expected finite samples, found {bad} NaN or infinite ones. Repair the recording.")
+        return clip.astype(np.float32)
+
+
+__all__ = ["CNN10FeatureExtractor"]

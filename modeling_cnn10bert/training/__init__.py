@@ -1,0 +1,1 @@
+"""Training of the retrieval model: arguments, schedule, trainer."""

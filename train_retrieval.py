@@ -1,0 +1,77 @@
+"""Trains a retrieval model as a recipe says, and scores it.
+
+    python train_retrieval.py RECIPE.yaml [--field value ...]
+    accelerate launch [...] train_retrieval.py RECIPE.yaml [--field value ...]
+
+`--help` lists all fields. Results go to OUTPUT_DIR/all_results.json, the loss and metric curve to OUTPUT_DIR/curve.png.
+"""
+
+import sys
+from pathlib import Path
+
+from transformers import set_seed
+from transformers.utils import logging
+
+from modeling_cnn10bert.data.audio_io import AudioError
+from modeling_cnn10bert.data.collator import RetrievalCollator
+from modeling_cnn10bert.data.pairs import SharedEpoch
+from modeling_cnn10bert.data.soundscapes import ManifestError
+from modeling_cnn10bert.evaluation.pictures import plot_training_curve
+from modeling_cnn10bert.training.arguments import RecipeError, parse_recipe
+from modeling_cnn10bert.training.data import evaluation_recordings, load_recordings, training_pairs
+from modeling_cnn10bert.training.model import load_model_and_processor
+from modeling_cnn10bert.training.run_folder import checkpoint_to_resume
+from modeling_cnn10bert.training.trainer import RetrievalTrainer
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Runs one recipe; returns the metrics of all its parts."""
+    model_args, data_args, augmentation_args, training_args = parse_recipe(argv, description=__doc__)
+    logging.set_verbosity(training_args.get_process_log_level())
+    checkpoint = checkpoint_to_resume(training_args) if training_args.do_train else None
+    set_seed(training_args.seed)
+
+    model, processor = load_model_and_processor(model_args)
+    n_mels = processor.feature_extractor.feature_size
+    with training_args.main_process_first(desc="preparing the recordings"):
+        tables = load_recordings(data_args, processor.feature_extractor, training_args.seed)
+    epoch = SharedEpoch()
+    trainer = RetrievalTrainer(
+        model=model,
+        args=training_args,
+        data_collator=RetrievalCollator(processor),
+        train_dataset=training_pairs(tables, augmentation_args, n_mels, training_args.seed, epoch),
+        eval_dataset=evaluation_recordings(tables.validation, n_mels),
+        processing_class=processor,
+        epoch=epoch,
+    )
+
+    results = {}
+    if training_args.do_train:
+        results |= trainer.train(resume_from_checkpoint=checkpoint).metrics
+        trainer.save_model()
+        trainer.save_metrics("train", results)
+        trainer.save_state()
+        if trainer.is_world_process_zero():
+            plot_training_curve(trainer.state.log_history, Path(training_args.output_dir) / "curve.png")
+    if training_args.do_eval:
+        results |= _score(trainer, None, "eval")
+    if training_args.do_predict:
+        results |= _score(trainer, evaluation_recordings(tables.test, n_mels), "test")
+    if training_args.push_to_hub:
+        trainer.push_to_hub(finetuned_from=model_args.text_model_name_or_path)
+    return results
+
+
+def _score(trainer: RetrievalTrainer, recordings, prefix: str) -> dict[str, float]:
+    metrics = trainer.evaluate(recordings, metric_key_prefix=prefix)
+    trainer.log_metrics(prefix, metrics)
+    trainer.save_metrics(prefix, metrics)
+    return metrics
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (RecipeError, ManifestError, AudioError) as error:
+        sys.exit(f"error: {error}")
