@@ -1,7 +1,8 @@
 """CNN10-BERT: language-based audio retrieval in the Hugging Face ecosystem.
 
-Importing the package registers its classes with transformers' Auto classes. They are registered for auto class too, so
-that the code travels with a saved checkpoint and loads by `trust_remote_code=True` where the package is not installed.
+Importing the package registers its classes with transformers' Auto classes. Its four files register the classes for
+auto class too, so that they travel with a saved checkpoint, which `trust_remote_code=True` then loads where the package
+is not installed.
 """
 
 from transformers import (
@@ -33,14 +34,6 @@ AutoModelForAudioClassification.register(CNN10Config, CNN10ForAudioClassificatio
 AutoFeatureExtractor.register(CNN10Config, CNN10FeatureExtractor)
 AutoFeatureExtractor.register(CNN10BertConfig, CNN10FeatureExtractor)
 AutoProcessor.register(CNN10BertConfig, CNN10BertProcessor)
-
-CNN10Config.register_for_auto_class()
-CNN10BertConfig.register_for_auto_class()
-CNN10Model.register_for_auto_class("AutoModel")
-CNN10BertModel.register_for_auto_class("AutoModel")
-CNN10ForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")
-CNN10FeatureExtractor.register_for_auto_class()
-CNN10BertProcessor.register_for_auto_class()
 
 __all__ = [
     "CNN10BertConfig",

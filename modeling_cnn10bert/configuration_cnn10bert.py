@@ -149,4 +149,8 @@ class CNN10BertConfig(PreTrainedConfig):
             raise ValueError(f"temperature must be positive, found {self.temperature}.")
 
 
+# Here and not in the package, so that what is saved where this file came with a checkpoint carries it on.
+CNN10Config.register_for_auto_class()
+CNN10BertConfig.register_for_auto_class()
+
 __all__ = ["CNN10BertConfig", "CNN10Config"]

@@ -237,4 +237,7 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
         return clip.astype(np.float32)
 
 
+# Here and not in the package, so that what is saved where this file came with a checkpoint carries it on.
+CNN10FeatureExtractor.register_for_auto_class()
+
 __all__ = ["CNN10FeatureExtractor"]

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoConfig, BertConfig, BertModel, PreTrainedConfig, PreTrainedModel
+from transformers import BertConfig, BertModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
@@ -32,6 +32,11 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_cnn10bert import CNN10BertConfig, CNN10Config
 
 MAX_LOGIT_SCALE = 100.0  # a learned temperature never falls below 0.01, as in CLIP
+
+
+def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
+    """float16 and bfloat16 become float32, float64 stays."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def contrastive_loss(
@@ -70,8 +75,7 @@ def contrastive_loss(
             f"logits_per_audio is {tuple(logits_per_audio.shape)}, but there are recording ids for {len(positives)} "
             f"audios and {positives.shape[1]} captions. Give one id to each row and each column."
         )
-    if logits_per_audio.dtype != torch.float64:
-        logits_per_audio = logits_per_audio.float()
+    logits_per_audio = _at_least_float32(logits_per_audio)
     positives = positives.to(logits_per_audio.dtype)
 
     def one_direction(logits: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
@@ -138,13 +142,14 @@ class CNN10BatchNorm(nn.BatchNorm2d):
         return self._forward_masked(hidden_states, mask)
 
     def _forward_masked(self, hidden_states, mask):
-        values, valid = hidden_states.float(), mask.float()
+        values = _at_least_float32(hidden_states)
+        valid = mask.to(values.dtype)
         count = valid.sum() * hidden_states.shape[-1]
         mean = (values * valid).sum(dim=(0, 2, 3), keepdim=True) / count
         centred = values - mean  # the one tensor of full size that the backward pass keeps
         variance = (centred.square() * valid).sum(dim=(0, 2, 3), keepdim=True) / count
-        scale = torch.rsqrt(variance + self.eps) * self.weight.float().view(1, -1, 1, 1)
-        output = centred * scale + self.bias.float().view(1, -1, 1, 1)
+        scale = torch.rsqrt(variance + self.eps) * self.weight.to(values.dtype).view(1, -1, 1, 1)
+        output = centred * scale + self.bias.to(values.dtype).view(1, -1, 1, 1)
         # Like PyTorch, normalise by the biased variance and track the unbiased one.
         unbiased = variance.detach() * count / (count - 1).clamp(min=1)
         return output.to(hidden_states.dtype), (mean.detach().flatten(), unbiased.flatten())
@@ -211,6 +216,11 @@ class CNN10PreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["CNN10Block"]
     _can_record_outputs = {"hidden_states": CNN10Block}
+    # It has no attention; in a retrieval model it is handed the text network's choice.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
     # Its input are decibels down to -100, which bfloat16 would round to half a decibel.
     _keep_in_fp32_modules_strict = ["input_norm"]
 
@@ -387,9 +397,9 @@ class CNN10BertProjection(nn.Module):
         self.out = nn.Linear(config.projection_hidden_size, config.projection_dim)
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        """[B, hidden_size] to [B, projection_dim], normalised in float32 whatever the network's precision."""
+        """[B, hidden_size] to [B, projection_dim], normalised in float32 where the network runs in less."""
         projected = self.out(F.relu(self.dense(pooled)))
-        return F.normalize(projected.float(), dim=-1)
+        return F.normalize(_at_least_float32(projected), dim=-1)
 
 
 @auto_docstring(custom_intro="Weight initialisation and loading of the retrieval model.")
@@ -553,15 +563,15 @@ class CNN10BertModel(CNN10BertPreTrainedModel):
         return (tokens * valid).sum(dim=1) / valid.sum(dim=1)
 
     def similarity(self, audio_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
-        """Cosine similarities divided by the temperature, in float32: [A, D] and [C, D] to [A, C]."""
+        """Cosine similarities divided by the temperature, in float32 at least: [A, D] and [C, D] to [A, C]."""
         # CODEPATH: as in `_init_weights`.
         if self.config.learnable_temperature:
-            scale = self.logit_scale.float().exp().clamp(max=MAX_LOGIT_SCALE)
+            scale = _at_least_float32(self.logit_scale).exp().clamp(max=MAX_LOGIT_SCALE)
         else:
             scale = 1 / self.config.temperature
         # In bfloat16 a temperature of 0.05 would leave a rounding error of 0.08 on a logit.
         with maybe_autocast(device_type=audio_embeds.device.type, enabled=False):
-            return (audio_embeds.float() @ text_embeds.float().T) * scale
+            return (_at_least_float32(audio_embeds) @ _at_least_float32(text_embeds).T) * scale
 
     @can_return_tuple
     @auto_docstring
@@ -626,7 +636,8 @@ def _load_tower(model_class: type[PreTrainedModel], source, **kwargs) -> PreTrai
     """A tower in float32: pretrained from a folder or Hub id, or of random weights from a configuration."""
     if not isinstance(source, (str, os.PathLike)):
         return model_class(source, **kwargs)
-    found, expected = AutoConfig.from_pretrained(source).model_type, model_class.config_class.model_type
+    # Not by AutoConfig, which would ask whether to trust the code of an audio checkpoint: the classes are here.
+    found, expected = PreTrainedConfig.get_config_dict(source)[0].get("model_type"), model_class.config_class.model_type
     if found != expected:
         raise ValueError(f"{source} holds a model of type {found!r}, but this tower is a {expected!r}.")
     return model_class.from_pretrained(source, dtype=torch.float32, **kwargs)
@@ -637,6 +648,11 @@ def _architecture(config: PreTrainedConfig) -> dict:
     of_the_checkpoint = {"architectures", "auto_map", "dtype", "id2label", "label2id", "problem_type", "_name_or_path"}
     return {name: value for name, value in config.to_dict().items() if name not in of_the_checkpoint}
 
+
+# Here and not in the package, so that what is saved where this file came with a checkpoint carries it on.
+CNN10Model.register_for_auto_class("AutoModel")
+CNN10BertModel.register_for_auto_class("AutoModel")
+CNN10ForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")
 
 __all__ = [
     "CNN10BertModel",

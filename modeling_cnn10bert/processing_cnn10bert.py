@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerFast, ProcessorMixin
 from transformers.utils import auto_docstring
 
 MAX_CAPTION_TOKENS = 32  # section 6.1 of the paper, [CLS] and [SEP] among them
+CAPTION_LENGTH = {"padding": True, "truncation": True, "max_length": MAX_CAPTION_TOKENS, "pad_to_multiple_of": None}
 
 
 @auto_docstring(
@@ -31,8 +32,6 @@ MAX_CAPTION_TOKENS = 32  # section 6.1 of the paper, [CLS] and [SEP] among them
     """
 )
 class CNN10BertProcessor(ProcessorMixin):
-    text_kwargs = {"padding": True, "truncation": True, "max_length": MAX_CAPTION_TOKENS}
-
     def __init__(self, feature_extractor, tokenizer):
         r"""
         feature_extractor ([`CNN10FeatureExtractor`]):
@@ -41,6 +40,22 @@ class CNN10BertProcessor(ProcessorMixin):
             Caption to tokens.
         """
         super().__init__(feature_extractor, tokenizer)
+
+    @auto_docstring(
+        custom_intro="""
+        Prepares captions, recordings or both.
+
+        Beside captions, `padding`, `truncation`, `max_length` and `pad_to_multiple_of` are in tokens and theirs alone:
+        the recordings' own, in frames, go into `audio_kwargs`.
+        """
+    )
+    def __call__(self, images=None, text=None, videos=None, audio=None, **kwargs):
+        # The library would hand `max_length=32, truncation=True` to both, which leaves 0.3 s of each recording, and
+        # would let what a tokenizer was last called with, which is saved with it, override a default of this class.
+        if text is not None:
+            given = {name: kwargs.pop(name) for name in CAPTION_LENGTH.keys() & kwargs.keys()}
+            kwargs["text_kwargs"] = {**CAPTION_LENGTH, **given, **kwargs.get("text_kwargs", {})}
+        return super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
 
     @staticmethod
     def caption_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
@@ -53,6 +68,8 @@ class CNN10BertProcessor(ProcessorMixin):
         """
         delete_punctuation = normalizers.Replace(Regex(f"[{_escaped(string.punctuation)}]"), "")
         backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
+        backend.no_truncation()  # a checkpoint brings the lengths it was trained with
+        backend.no_padding()
         backend.normalizer = normalizers.Sequence([normalizers.BertNormalizer(lowercase=True), delete_punctuation])
         return PreTrainedTokenizerFast(
             tokenizer_object=backend,
@@ -80,5 +97,8 @@ def _escaped(characters: str) -> str:
     """`characters` for use inside the brackets of a regular expression."""
     return "".join(f"\\{character}" for character in characters)
 
+
+# Here and not in the package, so that what is saved where this file came with a checkpoint carries it on.
+CNN10BertProcessor.register_for_auto_class()
 
 __all__ = ["CNN10BertProcessor"]

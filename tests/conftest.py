@@ -1,0 +1,215 @@
+"""Tiny models, a tiny tokenizer and the real recordings that the tests share."""
+
+import os
+import tempfile
+from pathlib import Path
+
+# Before transformers is imported: it reads these once. Nothing is looked up on the Hub, and the user's cache of remote
+# code is neither read nor written.
+_CACHE = tempfile.TemporaryDirectory(prefix="cnn10bert-tests-")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = _CACHE.name
+os.environ["HF_MODULES_CACHE"] = str(Path(_CACHE.name) / "modules")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from transformers import BertConfig, BertTokenizer  # noqa: E402
+
+from modeling_cnn10bert import (  # noqa: E402
+    CNN10BertConfig,
+    CNN10BertModel,
+    CNN10BertProcessor,
+    CNN10Config,
+    CNN10FeatureExtractor,
+)
+
+WORDS = "a the of this is sound dog bark rain siren wails bell rings loudly while water drips and birds sing".split()
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of real recordings, which stands beside the repository and is not part of it."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the real recordings are not at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_recordings(shared_data):
+    """Name to waveform at 32 kHz: three ESC-10 clips of each class and the seven Clotho recordings."""
+    soundfile = pytest.importorskip("soundfile")
+    torchaudio = pytest.importorskip("torchaudio")
+    files = [file for folder in sorted(shared_data.glob("esc10/0*")) for file in sorted(folder.glob("*.ogg"))[:3]]
+    files += sorted(shared_data.glob("clotho/audio/*.wav"))
+    recordings = {}
+    for file in files:
+        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
+        mono = torch.from_numpy(samples.mean(axis=1))
+        recordings[file.name] = torchaudio.functional.resample(mono, rate, 32_000).numpy()
+    assert len(recordings) == 37
+    return recordings
+
+
+@pytest.fixture
+def tiny_config():
+    """Makes a configuration of the paper's layout at toy width; keywords are fields of `CNN10BertConfig`."""
+
+    def make(audio=(), text=(), **fields):
+        audio = {"hidden_sizes": [4, 6, 8, 10], **dict(audio)}
+        text = {
+            "vocab_size": 64,
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 24,
+            **dict(text),
+        }
+        fields = {"projection_hidden_size": 20, "projection_dim": 12, **fields}
+        return CNN10BertConfig(audio_config=CNN10Config(**audio), text_config=BertConfig(**text), **fields)
+
+    return make
+
+
+@pytest.fixture
+def randomise_norms():
+    """Moves every batch normalisation far from its defaults, so that forgetting one, or its mask, shows."""
+
+    def randomise(model, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        for name, module in model.named_modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                is_input = name.endswith("input_norm")  # which sees decibels
+                for tensor, mean, std in (
+                    (module.weight.data, 1.0, 0.3),
+                    (module.bias.data, 0.7, 0.5),  # so ReLU(norm(0)) > 0: padding would not stay silent
+                    (module.running_mean, -40.0 if is_input else 0.2, 8.0 if is_input else 0.3),
+                ):
+                    tensor.copy_(mean + std * torch.randn(tensor.shape, generator=generator))
+                spread = 0.5 + torch.rand(module.running_var.shape, generator=generator)
+                module.running_var.copy_(spread * (300.0 if is_input else 1.0))
+        return model
+
+    return randomise
+
+
+@pytest.fixture
+def tiny_model(tiny_config, randomise_norms):
+    """Makes a toy `CNN10BertModel` in evaluation mode with random, unusual normalisations."""
+
+    def make(seed=0, **fields):
+        torch.manual_seed(seed)
+        return randomise_norms(CNN10BertModel(tiny_config(**fields)), seed).eval()
+
+    return make
+
+
+@pytest.fixture
+def feature_extractor():
+    return CNN10FeatureExtractor()
+
+
+@pytest.fixture
+def tokenizer():
+    """A BERT tokenizer of some whole words and of every letter."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    pieces = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *WORDS,
+        *letters[1:],
+        *("##" + letter for letter in letters),
+    ]
+    return BertTokenizer(vocab={piece: index for index, piece in enumerate(pieces)})
+
+
+@pytest.fixture
+def processor(feature_extractor, tokenizer):
+    return CNN10BertProcessor(feature_extractor, CNN10BertProcessor.caption_tokenizer(tokenizer))
+
+
+@pytest.fixture
+def tiny_folder(tmp_path, tiny_model, processor):
+    """A saved toy model with its processor, and the model."""
+    model = tiny_model(text={"vocab_size": len(processor.tokenizer)})
+    model.save_pretrained(tmp_path / "checkpoint")
+    processor.save_pretrained(tmp_path / "checkpoint")
+    return tmp_path / "checkpoint", model
+
+
+@pytest.fixture
+def noise():
+    """Makes white noise of a length in samples: float32 at -20 dB."""
+
+    def make(num_samples, seed=0):
+        return (0.1 * np.random.default_rng([seed, num_samples]).standard_normal(num_samples)).astype(np.float32)
+
+    return make
+
+
+@pytest.fixture
+def log_mels():
+    """Makes a padded batch of random log-mels in dB from lengths in frames: features, mask, and the single clips."""
+
+    def make(lengths, num_frames=None, seed=0, dtype=torch.float32):
+        generator = torch.Generator().manual_seed(seed)
+        clips = [-40 + 15 * torch.randn(length, 64, generator=generator, dtype=dtype) for length in lengths]
+        features = torch.full((len(clips), num_frames or max(lengths), 64), -100.0, dtype=dtype)
+        mask = torch.zeros(features.shape[:2], dtype=torch.int32)
+        for row, clip in enumerate(clips):
+            features[row, : len(clip)] = clip
+            mask[row, : len(clip)] = 1
+        return features, mask, clips
+
+    return make
+
+
+@pytest.fixture
+def reference_cnn10():
+    """CNN10 as table 2 of the paper prints it, in plain torch and without a mask anywhere.
+
+    Every convolution and pooling sees one unpadded clip alone, every batch normalisation the frames of all clips joined.
+    """
+
+    def norm(layer, clips):
+        joined = torch.cat(clips, dim=2)
+        joined = F.batch_norm(
+            joined,
+            layer.running_mean,
+            layer.running_var,
+            layer.weight,
+            layer.bias,
+            layer.training,
+            layer.momentum,
+            layer.eps,
+        )
+        return joined.split([clip.shape[2] for clip in clips], dim=2)
+
+    def forward(model, clips):
+        clips = norm(model.input_norm, [clip.T[None, :, :, None] for clip in clips])  # [1, mel bins, T, 1]
+        clips = [clip.permute(0, 3, 2, 1) for clip in clips]  # [1, 1, T, mel bins]
+        for block in model.blocks:
+            for conv, layer in ((block.conv1, block.norm1), (block.conv2, block.norm2)):
+                clips = norm(layer, [F.conv2d(clip, conv.weight, padding=1) for clip in clips])
+                clips = [F.relu(clip) for clip in clips]
+            clips = [F.avg_pool2d(clip, 2) for clip in clips]
+        frames = [clip.mean(dim=3)[0] for clip in clips]  # [C, T]
+        return torch.stack([(clip.mean(dim=1) + clip.amax(dim=1)) / 2 for clip in frames])
+
+    return forward
+
+
+@pytest.fixture(scope="session")
+def compile_backend():
+    """Inductor where a C++ compiler is at hand; without one the same graphs run by "aot_eager"."""
+    import shutil
+
+    if any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++")):
+        return "inductor"
+    print("no C++ compiler found: torch.compile is tested with the backend aot_eager")
+    return "aot_eager"

