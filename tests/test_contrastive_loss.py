@@ -14,7 +14,7 @@ def log_softmax(row, index):
 
 
 def test_the_loss_averages_both_directions():
-    # Audio 0 against captions: log(1 + e^-1); audio 1: log(1 + e^-1). Caption 0: log(1 + e^0); caption 1: log(1 + e^-2).
+    # Each audio against the captions: log(1 + e^-1). Caption 0: log(1 + e^0), caption 1: log(1 + e^-2).
     logits = torch.tensor([[2.0, 1.0], [2.0, 3.0]])
     per_audio = math.log(1 + math.exp(-1))
     per_text = (math.log(2) + math.log(1 + math.exp(-2))) / 2

@@ -1,5 +1,7 @@
 """The processor: the paper's text normalisation, default lengths, and the way to disk and back."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
