@@ -6,6 +6,7 @@
 `--help` lists all fields. Results go to OUTPUT_DIR/all_results.json, the loss and metric curve to OUTPUT_DIR/curve.png.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -73,5 +74,8 @@ def _score(trainer: RetrievalTrainer, recordings, prefix: str) -> dict[str, floa
 if __name__ == "__main__":
     try:
         main()
-    except (RecipeError, ManifestError, AudioError) as error:
+    except RecipeError as error:
+        # Every process finds the same fault in the same arguments: the first one says so.
+        sys.exit(f"error: {error}" if os.environ.get("RANK", "0") == "0" else 1)
+    except (ManifestError, AudioError) as error:
         sys.exit(f"error: {error}")

@@ -191,8 +191,8 @@ class CNN10Block(GradientCheckpointingLayer):
         hidden_states, statistics1 = self.norm1(self.conv1(hidden_states), mask)
         hidden_states = _zero_padding(F.relu(hidden_states), mask)
         hidden_states, statistics2 = self.norm2(self.conv2(hidden_states), mask)
-        hidden_states = _zero_padding(F.relu(hidden_states), mask)
-        hidden_states = _zero_padding(F.avg_pool2d(hidden_states, kernel_size=2), pooled_mask)
+        # A pooled frame is valid where both of its frames are, so zeroing before the pooling too would change nothing.
+        hidden_states = _zero_padding(F.avg_pool2d(F.relu(hidden_states), kernel_size=2), pooled_mask)
         return self.dropout(hidden_states), (statistics1, statistics2)
 
     def update_running_statistics(self, statistics: tuple) -> None:

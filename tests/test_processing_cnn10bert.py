@@ -102,9 +102,7 @@ def test_a_real_bert_vocabulary_splits_as_berts_own_tokenizer_does(tmp_path):
 
 @pytest.mark.parametrize("caption", ["", "  ", "...", "?! -"])
 def test_a_caption_without_words_is_refused(processor, caption):
-    with pytest.raises(
-        ValueError, match="at least one word, found '" + caption.replace("?", r"\?").replace(".", r"\.")
-    ):
+    with pytest.raises(ValueError, match=f"at least one word, found '{re.escape(caption)}'"):
         processor(text=caption)
     with pytest.raises(ValueError, match="at least one word"):
         processor(text=["a dog", caption])

@@ -16,6 +16,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+from tqdm import tqdm
 
 LOG_MEL_STEP = 0.005  # dB per count: 16 bits then reach +-163 dB, and an error of at most 0.0025 dB
 FORMAT = 1  # raise it when the meaning of a cached table changes, so that no older one is read
@@ -54,7 +55,7 @@ def decode_log_mel(encoded: bytes, n_mels: int) -> torch.Tensor:
 def mean_of_bins(table: datasets.Dataset, n_mels: int) -> torch.Tensor:
     """Mean of each mel bin over all frames of a recordings table: [n_mels] in dB."""
     total, frames = torch.zeros(n_mels, dtype=torch.float64), 0
-    for encoded in table["log_mel"]:
+    for encoded in tqdm(table["log_mel"], desc="Averaging mel bins", leave=False):
         log_mel = decode_log_mel(encoded, n_mels)
         total += log_mel.sum(dim=0, dtype=torch.float64)
         frames += len(log_mel)

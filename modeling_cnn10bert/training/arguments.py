@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from transformers import HfArgumentParser, SchedulerType, TrainingArguments
@@ -78,6 +78,12 @@ class DataArguments:
         default=None, metadata={"help": "Evaluate and predict on the first so many recordings only."}
     )
 
+    def __post_init__(self):
+        for name in ("renderings", "preprocessing_num_workers", "max_train_samples", "max_eval_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, found {value}")
+
 
 @dataclass
 class AugmentationArguments:
@@ -143,22 +149,34 @@ class RetrievalTrainingArguments(TrainingArguments):
                 f"{name} must be off: the sampler already leaves the last, smaller training batch out, and evaluation "
                 "needs every recording and every column"
             )
+        if self.train_sampling_strategy not in ("random", "group_by_length"):
+            raise ValueError(
+                f"train_sampling_strategy must be random or group_by_length, found {self.train_sampling_strategy!r}"
+            )
         derived = self.per_device_train_batch_size is None
         if derived:  # the base class wants a number; the number of processes is known only after it ran
             self.per_device_train_batch_size = self.total_train_batch_size
         super().__post_init__()
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
         if derived:
-            per_device, rest = divmod(self.total_train_batch_size, self.world_size)
+            devices = self.world_size * max(self.n_gpu, 1)  # one process may drive several devices
+            per_device, rest = divmod(self.total_train_batch_size, devices)
             if rest or per_device < 1:
                 raise ValueError(
-                    f"total_train_batch_size is {self.total_train_batch_size}, which {self.world_size} processes "
+                    f"total_train_batch_size is {self.total_train_batch_size}, which {devices} processes "
                     "cannot share equally; choose a multiple of them"
                 )
             self.per_device_train_batch_size = per_device
 
 
 ARGUMENT_CLASSES = (ModelArguments, DataArguments, AugmentationArguments, RetrievalTrainingArguments)
+
+
+class _Parser(HfArgumentParser):
+    """Raises where argparse prints its usage, dozens of lines long here, and exits."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RecipeError(message)
 
 
 def parse_recipe(argv: Sequence[str] | None = None, description: str | None = None) -> tuple[Any, ...]:
@@ -173,11 +191,10 @@ def parse_recipe(argv: Sequence[str] | None = None, description: str | None = No
         One instance of each of `ARGUMENT_CLASSES`.
 
     Raises:
-        RecipeError: the recipe cannot be read or has a field that nobody knows.
-        SystemExit: a value of the wrong type, which argparse reports with the field's name.
+        RecipeError: the recipe cannot be read, a field that nobody knows, or a value that does not fit its field.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = HfArgumentParser(
+    parser = _Parser(
         ARGUMENT_CLASSES, description=description, usage="%(prog)s RECIPE.yaml [--field value ...]"
     )
     if argv and not argv[0].startswith("-"):
@@ -203,14 +220,20 @@ def _recipe_as_arguments(path: Path, parser: HfArgumentParser) -> list[str]:
             close = difflib.get_close_matches(str(name), known, n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else "`--help` lists all fields"
             raise RecipeError(f"{path}: unknown field {name!r} (value {value!r}); {hint}")
-        if value is not None:
-            arguments += [f"--{name}", *_as_words(value)]
+        if value is None:
+            continue
+        words = _as_words(name, value)
+        try:
+            _, surplus = parser.parse_known_args(words)  # alone, so that an error is known to be the recipe's
+        except RecipeError as error:
+            raise RecipeError(f"{path}: field {name} is {value!r}: {error}") from error
+        if surplus:
+            raise RecipeError(f"{path}: field {name} is {value!r}: expected one value")
+        arguments += words
     return arguments
 
 
-def _as_words(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        return [json.dumps(value)]
+def _as_words(name: str, value: Any) -> list[str]:
     if isinstance(value, list):
-        return [str(item) for item in value]
-    return [str(value)]
+        return [f"--{name}", *map(str, value)]
+    return [f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"]  # "=": it may begin with a dash

@@ -19,14 +19,18 @@ def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel,
     The whole model of `model_name_or_path`, or two towers joined under fresh heads (section 6.2 of the paper).
 
     Raises:
-        RecipeError: the packaged text model is asked for and not installed.
-        OSError: a model that is neither in a folder nor on the Hub.
+        RecipeError: a model that is neither in a folder nor on the Hub, or the packaged text model without its package.
     """
-    if arguments.model_name_or_path:
-        model = CNN10BertModel.from_pretrained(arguments.model_name_or_path, dtype=torch.float32)
-        processor = CNN10BertProcessor.from_pretrained(arguments.model_name_or_path)
-    else:
-        model, processor = _join_towers(arguments)
+    try:
+        if arguments.model_name_or_path:
+            model = CNN10BertModel.from_pretrained(arguments.model_name_or_path, dtype=torch.float32)
+            processor = CNN10BertProcessor.from_pretrained(arguments.model_name_or_path)
+        else:
+            model, processor = _join_towers(arguments)
+    except OSError as error:
+        fields = ("model_name_or_path", "audio_model_name_or_path", "text_model_name_or_path")
+        given = ", ".join(f"{name} {getattr(arguments, name)!r}" for name in fields if getattr(arguments, name))
+        raise RecipeError(f"found no model to start from ({given}): {' '.join(str(error).split())}") from error
     if arguments.freeze_audio_tower:
         model.freeze_audio_tower()
     if arguments.freeze_text_tower:

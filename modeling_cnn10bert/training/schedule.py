@@ -36,13 +36,13 @@ def create_schedule(
     name: str,
     optimizer: torch.optim.Optimizer,
     total_steps: int,
-    num_epochs: float,
+    steps_per_epoch: int,
     warmup_steps: int,
     decay_epochs: int,
     decay_factor: float,
 ) -> LRScheduler:
     """
-    The schedule called `name`, over a training of `total_steps` optimiser steps in `num_epochs` epochs.
+    The schedule called `name`, over a training of `total_steps` optimiser steps.
 
     Args:
         name: `"step"`, `"one_cycle"`, or a name that transformers knows, such as `"cosine"` or `"linear"`.
@@ -54,7 +54,7 @@ def create_schedule(
         ValueError: a name that nobody knows.
     """
     if name == "step":
-        return step_decay(optimizer, max(round(total_steps / num_epochs * decay_epochs), 1), decay_factor)
+        return step_decay(optimizer, steps_per_epoch * decay_epochs, decay_factor)
     if name == "one_cycle":
         return one_cycle(optimizer, total_steps, warmup_steps)
     return get_scheduler(name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=total_steps)
