@@ -31,6 +31,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_cnn10bert import CNN10BertConfig, CNN10Config
 
+CAPTIONS_IN_A_GROUP = 8  # on a CPU, see `CNN10BertModel._run_text_model`
 MAX_LOGIT_SCALE = 100.0  # a learned temperature never falls below 0.01, as in CLIP
 
 
@@ -435,8 +436,8 @@ class CNN10BertPreTrainedModel(PreTrainedModel):
     custom_intro="""
     The retrieval system of Primus & Widmer (2022): recordings and captions in one embedding space.
 
-    A tower without trainable parameters stays in evaluation mode while the rest trains, so that freezing one freezes
-    its dropout and its running statistics too.
+    A tower, or a layer of the text network, without trainable parameters stays in evaluation mode while the rest trains,
+    so that freezing one freezes its dropout and its running statistics too.
     """
 )
 class CNN10BertModel(CNN10BertPreTrainedModel):
@@ -494,9 +495,10 @@ class CNN10BertModel(CNN10BertPreTrainedModel):
 
     def train(self, mode: bool = True):
         super().train(mode)
-        for tower in (self.audio_model, self.text_model):
-            if not any(parameter.requires_grad for parameter in tower.parameters()):
-                tower.eval()
+        text = self.text_model
+        for part in (self.audio_model, text, text.embeddings, *text.encoder.layer):
+            if not any(parameter.requires_grad for parameter in part.parameters()):
+                part.eval()
         return self
 
     def freeze_audio_tower(self) -> None:
@@ -506,6 +508,18 @@ class CNN10BertModel(CNN10BertPreTrainedModel):
     def freeze_text_tower(self) -> None:
         """Freezes the text network; its projection head keeps learning."""
         self.text_model.requires_grad_(False).eval()
+
+    def freeze_text_layers(self, num_layers: int) -> None:
+        """Freezes the embeddings and the first `num_layers` layers of the text network, their dropout too.
+
+        Raises:
+            ValueError: the text network has fewer layers.
+        """
+        layers = self.text_model.encoder.layer
+        if not 0 <= num_layers <= len(layers):
+            raise ValueError(f"the text network has {len(layers)} layers, found {num_layers} to freeze")
+        for part in (self.text_model.embeddings, *layers[:num_layers]):
+            part.requires_grad_(False).eval()
 
     @can_return_tuple
     @auto_docstring(custom_intro="Embeds recordings.")
@@ -547,10 +561,35 @@ class CNN10BertModel(CNN10BertPreTrainedModel):
             [`BaseModelOutputWithPooling`]: `pooler_output` `(batch_size, projection_dim)` is the L2-normalised
             embedding, float32.
         """
-        outputs = self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
+        outputs = self._run_text_model(input_ids, attention_mask, **kwargs)
         pooled = self._pool_tokens(outputs.last_hidden_state, attention_mask)
         outputs.pooler_output = self.text_projection(pooled)
         return outputs
+
+    def _run_text_model(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs
+    ) -> BaseModelOutputWithPooling:
+        """
+        The text network's output. On a CPU the captions go through it in groups of similar length.
+
+        Padding costs a CPU as much as words, and nearly half of a batch of captions is padding. Elsewhere one large
+        batch is faster, and looking at the lengths would make the device wait.
+        """
+        plain = attention_mask is None or input_ids.device.type != "cpu" or torch.compiler.is_compiling()
+        config = self.text_model.config
+        if plain or kwargs or config.output_hidden_states or config.output_attentions:
+            return self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
+        columns = torch.arange(1, input_ids.shape[1] + 1)
+        lengths = (attention_mask * columns).amax(dim=1)  # up to the last token, whichever side is padded
+        order = lengths.argsort()
+        groups = []
+        for rows in order.split(CAPTIONS_IN_A_GROUP):
+            longest = int(lengths[rows].amax())
+            outputs = self.text_model(
+                input_ids=input_ids[rows, :longest], attention_mask=attention_mask[rows, :longest], return_dict=True
+            )
+            groups.append(F.pad(outputs.last_hidden_state, (0, 0, 0, input_ids.shape[1] - longest)))
+        return BaseModelOutputWithPooling(last_hidden_state=torch.cat(groups)[order.argsort()])
 
     def _pool_tokens(self, tokens: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """The [CLS] vector (section 6.3), or the mean over the caption's tokens: [B, L, H] to [B, H]."""

@@ -54,6 +54,9 @@ class ModelArguments:
     freeze_text_tower: bool = field(
         default=False, metadata={"help": "Keep the text network as it is; its projection head learns."}
     )
+    freeze_text_layers: int | None = field(
+        default=None, metadata={"help": "Keep the embeddings and the first so many layers of the text network."}
+    )
 
 
 @dataclass

@@ -35,6 +35,8 @@ def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel,
         model.freeze_audio_tower()
     if arguments.freeze_text_tower:
         model.freeze_text_tower()
+    elif arguments.freeze_text_layers is not None:
+        model.freeze_text_layers(arguments.freeze_text_layers)
     return model, processor
 
 

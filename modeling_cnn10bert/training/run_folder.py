@@ -37,7 +37,7 @@ def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
         checkpoints = [path for path in sort_checkpoints(str(folder)) if _is_complete(path)] if folder.is_dir() else []
         if not checkpoints and (found := _found(folder, MARKS_OF_A_FINISHED_RUN)):
             raise RecipeError(
-                f"output_dir {folder} holds a finished run ({', '.join(found)}) without a complete checkpoint to resume; "
+                f"output_dir {folder} holds a finished run ({', '.join(found)}) and no complete checkpoint to resume; "
                 "give another --output_dir"
             )
         return checkpoints[-1] if checkpoints else None

@@ -52,8 +52,8 @@ class KeyedDrawsCallback(TrainerCallback):
     """
     Makes every random draw of training a function of the seed and of where training stands, also after a resume.
 
-    The sampler and the transform are told which epoch begins. Dropout draws from torch's own state, which is seeded anew
-    for every step: data loaders draw from it too, and how often depends on their workers, on evaluations and on resumes.
+    The sampler and the transform are told which epoch begins. Dropout draws from torch's own state, which is seeded for
+    every step: data loaders draw from it too, and how often depends on their workers, on evaluations and on resumes.
     """
 
     def __init__(self, epoch: SharedEpoch):
@@ -178,6 +178,15 @@ class RetrievalTrainer(Trainer):
         return SequentialSampler(eval_dataset)  # the set is scored as a whole, so its order does not matter
 
     # ---------------------------------------------------------------------------------------------------- evaluation
+
+    def get_eval_dataloader(self, eval_dataset: str | datasets.Dataset | None = None) -> DataLoader:
+        # Trainer keeps a loader with persistent workers and hands it out for every other set: the test set would be
+        # scored on the validation recordings.
+        persistent, self.args.dataloader_persistent_workers = self.args.dataloader_persistent_workers, False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_persistent_workers = persistent
 
     def evaluation_loop(
         self,

@@ -1,0 +1,81 @@
+"""The audio augmentations together: their order, their bounds, and what their draws depend on."""
+
+import numpy as np
+import pytest
+import torch
+
+from modeling_cnn10bert.augmentation.audio import AudioAugmentation
+
+MEANS = torch.linspace(-60.5, -30.5, 16)  # none is the value of the clips below
+
+
+def _clips(lengths=(120, 40, 75), value=-50.0):
+    return [torch.full((length, 16), value) for length in lengths]
+
+
+def _rngs(count, epoch=0):
+    return [np.random.default_rng([7, epoch, row]) for row in range(count)]
+
+
+def test_masked_cells_hold_the_mean_untouched_by_the_gain_so_gain_comes_first():
+    augment = AudioAugmentation(g_max=6.0, n_f=1, w_f=6, n_t=2, w_t=20, mean_of_bins=MEANS)
+    gains, masked = set(), 0
+    for epoch in range(30):
+        for clip in augment(_clips(), _rngs(3, epoch)):
+            is_mean = clip == MEANS
+            others = clip[~is_mean].unique()
+            assert len(others) == 1  # every other cell moved by the one gain of its clip
+            assert -56 <= others.item() <= -44
+            gains.add(round(others.item(), 3))
+            masked += int(is_mean.sum())
+    assert len(gains) > 80
+    assert min(gains) < -55 and max(gains) > -45  # of 90 uniform draws from 12 dB
+    assert masked > 0
+
+
+def test_at_most_the_asked_stripes_are_masked_within_the_clip():
+    augment = AudioAugmentation(g_max=0.0, n_f=1, w_f=3, n_t=2, w_t=9, mean_of_bins=MEANS)
+    for epoch in range(50):
+        for clip, length in zip(augment(_clips(), _rngs(3, epoch)), (120, 40, 75), strict=True):
+            assert clip.shape == (length, 16)
+            masked = clip == MEANS
+            frames, bins = masked.all(dim=1), masked.all(dim=0)
+            assert torch.equal(masked, frames[:, None] | bins[None])
+            assert frames.sum() <= 18 and bins.sum() <= 3
+            for line, most in ((frames, 2), (bins, 1)):
+                edges = torch.diff(line.int(), prepend=torch.zeros(1)).clamp(min=0).sum()
+                assert edges <= most
+
+
+def test_time_stripes_reach_every_valid_frame_but_none_of_the_padding():
+    augment = AudioAugmentation(g_max=0.0, n_f=0, w_f=0, n_t=1, w_t=10, mean_of_bins=MEANS)
+    hits = torch.zeros(40)
+    for epoch in range(600):
+        short = augment(_clips((400, 40)), _rngs(2, epoch))[1]  # beside a clip ten times as long
+        hits += (short == MEANS).all(dim=1)
+    # Of width 0..10 the mean is 5 of 40 frames, so a middle frame is masked about 75 times, an edge one less often.
+    assert hits.min() > 0
+    assert 600 * 5 * 0.8 < hits.sum() < 600 * 5 * 1.2
+
+
+def test_a_clip_is_augmented_the_same_alone_and_in_any_batch():
+    augment = AudioAugmentation(g_max=6.0, n_f=2, w_f=4, n_t=2, w_t=30, mean_of_bins=MEANS)
+    generator = torch.Generator().manual_seed(0)
+    clips = [-60 + 20 * torch.rand(length, 16, generator=generator) for length in (120, 40, 75)]
+    together = augment(clips, _rngs(3))
+    for row in range(3):
+        (alone,) = augment([clips[row]], [_rngs(3)[row]])
+        assert torch.equal(alone, together[row])
+    backwards = augment(clips[::-1], _rngs(3)[::-1])
+    assert all(torch.equal(a, b) for a, b in zip(backwards[::-1], together, strict=True))
+
+
+@pytest.mark.parametrize("name", ["g_max", "n_f", "w_f", "n_t", "w_t"])
+def test_nothing_changes_where_everything_is_off_and_the_input_is_left_alone(name):
+    off = {"g_max": 0.0, "n_f": 0, "w_f": 0, "n_t": 0, "w_t": 0}
+    clips = _clips()
+    for clip in AudioAugmentation(**off, mean_of_bins=MEANS)(clips, _rngs(3)):
+        assert (clip == -50).all()
+    on = {**off, "g_max": 3.0, "n_f": 1, "w_f": 4, "n_t": 1, "w_t": 9, name: 5}
+    AudioAugmentation(**on, mean_of_bins=MEANS)(clips, _rngs(3))
+    assert all((clip == -50).all() for clip in clips)

@@ -1,0 +1,61 @@
+"""What `test_two_processes.py` starts as two processes: writes what each of them computed to FOLDER/rank<n>.pt."""
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import distributed
+
+from modeling_cnn10bert import CNN10BertModel
+from modeling_cnn10bert.data.collator import RetrievalCollator
+from modeling_cnn10bert.data.pairs import SharedEpoch
+from modeling_cnn10bert.training.arguments import RecipeError, RetrievalTrainingArguments, parse_recipe
+from modeling_cnn10bert.training.data import load_recordings, training_pairs
+from modeling_cnn10bert.training.model import load_model_and_processor
+from modeling_cnn10bert.training.trainer import RetrievalTrainer
+
+
+def gradients(case: Path) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Loss and gradients of this process's half of a batch, as a training step computes them."""
+    model = CNN10BertModel.from_pretrained(case / "model")
+    arguments = RetrievalTrainingArguments(output_dir=case / "out", total_train_batch_size=8, use_cpu=True)
+    trainer = RetrievalTrainer(model=model, args=arguments)
+    parallel = trainer.accelerator.prepare(trainer._wrap_model(model)).eval()
+    inputs = torch.load(case / "inputs.pt")
+    half = {name: value.chunk(2)[distributed.get_rank()] for name, value in inputs.items()}
+    loss = trainer.compute_loss(parallel, half)
+    trainer.accelerator.backward(loss)
+    return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def augmented_batches(recipe: str) -> list[list[dict[str, torch.Tensor]]]:
+    """The first two batches of this process in each of two epochs."""
+    model_args, data_args, augmentation_args, training_args = parse_recipe([recipe])
+    model, processor = load_model_and_processor(model_args)
+    tables = load_recordings(data_args, processor.feature_extractor, training_args.seed)
+    epoch = SharedEpoch()
+    pairs = training_pairs(tables, augmentation_args, 16, training_args.seed, epoch)
+    trainer = RetrievalTrainer(
+        model=model, args=training_args, data_collator=RetrievalCollator(processor), train_dataset=pairs, epoch=epoch
+    )
+    loader, batches = trainer.get_train_dataloader(), []
+    for number in range(2):
+        epoch.set(number)
+        batches.append([batch for batch, _ in zip(loader, range(2), strict=False)])
+    return batches
+
+
+def main(folder: Path, recipe: str) -> None:
+    results = {"gradients": {case.name: gradients(case) for case in sorted(folder.glob("case-*"))}}
+    results["batches"] = augmented_batches(recipe)
+    results["world_size"] = distributed.get_world_size()
+    try:
+        parse_recipe([recipe, "--total_train_batch_size", "31"])
+    except RecipeError as error:
+        results["error"] = str(error)
+    torch.save(results, folder / f"rank{distributed.get_rank()}.pt")
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
