@@ -197,9 +197,7 @@ def parse_recipe(argv: Sequence[str] | None = None, description: str | None = No
         RecipeError: the recipe cannot be read, a field that nobody knows, or a value that does not fit its field.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = _Parser(
-        ARGUMENT_CLASSES, description=description, usage="%(prog)s RECIPE.yaml [--field value ...]"
-    )
+    parser = _Parser(ARGUMENT_CLASSES, description=description, usage="%(prog)s RECIPE.yaml [--field value ...]")
     if argv and not argv[0].startswith("-"):
         argv = _recipe_as_arguments(Path(argv[0]), parser) + argv[1:]
     try:

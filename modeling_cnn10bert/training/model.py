@@ -36,7 +36,10 @@ def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel,
     if arguments.freeze_text_tower:
         model.freeze_text_tower()
     elif arguments.freeze_text_layers is not None:
-        model.freeze_text_layers(arguments.freeze_text_layers)
+        try:
+            model.freeze_text_layers(arguments.freeze_text_layers)
+        except ValueError as error:
+            raise RecipeError(f"field freeze_text_layers: {error}") from error
     return model, processor
 
 

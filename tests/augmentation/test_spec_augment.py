@@ -24,7 +24,9 @@ def test_offsets_are_uniform_over_every_place_where_a_stripe_fits(width):
     assert scipy.stats.chisquare(counts).pvalue > 0.01
 
 
-@pytest.mark.parametrize(("count", "max_width", "size"), [(1, 8, 64), (4, 30, 100), (3, 50, 20), (0, 5, 10), (2, 0, 10)])
+@pytest.mark.parametrize(
+    ("count", "max_width", "size"), [(1, 8, 64), (4, 30, 100), (3, 50, 20), (0, 5, 10), (2, 0, 10)]
+)
 def test_stripes_are_as_many_as_asked_no_wider_and_never_leave_the_axis(count, max_width, size):
     for seed in range(200):
         stripes = draw_stripes(np.random.default_rng(seed), count, max_width, size)

@@ -26,8 +26,8 @@ from modeling_cnn10bert.training.model import load_model_and_processor
 from modeling_cnn10bert.training.trainer import RetrievalTrainer
 
 ROOT = Path(__file__).resolve().parents[2]
-# 40 scenes x 5 captions = 200 pairs, of which 6 batches of 30 are whole: 18 steps in 3 epochs. Checkpoints 4, 8 and 16 lie
-# within an epoch, 12 at the end of one.
+# 40 scenes x 5 captions = 200 pairs, of which 6 batches of 30 are whole: 18 steps in 3 epochs. Checkpoints 4, 8 and 16
+# lie within an epoch, 12 at the end of one.
 SAVE_STEPS = 4
 
 
@@ -52,8 +52,9 @@ def soundscapes(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def text_folder(tmp_path_factory, soundscapes):
-    """A saved BERT of one layer with random weights, whose vocabulary is the words of the training captions."""
-    lines = (soundscapes / "train.jsonl").read_text().splitlines()
+    """A saved BERT of one layer with random weights, whose vocabulary is the words of the captions."""
+    # Of all splits: captions of unknown words would be equal, and equal embeddings tie but for rounding.
+    lines = [line for path in sorted(soundscapes.glob("*.jsonl")) for line in path.read_text().splitlines()]
     captions = " ".join(caption for line in lines for caption in json.loads(line)["captions"])
     words = sorted(set(captions.lower().translate(str.maketrans("", "", string.punctuation)).split()))
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
@@ -223,11 +224,15 @@ def assert_same_outcome():
         timing = ("runtime", "per_second", "train_loss", "flos")  # those of the part after the resume
         names = {name for name in others if not name.endswith(timing)}
         assert {"test_mAP@10", "test_R@1", "test_a2t_R@10", "eval_mAP@10"} <= names
-        assert {name: results[name] for name in names} == pytest.approx({name: others[name] for name in names}, abs=1e-6)
+        assert {name: results[name] for name in names} == pytest.approx(
+            {name: others[name] for name in names}, abs=1e-6
+        )
         weights, expected = load_file(folder / "model.safetensors"), load_file(other / "model.safetensors")
         assert weights.keys() == expected.keys()
         for name in expected:
-            torch.testing.assert_close(weights[name], expected[name], rtol=0, atol=tolerance, msg=lambda m, n=name: n + m)
+            torch.testing.assert_close(
+                weights[name], expected[name], rtol=0, atol=tolerance, msg=lambda m, n=name: n + m
+            )
 
     return check
 

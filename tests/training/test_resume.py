@@ -37,7 +37,9 @@ def _kill_within_an_epoch(process, folder):
     while time.monotonic() < deadline:
         assert process.poll() is None, process.log.read_text()[-3000:]
         epochs = [float(value) for value in re.findall(r"'epoch': '?([\d.]+)", process.log.read_text())]
-        if (folder / "checkpoint-8" / "trainer_state.json").is_file() and max(epochs, default=0) > 8.5 / STEPS_PER_EPOCH:
+        if (folder / "checkpoint-8" / "trainer_state.json").is_file() and max(
+            epochs, default=0
+        ) > 8.5 / STEPS_PER_EPOCH:
             process.kill()
             process.wait()
             return
@@ -66,9 +68,7 @@ def test_a_process_that_was_killed_is_resumed_by_the_same_command(
     assert_same_outcome(folder, uninterrupted)
 
 
-def test_checkpoints_that_were_being_written_are_passed_over(
-    interrupted_at, run, uninterrupted, assert_same_outcome
-):
+def test_checkpoints_that_were_being_written_are_passed_over(interrupted_at, run, uninterrupted, assert_same_outcome):
     folder = interrupted_at(8)
     for step, state in ((10, None), (11, '{"best_metric": null, "epo')):
         unfinished = folder / f"checkpoint-{step}"

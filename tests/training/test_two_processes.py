@@ -55,7 +55,7 @@ def _save_case(folder, learnable_temperature=False, recording_ids=tuple(range(8)
 
 @pytest.fixture(scope="module")
 def computed(tmp_path_factory, start_two_processes, write_recipe, uninterrupted):
-    """What one process computed for each case, and what each of two processes computed; `uninterrupted` made the cache."""
+    """What one process computed for each case, and what each of two did; `uninterrupted` filled the feature cache."""
     folder = tmp_path_factory.mktemp("two-processes")
     alone = {}
     for name, options in CASES.items():
@@ -96,7 +96,9 @@ def test_two_processes_share_the_augmented_batch_of_one(computed, augmented_batc
             assert [len(half["recording_ids"]) for half in halves] == [15, 15]
             for name in ("recording_ids", "text_recording_ids"):
                 assert torch.equal(torch.cat([half[name] for half in halves]), whole[name])
-            rows = [row for half in halves for row in zip(half["input_features"], half["input_features_mask"], strict=True)]
+            rows = [
+                row for half in halves for row in zip(half["input_features"], half["input_features_mask"], strict=True)
+            ]
             for (row, mask), expected, expected_mask in zip(
                 rows, whole["input_features"], whole["input_features_mask"], strict=True
             ):

@@ -1,0 +1,121 @@
+"""The feature cache keeps log-mels to half a step, whole tables only, computed once."""
+
+import datasets
+import numpy as np
+import pytest
+import torch
+
+from modeling_cnn10bert.data.feature_cache import (
+    LOG_MEL_STEP,
+    TABLE_FEATURES,
+    cached_table,
+    decode_log_mel,
+    encode_log_mel,
+)
+
+KEY = {"features": {"feature_size": 4}, "what": "a test"}
+
+
+def _table(log_mels):
+    rows = [
+        {
+            "file_name": f"{index}.wav",
+            "recording_id": f"r{index}",
+            "captions": ["a sound"],
+            "length": len(log_mel),
+            "log_mel": encode_log_mel(log_mel),
+        }
+        for index, log_mel in enumerate(log_mels)
+    ]
+    return datasets.Dataset.from_list(rows, features=TABLE_FEATURES)
+
+
+def _log_mels(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [-100 + 130 * torch.rand(frames, 4, generator=generator) for frames in (3, 50, 7)]
+
+
+def test_a_log_mel_comes_back_within_half_a_step():
+    log_mel = torch.cat([_log_mels()[1], torch.tensor([[-163.0, 163.0, 0.0, -100.0]])])
+    decoded = decode_log_mel(encode_log_mel(log_mel), 4)
+    assert decoded.dtype == torch.float32
+    assert decoded.shape == log_mel.shape
+    assert (decoded - log_mel).abs().max() <= LOG_MEL_STEP / 2 * 1.01  # float32 rounds at 163 dB
+    assert len(encode_log_mel(log_mel)) == 2 * log_mel.numel()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 164.0, -164.0])
+def test_a_value_that_16_bits_do_not_hold_is_an_error(bad):
+    log_mel = torch.full((5, 4), -40.0)
+    log_mel[2, 1] = bad
+    with pytest.raises(ValueError, match=r"must be within \+-164 dB"):
+        encode_log_mel(log_mel)
+
+
+def test_a_table_is_computed_once_and_memory_mapped(tmp_path):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return _table(_log_mels())
+
+    tables = [cached_table(tmp_path, "set", KEY, compute) for _ in range(3)]
+    assert len(calls) == 1
+    for table, mean in tables:
+        assert table.features == TABLE_FEATURES
+        assert table.cache_files  # the data lie in a file and not in memory
+        assert decode_log_mel(table[1]["log_mel"], 4).shape == (50, 4)
+        torch.testing.assert_close(mean, torch.cat(_log_mels()).mean(dim=0), rtol=0, atol=LOG_MEL_STEP / 2)
+
+
+def test_another_key_is_another_table(tmp_path):
+    first, _ = cached_table(tmp_path, "set", KEY, lambda: _table(_log_mels(0)))
+    second, _ = cached_table(tmp_path, "set", {**KEY, "what": "another test"}, lambda: _table(_log_mels(1)))
+    assert first[0]["log_mel"] != second[0]["log_mel"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("when", ["while computing", "while averaging", "before the last step"])
+def test_a_preparation_that_died_leaves_nothing_that_reads_as_complete(when, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        """Like a signal: nothing catches it, and the clean-up does not run either."""
+
+    def die(*args, **kwargs):
+        raise Killed
+
+    def compute():
+        return die() if when == "while computing" else _table(_log_mels())
+
+    with monkeypatch.context() as patch:
+        patch.setattr("modeling_cnn10bert.data.feature_cache.shutil.rmtree", lambda *args, **kwargs: None)
+        if when == "while averaging":
+            patch.setattr("modeling_cnn10bert.data.feature_cache.mean_of_bins", die)
+        if when == "before the last step":
+            patch.setattr("modeling_cnn10bert.data.feature_cache.Path.rename", die)
+        with pytest.raises(Killed):
+            cached_table(tmp_path, "set", KEY, compute)
+    assert len(list(tmp_path.iterdir())) == 1  # what a killed process leaves behind
+
+    calls = []
+    table, _ = cached_table(tmp_path, "set", KEY, lambda: calls.append(1) or _table(_log_mels()))
+    assert calls == [1]
+    assert len(table) == 3
+
+
+def test_two_preparations_at_once_do_not_meet(tmp_path):
+    quicker = []
+
+    def compute():  # meanwhile another process prepares the same
+        quicker.append(cached_table(tmp_path, "set", KEY, lambda: _table(_log_mels())))
+        return _table(_log_mels())
+
+    table, mean = cached_table(tmp_path, "set", KEY, compute)
+    assert table["log_mel"][:] == quicker[0][0]["log_mel"][:]
+    assert torch.equal(mean, quicker[0][1])
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_mean_counts_every_frame_alike(tmp_path):
+    long, short = torch.full((90, 4), -30.0), torch.full((10, 4), -80.0)
+    _, mean = cached_table(tmp_path, "set", KEY, lambda: _table([long, short]))
+    np.testing.assert_allclose(mean, [-35.0] * 4, atol=1e-4)  # 0.9 * -30 + 0.1 * -80

@@ -1,0 +1,123 @@
+"""Recipes: YAML and command line together, the paper's defaults, and one clear error for what does not fit."""
+
+from pathlib import Path
+
+import pytest
+
+from modeling_cnn10bert.training.arguments import RecipeError, RetrievalTrainingArguments, parse_recipe
+
+RECIPES = sorted((Path(__file__).resolve().parents[2] / "scripts" / "recipes").glob("*.yaml"))
+
+
+@pytest.fixture
+def parse(tmp_path):
+    """Parses a recipe of the given text and arguments, and joins the fields of all its parts."""
+
+    def parse(text, *arguments):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text)
+        return {name: value for part in parse_recipe([str(path), *arguments]) for name, value in vars(part).items()}
+
+    return parse
+
+
+def test_a_recipe_is_read_and_the_command_line_overrides_it(parse, tmp_path):
+    fields = parse(
+        f"""
+        output_dir: {tmp_path}
+        learning_rate: 2e-4
+        hidden_sizes: [8, 16, 32, 64]
+        bf16: false
+        freeze_text_tower: true
+        text_learning_rate: null
+        max_train_samples: 7
+        g_max: 3
+        lr_scheduler_kwargs: {{"num_cycles": 2}}
+        """,
+        *("--learning_rate", "5e-4", "--w_t", "40", "--max_train_samples=9"),
+    )
+    assert fields["learning_rate"] == 5e-4
+    assert fields["hidden_sizes"] == [8, 16, 32, 64]
+    assert fields["freeze_text_tower"] is True
+    assert fields["text_learning_rate"] is None
+    assert (fields["max_train_samples"], fields["g_max"], fields["w_t"]) == (9, 3.0, 40)
+    assert fields["lr_scheduler_kwargs"] == {"num_cycles": 2}
+
+
+def test_fields_need_no_recipe():
+    assert parse_recipe(["--output_dir", "somewhere"])[3].output_dir == "somewhere"
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_of_the_project_parses(recipe):
+    # bf16 asks for an accelerator
+    training = parse_recipe([str(recipe), "--bf16", "false", "--use_cpu", "true"])[3]
+    assert training.do_train and training.do_predict
+    assert training.per_device_train_batch_size == training.total_train_batch_size
+
+
+def test_the_recipes_are_there():
+    assert {"demo", "soundscapes", "soundscapes_small"} <= {path.stem for path in RECIPES}
+
+
+def test_the_defaults_are_those_of_section_6_4_of_the_paper():
+    training = parse_recipe(["--output_dir", "x"])[3]
+    assert (training.learning_rate, training.lr_decay_factor, training.lr_decay_epochs) == (1e-4, 3.0, 10)
+    assert (training.num_train_epochs, training.per_device_train_batch_size) == (50, 30)
+    assert training.learning_rate_schedule == "step"
+    assert training.max_grad_norm == 0.0
+
+
+ERRORS = {
+    "an unknown field": ("learning_rat: 0.1", ["recipe.yaml", "learning_rat", "0.1", "learning_rate"]),
+    "a number that is none": ("learning_rate: fast", ["recipe.yaml", "learning_rate", "fast", "float"]),
+    "an integer that is none": ("w_f: 2.5", ["recipe.yaml", "w_f", "2.5", "int"]),
+    "a truth value that is none": ("do_train: perhaps", ["recipe.yaml", "do_train", "perhaps"]),
+    "a list for one value": ("learning_rate: [0.1, 0.2]", ["recipe.yaml", "learning_rate", "[0.1, 0.2]"]),
+    "a choice that is none": ("text_pooling: max", ["recipe.yaml", "text_pooling", "max", "cls", "mean"]),
+    "no mapping": ("- learning_rate", ["recipe.yaml", "list", "field: value"]),
+    "nothing": ("", ["recipe.yaml", "NoneType", "field: value"]),
+    "no YAML": ("a: [1", ["recipe.yaml", "YAML"]),
+    "a schedule that nobody knows": ("learning_rate_schedule: stairs", ["learning_rate_schedule", "stairs", "step"]),
+    "a negative gain": ("g_max: -3", ["g_max", "-3"]),
+    "a negative number of stripes": ("n_t: -1", ["n_t", "-1"]),
+    "a negative width": ("w_f: -8", ["w_f", "-8"]),
+    "a small negative number": ("g_max: -1.0e-5", ["g_max", "-1e-05"]),
+    "no samples": ("max_train_samples: 0", ["max_train_samples", "0", "at least 1"]),
+    "a dropped last batch": ("dataloader_drop_last: true", ["dataloader_drop_last"]),
+    "unused columns removed": ("remove_unused_columns: true", ["remove_unused_columns"]),
+    "another order of the pairs": ("train_sampling_strategy: sequential", ["train_sampling_strategy", "sequential"]),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_what_does_not_fit_is_one_error_that_names_it(case, parse):
+    text, named = ERRORS[case]
+    with pytest.raises(RecipeError) as error:
+        parse(text)
+    message = str(error.value)
+    assert all(word in message for word in named), message
+    assert len(message) < 600
+
+
+def test_a_missing_file_and_an_unknown_option_are_errors_that_name_them(parse):
+    with pytest.raises(RecipeError, match="nowhere.yaml"):
+        parse_recipe(["nowhere.yaml"])
+    with pytest.raises(RecipeError, match="--learning_rats"):
+        parse("w_f: 1", "--learning_rats", "1")
+    with pytest.raises(RecipeError, match="learning_rate.*'fast'"):
+        parse("w_f: 1", "--learning_rate", "fast")
+
+
+@pytest.mark.parametrize(("processes", "devices", "share"), [(2, 0, 15), (3, 1, 10), (1, 2, 15), (30, 1, 1)])
+def test_thirty_pairs_are_shared_by_all_devices(processes, devices, share, monkeypatch, tmp_path):
+    monkeypatch.setattr(RetrievalTrainingArguments, "world_size", property(lambda self: processes))
+    monkeypatch.setattr(RetrievalTrainingArguments, "n_gpu", property(lambda self: devices))
+    assert RetrievalTrainingArguments(output_dir=tmp_path).per_device_train_batch_size == share
+
+
+@pytest.mark.parametrize("processes", [4, 31])
+def test_a_batch_that_the_processes_cannot_share_is_an_error(processes, monkeypatch, tmp_path):
+    monkeypatch.setattr(RetrievalTrainingArguments, "world_size", property(lambda self: processes))
+    with pytest.raises(ValueError, match=f"total_train_batch_size is 30, which {processes} processes cannot share"):
+        RetrievalTrainingArguments(output_dir=tmp_path)

@@ -1,0 +1,94 @@
+"""What a user can get wrong ends train_retrieval.py with one line that says what, and no traceback."""
+
+import json
+import shutil
+
+import pytest
+
+
+@pytest.fixture
+def broken_set(soundscapes, tmp_path):
+    """A copy of the soundscapes to break."""
+    shutil.copytree(soundscapes, tmp_path / "set")
+    return tmp_path / "set"
+
+
+@pytest.fixture(scope="session")
+def fails(start_process):
+    """Runs train_retrieval.py and asserts that it fails with one line, which is returned."""
+
+    def run(*arguments, **environment):
+        process = start_process(*arguments, **environment)
+        assert process.wait(timeout=200) == 1
+        log = process.log.read_text()
+        assert "Traceback" not in log, log
+        (line,) = [line for line in log.splitlines() if line.startswith("error: ")]
+        assert log.rstrip().endswith(line)
+        return line
+
+    return run
+
+
+def _process_fails(case, fails, write_recipe, broken_set, tmp_path):
+    recipe = write_recipe(
+        tmp_path / "recipe.yaml",
+        output_dir=str(tmp_path / "run"),
+        manifests=str(broken_set),
+        sources=str(broken_set / "sources"),
+        cache_dir=str(tmp_path / "cache"),
+    )
+    arguments, named = case(recipe, broken_set)
+    line = fails(recipe, *arguments)
+    assert all(word in line for word in named), line
+
+
+def _no_folder(recipe, folder):
+    return ["--manifests", "nowhere"], ["nowhere"]
+
+
+def _no_json(recipe, folder):
+    lines = (folder / "validation.jsonl").read_text().splitlines()
+    lines[3] = lines[3][:-5]
+    (folder / "validation.jsonl").write_text("\n".join(lines))
+    return [], ["validation.jsonl", "4"]
+
+
+def _no_sound(recipe, folder):
+    source = json.loads((folder / "train.jsonl").read_text().splitlines()[0])["events"][0]["source"]
+    (folder / "sources" / source).write_bytes(b"no sound at all" * 100)
+    return [], [source, "scene 'train-"]
+
+
+def _wrong_value(recipe, folder):
+    recipe.write_text(recipe.read_text().replace("learning_rate: 0.001", "learning_rate: fast"))
+    return [], [str(recipe), "learning_rate", "fast"]
+
+
+@pytest.mark.parametrize("case", [_no_folder, _no_json, _no_sound, _wrong_value], ids=lambda case: case.__name__[1:])
+def test_a_process_fails_with_one_line(case, fails, write_recipe, broken_set, tmp_path):
+    _process_fails(case, fails, write_recipe, broken_set, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"max_train_samples": 5}, "found 25 pairs .* at least one batch of 30; .*--total_train_batch_size"),
+        ({"manifests": None}, "field manifests is not set"),
+        ({"sources": None}, "field sources is not set"),
+        ({"text_model_name_or_path": "./no-such-model"}, "text_model_name_or_path './no-such-model'"),
+        ({"model_name_or_path": "./no-such-model"}, "model_name_or_path './no-such-model'"),
+        ({"audio_model_name_or_path": "./no-such-model"}, "audio_model_name_or_path './no-such-model'"),
+        ({"freeze_text_layers": 3}, "freeze_text_layers.* has 1 layers, found 3"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "error",
+)
+def test_other_mistakes_raise_what_the_program_prints(given, message, run, tmp_path, train_retrieval):
+    with pytest.raises(train_retrieval.RecipeError, match=message):
+        run(tmp_path / "run", **given)
+
+
+def test_a_folder_of_another_run_is_left_as_it_is(run, trained, train_retrieval):
+    before = {path: path.stat().st_mtime_ns for path in trained.iterdir()}
+    with pytest.raises(train_retrieval.RecipeError, match="holds another run"):
+        run(trained)
+    assert {path: path.stat().st_mtime_ns for path in trained.iterdir()} == before
