@@ -217,9 +217,8 @@ class RetrievalTrainer(Trainer):
         """Recording number -> its embedding [D], and -> those of its captions [n, D], from all processes."""
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).to(self.args.device)
         model.eval()
-        if (
-            self.args.world_size > 1
-        ):  # their running statistics differ by the last batch; those of process 0 are saved
+        if self.args.world_size > 1:
+            # Running statistics differ by what each process saw last; those of process 0 are saved.
             for buffer in model.buffers():
                 distributed.broadcast(buffer, src=0)
         rows = []

@@ -1,9 +1,14 @@
 """What a user can get wrong ends train_retrieval.py with one line that says what, and no traceback."""
 
 import json
+import runpy
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "train_retrieval.py"
 
 
 @pytest.fixture
@@ -13,33 +18,16 @@ def broken_set(soundscapes, tmp_path):
     return tmp_path / "set"
 
 
-@pytest.fixture(scope="session")
-def fails(start_process):
-    """Runs train_retrieval.py and asserts that it fails with one line, which is returned."""
-
-    def run(*arguments, **environment):
-        process = start_process(*arguments, **environment)
-        assert process.wait(timeout=200) == 1
-        log = process.log.read_text()
-        assert "Traceback" not in log, log
-        (line,) = [line for line in log.splitlines() if line.startswith("error: ")]
-        assert log.rstrip().endswith(line)
-        return line
-
-    return run
-
-
-def _process_fails(case, fails, write_recipe, broken_set, tmp_path):
-    recipe = write_recipe(
+@pytest.fixture
+def broken_recipe(write_recipe, broken_set, tmp_path):
+    """The recipe of the soundscapes to break; nothing of them is in its feature cache."""
+    return write_recipe(
         tmp_path / "recipe.yaml",
         output_dir=str(tmp_path / "run"),
         manifests=str(broken_set),
         sources=str(broken_set / "sources"),
         cache_dir=str(tmp_path / "cache"),
     )
-    arguments, named = case(recipe, broken_set)
-    line = fails(recipe, *arguments)
-    assert all(word in line for word in named), line
 
 
 def _no_folder(recipe, folder):
@@ -65,8 +53,24 @@ def _wrong_value(recipe, folder):
 
 
 @pytest.mark.parametrize("case", [_no_folder, _no_json, _no_sound, _wrong_value], ids=lambda case: case.__name__[1:])
-def test_a_process_fails_with_one_line(case, fails, write_recipe, broken_set, tmp_path):
-    _process_fails(case, fails, write_recipe, broken_set, tmp_path)
+def test_bad_input_ends_the_program_with_a_line_that_names_it(case, broken_recipe, broken_set, monkeypatch):
+    arguments, named = case(broken_recipe, broken_set)
+    monkeypatch.setattr(sys, "argv", ["train_retrieval.py", str(broken_recipe), *arguments])
+    with pytest.raises(SystemExit) as ending:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    message = ending.value.code  # a text, which Python prints before it exits with 1
+    assert message.startswith("error: ") and "\n" not in message
+    assert all(word in message for word in named), message
+
+
+def test_bad_input_leaves_one_line_and_no_traceback(start_process, broken_recipe, broken_set):
+    _no_sound(broken_recipe, broken_set)
+    process = start_process(broken_recipe)
+    assert process.wait(timeout=300) == 1
+    log = process.log.read_text()
+    assert "Traceback" not in log, log
+    (line,) = [line for line in log.splitlines() if line.startswith("error: ")]
+    assert log.rstrip().endswith(line)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ WORKERS = {"dataloader_num_workers": 2, "dataloader_persistent_workers": True}
 
 @pytest.mark.parametrize(
     ("step", "loading"),
-    [(8, {}), (12, {}), (16, {}), (8, WORKERS), (12, WORKERS)],
+    [(8, {}), (12, {}), (16, {}), (4, WORKERS), (12, WORKERS)],
     ids=["mid epoch", "end of an epoch", "last epoch", "mid epoch, workers", "end of an epoch, workers"],
 )
 def test_a_run_goes_on_from_any_checkpoint_as_if_never_interrupted(

@@ -65,8 +65,23 @@ def test_every_epoch_draws_anew_in_persistent_workers_too(augmented_batches):
         for (batch,) in augmented_batches(num_workers, total_train_batch_size=200):
             order = torch.argsort(batch["recording_ids"], stable=True)
             sums.append(batch["input_features"].sum(dim=(1, 2))[order])
-        assert torch.equal(sums[0].argsort(), sums[1].argsort()) is False
         assert not set(sums[0].tolist()) & set(sums[1].tolist())
+
+
+def test_training_sees_the_batches_of_its_epoch(trainer, augmented_batches):
+    made, seen = trainer(max_steps=8, save_strategy="no"), []
+    compute_loss = made.compute_loss
+
+    def record(model, inputs, **keywords):
+        seen.append(inputs["input_features"])
+        return compute_loss(model, inputs, **keywords)
+
+    made.compute_loss = record
+    made.train()
+    first, second = augmented_batches(0)
+    for batch, expected in zip((seen[0], seen[1], seen[6], seen[7]), (*first, *second), strict=True):
+        assert torch.equal(batch, expected["input_features"])
+    assert seen[0].shape != seen[6].shape or not torch.equal(seen[0], seen[6])
 
 
 def test_no_batch_is_read_to_learn_the_lengths(trainer):
