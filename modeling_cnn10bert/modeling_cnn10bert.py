@@ -436,8 +436,8 @@ class CNN10BertPreTrainedModel(PreTrainedModel):
     custom_intro="""
     The retrieval system of Primus & Widmer (2022): recordings and captions in one embedding space.
 
-    A tower, or a layer of the text network, without trainable parameters stays in evaluation mode while the rest trains,
-    so that freezing one freezes its dropout and its running statistics too.
+    A tower, or a layer of the text network, without trainable parameters stays in evaluation mode while the rest
+    trains, so that freezing one freezes its dropout and its running statistics too.
     """
 )
 class CNN10BertModel(CNN10BertPreTrainedModel):

@@ -2,9 +2,9 @@
 
     make demo
 
-Leaves in runs/demo the model and processor, all_results.json, curve.png and gallery.png. Exits non-zero unless at least 4
-of the 5 questions find a right recording at rank 1 and the test mAP@10 is at least ten times chance. Run again, it goes on
-where it was stopped, and only asks the questions where everything is there.
+Leaves in runs/demo the model and processor, all_results.json, curve.png and gallery.png. Exits non-zero unless at
+least 4 of the 5 questions find a right recording at rank 1 and the test mAP@10 is at least ten times chance. Run again,
+it goes on where it was stopped, and only asks the questions where everything is there.
 """
 
 import json
@@ -24,7 +24,6 @@ from transformers import AutoModel, AutoProcessor  # noqa: E402
 from modeling_cnn10bert.data.soundscapes import Scene, SourceBank, read_manifest, render  # noqa: E402
 from modeling_cnn10bert.data.synthesizers import generate_soundscapes  # noqa: E402
 from modeling_cnn10bert.evaluation.pictures import plot_gallery  # noqa: E402
-
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "scripts" / "recipes" / "demo.yaml"
