@@ -10,6 +10,8 @@ _CACHE = tempfile.TemporaryDirectory(prefix="cnn10bert-tests-")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = _CACHE.name
 os.environ["HF_MODULES_CACHE"] = str(Path(_CACHE.name) / "modules")
+# Tiny models gain nothing from a second thread, and several processes with two each only wait for one another.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
