@@ -450,3 +450,31 @@ def test_the_documentation_names_every_argument(capsys):
         for name in list(inspect.signature(method).parameters)[1:-1]:
             assert f"{name} (`" in method.__doc__
     assert "None" not in CNN10BertConfig.__doc__ + CNN10Config.__doc__  # what a missing introduction reads as
+
+
+def test_the_lower_layers_of_the_text_network_can_be_frozen(tiny_model, batch):
+    model = tiny_model().train()
+    model.freeze_text_layers(1)
+    model.train()
+    lower, upper = model.text_model.encoder.layer
+    assert not any(module.training for part in (model.text_model.embeddings, lower) for module in part.modules())
+    assert upper.training
+    model(**batch, return_loss=True).loss.backward()
+    assert all(p.grad is None for part in (model.text_model.embeddings, lower) for p in part.parameters())
+    assert all(p.grad is not None for p in upper.parameters())
+    with pytest.raises(ValueError, match="has 2 layers, found 3"):
+        model.freeze_text_layers(3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_captions_grouped_by_length_are_embedded_as_in_one_batch(tiny_model, side):
+    lengths = torch.arange(1, 20)  # more than two groups, in an order that the grouping changes
+    lengths = lengths[torch.randperm(len(lengths), generator=torch.Generator().manual_seed(0))]
+    mask = (torch.arange(20) < lengths[:, None]).long()
+    mask = mask.flip(1) if side == "left" else mask
+    input_ids = torch.randint(5, 20, mask.shape, generator=torch.Generator().manual_seed(1))
+    model = tiny_model().eval()
+    grouped = model.get_text_features(input_ids, mask).last_hidden_state
+    plain = model.text_model(input_ids=input_ids, attention_mask=mask).last_hidden_state
+    torch.testing.assert_close(grouped * mask[:, :, None], plain * mask[:, :, None], rtol=0, atol=1e-6)
