@@ -196,7 +196,7 @@ def trained(run, tmp_path_factory):
     """The folder of a run that learnt enough for its similarities to differ by more than rounding."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     results = run(folder, learning_rate=3e-3, num_train_epochs=10, save_strategy="no", logging_steps=10)
-    assert results["test_mAP@10"] > 1.1 * results["test_chance_mAP@10"]
+    assert results["test_mAP@10"] > 1.5 * results["test_chance_mAP@10"]
     return folder
 
 
