@@ -195,8 +195,14 @@ def uninterrupted(run, tmp_path_factory):
 def trained(run, tmp_path_factory):
     """The folder of a run that learnt enough for its similarities to differ by more than rounding."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    results = run(folder, learning_rate=3e-3, num_train_epochs=10, save_strategy="no", logging_steps=10)
-    assert results["test_mAP@10"] > 1.5 * results["test_chance_mAP@10"]
+    run(folder, learning_rate=3e-3, num_train_epochs=20, save_strategy="no", logging_steps=10)
+    losses = [
+        entry["loss"]
+        for entry in json.loads((folder / "trainer_state.json").read_text())["log_history"]
+        if "loss" in entry
+    ]
+    # The loss tells it on any processor; the rank of two dozen recordings differs from one to another.
+    assert losses[-1] < 0.8 * losses[0]
     return folder
 
 
