@@ -10,16 +10,16 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from tqdm import tqdm
 
 LOG_MEL_STEP = 0.005  # dB per count: 16 bits then reach +-163 dB, and an error of at most 0.0025 dB
-FORMAT = 1  # raise it when the meaning of a cached table changes, so that no older one is read
+FORMAT = 2  # raise it when the meaning of a cached table changes, so that no older one is read
 
 TABLE_FEATURES = datasets.Features(
     {
@@ -28,6 +28,8 @@ TABLE_FEATURES = datasets.Features(
         "captions": datasets.List(datasets.Value("string")),
         "length": datasets.Value("int32"),  # frames
         "log_mel": datasets.Value("binary"),
+        "mel_mean": datasets.List(datasets.Value("float32")),  # of each mel bin over the frames, in dB
+        "mel_std": datasets.List(datasets.Value("float32")),
     }
 )
 
@@ -52,19 +54,46 @@ def decode_log_mel(encoded: bytes, n_mels: int) -> torch.Tensor:
     return torch.from_numpy(counts.astype(np.float32) * np.float32(LOG_MEL_STEP))
 
 
-def mean_of_bins(table: datasets.Dataset, n_mels: int) -> torch.Tensor:
-    """Mean of each mel bin over all frames of a recordings table: [n_mels] in dB."""
-    total, frames = torch.zeros(n_mels, dtype=torch.float64), 0
-    for encoded in tqdm(table["log_mel"], desc="Averaging mel bins", leave=False):
-        log_mel = decode_log_mel(encoded, n_mels)
-        total += log_mel.sum(dim=0, dtype=torch.float64)
-        frames += len(log_mel)
-    return (total / frames).float()
+def log_mel_columns(log_mel: torch.Tensor) -> dict[str, Any]:
+    """The columns of a recordings table that hold a log-mel [T, n_mels] in dB: itself, its length, its statistics.
+
+    Mean and standard deviation (of the population) of each mel bin are those of the values as they are stored.
+    """
+    encoded = encode_log_mel(log_mel)
+    std, mean = torch.std_mean(decode_log_mel(encoded, log_mel.shape[1]).double(), dim=0, correction=0)
+    return {
+        "length": len(log_mel),
+        "log_mel": encoded,
+        "mel_mean": mean.float().tolist(),
+        "mel_std": std.float().tolist(),
+    }
+
+
+@dataclass
+class MelStatistics:
+    """
+    What the augmentations know of a whole training set.
+
+    Attributes:
+        mean, std: [N, n_mels] of each mel bin of each recording over its frames, in dB.
+        overall_mean: [n_mels] of each mel bin over all frames of all recordings, in dB.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    overall_mean: torch.Tensor
+
+    @classmethod
+    def of_table(cls, table: datasets.Dataset) -> "MelStatistics":
+        """Reads them from a recordings table; no log-mel is touched."""
+        columns = table.select_columns(["length", "mel_mean", "mel_std"]).with_format("torch")[:]
+        lengths, mean = columns["length"].double(), columns["mel_mean"]
+        return cls(mean, columns["mel_std"], (lengths @ mean.double() / lengths.sum()).float())
 
 
 def cached_table(
     cache_dir: str | os.PathLike, name: str, key: dict[str, Any], compute: Callable[[], datasets.Dataset]
-) -> tuple[datasets.Dataset, torch.Tensor]:
+) -> datasets.Dataset:
     """
     The recordings table that `key` describes, from the cache or computed into it.
 
@@ -74,11 +103,11 @@ def cached_table(
     Args:
         cache_dir: folder of all cached tables.
         name: what people call it; in front of the folder's name.
-        key: JSON-serialisable; `feature_size` (n_mels) of the feature extractor's parameters is read from it.
+        key: JSON-serialisable.
         compute: makes the table.
 
     Returns:
-        The memory-mapped table, and the mean of each mel bin [n_mels] in dB.
+        The memory-mapped table.
     """
     key = {"format": FORMAT, **key}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
@@ -87,11 +116,8 @@ def cached_table(
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            table = compute()
-            table.save_to_disk(unfinished / "table")
-            mean = mean_of_bins(table, key["features"]["feature_size"])
+            compute().save_to_disk(unfinished / "table")
             (unfinished / "key.json").write_text(json.dumps(key, indent=2) + "\n")
-            (unfinished / "mean_of_bins.json").write_text(json.dumps(mean.tolist()) + "\n")
             try:
                 unfinished.rename(folder)
             except OSError:  # another process was faster, with the same content
@@ -99,7 +125,4 @@ def cached_table(
                     raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-    return (
-        datasets.load_from_disk(folder / "table"),
-        torch.tensor(json.loads((folder / "mean_of_bins.json").read_text())),
-    )
+    return datasets.load_from_disk(folder / "table")

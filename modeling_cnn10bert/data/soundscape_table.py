@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
-from .feature_cache import TABLE_FEATURES, cached_table, encode_log_mel
+from .feature_cache import TABLE_FEATURES, cached_table, log_mel_columns
 from .soundscapes import Scene, SourceBank, alternatives, render, vary
 
 
@@ -24,7 +24,7 @@ def soundscape_table(
     seed: int = 0,
     num_proc: int = 1,
     name: str = "soundscapes",
-) -> tuple[datasets.Dataset, torch.Tensor]:
+) -> datasets.Dataset:
     """
     The recordings table of scenes, from the cache where it is there.
 
@@ -39,9 +39,6 @@ def soundscape_table(
         seed: of what is drawn anew.
         num_proc: processes that render.
         name: shown in the progress bar and in the name of the cache.
-
-    Returns:
-        The table and the mean of each mel bin [n_mels] in dB, as `cached_table` does.
 
     Raises:
         AudioError: a source cannot be decoded; the message names the scene and the file.
@@ -103,8 +100,7 @@ class _Renderer:
             "file_name": file_name,
             "recording_id": scene.id,
             "captions": list(scene.captions),
-            "length": len(log_mel),
-            "log_mel": encode_log_mel(log_mel),
+            **log_mel_columns(log_mel),
         }
 
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
-import torch
 
 from ..augmentation.audio import AudioAugmentation
+from ..data.feature_cache import MelStatistics
 from ..data.pairs import SharedEpoch, pair_rows
 from ..data.soundscape_table import soundscape_table
 from ..data.soundscapes import read_manifests
@@ -17,12 +17,11 @@ from .arguments import AugmentationArguments, DataArguments, RecipeError
 
 @dataclass
 class RecordingTables:
-    """The recordings tables of a run, and the training set's mean of each mel bin [n_mels] in dB."""
+    """The recordings tables of a run."""
 
     train: datasets.Dataset
     validation: datasets.Dataset
     test: datasets.Dataset
-    mean_of_bins: torch.Tensor
 
 
 def load_recordings(arguments: DataArguments, feature_extractor: CNN10FeatureExtractor, seed: int) -> RecordingTables:
@@ -53,9 +52,7 @@ def load_recordings(arguments: DataArguments, feature_extractor: CNN10FeatureExt
             num_proc=arguments.preprocessing_num_workers,
             name=f"{Path(arguments.manifests).resolve().name}-{split}",
         )
-    return RecordingTables(
-        tables["train"][0], tables["validation"][0], tables["test"][0], mean_of_bins=tables["train"][1]
-    )
+    return RecordingTables(**tables)
 
 
 def training_pairs(
@@ -70,7 +67,7 @@ def training_pairs(
             w_f=augmentation.w_f,
             n_t=augmentation.n_t,
             w_t=augmentation.w_t,
-            mean_of_bins=tables.mean_of_bins,
+            mean_of_bins=MelStatistics.of_table(tables.train).overall_mean,
         )
     pairs = pair_rows(tables.train)
     pairs.set_transform(PairTransform(tables.train, n_mels, augment, seed, epoch))

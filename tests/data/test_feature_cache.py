@@ -8,9 +8,11 @@ import torch
 from modeling_cnn10bert.data.feature_cache import (
     LOG_MEL_STEP,
     TABLE_FEATURES,
+    MelStatistics,
     cached_table,
     decode_log_mel,
     encode_log_mel,
+    log_mel_columns,
 )
 
 KEY = {"features": {"feature_size": 4}, "what": "a test"}
@@ -22,8 +24,7 @@ def _table(log_mels):
             "file_name": f"{index}.wav",
             "recording_id": f"r{index}",
             "captions": ["a sound"],
-            "length": len(log_mel),
-            "log_mel": encode_log_mel(log_mel),
+            **log_mel_columns(log_mel),
         }
         for index, log_mel in enumerate(log_mels)
     ]
@@ -61,21 +62,20 @@ def test_a_table_is_computed_once_and_memory_mapped(tmp_path):
 
     tables = [cached_table(tmp_path, "set", KEY, compute) for _ in range(3)]
     assert len(calls) == 1
-    for table, mean in tables:
+    for table in tables:
         assert table.features == TABLE_FEATURES
         assert table.cache_files  # the data lie in a file and not in memory
         assert decode_log_mel(table[1]["log_mel"], 4).shape == (50, 4)
-        torch.testing.assert_close(mean, torch.cat(_log_mels()).mean(dim=0), rtol=0, atol=LOG_MEL_STEP / 2)
 
 
 def test_another_key_is_another_table(tmp_path):
-    first, _ = cached_table(tmp_path, "set", KEY, lambda: _table(_log_mels(0)))
-    second, _ = cached_table(tmp_path, "set", {**KEY, "what": "another test"}, lambda: _table(_log_mels(1)))
+    first = cached_table(tmp_path, "set", KEY, lambda: _table(_log_mels(0)))
+    second = cached_table(tmp_path, "set", {**KEY, "what": "another test"}, lambda: _table(_log_mels(1)))
     assert first[0]["log_mel"] != second[0]["log_mel"]
     assert len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.mark.parametrize("when", ["while computing", "while averaging", "before the last step"])
+@pytest.mark.parametrize("when", ["while computing", "while writing", "before the last step"])
 def test_a_preparation_that_died_leaves_nothing_that_reads_as_complete(when, tmp_path, monkeypatch):
     class Killed(BaseException):
         """Like a signal: nothing catches it, and the clean-up does not run either."""
@@ -88,8 +88,8 @@ def test_a_preparation_that_died_leaves_nothing_that_reads_as_complete(when, tmp
 
     with monkeypatch.context() as patch:
         patch.setattr("modeling_cnn10bert.data.feature_cache.shutil.rmtree", lambda *args, **kwargs: None)
-        if when == "while averaging":
-            patch.setattr("modeling_cnn10bert.data.feature_cache.mean_of_bins", die)
+        if when == "while writing":
+            patch.setattr("modeling_cnn10bert.data.feature_cache.datasets.Dataset.save_to_disk", die)
         if when == "before the last step":
             patch.setattr("modeling_cnn10bert.data.feature_cache.Path.rename", die)
         with pytest.raises(Killed):
@@ -97,7 +97,7 @@ def test_a_preparation_that_died_leaves_nothing_that_reads_as_complete(when, tmp
     assert len(list(tmp_path.iterdir())) == 1  # what a killed process leaves behind
 
     calls = []
-    table, _ = cached_table(tmp_path, "set", KEY, lambda: calls.append(1) or _table(_log_mels()))
+    table = cached_table(tmp_path, "set", KEY, lambda: calls.append(1) or _table(_log_mels()))
     assert calls == [1]
     assert len(table) == 3
 
@@ -109,13 +109,23 @@ def test_two_preparations_at_once_do_not_meet(tmp_path):
         quicker.append(cached_table(tmp_path, "set", KEY, lambda: _table(_log_mels())))
         return _table(_log_mels())
 
-    table, mean = cached_table(tmp_path, "set", KEY, compute)
-    assert table["log_mel"][:] == quicker[0][0]["log_mel"][:]
-    assert torch.equal(mean, quicker[0][1])
+    table = cached_table(tmp_path, "set", KEY, compute)
+    assert table["log_mel"][:] == quicker[0]["log_mel"][:]
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_the_mean_counts_every_frame_alike(tmp_path):
+def test_a_recording_has_the_statistics_of_its_stored_values():
+    log_mel = _log_mels()[1]
+    columns = log_mel_columns(log_mel)
+    stored = decode_log_mel(columns["log_mel"], 4).numpy()
+    assert columns["length"] == 50
+    np.testing.assert_allclose(columns["mel_mean"], stored.mean(axis=0), atol=1e-4)
+    np.testing.assert_allclose(columns["mel_std"], stored.std(axis=0), atol=1e-4)
+
+
+def test_the_overall_mean_counts_every_frame_alike():
     long, short = torch.full((90, 4), -30.0), torch.full((10, 4), -80.0)
-    _, mean = cached_table(tmp_path, "set", KEY, lambda: _table([long, short]))
-    np.testing.assert_allclose(mean, [-35.0] * 4, atol=1e-4)  # 0.9 * -30 + 0.1 * -80
+    statistics = MelStatistics.of_table(_table([long, short]))
+    np.testing.assert_allclose(statistics.overall_mean, [-35.0] * 4, atol=1e-4)  # 0.9 * -30 + 0.1 * -80
+    np.testing.assert_allclose(statistics.mean, [[-30.0] * 4, [-80.0] * 4], atol=1e-4)
+    np.testing.assert_allclose(statistics.std, np.zeros((2, 4)), atol=1e-4)

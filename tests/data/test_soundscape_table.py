@@ -10,7 +10,7 @@ import torch
 
 from modeling_cnn10bert import CNN10FeatureExtractor
 from modeling_cnn10bert.data.audio_io import AudioError
-from modeling_cnn10bert.data.feature_cache import LOG_MEL_STEP, decode_log_mel
+from modeling_cnn10bert.data.feature_cache import LOG_MEL_STEP, MelStatistics, decode_log_mel
 from modeling_cnn10bert.data.soundscape_table import soundscape_table
 from modeling_cnn10bert.data.soundscapes import Scene, SoundEvent, SourceBank, render
 
@@ -58,7 +58,7 @@ def _tables(tmp_path):
 
 
 def test_a_row_is_the_log_mel_of_its_rendered_scene(prepare, scenes, sources):
-    table, mean = prepare()
+    table = prepare()
     bank, extractor = SourceBank(sources, 32_000), CNN10FeatureExtractor(**SMALL)
     assert table["recording_id"][:] == [scene.id for scene in scenes]
     assert [tuple(captions) for captions in table["captions"]] == [scene.captions for scene in scenes]
@@ -66,13 +66,14 @@ def test_a_row_is_the_log_mel_of_its_rendered_scene(prepare, scenes, sources):
     for row, log_mel in zip(table, log_mels, strict=True):
         assert row["length"] == len(log_mel) == 1 + 48_000 // 1280
         assert (decode_log_mel(row["log_mel"], 16) - log_mel).abs().max() <= LOG_MEL_STEP / 2 * 1.01
+    mean = MelStatistics.of_table(table).overall_mean
     torch.testing.assert_close(mean, torch.cat(log_mels).mean(dim=0), rtol=0, atol=LOG_MEL_STEP)
 
 
 def test_the_table_is_rendered_once(prepare, monkeypatch):
-    first, _ = prepare()
+    first = prepare()
     monkeypatch.setattr("modeling_cnn10bert.data.soundscape_table.render", lambda *_: pytest.fail("rendered again"))
-    again, _ = prepare()
+    again = prepare()
     assert again["log_mel"][:] == first["log_mel"][:]
     assert again.cache_files
 
@@ -113,10 +114,10 @@ def test_any_change_of_a_scene_makes_another_table(prepare, scenes, tmp_path):
 
 
 def test_another_source_file_makes_another_table(prepare, sources, tmp_path):
-    before, _ = prepare()
+    before = prepare()
     noise = 0.1 * np.random.default_rng(0).standard_normal(32_000).astype(np.float32)
     soundfile.write(sources / "hum" / "0.wav", noise, 32_000)
-    after, _ = prepare()
+    after = prepare()
     assert before[0]["log_mel"] != after[0]["log_mel"]
 
     os.utime(sources / "hum" / "1.wav", ns=(0, 0))  # the same size at another time may hold another sound
@@ -125,8 +126,8 @@ def test_another_source_file_makes_another_table(prepare, sources, tmp_path):
 
 
 def test_renderings_share_the_recording_and_its_captions_and_differ_in_sound(prepare, scenes, tmp_path):
-    once, _ = prepare()
-    table, _ = prepare(renderings=3)
+    once = prepare()
+    table = prepare(renderings=3)
     assert len(_tables(tmp_path)) == 2
     assert len(table) == 3 * len(scenes)
     assert len(set(table["file_name"][:])) == len(table)
@@ -142,16 +143,15 @@ def test_the_seed_draws_the_renderings_and_nothing_else(prepare, tmp_path):
     prepare(seed=0)
     prepare(seed=1)
     assert len(_tables(tmp_path)) == 1
-    first, second = prepare(renderings=2, seed=0)[0], prepare(renderings=2, seed=1)[0]
+    first, second = prepare(renderings=2, seed=0), prepare(renderings=2, seed=1)
     assert first["log_mel"][::2] == second["log_mel"][::2]
     assert first["log_mel"][1::2] != second["log_mel"][1::2]
 
 
 def test_one_process_or_two_prepare_the_same_bytes(prepare):
-    one, one_mean = prepare(renderings=2)
-    two, two_mean = prepare(renderings=2, num_proc=2, cache="another cache")
+    one = prepare(renderings=2)
+    two = prepare(renderings=2, num_proc=2, cache="another cache")
     assert one.to_dict() == two.to_dict()
-    assert torch.equal(one_mean, two_mean)
 
 
 def test_fewer_than_one_rendering_is_an_error(prepare):

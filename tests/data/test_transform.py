@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from modeling_cnn10bert.augmentation.audio import AudioAugmentation
-from modeling_cnn10bert.data.feature_cache import TABLE_FEATURES, decode_log_mel, encode_log_mel
+from modeling_cnn10bert.data.feature_cache import TABLE_FEATURES, decode_log_mel, log_mel_columns
 from modeling_cnn10bert.data.pairs import SharedEpoch, pair_rows
 from modeling_cnn10bert.data.transform import PairTransform, RecordingTransform
 
@@ -24,8 +24,7 @@ def recordings():
                 "file_name": f"{number}.wav",
                 "recording_id": recording_id,
                 "captions": [f"caption {number}", f"another caption {number}"],
-                "length": len(log_mel),
-                "log_mel": encode_log_mel(log_mel),
+                **log_mel_columns(log_mel),
             }
         )
     return datasets.Dataset.from_list(rows, features=TABLE_FEATURES)

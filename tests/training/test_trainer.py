@@ -221,7 +221,7 @@ def test_a_clip_is_embedded_alike_from_the_cache_and_from_its_waveform(trained, 
     model, processor = AutoModel.from_pretrained(trained).eval(), AutoProcessor.from_pretrained(trained)
     scenes = read_manifest(soundscapes / "test.jsonl", soundscapes / "sources")[:8]
     sources = soundscapes / "sources"
-    table, _ = soundscape_table(scenes, sources, processor.feature_extractor, fields["cache_dir"])
+    table = soundscape_table(scenes, sources, processor.feature_extractor, fields["cache_dir"])
     batch = RetrievalCollator(processor)(table.with_transform(RecordingTransform(table, 16)).__getitems__(range(8)))
     waveforms = [render(scene, SourceBank(sources, 32_000)) for scene in scenes]
     direct = processor(audio=waveforms, sampling_rate=32_000, return_tensors="pt")
