@@ -3,9 +3,9 @@
 import torch
 
 
-def apply_gain(log_mel: torch.Tensor, gain_db: torch.Tensor, floor: float) -> torch.Tensor:
+def apply_gain_(log_mel: torch.Tensor, gain_db: torch.Tensor, floor: float) -> torch.Tensor:
     """
-    Scales the waveforms behind log-mels by 10^(gain_db / 20).
+    Scales the waveforms behind log-mels by 10^(gain_db / 20), in place.
 
     On a log-mel in dB that is a shift. Cells at the floor hold no signal to scale, so they stay there, and no other
     falls below it.
@@ -16,6 +16,7 @@ def apply_gain(log_mel: torch.Tensor, gain_db: torch.Tensor, floor: float) -> to
         floor: the lowest value of a log-mel, in dB.
 
     Returns:
-        [B, T, n_mels] in dB.
+        `log_mel`.
     """
-    return torch.where(log_mel <= floor, log_mel, (log_mel + gain_db[:, None, None]).clamp(min=floor))
+    at_floor = log_mel <= floor
+    return log_mel.add_(gain_db[:, None, None]).clamp_(min=floor).masked_fill_(at_floor, floor)

@@ -22,11 +22,11 @@ def draw_stripes(rng: np.random.Generator, count: int, max_width: int, size: int
     return np.stack([starts, starts + widths], axis=1)
 
 
-def mask_stripes(
+def mask_stripes_(
     log_mel: torch.Tensor, time_stripes: torch.Tensor, frequency_stripes: torch.Tensor, fill: torch.Tensor
 ) -> torch.Tensor:
     """
-    Replaces masked cells by the training set's mean of their bin.
+    Replaces masked cells by the training set's mean of their bin, in place.
 
     That mean becomes zero in the input normalisation, and zero is what SpecAugment masks with.
 
@@ -37,10 +37,12 @@ def mask_stripes(
         fill: [n_mels] the training set's mean of each bin, in dB.
 
     Returns:
-        [B, T, n_mels] in dB.
+        `log_mel`.
     """
-    masked = _inside(time_stripes, log_mel.shape[1])[:, :, None] | _inside(frequency_stripes, log_mel.shape[2])[:, None]
-    return torch.where(masked, fill, log_mel)
+    log_mel[_inside(time_stripes, log_mel.shape[1])] = fill
+    clips, bins = _inside(frequency_stripes, log_mel.shape[2]).nonzero(as_tuple=True)
+    log_mel.transpose(1, 2)[clips, bins] = fill[bins, None]
+    return log_mel
 
 
 def _inside(stripes: torch.Tensor, size: int) -> torch.Tensor:

@@ -9,7 +9,9 @@ import torch
 from .feature_cache import decode_log_mel
 from .pairs import SharedEpoch
 
-Augment = Callable[[list[torch.Tensor], list[np.random.Generator]], list[torch.Tensor]]
+AugmentAudio = Callable[[list[torch.Tensor], list[np.random.Generator]], list[torch.Tensor]]
+AugmentText = Callable[[str, np.random.Generator], str]
+AUDIO, TEXT = 0, 1  # streams of random numbers: what one augmentation draws never shifts the draws of the other
 
 
 def recording_numbers(recordings: datasets.Dataset) -> np.ndarray:
@@ -36,13 +38,14 @@ class PairTransform:
     """
     Training: pairs become augmented log-mels, each with its one caption.
 
-    Every draw is keyed by (seed, epoch, row id): it is the same whatever the number of workers or processes, whatever
-    else is in the batch, and after a resume; and a new one every epoch.
+    Every draw is keyed by (seed, epoch, row id, audio or text): it is the same whatever the number of workers or
+    processes, whatever else is in the batch, and after a resume; and a new one every epoch.
 
     Args:
         recordings: the recordings table.
         n_mels: mel bins of its log-mels.
-        augment: called with the log-mels of the batch and a generator for each, or `None`.
+        augment_audio: called with the log-mels of the batch and a generator for each, or `None`.
+        augment_text: called with each caption and its generator, or `None`.
         seed: of all draws.
         epoch: which epoch it is.
     """
@@ -51,24 +54,33 @@ class PairTransform:
         self,
         recordings: datasets.Dataset,
         n_mels: int,
-        augment: Augment | None,
+        augment_audio: AugmentAudio | None,
+        augment_text: AugmentText | None,
         seed: int,
         epoch: SharedEpoch,
     ):
         self.log_mels = recordings.select_columns(["log_mel"])
         self.numbers = recording_numbers(recordings)
         self.n_mels = n_mels
-        self.augment = augment
+        self.augment_audio = augment_audio
+        self.augment_text = augment_text
         self.seed = seed
         self.epoch = epoch
 
     def __call__(self, rows: dict[str, list]) -> dict[str, list]:
         log_mels = [decode_log_mel(encoded, self.n_mels) for encoded in self.log_mels[rows["recording"]]["log_mel"]]
-        if self.augment is not None:
-            key = [self.seed, self.epoch.get()]
-            log_mels = self.augment(log_mels, [np.random.default_rng([*key, row]) for row in rows["row_id"]])
+        captions = rows["caption"]
+        if self.augment_audio is not None:
+            log_mels = self.augment_audio(log_mels, self._generators(rows["row_id"], AUDIO))
+        if self.augment_text is not None:
+            generators = self._generators(rows["row_id"], TEXT)
+            captions = [self.augment_text(*pair) for pair in zip(captions, generators, strict=True)]
         return {
             "log_mel": log_mels,
-            "captions": [[caption] for caption in rows["caption"]],
+            "captions": [[caption] for caption in captions],
             "recording_id": [int(self.numbers[row]) for row in rows["recording"]],
         }
+
+    def _generators(self, row_ids: list[int], stream: int) -> list[np.random.Generator]:
+        epoch = self.epoch.get()
+        return [np.random.default_rng([self.seed, epoch, row, stream]) for row in row_ids]

@@ -90,19 +90,30 @@ class DataArguments:
 
 @dataclass
 class AugmentationArguments:
-    """Augmentation of the training recordings; the names are those of table 4 of the paper."""
+    """Augmentation of the training pairs; the names and their order are those of table 4 of the paper."""
 
-    g_max: float = field(default=0.0, metadata={"help": "Gain: largest change of volume in dB, up or down."})
+    p_eda: float = field(default=0.0, metadata={"help": "EDA: share of the captions that are manipulated."})
+    p_syn: float = field(default=0.0, metadata={"help": "EDA: probability of a word to become a synonym of it."})
+    p_swp: float = field(default=0.0, metadata={"help": "EDA: probability of a word to swap places with another."})
+    p_ins: float = field(default=0.0, metadata={"help": "EDA: probability of a random word behind a word."})
+    p_del: float = field(default=0.0, metadata={"help": "EDA: probability of a word to be deleted."})
     n_f: int = field(default=0, metadata={"help": "SpecAugment: number of frequency stripes."})
     w_f: int = field(default=0, metadata={"help": "SpecAugment: largest width of a frequency stripe, in bins."})
     n_t: int = field(default=0, metadata={"help": "SpecAugment: number of time stripes."})
     w_t: int = field(default=0, metadata={"help": "SpecAugment: largest width of a time stripe, in frames."})
+    g_max: float = field(default=0.0, metadata={"help": "Gain: largest change of volume in dB, up or down."})
+    p_ms: float = field(default=0.0, metadata={"help": "Freq-MixStyle: share of the clips that it changes."})
+    ms_alpha: float = field(
+        default=0.0, metadata={"help": "Freq-MixStyle: alpha of the Beta distribution; 0 switches it off."}
+    )
 
     def __post_init__(self):
         for option in dataclasses.fields(self):
             value = getattr(self, option.name)
-            if value < 0:
-                raise ValueError(f"{option.name} must not be negative, found {value}")
+            if option.name.startswith("p_") and not 0 <= value <= 1:  # NaN fails the comparison too
+                raise ValueError(f"{option.name} is a probability and must be within [0, 1], found {value}")
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{option.name} must be a finite number and not negative, found {value}")
 
 
 @dataclass

@@ -6,6 +6,8 @@ from pathlib import Path
 import datasets
 
 from ..augmentation.audio import AudioAugmentation
+from ..augmentation.eda import EDA, vocabulary
+from ..augmentation.wordnet import WordNetError, synonyms_of
 from ..data.feature_cache import MelStatistics
 from ..data.pairs import SharedEpoch, pair_rows
 from ..data.soundscape_table import soundscape_table
@@ -58,20 +60,54 @@ def load_recordings(arguments: DataArguments, feature_extractor: CNN10FeatureExt
 def training_pairs(
     tables: RecordingTables, augmentation: AugmentationArguments, n_mels: int, seed: int, epoch: SharedEpoch
 ) -> datasets.Dataset:
-    """The pairs of the training recordings, augmented as the arguments say."""
-    augment = None
-    if augmentation.g_max or augmentation.n_f or augmentation.n_t:
-        augment = AudioAugmentation(
-            g_max=augmentation.g_max,
-            n_f=augmentation.n_f,
-            w_f=augmentation.w_f,
-            n_t=augmentation.n_t,
-            w_t=augmentation.w_t,
-            mean_of_bins=MelStatistics.of_table(tables.train).overall_mean,
-        )
+    """
+    The pairs of the training recordings, augmented as the arguments say.
+
+    Raises:
+        RecipeError: an augmentation needs what is not there.
+    """
     pairs = pair_rows(tables.train)
-    pairs.set_transform(PairTransform(tables.train, n_mels, augment, seed, epoch))
+    augment_audio = _audio_augmentation(augmentation, tables.train)
+    augment_text = _eda(augmentation, pairs)
+    pairs.set_transform(PairTransform(tables.train, n_mels, augment_audio, augment_text, seed, epoch))
     return pairs
+
+
+def _audio_augmentation(arguments: AugmentationArguments, recordings: datasets.Dataset) -> AudioAugmentation | None:
+    if not (arguments.g_max or (arguments.p_ms and arguments.ms_alpha) or arguments.n_f or arguments.n_t):
+        return None
+    statistics = MelStatistics.of_table(recordings)
+    return AudioAugmentation(
+        g_max=arguments.g_max,
+        p_ms=arguments.p_ms,
+        ms_alpha=arguments.ms_alpha,
+        n_f=arguments.n_f,
+        w_f=arguments.w_f,
+        n_t=arguments.n_t,
+        w_t=arguments.w_t,
+        mel_mean=statistics.mean,
+        mel_std=statistics.std,
+        overall_mean=statistics.overall_mean,
+    )
+
+
+def _eda(arguments: AugmentationArguments, pairs: datasets.Dataset) -> EDA | None:
+    if not arguments.p_eda:
+        return None
+    words = vocabulary(pairs["caption"])
+    try:
+        synonyms = synonyms_of(words) if arguments.p_syn else {}
+    except WordNetError as error:
+        raise RecipeError(f"field p_syn is {arguments.p_syn}: {error}") from error
+    return EDA(
+        p_eda=arguments.p_eda,
+        p_syn=arguments.p_syn,
+        p_swp=arguments.p_swp,
+        p_ins=arguments.p_ins,
+        p_del=arguments.p_del,
+        vocabulary=words,
+        synonyms=synonyms,
+    )
 
 
 def evaluation_recordings(table: datasets.Dataset, n_mels: int) -> datasets.Dataset:

@@ -7,6 +7,13 @@ import torch
 from modeling_cnn10bert.augmentation.audio import AudioAugmentation
 
 MEANS = torch.linspace(-60.5, -30.5, 16)  # none is the value of the clips below
+OFF = {"g_max": 0.0, "p_ms": 0.0, "ms_alpha": 0.8, "n_f": 0, "w_f": 0, "n_t": 0, "w_t": 0}
+# Three recordings whose style a clip may take on.
+STYLES = {"mel_mean": torch.full((3, 16), -80.0) + torch.arange(3)[:, None], "mel_std": torch.full((3, 16), 5.0)}
+
+
+def _augmentation(**options):
+    return AudioAugmentation(**{**OFF, **options}, **STYLES, overall_mean=MEANS)
 
 
 def _clips(lengths=(120, 40, 75), value=-50.0):
@@ -18,7 +25,7 @@ def _rngs(count, epoch=0):
 
 
 def test_masked_cells_hold_the_mean_untouched_by_the_gain_so_gain_comes_first():
-    augment = AudioAugmentation(g_max=6.0, n_f=1, w_f=6, n_t=2, w_t=20, mean_of_bins=MEANS)
+    augment = _augmentation(g_max=6.0, n_f=1, w_f=6, n_t=2, w_t=20)
     gains, masked = set(), 0
     for epoch in range(30):
         for clip in augment(_clips(), _rngs(3, epoch)):
@@ -34,7 +41,7 @@ def test_masked_cells_hold_the_mean_untouched_by_the_gain_so_gain_comes_first():
 
 
 def test_at_most_the_asked_stripes_are_masked_within_the_clip():
-    augment = AudioAugmentation(g_max=0.0, n_f=1, w_f=3, n_t=2, w_t=9, mean_of_bins=MEANS)
+    augment = _augmentation(g_max=0.0, n_f=1, w_f=3, n_t=2, w_t=9)
     for epoch in range(50):
         for clip, length in zip(augment(_clips(), _rngs(3, epoch)), (120, 40, 75), strict=True):
             assert clip.shape == (length, 16)
@@ -48,7 +55,7 @@ def test_at_most_the_asked_stripes_are_masked_within_the_clip():
 
 
 def test_time_stripes_reach_every_valid_frame_but_none_of_the_padding():
-    augment = AudioAugmentation(g_max=0.0, n_f=0, w_f=0, n_t=1, w_t=10, mean_of_bins=MEANS)
+    augment = _augmentation(g_max=0.0, n_f=0, w_f=0, n_t=1, w_t=10)
     hits = torch.zeros(40)
     for epoch in range(600):
         short = augment(_clips((400, 40)), _rngs(2, epoch))[1]  # beside a clip ten times as long
@@ -59,7 +66,7 @@ def test_time_stripes_reach_every_valid_frame_but_none_of_the_padding():
 
 
 def test_a_clip_is_augmented_the_same_alone_and_in_any_batch():
-    augment = AudioAugmentation(g_max=6.0, n_f=2, w_f=4, n_t=2, w_t=30, mean_of_bins=MEANS)
+    augment = _augmentation(g_max=6.0, p_ms=0.7, n_f=2, w_f=4, n_t=2, w_t=30)
     generator = torch.Generator().manual_seed(0)
     clips = [-60 + 20 * torch.rand(length, 16, generator=generator) for length in (120, 40, 75)]
     together = augment(clips, _rngs(3))
@@ -70,12 +77,12 @@ def test_a_clip_is_augmented_the_same_alone_and_in_any_batch():
     assert all(torch.equal(a, b) for a, b in zip(backwards[::-1], together, strict=True))
 
 
-@pytest.mark.parametrize("name", ["g_max", "n_f", "w_f", "n_t", "w_t"])
-def test_nothing_changes_where_everything_is_off_and_the_input_is_left_alone(name):
-    off = {"g_max": 0.0, "n_f": 0, "w_f": 0, "n_t": 0, "w_t": 0}
+@pytest.mark.parametrize(
+    ("name", "value"), [("g_max", 5.0), ("p_ms", 1.0), ("n_f", 5), ("w_f", 5), ("n_t", 5), ("w_t", 5)]
+)
+def test_nothing_changes_where_everything_is_off_and_the_input_is_left_alone(name, value):
     clips = _clips()
-    for clip in AudioAugmentation(**off, mean_of_bins=MEANS)(clips, _rngs(3)):
+    for clip in _augmentation()(clips, _rngs(3)):
         assert (clip == -50).all()
-    on = {**off, "g_max": 3.0, "n_f": 1, "w_f": 4, "n_t": 1, "w_t": 9, name: 5}
-    AudioAugmentation(**on, mean_of_bins=MEANS)(clips, _rngs(3))
+    _augmentation(**{"g_max": 3.0, "p_ms": 0.5, "n_f": 1, "w_f": 4, "n_t": 1, "w_t": 9, name: value})(clips, _rngs(3))
     assert all((clip == -50).all() for clip in clips)

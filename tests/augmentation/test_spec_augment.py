@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 import torch
 
-from modeling_cnn10bert.augmentation.spec_augment import draw_stripes, mask_stripes
+from modeling_cnn10bert.augmentation.spec_augment import draw_stripes, mask_stripes_
 
 
 def test_widths_are_uniform_from_nothing_to_the_largest():
@@ -46,7 +46,7 @@ def test_masked_cells_become_the_mean_of_their_bin_and_no_other_changes():
     fill = torch.tensor([-1.0, -2.0, -3.0, -4.0])
     time = torch.tensor([[[1, 3]], [[0, 0]]])  # frames 1 and 2 of the first clip
     frequency = torch.tensor([[[0, 0]], [[3, 4]]])  # the last bin of the second
-    masked = mask_stripes(log_mel, time, frequency, fill)
+    masked = mask_stripes_(log_mel.clone(), time, frequency, fill)
     expected = log_mel.clone()
     expected[0, 1:3] = fill
     expected[1, :, 3] = -4.0

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from modeling_cnn10bert.augmentation.audio import AudioAugmentation
-from modeling_cnn10bert.data.feature_cache import TABLE_FEATURES, decode_log_mel, log_mel_columns
+from modeling_cnn10bert.augmentation.eda import EDA
+from modeling_cnn10bert.data.feature_cache import TABLE_FEATURES, MelStatistics, decode_log_mel, log_mel_columns
 from modeling_cnn10bert.data.pairs import SharedEpoch, pair_rows
 from modeling_cnn10bert.data.transform import PairTransform, RecordingTransform
 
@@ -31,11 +32,16 @@ def recordings():
 
 
 def _pairs(recordings, epoch=0, augmented=True, seed=1):
-    augment = AudioAugmentation(6.0, 1, 3, 2, 8, torch.full((N_MELS,), -50.0)) if augmented else None
+    statistics = MelStatistics.of_table(recordings)
+    augment_audio = AudioAugmentation(
+        6.0, 0.5, 0.8, 1, 3, 2, 8, statistics.mean, statistics.std, statistics.overall_mean
+    )
+    augment_text = EDA(1.0, 0.0, 0.5, 0.5, 0.5, vocabulary=["wind", "rain"], synonyms={})
+    augment = (augment_audio, augment_text) if augmented else (None, None)
     shared = SharedEpoch()
     shared.set(epoch)
     pairs = pair_rows(recordings)
-    pairs.set_transform(PairTransform(recordings, N_MELS, augment, seed, shared))
+    pairs.set_transform(PairTransform(recordings, N_MELS, *augment, seed, shared))
     return pairs, shared
 
 

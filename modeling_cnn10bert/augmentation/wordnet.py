@@ -1,0 +1,151 @@
+"""WordNet, where EDA finds its synonyms: the database through NLTK, and which of its words stand for a word."""
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import nltk
+from nltk.corpus.reader.wordnet import WordNetCorpusReader
+from tqdm import tqdm
+
+DEBIAN_FOLDER = Path("/usr/share/wordnet")  # of the packages wordnet-base and wordnet-sense-index: WordNet 3.0
+ASSEMBLED_FOLDER = Path.home() / ".cache" / "cnn10bert" / "nltk_data"
+
+# The table of lexicographer files of lexnames(5WN), in its order: Debian describes but does not ship it, NLTK wants it.
+_LEXNAMES = """
+adj.all adj.pert adv.all noun.Tops noun.act noun.animal noun.artifact noun.attribute noun.body noun.cognition
+noun.communication noun.event noun.feeling noun.food noun.group noun.location noun.motive noun.object noun.person
+noun.phenomenon noun.plant noun.possession noun.process noun.quantity noun.relation noun.shape noun.state noun.substance
+noun.time verb.body verb.change verb.cognition verb.communication verb.competition verb.consumption verb.contact
+verb.creation verb.emotion verb.motion verb.perception verb.possession verb.social verb.stative verb.weather adj.ppl
+"""
+_SYNTACTIC_CATEGORIES = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
+
+# Words of the closed classes have no synonyms to speak of; WordNet takes "a" for a vitamin and "as" for arsenic.
+_FUNCTION_WORDS = """
+a an the this that these those some any no every each either neither both all such same other another
+i me my mine myself you your yours yourself he him his himself she her hers herself it its itself we us our ours
+ourselves they them their theirs themselves who whom whose which what one ones someone something nothing everything
+about above across after against along amid among around as at before behind below beneath beside besides between
+beyond by down during except for from in inside into like near of off on onto out outside over past per since than
+through throughout till to toward towards under until unto up upon via with within without
+and but or nor so yet if because while whereas although though when whenever where wherever whether
+am is are was were be been being do does did doing done have has had having will would shall should can could may
+might must ought not dont doesnt isnt arent cant there here then too very just also only
+"""
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
+
+# A part of speech in which a word is used at least so often, of all its uses counted in WordNet, is plausible for it.
+MIN_SHARE_OF_USES = 0.1
+
+
+class WordNetError(LookupError):
+    """WordNet is not on this machine and could not be fetched; the message says how to get it."""
+
+
+def load_wordnet() -> WordNetCorpusReader:
+    """
+    WordNet from NLTK's data folders, or assembled from Debian's packages, or fetched by NLTK's downloader.
+
+    Raises:
+        WordNetError: it is in none of these places.
+    """
+    try:
+        return _from_nltk()
+    except LookupError:
+        pass
+    if str(ASSEMBLED_FOLDER) not in nltk.data.path:
+        nltk.data.path.append(str(ASSEMBLED_FOLDER))  # NLTK reads nothing outside its data folders
+    if not (ASSEMBLED_FOLDER / "corpora" / "wordnet").is_dir():
+        if (DEBIAN_FOLDER / "index.sense").is_file() and (DEBIAN_FOLDER / "data.noun").is_file():
+            _assemble(DEBIAN_FOLDER, ASSEMBLED_FOLDER / "corpora" / "wordnet")
+        else:
+            nltk.download("wordnet", download_dir=str(ASSEMBLED_FOLDER), quiet=True)
+    try:
+        return _from_nltk()
+    except LookupError:
+        raise WordNetError(
+            "found no WordNet, which p_syn needs, and could not download it; get it by "
+            "`python -m nltk.downloader wordnet`, or on Debian and Ubuntu by "
+            "`apt-get install wordnet-base wordnet-sense-index`, or set p_syn to 0"
+        ) from None
+
+
+def _from_nltk() -> WordNetCorpusReader:
+    try:
+        root = nltk.data.find("corpora/wordnet")
+    except LookupError:
+        root = nltk.data.find("corpora/wordnet.zip/wordnet/")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The multilingual functions are not available")
+        return WordNetCorpusReader(root, None)
+
+
+def _assemble(source: Path, target: Path) -> None:
+    """Copies Debian's files, as NLTK follows no link out of its folders, and adds the table they lack."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=".wordnet-", dir=target.parent))
+    try:
+        for file in source.iterdir():
+            shutil.copyfile(file, unfinished / file.name)
+        lines = [
+            f"{number:02}\t{name}\t{_SYNTACTIC_CATEGORIES[name.split('.')[0]]}\n"
+            for number, name in enumerate(_LEXNAMES.split())
+        ]
+        (unfinished / "lexnames").write_text("".join(lines), encoding="ascii")
+        try:
+            os.rename(unfinished, target)
+        except OSError:  # another process was faster
+            if not target.is_dir():
+                raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def synonyms_of(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """
+    The words that have synonyms, each with its `synonyms`. Looked up once, it spares training the database.
+
+    Raises:
+        WordNetError: as `load_wordnet`.
+    """
+    wordnet = load_wordnet()
+    found = {word: synonyms(word, wordnet) for word in tqdm(words, desc="Looking up synonyms", leave=False)}
+    return {word: others for word, others in found.items() if others}
+
+
+def synonyms(word: str, wordnet: WordNetCorpusReader) -> tuple[str, ...]:
+    """
+    The other words of all synsets that `word` belongs to in a plausible part of speech.
+
+    A part of speech is plausible if a good share of the word's uses that WordNet counted are in it, or if none was
+    counted at all: "water" is not taken for a verb, "barks" for both. Inflected words are looked up by their base form;
+    synonyms are in theirs.
+
+    Args:
+        word: lower-case, without punctuation.
+        wordnet: from `load_wordnet`.
+
+    Returns:
+        Sorted, lower-case, words of several parts with spaces; never the word itself or its base form. Empty for a word
+        of a closed class (articles, pronouns, prepositions, ...) and for one that WordNet does not know.
+    """
+    if word in FUNCTION_WORDS:
+        return ()
+    uses, found, own = {}, {}, {word}
+    for part in "nvar":
+        base = wordnet.morphy(word, part)
+        if base is None:
+            continue
+        own.add(base)
+        lemmas = wordnet.lemmas(base, part)
+        uses[part] = sum(lemma.count() for lemma in lemmas)
+        names = (name for lemma in lemmas for name in lemma.synset().lemma_names())
+        found[part] = {name.replace("_", " ").lower() for name in names}
+    total = sum(uses.values())
+    return tuple(
+        sorted({name for part in found if uses[part] >= MIN_SHARE_OF_USES * total for name in found[part]} - own)
+    )
