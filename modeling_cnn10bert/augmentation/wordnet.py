@@ -90,7 +90,8 @@ def _assemble(source: Path, target: Path) -> None:
     unfinished = Path(tempfile.mkdtemp(prefix=".wordnet-", dir=target.parent))
     try:
         for file in source.iterdir():
-            shutil.copyfile(file, unfinished / file.name)
+            if file.is_file():  # other packages put folders beside them
+                shutil.copyfile(file, unfinished / file.name)
         lines = [
             f"{number:02}\t{name}\t{_SYNTACTIC_CATEGORIES[name.split('.')[0]]}\n"
             for number, name in enumerate(_LEXNAMES.split())
