@@ -48,48 +48,48 @@ class WordNetError(LookupError):
 
 def load_wordnet() -> WordNetCorpusReader:
     """
-    WordNet from NLTK's data folders, or assembled from Debian's packages, or fetched by NLTK's downloader.
+    Opens WordNet, which takes a few seconds.
 
     Raises:
-        WordNetError: it is in none of these places.
+        WordNetError: as `find_wordnet`.
     """
-    try:
-        return _from_nltk()
-    except LookupError:
-        pass
-    if str(ASSEMBLED_FOLDER) not in nltk.data.path:
-        nltk.data.path.append(str(ASSEMBLED_FOLDER))  # NLTK reads nothing outside its data folders
-    if not (ASSEMBLED_FOLDER / "corpora" / "wordnet").is_dir():
-        if (DEBIAN_FOLDER / "index.sense").is_file() and (DEBIAN_FOLDER / "data.noun").is_file():
-            _assemble(DEBIAN_FOLDER, ASSEMBLED_FOLDER / "corpora" / "wordnet")
-        else:
-            nltk.download("wordnet", download_dir=str(ASSEMBLED_FOLDER), quiet=True)
-    try:
-        return _from_nltk()
-    except LookupError:
-        raise WordNetError(
-            "found no WordNet, which p_syn needs, and could not download it; get it by "
-            "`python -m nltk.downloader wordnet`, or on Debian and Ubuntu by "
-            "`apt-get install wordnet-base wordnet-sense-index`, or set p_syn to 0"
-        ) from None
-
-
-def _from_nltk() -> WordNetCorpusReader:
-    try:
-        root = nltk.data.find("corpora/wordnet")
-    except LookupError:
-        root = nltk.data.find("corpora/wordnet.zip/wordnet/")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The multilingual functions are not available")
-        return WordNetCorpusReader(root, None)
+        return WordNetCorpusReader(find_wordnet(), None)
 
 
-def _assemble(source: Path, target: Path) -> None:
+def find_wordnet() -> nltk.data.PathPointer:
+    """
+    WordNet in NLTK's data folders, else assembled there from Debian's packages, else fetched by NLTK's downloader.
+
+    Raises:
+        WordNetError: it cannot be had in any of these ways.
+    """
+    if str(ASSEMBLED_FOLDER) not in nltk.data.path:
+        nltk.data.path.append(str(ASSEMBLED_FOLDER))  # NLTK reads nothing outside its data folders
+    for obtain in (lambda: None, _assemble, lambda: nltk.download("wordnet", str(ASSEMBLED_FOLDER), quiet=True)):
+        obtain()
+        for place in ("corpora/wordnet", "corpora/wordnet.zip/wordnet/"):
+            try:
+                return nltk.data.find(place)
+            except LookupError:
+                pass
+    raise WordNetError(
+        "found no WordNet, which p_syn needs, and could not download it; get it by "
+        "`python -m nltk.downloader wordnet`, or on Debian and Ubuntu by "
+        "`apt-get install wordnet-base wordnet-sense-index`, or set p_syn to 0"
+    )
+
+
+def _assemble() -> None:
     """Copies Debian's files, as NLTK follows no link out of its folders, and adds the table they lack."""
+    if not all((DEBIAN_FOLDER / name).is_file() for name in ("data.noun", "index.sense")):  # one of each package
+        return
+    target = ASSEMBLED_FOLDER / "corpora" / "wordnet"
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=".wordnet-", dir=target.parent))
     try:
-        for file in source.iterdir():
+        for file in DEBIAN_FOLDER.iterdir():
             if file.is_file():  # other packages put folders beside them
                 shutil.copyfile(file, unfinished / file.name)
         lines = [
@@ -106,14 +106,8 @@ def _assemble(source: Path, target: Path) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def synonyms_of(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """
-    The words that have synonyms, each with its `synonyms`. Looked up once, it spares training the database.
-
-    Raises:
-        WordNetError: as `load_wordnet`.
-    """
-    wordnet = load_wordnet()
+def synonyms_of(words: Iterable[str], wordnet: WordNetCorpusReader) -> dict[str, tuple[str, ...]]:
+    """The words that have synonyms, each with its `synonyms`; looked up once, as the database is slow."""
     found = {word: synonyms(word, wordnet) for word in tqdm(words, desc="Looking up synonyms", leave=False)}
     return {word: others for word, others in found.items() if others}
 

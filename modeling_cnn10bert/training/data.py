@@ -7,7 +7,7 @@ import datasets
 
 from ..augmentation.audio import AudioAugmentation
 from ..augmentation.eda import EDA, vocabulary
-from ..augmentation.wordnet import WordNetError, synonyms_of
+from ..augmentation.wordnet import WordNetError, load_wordnet, synonyms_of
 from ..data.feature_cache import MelStatistics
 from ..data.pairs import SharedEpoch, pair_rows
 from ..data.soundscape_table import soundscape_table
@@ -96,7 +96,7 @@ def _eda(arguments: AugmentationArguments, pairs: datasets.Dataset) -> EDA | Non
         return None
     words = vocabulary(pairs["caption"])
     try:
-        synonyms = synonyms_of(words) if arguments.p_syn else {}
+        synonyms = synonyms_of(words, load_wordnet()) if arguments.p_syn else {}
     except WordNetError as error:
         raise RecipeError(f"field p_syn is {arguments.p_syn}: {error}") from error
     return EDA(
