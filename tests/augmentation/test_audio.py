@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from modeling_cnn10bert.augmentation.audio import AudioAugmentation
+from modeling_cnn10bert.augmentation.freq_mixstyle import draw_weight
 
 MEANS = torch.linspace(-60.5, -30.5, 16)  # none is the value of the clips below
 OFF = {"g_max": 0.0, "p_ms": 0.0, "ms_alpha": 0.8, "n_f": 0, "w_f": 0, "n_t": 0, "w_t": 0}
@@ -38,6 +39,30 @@ def test_masked_cells_hold_the_mean_untouched_by_the_gain_so_gain_comes_first():
     assert len(gains) > 80
     assert min(gains) < -55 and max(gains) > -45  # of 90 uniform draws from 12 dB
     assert masked > 0
+
+
+def test_gain_comes_before_freq_mixstyle_and_freq_mixstyle_before_specaugment():
+    generator = torch.Generator().manual_seed(0)
+    clips = [-60 + 20 * torch.rand(length, 16, generator=generator) for length in (120, 40, 75)]
+    augment = _augmentation(g_max=6.0, p_ms=1.0, n_f=1, w_f=6, n_t=2, w_t=20)
+    orders = {"gain first": 0, "gain last": 0}
+    for epoch in range(30):
+        for clip, found, rng in zip(clips, augment(clips, _rngs(3, epoch)), _rngs(3, epoch), strict=True):
+            gain, weight = rng.uniform(-6, 6), draw_weight(rng, 1.0, 0.8)
+            partner = int(rng.integers(3))
+            is_masked = found == MEANS  # exactly: no later step moved what SpecAugment wrote
+            frames = ~is_masked.all(dim=1)
+            bins = ~is_masked[frames].all(dim=0)
+            style = STYLES["mel_mean"][partner]
+            first = weight * (clip.mean(dim=0) + gain) + (1 - weight) * style
+            last = weight * clip.mean(dim=0) + (1 - weight) * style + gain
+            # The statistics belong to the whole clip, which SpecAugment has not left whole: undo it by the affine map.
+            scale = (weight * clip.std(dim=0, correction=0) + (1 - weight) * 5.0) / clip.std(dim=0, correction=0)
+            unmasked = (clip - clip.mean(dim=0)) * scale
+            for order, mean in (("gain first", first), ("gain last", last)):
+                orders[order] += torch.allclose(found[frames][:, bins], (unmasked + mean)[frames][:, bins], atol=1e-3)
+    assert orders["gain first"] == 90
+    assert orders["gain last"] < 5  # those with hardly any gain or hardly any style
 
 
 def test_at_most_the_asked_stripes_are_masked_within_the_clip():

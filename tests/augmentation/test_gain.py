@@ -30,6 +30,22 @@ def test_gain_on_the_cached_log_mel_equals_scaling_the_waveform_first(gain_db):
     assert (found - expected)[loud].abs().max() <= 0.01 + 0.005 / 2  # the encoding counts in steps of 0.005 dB
 
 
+@pytest.mark.parametrize("gain_db", [-6.0, 6.0])
+def test_gain_is_exact_on_real_recordings_with_digital_silence_among_them(gain_db, real_recordings):
+    extractor = CNN10FeatureExtractor()
+    silence, silent = np.zeros(32_000, dtype=np.float32), 0
+    for name, recording in real_recordings.items():
+        clip = np.concatenate([recording, silence])
+        cached = decode_log_mel(encode_log_mel(extractor.log_mel(clip)), 64)
+        found = apply_gain_(cached[None].clone(), torch.tensor([gain_db]), FLOOR)[0]
+        expected = extractor.log_mel(clip * np.float32(10 ** (gain_db / 20)))
+        loud = (cached > -80) & (expected > -80)
+        assert (found - expected)[loud].abs().max() <= 0.01 + 0.005 / 2, name
+        assert (found[cached == FLOOR] == FLOOR).all(), name
+        silent += int((cached == FLOOR).all(dim=1).sum())
+    assert silent >= 37 * 90  # frames of the silence that was added: 98 wholly inside it
+
+
 def test_cells_at_the_floor_stay_there_and_no_other_falls_below():
     log_mel = torch.tensor([[[-100.0, -99.0, -40.0]]])
     assert apply_gain_(log_mel.clone(), torch.tensor([6.0]), FLOOR).tolist() == [[[-100.0, -93.0, -34.0]]]

@@ -86,6 +86,15 @@ def test_loss_and_gradients_are_those_of_one_process_on_the_joined_batch(case, c
             assert (found[name] - gradient).norm() < 1e-5 * max(gradient.norm(), 1e-2 * overall), name
 
 
+def _tokens(batches):
+    """The tokens of each caption, without padding."""
+    return [
+        row[mask.bool()].tolist()
+        for batch in batches
+        for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    ]
+
+
 def test_two_processes_share_the_augmented_batch_of_one(computed, augmented_batches):
     _, ranks = computed
     alone = augmented_batches(num_workers=0)
@@ -103,6 +112,7 @@ def test_two_processes_share_the_augmented_batch_of_one(computed, augmented_batc
                 rows, whole["input_features"], whole["input_features_mask"], strict=True
             ):
                 assert torch.equal(row[mask.bool()], expected[expected_mask.bool()])
+            assert _tokens(halves) == _tokens([whole])
 
 
 def test_a_batch_that_two_processes_cannot_share_is_a_clear_error(computed):
