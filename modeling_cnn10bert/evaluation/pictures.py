@@ -1,8 +1,9 @@
-"""The two pictures of a run: its training curve, and a gallery of what the model finds for a few questions.
+"""Pictures for people: a run's training curve, a gallery of what a model finds, and what the augmentations do.
 
-Both draw on matplotlib's object interface, so they need no display, leave no global state and work in any thread.
+All draw on matplotlib's object interface, so they need no display, leave no global state and work in any thread.
 """
 
+import difflib
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, HPacker, TextArea
 
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> x [N], y [N]
 
@@ -53,6 +55,19 @@ def plot_gallery(questions: Sequence[str], results: Sequence[Sequence[Any]], pat
         ValueError: no question, or not one list of hits for each.
     """
     _save(_gallery_figure(questions, results), path)
+
+
+def plot_augmentations(
+    log_mels: Mapping[str, np.ndarray], captions: Mapping[str, tuple[list[str], list[str]]], path: str | Path
+) -> None:
+    """Draw log-mels one below the other on one scale, and below them a caption before and after its augmentations.
+
+    Args:
+        log_mels: title -> [T, n_mels] in dB; all on the scale of the first, which is the original.
+        captions: name -> its words before and after; what came in is drawn green, what went is struck out in red.
+        path: the PNG to write; it appears complete or not at all.
+    """
+    _save(_augmentation_figure(log_mels, captions), path)
 
 
 def _save(figure: Figure, path: str | Path) -> None:
@@ -160,6 +175,46 @@ def _gallery_figure(questions: Sequence[str], results: Sequence[Sequence[Any]]) 
             else:
                 ax.axis("off")
     return figure
+
+
+def _augmentation_figure(
+    log_mels: Mapping[str, np.ndarray], captions: Mapping[str, tuple[list[str], list[str]]]
+) -> Figure:
+    figure = Figure(figsize=(11, 1.75 * len(log_mels) + 0.32 * len(captions) + 0.5), layout="constrained")
+    heights = [1.75] * len(log_mels) + [0.32 * len(captions) + 0.2]
+    *above, below = figure.subplots(len(log_mels) + 1, 1, height_ratios=heights)
+    original = next(iter(log_mels.values()))
+    loudest = float(original.max())
+    for ax, (title, log_mel) in zip(above, log_mels.items(), strict=True):
+        scale = {"vmin": loudest - DYNAMIC_RANGE_DB, "vmax": loudest}
+        image = ax.imshow(log_mel.T, origin="lower", aspect="auto", cmap="magma", interpolation="nearest", **scale)
+        ax.set_title(title, loc="left", fontsize=9.5, parse_math=False)
+        ax.set_ylabel("mel bin", fontsize=8)
+        ax.tick_params(labelsize=7)
+        ax.sharex(above[0])
+    above[-1].set_xlabel("frame", fontsize=8)
+    figure.colorbar(image, ax=above, label="dB", fraction=0.02, pad=0.01)
+    below.axis("off")
+    for row, (name, (before, after)) in enumerate(captions.items()):
+        height = 1 - (row + 0.5) / len(captions)
+        below.text(0, height, name, fontsize=9, weight="bold", va="center", transform=below.transAxes)
+        below.add_artist(_changed_words(before, after, (0.2, height), below))
+    return figure
+
+
+def _changed_words(before: list[str], after: list[str], place: tuple[float, float], ax: Axes) -> AnnotationBbox:
+    """The words in a line: those that stayed, those that came in, and those that went, struck out."""
+    kept, gone, new = ({"color": "#222222"}, {"color": _WRONG}, {"color": _RIGHT, "weight": "bold"})
+    parts = []
+    for change, a, b, c, d in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if change == "equal":
+            parts += [(word, kept) for word in before[a:b]]
+            continue
+        parts += [("".join(f"{letter}\u0336" for letter in word), gone) for word in before[a:b]]
+        parts += [(word, new) for word in after[c:d]]
+    words = [TextArea(word, textprops={"fontsize": 9, "parse_math": False, **style}) for word, style in parts]
+    line = HPacker(children=words, align="baseline", pad=0, sep=4)
+    return AnnotationBbox(line, place, xycoords=ax.transAxes, box_alignment=(0, 0.5), frameon=False, pad=0)
 
 
 def _draw_question(ax: Axes, question: str) -> None:

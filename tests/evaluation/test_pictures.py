@@ -7,6 +7,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.image import imread
+from matplotlib.text import Text
 
 from modeling_cnn10bert.evaluation import pictures
 from modeling_cnn10bert.evaluation.pictures import plot_gallery, plot_training_curve
@@ -188,3 +189,35 @@ def test_a_picture_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
 def test_a_gallery_that_does_not_fit_is_an_error(questions, results, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         plot_gallery(questions, results, tmp_path / "gallery.png")
+
+
+# ------------------------------------------------------------------------------------------------- augmentations
+
+SENTENCES = {
+    "Original": (["a", "dog", "$barks$"], ["a", "dog", "$barks$"]),
+    "Insert": (["a", "dog", "$barks$"], ["a", "tree", "dog", "$barks$"]),
+    "Swap": (["a", "dog", "$barks$"], ["a", "$barks$", "dog"]),
+}
+
+
+def test_augmentations_share_the_scale_of_the_original_and_name_what_was_done(tmp_path):
+    original = np.random.default_rng(0).uniform(-90, 10, (50, 64))
+    log_mels = {"dog.wav": original, "Gain (g_max 3)": original + 3}
+    figure = pictures._augmentation_figure(log_mels, SENTENCES)
+    first, second, *_ = figure.axes
+    assert [ax.get_title(loc="left") for ax in (first, second)] == list(log_mels)
+    assert first.images[0].get_clim() == second.images[0].get_clim() == (original.max() - 80, original.max())
+    np.testing.assert_array_equal(second.images[0].get_array(), (original + 3).T)
+    assert set(SENTENCES) <= set(texts(figure))
+    pictures.plot_augmentations(log_mels, SENTENCES, tmp_path / "new" / "picture.png")
+    assert imread(tmp_path / "new" / "picture.png").shape[2] == 4
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["picture.png"]
+
+
+def test_words_that_came_and_went_stand_out():
+    figure = pictures._augmentation_figure({"dog.wav": np.zeros((50, 64))}, SENTENCES)
+    words = [text for text in figure.findobj(Text) if text.get_text()]
+    new = [word.get_text() for word in words if word.get_color() == pictures._RIGHT]
+    gone = [word.get_text().replace("\u0336", "") for word in words if word.get_color() == pictures._WRONG]
+    assert new[0] == "tree" and len(new) == 2
+    assert gone == new[1:]  # a swap is shown as one word that moved
