@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import os
 import pathlib
+import runpy
 import shutil
 import signal
 import subprocess
@@ -49,7 +50,7 @@ def test_a_killed_run_that_goes_on_equals_an_uninterrupted_one(
 ):
     captions = grammar_captions(200)
     killed, whole = _save(captions, tmp_path / "killed"), _save(captions, tmp_path / "whole")
-    options = ["--languages", "de", "fr", "--models", str(opus_models), "--batch_size", "4", "--num_beams", "2"]
+    options = ["--languages", "de", "fr", "--models", str(opus_models), "--batch_size", "8", "--num_beams", "1"]
     options += ["--device", "cpu"]
     progress = tmp_path / ".killed-back_translations"
 
@@ -67,14 +68,14 @@ def test_a_killed_run_that_goes_on_equals_an_uninterrupted_one(
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     at_the_kill = finished()
-    assert 3 <= at_the_kill < 2 * 50
+    assert 3 <= at_the_kill < 25
     assert datasets.load_from_disk(killed)["train"].column_names == ["file_name", "recording_id", "captions"]
 
     back_translate([str(killed), *options])
     printed, shown = capsys.readouterr()
     assert "de: 200 different captions, " in printed
     assert "fr: 200 different captions, " in printed
-    assert f"{4 * at_the_kill}/200" in shown  # the bar begins behind the work that was done
+    assert f"{8 * at_the_kill}/200" in shown  # the bar begins behind the work that was done
     back_translate([str(whole), *options])
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
@@ -119,13 +120,7 @@ def test_bad_options_are_one_clear_error_each(options, message, back_translate, 
         back_translate([str(folder), *options])
 
 
-def test_the_command_prints_one_line_for_an_error(tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(tmp_path / "missing"), "--languages", "de"],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'missing'}: found no such folder")
-    assert "Traceback" not in done.stderr
+def test_the_command_ends_with_one_line_for_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(tmp_path / "missing"), "--languages", "de"])
+    with pytest.raises(SystemExit, match=f"^error: {tmp_path / 'missing'}: found no such folder"):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
