@@ -1,5 +1,6 @@
 """Tiny models, a tiny tokenizer and the real recordings that the tests share."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -215,3 +216,70 @@ def compile_backend():
         return "inductor"
     print("no C++ compiler found: torch.compile is tested with the backend aot_eager")
     return "aot_eager"
+
+
+@pytest.fixture(scope="session")
+def grammar_captions():
+    """Makes so many different English captions out of a small grammar."""
+
+    def make(count):
+        subjects = ["a dog", "the heavy rain", "an old engine", "a woman", "a flock of birds", "the crowd", "water"]
+        verbs = ["barks", "is heard", "rumbles", "speaks softly", "sings", "gets louder and louder", "drips"]
+        endings = ["", " in the distance", " while a siren wails", ", then it is silent", " near a busy road at night"]
+        every = [f"{s} {v}{e}." for e in endings for v in verbs for s in subjects]
+        order = np.random.default_rng(0).permutation(len(every))[:count]
+        return [every[number].capitalize() for number in order]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def opus_models(tmp_path_factory, grammar_captions):
+    """A folder of tiny MarianMT models with random weights, named as those of opus-mt for German and French."""
+    import sentencepiece
+    from transformers import MarianConfig, MarianMTModel, MarianTokenizer
+
+    folder = tmp_path_factory.mktemp("opus")
+    for seed, name in enumerate(["en-de", "de-en", "en-fr", "fr-en"]):
+        target = folder / f"opus-mt-{name}"
+        target.mkdir()
+        (folder / "captions.txt").write_text("\n".join(grammar_captions(200)))
+        for side in ("source", "target"):
+            sentencepiece.SentencePieceTrainer.train(
+                input=str(folder / "captions.txt"),
+                model_prefix=str(folder / side),
+                vocab_size=60,
+                minloglevel=2,
+            )
+            (folder / f"{side}.model").rename(target / f"{side}.spm")
+        pieces = sentencepiece.SentencePieceProcessor(str(target / "source.spm"))
+        names = [pieces.IdToPiece(number) for number in range(len(pieces))]
+        names = ["</s>", "<unk>", *(piece for piece in names if not piece.startswith("<")), "<pad>"]
+        vocab = {piece: number for number, piece in enumerate(names)}
+        (folder / "vocab.json").write_text(json.dumps(vocab))
+        MarianTokenizer(
+            source_spm=str(target / "source.spm"), target_spm=str(target / "target.spm"), vocab=folder / "vocab.json"
+        ).save_pretrained(target)
+        torch.manual_seed(seed)
+        config = MarianConfig(
+            vocab_size=len(names),
+            d_model=16,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=16,
+            decoder_ffn_dim=16,
+            max_position_embeddings=128,
+            init_std=1.0,  # far from zero, so that every sentence gets another translation
+            eos_token_id=0,
+            forced_eos_token_id=0,
+            pad_token_id=len(names) - 1,
+            decoder_start_token_id=len(names) - 1,
+        )
+        model = MarianMTModel(config)
+        model.final_logits_bias[0, -1] = -1e9  # and never padding, as in opus-mt
+        # The end comes after a few words, and not at once.
+        model.generation_config.update(min_length=4, exponential_decay_length_penalty=(4, 2.0))
+        model.save_pretrained(target)
+    return folder

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
+from ..augmentation.back_translation import BACK_TRANSLATION_COLUMN, back_translation_languages
+
 
 class SharedEpoch:
     """The number of the current epoch, in memory that persistent data loader workers share with the trainer.
@@ -28,7 +30,8 @@ def pair_rows(recordings: datasets.Dataset) -> datasets.Dataset:
     """
     One row a caption of a recordings table: `caption`, `recording` (row of the table), `length` (frames), `row_id`.
 
-    Nothing of the recording is copied: the transform looks it up.
+    Where the table has back-translations, `back_translations` holds those of the caption, one a language, the languages
+    sorted. Nothing of the recording is copied: the transform looks it up.
     """
     captions, rows, lengths = [], [], []
     columns = recordings.select_columns(["captions", "length"]).to_dict()
@@ -36,9 +39,24 @@ def pair_rows(recordings: datasets.Dataset) -> datasets.Dataset:
         captions += texts
         rows += [row] * len(texts)
         lengths += [length] * len(texts)
-    return datasets.Dataset.from_dict(
-        {"caption": captions, "recording": rows, "length": lengths, "row_id": range(len(captions))}
-    )
+    pairs = {"caption": captions, "recording": rows, "length": lengths, "row_id": range(len(captions))}
+    if languages := back_translation_languages(recordings.column_names):
+        names = [BACK_TRANSLATION_COLUMN.format(language=language) for language in languages]
+        pairs["back_translations"] = _variants(recordings.select_columns(["captions", *names]).to_dict(), names)
+    return datasets.Dataset.from_dict(pairs)
+
+
+def _variants(columns: dict[str, list[list[str]]], names: list[str]) -> list[list[str]]:
+    """For each caption of each recording, the text of each of the columns `names`."""
+    for name in names:
+        for row, (texts, captions) in enumerate(zip(columns[name], columns["captions"], strict=True)):
+            if len(texts) != len(captions):
+                raise ValueError(
+                    f"row {row}: {name}: found {len(texts)} texts, expected {len(captions)}, one for each caption; "
+                    "delete the column and run scripts/back_translate.py again"
+                )
+    flat = [[text for texts in columns[name] for text in texts] for name in names]
+    return [list(texts) for texts in zip(*flat, strict=True)]
 
 
 class PairSampler(Sampler[int]):

@@ -10,9 +10,10 @@ import datasets
 import numpy as np
 import torch
 
+from ..augmentation.back_translation import BACK_TRANSLATION_COLUMN
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from .feature_cache import TABLE_FEATURES, cached_table, log_mel_columns
-from .soundscapes import Scene, SourceBank, alternatives, render, vary
+from .soundscapes import ManifestError, Scene, SourceBank, alternatives, render, vary
 
 
 def soundscape_table(
@@ -42,6 +43,7 @@ def soundscape_table(
 
     Raises:
         AudioError: a source cannot be decoded; the message names the scene and the file.
+        ManifestError: some scenes have back-translations that others lack.
         ValueError: fewer than one rendering.
     """
     if renderings < 1:
@@ -55,6 +57,7 @@ def soundscape_table(
         "seed": seed if renderings > 1 else None,
     }
     kinds = alternatives(scenes)
+    features = _features(scenes)
 
     def compute() -> datasets.Dataset:
         rows = datasets.Dataset.from_dict(
@@ -68,7 +71,7 @@ def soundscape_table(
         )
         return rows.map(
             renderer,
-            features=TABLE_FEATURES,
+            features=features,
             remove_columns=rows.column_names,
             num_proc=num_proc if num_proc > 1 else None,
             keep_in_memory=num_proc <= 1,
@@ -96,12 +99,28 @@ class _Renderer:
             scene = vary(scene, np.random.default_rng([self.seed, row["scene"], row["rendering"]]), self.kinds)
             file_name = f"{file_name}#{row['rendering']}"
         log_mel = self.feature_extractor.log_mel(render(scene, self.bank))
+        variants = scene.back_translations.items()
         return {
             "file_name": file_name,
             "recording_id": scene.id,
             "captions": list(scene.captions),
+            **{BACK_TRANSLATION_COLUMN.format(language=language): list(texts) for language, texts in variants},
             **log_mel_columns(log_mel),
         }
+
+
+def _features(scenes: Sequence[Scene]) -> datasets.Features:
+    """Those of every recordings table, and a column for each language of the scenes' back-translations."""
+    languages = [sorted(scene.back_translations) for scene in scenes]
+    for scene, found in zip(scenes, languages, strict=True):
+        if found != languages[0]:
+            raise ManifestError(
+                f"scene {scene.id!r}: back_translations: found {' '.join(found) or 'none'}, expected "
+                f"{' '.join(languages[0]) or 'none'} as scene {scenes[0].id!r} has; back-translate the whole split: "
+                "python scripts/back_translate.py FOLDER --languages ..."
+            )
+    columns = [BACK_TRANSLATION_COLUMN.format(language=language) for language in languages[0]]
+    return datasets.Features(TABLE_FEATURES | dict.fromkeys(columns, TABLE_FEATURES["captions"]))
 
 
 def _parameters(feature_extractor: CNN10FeatureExtractor) -> dict:

@@ -5,8 +5,9 @@ A line of `train.jsonl`, `validation.jsonl` or `test.jsonl` is one scene:
     {"id": "test-0000", "duration": 8.0, "labels": [1], "captions": ["A dog barks.", ...],
      "events": [{"source": "001 - Dog bark/5-212454-A.ogg", "onset": 0.3, "start": 0, "end": 5, "gain_db": -4.6}, ...]}
 
-Times are seconds. `source` is relative to a folder of recordings. This file reads manifests, mixes scenes to waveforms
-and draws new renderings of training scenes.
+Times are seconds. `source` is relative to a folder of recordings. A scene may also have back-translations of its
+captions, one for each: `"back_translations": {"de": ["A dog is barking.", ...], ...}`. This file reads manifests, mixes
+scenes to waveforms and draws new renderings of training scenes.
 """
 
 import dataclasses
@@ -54,6 +55,8 @@ class Scene:
     labels: tuple[int | str, ...]
     events: tuple[SoundEvent, ...]
     captions: tuple[str, ...]
+    # language -> a variant of each caption
+    back_translations: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict, hash=False)
 
 
 # --------------------------------------------------------------------------------------------------------- reading
@@ -109,17 +112,26 @@ def read_manifest(path: str | os.PathLike, sources: str | os.PathLike) -> list[S
         raise ManifestError(
             f"{path}: found no folder {sources}, expected the recordings there; check the sources folder"
         )
+    reader = _SceneReader(path, sources)
+    scenes = [reader.read(number, line) for number, line in manifest_lines(path)]
+    if not scenes:
+        raise ManifestError(f"{path}: found no scene, expected at least one line; write the manifest again")
+    return scenes
+
+
+def manifest_lines(path: pathlib.Path) -> list[tuple[int, str]]:
+    """The lines of a manifest that are not blank, each with its number.
+
+    Raises:
+        ManifestError: the file cannot be read.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines(): captions may hold U+2028
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(
             f"{path}: found {error}, expected a UTF-8 file of one JSON object a line; check the path"
         ) from error
-    reader = _SceneReader(path, sources)
-    scenes = [reader.read(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not scenes:
-        raise ManifestError(f"{path}: found no scene, expected at least one line; write the manifest again")
-    return scenes
+    return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 class _SceneReader:
@@ -145,6 +157,7 @@ class _SceneReader:
         if not isinstance(row, dict):
             raise self.error("line", reprlib.repr(row), "one JSON object")
         duration = self.positive(self.value(row, "duration"), "duration")
+        captions = self.captions(self.value(row, "captions"), "captions")
         return Scene(
             id=self.id(self.value(row, "id")),
             duration=duration,
@@ -153,7 +166,8 @@ class _SceneReader:
                 self.event(event, f"events[{i}]", duration)
                 for i, event in enumerate(self.filled_list(self.value(row, "events"), "events"))
             ),
-            captions=self.captions(self.value(row, "captions")),
+            captions=captions,
+            back_translations=self.back_translations(row.get("back_translations", {}), len(captions)),
         )
 
     def value(self, row: dict, key: str, within: str = ""):
@@ -192,12 +206,21 @@ class _SceneReader:
             raise self.error("labels", reprlib.repr(value), "a list of integers or strings")
         return tuple(value)
 
-    def captions(self, value) -> tuple[str, ...]:
-        for i, caption in enumerate(self.filled_list(value, "captions")):
+    def captions(self, value, field: str) -> tuple[str, ...]:
+        for i, caption in enumerate(self.filled_list(value, field)):
             # What the tokenizer sees: lower-cased and without punctuation (DCASE 2022 task 6b's own normalisation).
             if not isinstance(caption, str) or not caption.lower().translate(_DELETE_PUNCTUATION).strip():
-                raise self.error(f"captions[{i}]", reprlib.repr(caption), "a text with a word in it")
+                raise self.error(f"{field}[{i}]", reprlib.repr(caption), "a text with a word in it")
         return tuple(value)
+
+    def back_translations(self, value, num_captions: int) -> dict[str, tuple[str, ...]]:
+        if not isinstance(value, dict):
+            raise self.error("back_translations", reprlib.repr(value), "one JSON object, a list for each language")
+        for language, variants in value.items():
+            field = f"back_translations.{language}"
+            if len(self.captions(variants, field)) != num_captions:
+                raise self.error(field, f"{len(variants)} texts", f"{num_captions}, one for each caption")
+        return {language: tuple(value[language]) for language in sorted(value)}
 
     def event(self, row, within: str, duration: float) -> SoundEvent:
         if not isinstance(row, dict):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_cnn10bert.data.feature_cache import TABLE_FEATURES, encode_log_mel
+from modeling_cnn10bert.data.feature_cache import TABLE_FEATURES, log_mel_columns
 from modeling_cnn10bert.data.pairs import PairSampler, SharedEpoch, pair_rows
 
 LENGTHS = np.random.default_rng(0).integers(500, 3000, size=1013)
@@ -82,8 +82,7 @@ def test_pair_rows_name_each_caption_and_copy_nothing_of_its_recording():
                 "file_name": f"{number}.wav",
                 "recording_id": f"r{number}",
                 "captions": captions,
-                "length": frames[number],
-                "log_mel": encode_log_mel(torch.full((frames[number], 64), -40.0)),
+                **log_mel_columns(torch.full((frames[number], 64), -40.0)),
             }
             for number, captions in enumerate([["a dog barks", "barking"], ["rain", "it rains", "drops fall"]])
         ],
@@ -97,3 +96,22 @@ def test_pair_rows_name_each_caption_and_copy_nothing_of_its_recording():
         "row_id": [0, 1, 2, 3, 4],
     }
     assert pairs.data.nbytes < 1000 < table.data.nbytes
+
+
+@pytest.mark.parametrize("order", [["de", "fr"], ["fr", "de"]])
+def test_pair_rows_carry_the_variants_of_their_caption(order):
+    columns = {
+        f"back_translations_{language}": [[f"a {language}", f"b {language}"], [f"c {language}"]] for language in order
+    }
+    table = datasets.Dataset.from_dict({"captions": [["a", "b"], ["c"]], "length": [700, 900], **columns})
+    pairs = pair_rows(table)
+    assert pairs.column_names == ["caption", "recording", "length", "row_id", "back_translations"]
+    assert pairs["back_translations"][:] == [["a de", "a fr"], ["b de", "b fr"], ["c de", "c fr"]]
+
+
+def test_variants_that_do_not_match_the_captions_are_one_clear_error():
+    columns = {"captions": [["a", "b"], ["c"]], "length": [700, 900], "back_translations_de": [["a"], ["b", "c"]]}
+    with pytest.raises(
+        ValueError, match="row 0: back_translations_de: found 1 texts, expected 2, one for each caption"
+    ):
+        pair_rows(datasets.Dataset.from_dict(columns))

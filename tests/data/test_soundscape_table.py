@@ -12,7 +12,7 @@ from modeling_cnn10bert import CNN10FeatureExtractor
 from modeling_cnn10bert.data.audio_io import AudioError
 from modeling_cnn10bert.data.feature_cache import LOG_MEL_STEP, MelStatistics, decode_log_mel
 from modeling_cnn10bert.data.soundscape_table import soundscape_table
-from modeling_cnn10bert.data.soundscapes import Scene, SoundEvent, SourceBank, render
+from modeling_cnn10bert.data.soundscapes import ManifestError, Scene, SoundEvent, SourceBank, render
 
 SMALL = {"feature_size": 16, "hop_length": 1280}
 
@@ -165,3 +165,33 @@ def test_a_source_that_does_not_decode_is_named_with_its_scene(num_proc, prepare
     with pytest.raises(AudioError, match=r"scene 'scene-2': .*hum/2\.wav"):
         prepare(num_proc=num_proc)
     assert _tables(tmp_path) == set()
+
+
+def _with_variants(scenes, *languages):
+    return [
+        dataclasses.replace(
+            scene,
+            back_translations={name: tuple(f"{text} by {name}" for text in scene.captions) for name in languages},
+        )
+        for scene in scenes
+    ]
+
+
+def test_back_translations_become_a_column_per_language(prepare, scenes, tmp_path):
+    plain, table = prepare(), prepare(_with_variants(scenes, "de", "fr"), renderings=2)
+    assert table.column_names == [*plain.column_names, "back_translations_de", "back_translations_fr"]
+    for row in table:
+        assert row["back_translations_fr"] == [f"{caption} by fr" for caption in row["captions"]]
+    other = dataclasses.replace(scenes[0], back_translations={"de": ("it sings", "a song")})
+    assert prepare([other])[0]["back_translations_de"] == ["it sings", "a song"]
+    assert prepare(_with_variants(scenes[:1], "de"))[0]["back_translations_de"][0] == "it hums 0 by de"
+    assert len(_tables(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("lacking", [0, 5])
+def test_back_translations_of_some_scenes_only_are_an_error(lacking, prepare, scenes, tmp_path):
+    some = _with_variants(scenes, "de", "fr")
+    some[lacking] = scenes[lacking]
+    with pytest.raises(ManifestError, match="scene 'scene-[15]': back_translations: found .*, expected .* as scene"):
+        prepare(some)
+    assert not (tmp_path / "cache").exists()

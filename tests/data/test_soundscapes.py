@@ -98,7 +98,37 @@ def test_line_ends_blank_lines_a_byte_order_mark_and_unknown_keys_do_no_harm(tmp
     assert [scene.id for scene in read_manifest(path, sources)] == ["scene-0", "scene-1"]
 
 
+def test_a_scene_may_have_back_translations_of_its_captions(tmp_path, sources):
+    variants = {
+        "fr": ["A dog is barking while it rains.", "Dog, rains"],
+        "de": ["A dog barks in the rain.", "Dog rain"],
+    }
+    (scene,) = read_manifest(write(tmp_path, ROW | {"back_translations": variants}), sources)
+    assert scene.back_translations == {"de": tuple(variants["de"]), "fr": tuple(variants["fr"])}
+
+
 FAULTS = {
+    "variants a list": (("back_translations",), [], r"back_translations: found \[\], expected one JSON object"),
+    "variants a text": (
+        ("back_translations",),
+        {"de": "A dog"},
+        r"back_translations\.de: found 'A dog', expected a non-empty list",
+    ),
+    "variant missing": (
+        ("back_translations",),
+        {"de": ["A dog barks", "Dog"], "fr": ["A dog"]},
+        r"back_translations\.fr: found 1 texts, expected 2, one for each caption",
+    ),
+    "variant null": (
+        ("back_translations",),
+        {"de": ["A dog", None]},
+        r"back_translations\.de\[1\]: found None, expected",
+    ),
+    "variant empty": (
+        ("back_translations",),
+        {"de": ["A dog", "."]},
+        r"back_translations\.de\[1\]: found '\.', expected",
+    ),
     "key missing": (("duration",), ..., "duration: found only the keys .* expected the key 'duration' too"),
     "event key missing": (("events", 1, "onset"), ..., r"events\[1\]\.onset: found only the keys"),
     "id empty": (("id",), " ", "id: found ' ', expected a non-empty string"),

@@ -1,0 +1,282 @@
+"""Back-translation (section 5 of the paper): by way of another language and back, a caption says the same otherwise.
+
+It is computed once, by `scripts/back_translate.py`, and stored beside the captions, a column per language; training
+only chooses among what is stored.
+"""
+
+import hashlib
+import os
+import string
+import subprocess
+import unicodedata
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+# The column of a prepared data set: a list of strings, one for each of the recording's `captions`, in their order.
+BACK_TRANSLATION_COLUMN = "back_translations_{language}"
+# opus-mt has a model from English to each of these alone, and one back. (One into several wants a mark in the text.)
+LANGUAGES = ("de", "es", "fr", "it", "nl", "sv")
+MAX_TOKENS = 128  # of a sentence, four times what the text tower reads; a model that repeats itself stops there
+WINDOW = 50  # batches
+_DELETE_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+class BackTranslationError(ValueError):
+    """Captions cannot be back-translated; the message names what was found, what was expected and what to do."""
+
+
+def back_translation_languages(column_names: Iterable[str]) -> list[str]:
+    """The languages, sorted, that a data set with these columns has back-translations of."""
+    prefix = BACK_TRANSLATION_COLUMN.format(language="")
+    return sorted(name.removeprefix(prefix) for name in column_names if name.startswith(prefix))
+
+
+def choose_variant(caption: str, variants: Sequence[str | None], rng: np.random.Generator, p_bt: float) -> str:
+    """
+    With probability `p_bt` one of the variants, each as likely as any other; else the caption (section 5 of the paper).
+
+    Args:
+        caption: as it was written.
+        variants: its back-translations, one a language; `None` where a language has none.
+        rng: the only source of randomness.
+        p_bt: probability in [0, 1].
+    """
+    present = [variant for variant in variants if variant is not None]
+    if rng.random() >= p_bt or not present:
+        return caption
+    return present[rng.integers(len(present))]
+
+
+def words(text: str) -> list[str]:
+    """The words that the text tower sees: lower-cased, without punctuation."""
+    return text.lower().translate(_DELETE_PUNCTUATION).split()
+
+
+# ----------------------------------------------------------------------------------------------------- translating
+
+
+def require_language(language: str, known: Iterable[str]) -> None:
+    """Raises a `BackTranslationError` unless the language is one of the known."""
+    if language not in known:
+        raise BackTranslationError(f"language: found {language!r}, expected one of {', '.join(known)}")
+
+
+class Translator(Protocol):
+    """One direction; `identity` says in a text all that its translations depend on, but for the device."""
+
+    identity: str
+
+    def __call__(self, sentences: Sequence[str]) -> list[str]:
+        """As many translations as sentences, in their order; one batch."""
+
+
+def back_translate(captions: Sequence[str], forth: Translator, back: Translator, batch_size: int = 32) -> list[str]:
+    """
+    Captions [N] to their variants [N], in batches of similar length. A variant may have no word, or equal its caption.
+
+    Args:
+        captions: English.
+        forth, back: from English and to English.
+        batch_size: captions that are translated together.
+    """
+    variants = [""] * len(captions)
+    for batch in length_batches(captions, batch_size):
+        for number, variant in zip(batch, round_trip([captions[i] for i in batch], forth, back), strict=True):
+            variants[number] = variant
+    return variants
+
+
+def length_batches(captions: Sequence[str], batch_size: int) -> list[list[int]]:
+    """
+    Positions of the captions, in batches of similar length. They depend on the captions and `batch_size` alone.
+
+    Captions are sorted within windows of `WINDOW` batches, not over the whole list, so that the work so far is a fair
+    measure of the work to come.
+    """
+    batches = []
+    for start in range(0, len(captions), WINDOW * batch_size):
+        window = range(start, min(start + WINDOW * batch_size, len(captions)))
+        order = sorted(window, key=lambda number: len(captions[number]))  # stable
+        batches += [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+    return batches
+
+
+def round_trip(captions: Sequence[str], forth: Translator, back: Translator) -> list[str]:
+    """One batch of captions by way of another language and back, on one line each."""
+    return [" ".join(variant.split()) for variant in back(forth(captions))]
+
+
+class MarianTranslator:
+    """
+    A MarianMT model, such as those of opus-mt, in float32 and without any sampling.
+
+    Padding is masked, so a translation does not depend on the rest of its batch but for rounding (about 1e-6 of the
+    largest logit), which may decide between two continuations that are as good as each other. The same batch gives the
+    same translations on the same machine.
+
+    Weights come from safetensors where the model has them; a `pytorch_model.bin` is read by transformers with
+    `torch.load(weights_only=True)`, which runs no code of the file.
+
+    Args:
+        name_or_path: Hub id or folder of the model with its tokenizer.
+        num_beams: width of the beam search, 1 is greedy.
+        device: by default the accelerator where there is one.
+
+    Raises:
+        BackTranslationError: the model cannot be loaded.
+    """
+
+    def __init__(self, name_or_path: str | os.PathLike, num_beams: int = 4, device: str | torch.device | None = None):
+        from transformers import MarianMTModel, MarianTokenizer  # here: training needs none of it
+
+        if device is None:
+            device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+        try:
+            model = MarianMTModel.from_pretrained(name_or_path, dtype=torch.float32)
+            with warnings.catch_warnings():
+                # It would like sacremoses for its method `normalize`, which it never calls.
+                warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
+                self.tokenizer = MarianTokenizer.from_pretrained(name_or_path)
+        except (OSError, ValueError, TypeError, KeyError, AssertionError) as error:  # the tokenizer lacks a file
+            reason = str(error).partition("\n")[0]
+            raise BackTranslationError(
+                f"{name_or_path}: found no MarianMT model with its tokenizer there ({reason}); check the name and "
+                "the connection, or download the models elsewhere and give their folder: --models FOLDER"
+            ) from error
+        try:
+            self.model = model.eval().to(device)
+        except RuntimeError as error:
+            raise BackTranslationError(f"device {device}: {error}; give another, or none: --device cpu") from error
+        self.model.generation_config.update(num_beams=num_beams, do_sample=False, max_length=MAX_TOKENS)
+        self.identity = f"marian {num_beams} {MAX_TOKENS} {_digest(model, self.tokenizer)}"
+
+    @torch.inference_mode()
+    def __call__(self, sentences: Sequence[str]) -> list[str]:
+        inputs = self.tokenizer(
+            list(sentences), return_tensors="pt", padding=True, truncation=True, max_length=MAX_TOKENS
+        )
+        tokens = self.model.generate(**inputs.to(self.model.device))
+        return self.tokenizer.batch_decode(
+            tokens,
+            skip_special_tokens=True,
+            clean_up_tokenization_spaces=False,
+            use_source_tokenizer=False,  # the default of transformers 5, though the pieces are the other language's
+        )
+
+
+def marian_pair(
+    language: str, models: str | os.PathLike | None = None, num_beams: int = 4, device: str | None = None
+) -> tuple[MarianTranslator, MarianTranslator]:
+    """
+    opus-mt from English to a language, and back.
+
+    Args:
+        language: one of `LANGUAGES`.
+        models: the folder that holds `opus-mt-en-de` and `opus-mt-de-en`; by default they come from the Hub.
+        num_beams, device: as in `MarianTranslator`.
+
+    Raises:
+        BackTranslationError: an unknown language, or a model that cannot be loaded.
+    """
+    require_language(language, LANGUAGES)
+    names = f"opus-mt-en-{language}", f"opus-mt-{language}-en"
+    for name in names:
+        if models is not None and not (Path(models) / name).is_dir():
+            raise BackTranslationError(
+                f"{models}: found no folder {name}, expected {' and '.join(names)} there; download them from "
+                f"https://huggingface.co/Helsinki-NLP/{name}, or leave --models out"
+            )
+    forth, back = (
+        MarianTranslator(f"Helsinki-NLP/{name}" if models is None else Path(models) / name, num_beams, device)
+        for name in names
+    )
+    return forth, back
+
+
+def _digest(model: torch.nn.Module, tokenizer) -> str:
+    """Of all weights and of the tokenizer's files: the same model from another place has the same."""
+    digest = hashlib.sha256(repr(sorted(tokenizer.get_vocab().items())).encode())
+    for file in tokenizer.spm_files:
+        digest.update(Path(file).read_bytes())
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
+class ApertiumTranslator:
+    """
+    The `apertium` command line: rules and dictionaries, for where no model can be had. Words it does not know stay.
+
+    Captions are given to it as paragraphs. As mere lines they would be one text to it: word order is changed and words
+    are chosen across the ends of lines. As paragraphs each is translated as if it stood alone.
+
+    Args:
+        mode: direction, such as "eng-spa".
+        package: the Debian package that has it.
+
+    Raises:
+        BackTranslationError: the program or the mode is missing.
+    """
+
+    def __init__(self, mode: str, package: str):
+        self.mode = mode
+        self.install = f"apt-get install apertium {package}"
+        modes, version = self._run("-l").split(), self._run("-V").strip()
+        if mode not in modes:
+            raise BackTranslationError(
+                f"apertium: found the modes {', '.join(modes) or '(none)'}, expected {mode}; {self.install}"
+            )
+        self.identity = f"{version} {mode}"
+
+    def __call__(self, sentences: Sequence[str]) -> list[str]:
+        translations = [_one_line(sentence) for sentence in sentences]
+        rows = [row for row, sentence in enumerate(translations) if words(sentence)]  # the rest has nothing in it
+        paragraphs = self._translate([translations[row] for row in rows])
+        if len(paragraphs) != len(rows):  # never seen, but nothing promises it
+            paragraphs = [" ".join(self._translate([translations[row]])) for row in rows]
+        for row, paragraph in zip(rows, paragraphs, strict=True):
+            translations[row] = _one_line(paragraph)
+        return translations
+
+    def _translate(self, paragraphs: list[str]) -> list[str]:
+        return self._run("-u", self.mode, text="\n\n".join(paragraphs) + "\n").rstrip("\n").split("\n\n")
+
+    def _run(self, *arguments: str, text: str = "") -> str:
+        command = ["apertium", *arguments]
+        environment = os.environ | {"LC_ALL": "C.UTF-8"}  # in another locale it stops at the first é
+        try:
+            done = subprocess.run(command, input=text, capture_output=True, env=environment, encoding="utf-8")
+        except OSError as error:
+            raise BackTranslationError(f"apertium: the program was not found ({error}); {self.install}") from error
+        if done.returncode:
+            raise BackTranslationError(
+                f"{' '.join(command)}: found exit status {done.returncode} ({done.stderr.strip()}), expected 0; "
+                f"{self.install}"
+            )
+        return done.stdout
+
+
+APERTIUM_PAIRS = {"es": ("eng-spa", "spa-eng", "apertium-eng-spa")}  # those of `LANGUAGES` that Debian has
+
+
+def apertium_pair(language: str) -> tuple[ApertiumTranslator, ApertiumTranslator]:
+    """
+    Apertium from English to a language, and back.
+
+    Raises:
+        BackTranslationError: a language that it does not have, or it is not installed.
+    """
+    require_language(language, APERTIUM_PAIRS)
+    forth, back, package = APERTIUM_PAIRS[language]
+    return ApertiumTranslator(forth, package), ApertiumTranslator(back, package)
+
+
+def _one_line(text: str) -> str:
+    """Without control characters, of which NUL ends a text for apertium, and with single spaces between words."""
+    return " ".join("".join(" " if unicodedata.category(c) == "Cc" else c for c in text).split())
