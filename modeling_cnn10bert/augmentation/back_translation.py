@@ -6,7 +6,6 @@ only chooses among what is stored.
 
 import hashlib
 import os
-import string
 import subprocess
 import unicodedata
 import warnings
@@ -17,13 +16,14 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from .eda import caption_words
+
 # The column of a prepared data set: a list of strings, one for each of the recording's `captions`, in their order.
 BACK_TRANSLATION_COLUMN = "back_translations_{language}"
 # opus-mt has a model from English to each of these alone, and one back. (One into several wants a mark in the text.)
 LANGUAGES = ("de", "es", "fr", "it", "nl", "sv")
 MAX_TOKENS = 128  # of a sentence, four times what the text tower reads; a model that repeats itself stops there
 WINDOW = 50  # batches
-_DELETE_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class BackTranslationError(ValueError):
@@ -50,11 +50,6 @@ def choose_variant(caption: str, variants: Sequence[str | None], rng: np.random.
     if rng.random() >= p_bt or not present:
         return caption
     return present[rng.integers(len(present))]
-
-
-def words(text: str) -> list[str]:
-    """The words that the text tower sees: lower-cased, without punctuation."""
-    return text.lower().translate(_DELETE_PUNCTUATION).split()
 
 
 # ----------------------------------------------------------------------------------------------------- translating
@@ -236,7 +231,9 @@ class ApertiumTranslator:
 
     def __call__(self, sentences: Sequence[str]) -> list[str]:
         translations = [_one_line(sentence) for sentence in sentences]
-        rows = [row for row, sentence in enumerate(translations) if words(sentence)]  # the rest has nothing in it
+        rows = [
+            row for row, sentence in enumerate(translations) if caption_words(sentence)
+        ]  # the rest has nothing in it
         paragraphs = self._translate([translations[row] for row in rows])
         if len(paragraphs) != len(rows):  # never seen, but nothing promises it
             paragraphs = [" ".join(self._translate([translations[row]])) for row in rows]

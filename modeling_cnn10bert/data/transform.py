@@ -10,7 +10,7 @@ from .feature_cache import decode_log_mel
 from .pairs import SharedEpoch
 
 AugmentAudio = Callable[[list[torch.Tensor], list[np.random.Generator]], list[torch.Tensor]]
-AugmentText = Callable[[str, np.random.Generator], str]
+AugmentText = Callable[[str, list[str], np.random.Generator], str]
 AUDIO, TEXT = 0, 1  # streams of random numbers: what one augmentation draws never shifts the draws of the other
 
 
@@ -45,7 +45,7 @@ class PairTransform:
         recordings: the recordings table.
         n_mels: mel bins of its log-mels.
         augment_audio: called with the log-mels of the batch and a generator for each, or `None`.
-        augment_text: called with each caption and its generator, or `None`.
+        augment_text: called with each caption, its back-translations and its generator, or `None`.
         seed: of all draws.
         epoch: which epoch it is.
     """
@@ -73,8 +73,9 @@ class PairTransform:
         if self.augment_audio is not None:
             log_mels = self.augment_audio(log_mels, self._generators(rows["row_id"], AUDIO))
         if self.augment_text is not None:
+            variants = rows.get("back_translations") or [[]] * len(captions)
             generators = self._generators(rows["row_id"], TEXT)
-            captions = [self.augment_text(*pair) for pair in zip(captions, generators, strict=True)]
+            captions = [self.augment_text(*given) for given in zip(captions, variants, generators, strict=True)]
         return {
             "log_mel": log_mels,
             "captions": [[caption] for caption in captions],

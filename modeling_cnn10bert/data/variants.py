@@ -24,8 +24,8 @@ from ..augmentation.back_translation import (
     back_translation_languages,
     length_batches,
     round_trip,
-    words,
 )
+from ..augmentation.eda import caption_words
 from .soundscapes import REWRITE, SPLITS, ManifestError, manifest_lines
 from .workshop import Progress, Workshop
 
@@ -88,7 +88,7 @@ def add_back_translations(
             )
             variant_of = _translate(unique, language, *make_pair(language), batch_size, workshop)
             counts[language] = _count(variant_of)
-            filled = {text: variant if words(variant) else text for text, variant in variant_of.items()}
+            filled = {text: variant if caption_words(variant) else text for text, variant in variant_of.items()}
             for split in missing:
                 variants[split][language] = [[filled[text] for text in texts] for texts in prepared.captions[split]]
         if counts:
@@ -100,8 +100,10 @@ def add_back_translations(
 
 
 def _count(variant_of: dict[str, str]) -> VariantCounts:
-    empty = sum(not words(variant) for variant in variant_of.values())
-    unchanged = sum(words(variant) == words(text) for text, variant in variant_of.items() if words(variant))
+    empty = sum(not caption_words(variant) for variant in variant_of.values())
+    unchanged = sum(
+        caption_words(variant) == caption_words(text) for text, variant in variant_of.items() if caption_words(variant)
+    )
     return VariantCounts(len(variant_of), unchanged, empty)
 
 

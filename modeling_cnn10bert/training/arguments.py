@@ -97,6 +97,9 @@ class AugmentationArguments:
     p_swp: float = field(default=0.0, metadata={"help": "EDA: probability of a word to swap places with another."})
     p_ins: float = field(default=0.0, metadata={"help": "EDA: probability of a random word behind a word."})
     p_del: float = field(default=0.0, metadata={"help": "EDA: probability of a word to be deleted."})
+    p_bt: float = field(
+        default=0.0, metadata={"help": "Probability of a back-translation, as scripts/back_translate.py adds them."}
+    )
     n_f: int = field(default=0, metadata={"help": "SpecAugment: number of frequency stripes."})
     w_f: int = field(default=0, metadata={"help": "SpecAugment: largest width of a frequency stripe, in bins."})
     n_t: int = field(default=0, metadata={"help": "SpecAugment: number of time stripes."})

@@ -7,6 +7,7 @@ import datasets
 
 from ..augmentation.audio import AudioAugmentation
 from ..augmentation.eda import EDA, vocabulary
+from ..augmentation.text import TextAugmentation
 from ..augmentation.wordnet import WordNetError, load_wordnet, synonyms_of
 from ..data.feature_cache import MelStatistics
 from ..data.pairs import SharedEpoch, pair_rows
@@ -68,7 +69,7 @@ def training_pairs(
     """
     pairs = pair_rows(tables.train)
     augment_audio = _audio_augmentation(augmentation, tables.train)
-    augment_text = _eda(augmentation, pairs)
+    augment_text = _text_augmentation(augmentation, pairs)
     pairs.set_transform(PairTransform(tables.train, n_mels, augment_audio, augment_text, seed, epoch))
     return pairs
 
@@ -91,12 +92,22 @@ def _audio_augmentation(arguments: AugmentationArguments, recordings: datasets.D
     )
 
 
-def _eda(arguments: AugmentationArguments, pairs: datasets.Dataset) -> EDA | None:
-    if not arguments.p_eda:
-        return None
+def _text_augmentation(arguments: AugmentationArguments, pairs: datasets.Dataset) -> TextAugmentation | None:
+    if arguments.p_bt and "back_translations" not in pairs.column_names:
+        raise RecipeError(
+            f"field p_bt is {arguments.p_bt}, but the training set has no back-translations; add them by "
+            "`python scripts/back_translate.py DATASET --languages de fr es`, or set p_bt to 0"
+        )
+    eda = _eda(arguments, pairs) if arguments.p_eda else None
+    return TextAugmentation(arguments.p_bt, eda) if arguments.p_bt or eda else None
+
+
+def _eda(arguments: AugmentationArguments, pairs: datasets.Dataset) -> EDA:
     words = vocabulary(pairs["caption"])
+    variants = pairs["back_translations"] if arguments.p_bt else []
+    known = {*words, *vocabulary(text for texts in variants for text in texts)}
     try:
-        synonyms = synonyms_of(words, load_wordnet()) if arguments.p_syn else {}
+        synonyms = synonyms_of(sorted(known), load_wordnet()) if arguments.p_syn else {}
     except WordNetError as error:
         raise RecipeError(f"field p_syn is {arguments.p_syn}: {error}") from error
     return EDA(

@@ -22,8 +22,8 @@ from modeling_cnn10bert.augmentation.back_translation import (
     choose_variant,
     length_batches,
     marian_pair,
-    words,
 )
+from modeling_cnn10bert.augmentation.eda import caption_words
 
 ODD = [
     "A dog barks",
@@ -136,11 +136,6 @@ def test_variants_come_back_in_the_order_of_the_captions():
     assert variants == captions
 
 
-def test_words_are_what_the_text_tower_reads():
-    assert words("A dog's bark -- LOUD!") == ["a", "dogs", "bark", "loud"]
-    assert words(" ?!... ") == []
-
-
 # ----------------------------------------------------------------------------------------------------------- Marian
 
 
@@ -227,7 +222,7 @@ def test_apertium_keeps_odd_captions_apart(apertium):
     for row in (2, 3, 8, 9, len(ODD) - 1):
         assert together[row] == forth([ODD[row]])[0]
     assert not re.search("[\n\r\t\0\u2028]", "".join(together + back(together)))
-    assert [bool(words(text)) for text in back(together)] == [bool(words(text)) for text in ODD]
+    assert [bool(caption_words(text)) for text in back(together)] == [bool(caption_words(text)) for text in ODD]
 
 
 def test_apertium_translates(apertium):
@@ -239,10 +234,16 @@ def test_apertium_translates(apertium):
 def test_apertium_on_200_real_captions(apertium, real_captions):
     variants = back_translate(real_captions, *apertium, batch_size=200)
     assert len(variants) == 200
-    assert all(words(variant) for variant in variants)
-    unchanged = sum(words(variant) == words(caption) for variant, caption in zip(variants, real_captions, strict=True))
+    assert all(caption_words(variant) for variant in variants)
+    unchanged = sum(
+        caption_words(variant) == caption_words(caption)
+        for variant, caption in zip(variants, real_captions, strict=True)
+    )
     assert 0 < unchanged < 100
-    shared = [len({*words(a)} & {*words(b)}) / len({*words(b)}) for a, b in zip(variants, real_captions, strict=True)]
+    shared = [
+        len({*caption_words(a)} & {*caption_words(b)}) / len({*caption_words(b)})
+        for a, b in zip(variants, real_captions, strict=True)
+    ]
     assert np.mean(shared) > 0.5  # each is its own caption's variant
     some = real_captions[100:140]
     assert back_translate(some, *apertium) == variants[100:140]

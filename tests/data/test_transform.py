@@ -6,6 +6,7 @@ import torch
 
 from modeling_cnn10bert.augmentation.audio import AudioAugmentation
 from modeling_cnn10bert.augmentation.eda import EDA
+from modeling_cnn10bert.augmentation.text import TextAugmentation
 from modeling_cnn10bert.data.feature_cache import TABLE_FEATURES, MelStatistics, decode_log_mel, log_mel_columns
 from modeling_cnn10bert.data.pairs import SharedEpoch, pair_rows
 from modeling_cnn10bert.data.transform import PairTransform, RecordingTransform
@@ -36,7 +37,7 @@ def _pairs(recordings, epoch=0, augmented=True, seed=1):
     augment_audio = AudioAugmentation(
         6.0, 0.5, 0.8, 1, 3, 2, 8, statistics.mean, statistics.std, statistics.overall_mean
     )
-    augment_text = EDA(1.0, 0.0, 0.5, 0.5, 0.5, vocabulary=["wind", "rain"], synonyms={})
+    augment_text = TextAugmentation(0.0, EDA(1.0, 0.0, 0.5, 0.5, 0.5, vocabulary=["wind", "rain"], synonyms={}))
     augment = (augment_audio, augment_text) if augmented else (None, None)
     shared = SharedEpoch()
     shared.set(epoch)

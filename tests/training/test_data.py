@@ -16,6 +16,7 @@ BEST = {  # table 4 of the paper; p_ms is lost in our copy of it
     "p_swp": 0.0085,
     "p_ins": 0.0269,
     "p_del": 0.1944,
+    "p_bt": 0.1812,
     "n_f": 1,
     "w_f": 4,
     "n_t": 7,
@@ -30,6 +31,7 @@ BOUNDS = {  # of the ranges of table 4
     "p_swp": (0.0, 0.3, 1.0),
     "p_ins": (0.0, 0.3, 1.0),
     "p_del": (0.0, 0.3, 1.0),
+    "p_bt": (0.0, 1.0),
     "n_f": (0, 1),
     "w_f": (0, 1, 32, 64),
     "n_t": (0, 8),
@@ -58,11 +60,14 @@ def tables():
             "file_name": f"{length}.wav",
             "recording_id": str(length),
             "captions": captions,
+            "back_translations_de": ["Donner", "A dog is barking at 3, and it rains"],
+            "back_translations_fr": ["A thunder", "One dog barks, and at 3 the rain falls"],
             **log_mel_columns(-90 + 60 * torch.rand(length, 64, generator=generator)),
         }
         for length in (16, 40, 300)
     ]
-    table = datasets.Dataset.from_list(rows, features=TABLE_FEATURES)
+    variants = {f"back_translations_{language}": TABLE_FEATURES["captions"] for language in ("de", "fr")}
+    table = datasets.Dataset.from_list(rows, features=datasets.Features(TABLE_FEATURES | variants))
     return RecordingTables(table, table, table)
 
 
@@ -95,6 +100,38 @@ def test_without_any_augmentation_the_pairs_are_as_they_are(tables):
     ]
     assert all(torch.equal(plain[index]["log_mel"], plain[index + 1]["log_mel"]) for index in (0, 2, 4))
     assert not any(torch.equal(a["log_mel"], b["log_mel"]) for a, b in zip(plain, best, strict=True))
+
+
+def test_back_translation_chooses_among_the_stored_languages(tables):
+    seen = {row["captions"][0] for epoch in range(60) for row in _rows(tables, epoch, p_bt=0.8)}
+    columns = ("captions", "back_translations_de", "back_translations_fr")
+    assert seen == {text for column in columns for text in tables.train[0][column]}
+
+
+def test_back_translation_comes_before_eda(tables):
+    known = {"donner", "thunder", "a"}  # the words of both variants of the first caption
+    for epoch in range(40):
+        row = _rows(tables, epoch, p_bt=1.0, p_eda=1.0, p_syn=0.0, p_swp=1.0, p_del=0.5)[0]
+        assert set(row["captions"][0].split()) <= known  # a variant, normalised and manipulated
+        assert row["captions"][0] == row["captions"][0].lower()
+
+
+def test_synonyms_are_looked_up_for_the_words_of_the_variants_too(tables, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "modeling_cnn10bert.training.data.synonyms_of", lambda words, wordnet: asked.extend(words) or {}
+    )
+    _rows(tables, **{**BEST, "p_bt": 0.0})
+    assert "donner" not in asked
+    _rows(tables, **BEST)
+    assert "donner" in asked
+
+
+def test_back_translation_without_a_stored_one_is_an_error_that_names_the_script(tables):
+    table = tables.train.remove_columns(["back_translations_de", "back_translations_fr"])
+    with pytest.raises(RecipeError, match=r"field p_bt is 0.1812, .*scripts/back_translate.py"):
+        _rows(RecordingTables(table, table, table), **BEST)
+    assert _rows(RecordingTables(table, table, table), **{**BEST, "p_bt": 0.0})
 
 
 @pytest.mark.parametrize("text", ["p_eda", "p_del"])
