@@ -1,4 +1,4 @@
-"""Pictures for people: a run's training curve, a gallery of what a model finds, and what the augmentations do.
+"""Pictures for people: a run's training curve, runs compared, what a model finds, and what the augmentations do.
 
 All draw on matplotlib's object interface, so they need no display, leave no global state and work in any thread.
 """
@@ -20,6 +20,7 @@ Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> x [N], y [N]
 DPI = 110
 HITS_SHOWN = 3
 DYNAMIC_RANGE_DB = 80  # what of a log-mel is shown, from its loudest cell down
+_SETTINGS = ("#9a9a9a", "#b5179e", "#3f88c5", "#d1602b", "#2a8f3c", "#f2b705")
 _RIGHT, _WRONG, _UNJUDGED = "#2a8f3c", "#c8342b", "#9a9a9a"
 _VALIDATION = {  # how each measure of the validation set is drawn: the one that selects the checkpoint stands out
     "mAP@10": {"color": "#b5179e", "linewidth": 2.2, "marker": "o", "markersize": 3.5, "zorder": 3},
@@ -68,6 +69,16 @@ def plot_augmentations(
         path: the PNG to write; it appears complete or not at all.
     """
     _save(_augmentation_figure(log_mels, captions), path)
+
+
+def plot_comparison(settings: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path) -> None:
+    """Draw a group of bars a metric, in it a bar a setting: the mean, its standard deviation, and each run as a dot.
+
+    Args:
+        settings: name -> metric -> its value in each run of the setting; the same metrics for all.
+        path: the PNG to write; it appears complete or not at all.
+    """
+    _save(_comparison_figure(settings), path)
 
 
 def _save(figure: Figure, path: str | Path) -> None:
@@ -174,6 +185,36 @@ def _gallery_figure(questions: Sequence[str], results: Sequence[Sequence[Any]]) 
                 _draw_hit(ax, hits[rank - 1], rank)
             else:
                 ax.axis("off")
+    return figure
+
+
+def _comparison_figure(settings: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    metrics = list(next(iter(settings.values())))
+    figure = Figure(figsize=(1.5 + 2.2 * len(metrics), 4), layout="constrained")
+    ax = figure.subplots()
+    width = 0.8 / len(settings)
+    for number, (name, values) in enumerate(settings.items()):
+        places = np.arange(len(metrics)) + width * (number - (len(settings) - 1) / 2)
+        runs = [np.asarray(values[metric], dtype=float) for metric in metrics]
+        means = [run.mean() for run in runs]
+        deviations = [run.std(ddof=1) if len(run) > 1 else 0.0 for run in runs]
+        color = _SETTINGS[number % len(_SETTINGS)]
+        ax.bar(places, means, 0.9 * width, yerr=deviations, capsize=4, color=color, alpha=0.75, label=name)
+        for place, mean, deviation, run in zip(places, means, deviations, runs, strict=True):
+            spread = place + width * np.linspace(-0.2, 0.2, len(run))
+            ax.plot(spread, run, linestyle="none", marker="o", markersize=3.5, color="#222222")
+            ax.annotate(
+                f"{mean:.3f}",
+                (place, max(mean + deviation, run.max())),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+            )
+    ax.set_xticks(range(len(metrics)), metrics)
+    ax.set_ylim(bottom=0)
+    ax.grid(axis="y", alpha=0.25)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=9)
     return figure
 
 

@@ -221,3 +221,21 @@ def test_words_that_came_and_went_stand_out():
     gone = [word.get_text().replace("\u0336", "") for word in words if word.get_color() == pictures._WRONG]
     assert new[0] == "tree" and len(new) == 2
     assert gone == new[1:]  # a swap is shown as one word that moved
+
+
+# ------------------------------------------------------------------------------------------------------- comparison
+
+
+def test_a_comparison_shows_mean_deviation_and_every_run(tmp_path):
+    settings = {
+        "without": {"eval_mAP@10": [0.5, 0.6, 0.7], "test_mAP@10": [0.4]},
+        "with": {"eval_mAP@10": [0.8, 0.8], "test_mAP@10": [0.6]},
+    }
+    figure = pictures._comparison_figure(settings)
+    (ax,) = figure.axes
+    np.testing.assert_allclose([bar.get_height() for bar in ax.patches], [0.6, 0.4, 0.8, 0.6])
+    bars = [segment[:, 1] for collection in ax.collections for segment in collection.get_segments()]
+    np.testing.assert_allclose(bars[0], [0.5, 0.7])  # the sample's standard deviation of 0.5, 0.6, 0.7 is 0.1
+    assert {"without", "with", "eval_mAP@10", "test_mAP@10", "0.600", "0.800"} <= set(texts(figure))
+    pictures.plot_comparison(settings, tmp_path / "comparison.png")
+    assert imread(tmp_path / "comparison.png").ndim == 3

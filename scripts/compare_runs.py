@@ -1,0 +1,58 @@
+"""Compares settings, each trained with several seeds: mean and standard deviation, as a table and as a chart.
+
+    python scripts/compare_runs.py "NAME=RUN RUN RUN" "OTHER NAME=RUN RUN RUN" [--metrics eval_mAP@10 test_mAP@10]
+
+A RUN is the output folder of train_retrieval.py. The standard deviation is that of a sample (n - 1).
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+
+from modeling_cnn10bert.evaluation.pictures import plot_comparison
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", nargs="+", metavar="NAME=RUN ...", help="a setting and the folders of its runs")
+    parser.add_argument("--metrics", nargs="+", default=["eval_mAP@10", "test_mAP@10", "test_R@1", "test_R@10"])
+    parser.add_argument("--output", type=Path, default=Path("comparison.png"), help="the chart")
+    options = parser.parse_args()
+    settings = dict(_read(setting, options.metrics) for setting in options.settings)
+    print(f"{'':40}" + "".join(f"{metric:>20}" for metric in options.metrics))
+    for name, metrics in settings.items():
+        cells = [f"{statistics.mean(values):.3f} ± {_deviation(values):.3f}" for values in metrics.values()]
+        runs = len(next(iter(metrics.values())))
+        print(f"{f'{name} ({runs} runs)':40}" + "".join(f"{cell:>20}" for cell in cells))
+    plot_comparison(settings, options.output)
+    print(options.output)
+
+
+def _read(setting: str, metrics: list[str]) -> tuple[str, dict[str, list[float]]]:
+    """`NAME=RUN ...` -> the name, and for each metric its value in each run."""
+    name, equals, runs = setting.partition("=")
+    if not equals or not runs.split():
+        raise ValueError(f"found the setting {setting!r}, expected NAME=RUN RUN ...")
+    results = []
+    for run in runs.split():
+        path = Path(run) / "all_results.json"
+        try:
+            results.append(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path}: found no results ({error}), expected those of a finished run") from error
+        if missing := [metric for metric in metrics if metric not in results[-1]]:
+            raise ValueError(f"{path}: found no {', '.join(missing)}; it has {', '.join(sorted(results[-1]))}")
+    return name, {metric: [result[metric] for result in results] for metric in metrics}
+
+
+def _deviation(values: list[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else float("nan")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"error: {error}")
