@@ -18,8 +18,10 @@ import datasets
 import numpy as np
 import torch
 
+from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
+
 LOG_MEL_STEP = 0.005  # dB per count: 16 bits then reach +-163 dB, and an error of at most 0.0025 dB
-FORMAT = 2  # raise it when the meaning of a cached table changes, so that no older one is read
+FORMAT = 3  # raise it when the meaning of a cached table changes, so that no older one is read
 
 TABLE_FEATURES = datasets.Features(
     {
@@ -67,6 +69,12 @@ def log_mel_columns(log_mel: torch.Tensor) -> dict[str, Any]:
         "mel_mean": mean.float().tolist(),
         "mel_std": std.float().tolist(),
     }
+
+
+def feature_parameters(feature_extractor: CNN10FeatureExtractor) -> dict[str, Any]:
+    """What a log-mel depends on."""
+    names = ("feature_size", "sampling_rate", "n_fft", "hop_length", "f_min", "f_max", "min_frames")
+    return {name: getattr(feature_extractor, name) for name in names}
 
 
 @dataclass
