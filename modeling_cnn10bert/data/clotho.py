@@ -15,7 +15,9 @@ from collections.abc import Iterable, Sequence
 
 import datasets
 
+from .archives import extract
 from .audio_folder import CAPTIONS, Source
+from .downloads import RemoteFile, download
 from .entries import Entry
 from .preparation import PreparationError
 
@@ -145,3 +147,71 @@ def _loose(name: str) -> str:
     """A file name in the one form that all its forms on disk share."""
     stem, dot, suffix = unicodedata.normalize("NFC", html.unescape(name)).rpartition(".")
     return re.sub(r'[\\/:*?"<>|]', "_", stem.strip()) + dot + suffix.strip().lower()
+
+
+# -------------------------------------------------------------------------------------------------------- fetching
+
+MIRROR = "https://zenodo.org"
+RECORD, CHALLENGE_RECORD = 4783391, 6590983
+MD5_OF_RECORD = {
+    "clotho_audio_development.7z": "c8b05bc7acdb13895bb3c6a29608667e",
+    "clotho_audio_validation.7z": "7dba730be08bada48bd15dc4e668df59",
+    "clotho_audio_evaluation.7z": "4569624ccadf96223f19cb59fe4f849f",
+    "clotho_captions_development.csv": "d4090b39ce9f2491908eebf4d5b09bae",
+    "clotho_captions_validation.csv": "5879e023032b22a2c930aaa0528bead4",
+    "clotho_captions_evaluation.csv": "1b16b9e57cf7bdb7f13a13802aeb57e2",
+    "clotho_metadata_development.csv": "170d20935ecfdf161ce1bb154118cda5",
+    "clotho_metadata_validation.csv": "2e010427c56b1ce6008b0f03f41048ce",
+    "clotho_metadata_evaluation.csv": "13946f054d4e1bf48079813aac61bf77",
+}
+MD5_OF_CHALLENGE_RECORD = {
+    "retrieval_audio.7z": "24102395fd757c462421a483fba5c407",
+    "retrieval_audio_metadata.csv": "1301db07acbf1e4fabc467eb54e0d353",
+    "retrieval_captions.csv": "f9e810118be00c64ea8cd7557816d4fe",
+}
+
+
+def fetch_tables(folders: Sequence[pathlib.Path], mirror: str = MIRROR) -> pathlib.Path:
+    """
+    The folder of Clotho's caption and metadata files: the first of the folders that has them all, or else the last,
+    into which they are downloaded.
+
+    Raises:
+        PreparationError: a file cannot be had, or is not the published one.
+    """
+    names = [name for name in MD5_OF_RECORD if name.endswith(".csv")]
+    folder = next((folder for folder in folders if all((folder / name).is_file() for name in names)), folders[-1])
+    for name in names:
+        download(_remote(name, mirror), folder)
+    return folder
+
+
+def fetch_audio(
+    audio: pathlib.Path, folders: Sequence[pathlib.Path], mirror: str = MIRROR, challenge: bool = False
+) -> None:
+    """
+    Extracts the recordings of each split to a folder in `audio`, from archives that are in one of the folders, or are
+    downloaded to the last of them.
+
+    Raises:
+        PreparationError: an archive cannot be had, is not the published one, or cannot be extracted.
+    """
+    wanted = {name: f"clotho_audio_{name}.7z" for name in SPLITS.values()}
+    if challenge:
+        wanted["test"] = "retrieval_audio.7z"
+    for name, archive in wanted.items():
+        if not (audio / name).is_dir():
+            extract(fetch(archive, folders, mirror), audio / name)
+
+
+def fetch(name: str, folders: Sequence[pathlib.Path], mirror: str = MIRROR) -> pathlib.Path:
+    """One of the published files, verified: from the first of the folders that has it, or downloaded to the last."""
+    folder = next((folder for folder in folders if (folder / name).is_file()), folders[-1])
+    return download(_remote(name, mirror), folder)
+
+
+def _remote(name: str, mirror: str) -> RemoteFile:
+    in_record = name in MD5_OF_RECORD
+    md5 = (MD5_OF_RECORD if in_record else MD5_OF_CHALLENGE_RECORD)[name]
+    record = RECORD if in_record else CHALLENGE_RECORD
+    return RemoteFile(name, f"{mirror}/records/{record}/files/{name}?download=1", md5)

@@ -23,7 +23,7 @@ import filelock
 from .entries import ROW_FEATURES, Entry
 from .shards import Note, Shard, ShardReport, cut, write_shards
 
-ENTRIES_OF_A_SHARD = 32
+ENTRIES_OF_A_SHARD = 64
 MARK = "dataset_dict.json"  # without it, `load_from_disk` reads nothing
 
 
@@ -109,6 +109,13 @@ def prepare_dataset(
         result = state.preparation(out)
         check_result(result, strict)
         return result
+
+
+def whole_preparation(out: str | os.PathLike) -> Preparation | None:
+    """What an earlier preparation came to; `None` where the folder holds no whole data set."""
+    out = pathlib.Path(out)
+    state = _State.read(out / ".preparation", out)
+    return state.preparation(out) if state else None
 
 
 # ------------------------------------------------------------------------------------------------------ the folder
