@@ -11,6 +11,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -23,7 +24,7 @@ import filelock
 from .entries import ROW_FEATURES, Entry
 from .shards import Note, Shard, ShardReport, cut, write_shards
 
-ENTRIES_OF_A_SHARD = 64
+ENTRIES_OF_A_SHARD = 64  # that are at hand
 MARK = "dataset_dict.json"  # without it, `load_from_disk` reads nothing
 
 
@@ -92,7 +93,7 @@ def prepare_dataset(
         shards = [
             shard
             for split, entries in splits.items()
-            for shard in cut(folder / "shards", split, entries, features, -(-len(entries) // ENTRIES_OF_A_SHARD))
+            for shard in cut(folder / "shards", split, entries, features, _num_shards(entries))
         ]
         state = _State.read(folder, out)
         key = hashlib.sha256("".join(shard.key for shard in shards).encode()).hexdigest()
@@ -116,6 +117,10 @@ def whole_preparation(out: str | os.PathLike) -> Preparation | None:
     out = pathlib.Path(out)
     state = _State.read(out / ".preparation", out)
     return state.preparation(out) if state else None
+
+
+def _num_shards(entries: Sequence[Entry]) -> int:
+    return math.ceil(sum(entry.audio is not None for entry in entries) / ENTRIES_OF_A_SHARD)
 
 
 # ------------------------------------------------------------------------------------------------------ the folder
