@@ -10,7 +10,8 @@ import py7zr
 from py7zr.callbacks import ExtractCallback
 from tqdm import tqdm
 
-from .preparation import PreparationError, one_line_when_full
+from .entries import PreparationError
+from .preparation import one_line_when_full
 
 
 def extract(archive: pathlib.Path, folder: pathlib.Path) -> None:

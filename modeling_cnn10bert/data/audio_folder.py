@@ -15,8 +15,7 @@ from typing import Any
 import datasets
 import numpy as np
 
-from .entries import ROW_FEATURES, Entry, StoredAudio
-from .preparation import PreparationError
+from .entries import ROW_FEATURES, Entry, PreparationError, StoredAudio
 from .soundscapes import SPLITS
 
 CAPTIONS = datasets.List(datasets.Value("string"))
@@ -224,10 +223,11 @@ def _of_tables(
         others = [name for name in table.column_names if name not in {audio_column, *columns, *ROW_FEATURES}]
         features.update({name: table.features[name] for name in others})
         texts = table.select_columns(list(dict.fromkeys([*columns, *others])))
+        recordings = table.select_columns([audio_column])
         splits[OTHER_NAMES_OF_SPLITS.get(split, split)] = [
             _entry(
                 name,
-                StoredAudio(table, row, audio_column),
+                StoredAudio(recordings, row, audio_column),
                 {
                     **{column: cells[column] for column in others},
                     "captions": captions_of((cells[column] for column in columns), f"{source}, row {row} of {split}"),

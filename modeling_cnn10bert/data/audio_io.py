@@ -9,6 +9,8 @@ import numpy as np
 import soundfile
 import soxr
 
+LARGEST_RATIO = 100  # of two sampling rates; a damaged header's 1 Hz would make nine hours of a second
+
 
 class AudioError(ValueError):
     """A recording cannot be used; the message names the file, what was found, what was expected and what to do."""
@@ -67,6 +69,11 @@ def _load(source, path: pathlib.PurePath, size: int, sampling_rate: int) -> np.n
             f"{path}: found {bad} of {waveform.size} samples NaN or infinite, expected finite numbers; "
             "export the file again (16-bit PCM cannot hold such values), or leave it out"
         )
+    if not sampling_rate / LARGEST_RATIO <= found_rate <= sampling_rate * LARGEST_RATIO:
+        raise AudioError(
+            f"{path}: found a sampling rate of {found_rate} Hz, expected one within a factor of "
+            f"{LARGEST_RATIO} of {sampling_rate} Hz; its header is damaged: fetch or export it again, or leave it out"
+        )
     if found_rate != sampling_rate and waveform.size:
         waveform = _resample(waveform, found_rate, sampling_rate)
     if waveform.size == 0:
@@ -78,7 +85,8 @@ def _decode(source, path: pathlib.PurePath, size: int) -> tuple[np.ndarray, int]
     """What soundfile reads -> (mono waveform [samples] float32, its own sampling rate in Hz)."""
     try:
         channels, rate = soundfile.read(source, dtype="float32", always_2d=True)  # [samples, channels]
-    except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: headerless .raw
+    # TypeError: headerless .raw; MemoryError: a damaged header that promises terabytes
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError, MemoryError) as error:
         raise AudioError(
             f"{path}: found {size} bytes that do not decode ({error}), expected wav, flac, ogg or mp3; "
             f"fetch the file again, or convert it: ffmpeg -i {path.name!r} {path.stem + '.flac'!r}"

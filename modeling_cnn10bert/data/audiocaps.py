@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import datasets
 
 from .audio_folder import CAPTIONS, Source
-from .entries import Entry
-from .preparation import PreparationError
+from .entries import Entry, PreparationError
 from .youtube import YouTubeFolder
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}  # ours -> AudioCaps'

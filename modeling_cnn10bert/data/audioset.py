@@ -15,10 +15,9 @@ import datasets
 import torch
 from datasets.distributed import split_dataset_by_node
 
-from .entries import ROW_FEATURES, Entry
+from .entries import ROW_FEATURES, Entry, PreparationError
 from .preparation import (
     Preparation,
-    PreparationError,
     check_file_names,
     check_result,
     one_line_when_full,

@@ -18,8 +18,7 @@ import datasets
 from .archives import extract
 from .audio_folder import CAPTIONS, Source
 from .downloads import RemoteFile, download
-from .entries import Entry
-from .preparation import PreparationError
+from .entries import Entry, PreparationError
 
 SPLITS = {"train": "development", "validation": "validation", "test": "evaluation"}  # ours -> Clotho's
 CAPTION_COLUMNS = [f"caption_{number}" for number in range(1, 6)]

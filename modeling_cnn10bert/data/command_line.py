@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import datasets
 
-from .preparation import Preparation, PreparationError
+from .entries import PreparationError
+from .preparation import Preparation
 
 
 def preparation_parser(description: str | None) -> argparse.ArgumentParser:
@@ -16,12 +17,18 @@ def preparation_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("out", metavar="OUT", help="folder of the prepared data set")
     parser.add_argument(
         "--num_proc",
-        type=int,
+        type=_positive,
         default=len(os.sched_getaffinity(0)),
         help="processes that decode; by default, all cores",
     )
     parser.add_argument("--strict", action="store_true", help="end with an error where a recording must be left out")
     return parser
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"found {value}, expected at least 1")
+    return value
 
 
 def add_push_to_hub(parser: argparse.ArgumentParser) -> None:

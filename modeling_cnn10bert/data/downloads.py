@@ -9,7 +9,8 @@ import time
 import requests
 from tqdm import tqdm
 
-from .preparation import PreparationError, one_line_when_full
+from .entries import PreparationError
+from .preparation import one_line_when_full
 
 CHUNK = 1 << 20  # bytes
 ATTEMPTS = 5  # without a byte of progress

@@ -26,6 +26,10 @@ ROW_FEATURES = {
 }
 
 
+class PreparationError(ValueError):
+    """A data set cannot be prepared; the message says what was found, what was expected and what to do."""
+
+
 @dataclasses.dataclass(frozen=True)
 class StoredAudio:
     """The recording in a column of a data set: `{"bytes", "path"}`, or a path."""

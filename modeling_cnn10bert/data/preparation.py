@@ -21,15 +21,11 @@ from typing import Any
 import datasets
 import filelock
 
-from .entries import ROW_FEATURES, Entry
+from .entries import ROW_FEATURES, Entry, PreparationError
 from .shards import Note, Shard, ShardReport, cut, write_shards
 
 ENTRIES_OF_A_SHARD = 64  # that are at hand
 MARK = "dataset_dict.json"  # without it, `load_from_disk` reads nothing
-
-
-class PreparationError(ValueError):
-    """A data set cannot be prepared; the message says what was found, what was expected and what to do."""
 
 
 @dataclasses.dataclass

@@ -5,6 +5,7 @@ preparation that was killed goes on with the shards that are missing.
 """
 
 import concurrent.futures
+import concurrent.futures.process
 import dataclasses
 import functools
 import hashlib
@@ -20,7 +21,7 @@ from datasets.arrow_writer import ArrowWriter
 from tqdm import tqdm
 
 from .audio_io import AudioError
-from .entries import Entry, prepare_entry
+from .entries import Entry, PreparationError, prepare_entry
 
 ROWS_IN_MEMORY = 32  # of a shard while it is written, and at a time where it is streamed
 
@@ -111,7 +112,7 @@ def write_shards(shards: Sequence[Shard], num_proc: int, recall: Recall | None =
         The report of each shard.
 
     Raises:
-        OSError: they cannot be written; the whole ones stay.
+        OSError, PreparationError: they cannot be written, or a process died; the whole ones stay.
     """
     reports = [shard.report() for shard in shards]
     missing = [number for number, report in enumerate(reports) if report is None]
@@ -137,6 +138,11 @@ def _write_each(
         try:
             for done in concurrent.futures.as_completed(numbers):
                 yield numbers[done], done.result()
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise PreparationError(
+                "a process that decodes recordings ended abruptly, often for lack of memory; run the command again, "
+                "with a smaller --num_proc: it goes on with what is missing"
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -5,7 +5,7 @@ import pathlib
 
 import soundfile
 
-from .preparation import PreparationError
+from .entries import PreparationError
 
 SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} | {".ogg", ".oga", ".opus", ".mp3", ".aif"}
 

@@ -7,7 +7,8 @@ import pytest
 
 from modeling_cnn10bert.data.audio_folder import own_recordings
 from modeling_cnn10bert.data.audio_io import decode_audio
-from modeling_cnn10bert.data.preparation import PreparationError, prepare_dataset
+from modeling_cnn10bert.data.entries import PreparationError
+from modeling_cnn10bert.data.preparation import prepare_dataset
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_a_wrong_column_name_lists_those_that_exist(folder, write_csv, tmp_path)
 
 
 @pytest.mark.parametrize("stored", ["bytes", "path", "string"])
-def test_a_data_set_on_disk_by_the_names_of_its_columns(stored, folder, tmp_path):
+def test_a_data_set_on_disk_by_the_names_of_its_columns(stored, folder, tmp_path, snapshot):
     values = {
         "bytes": [{"bytes": (folder / f"{n}.wav").read_bytes(), "path": f"{n}.wav"} for n in range(4)],
         "path": [{"bytes": None, "path": str(folder / f"{n}.wav")} for n in range(4)],
@@ -118,6 +119,10 @@ def test_a_data_set_on_disk_by_the_names_of_its_columns(stored, folder, tmp_path
     assert table["captions"][:] == [[letter, "e", "f"] for letter in "abcd"]
     assert table["year"][:] == [1, 2, 3, 4]
     assert len(decode_audio(table[2]["audio"]["bytes"], 32_000, "")) == 16_000
+    before = snapshot(tmp_path / "out")
+    splits, features = own_recordings(str(tmp_path / "table"), "sound", ["one", "more"])
+    assert prepare_dataset(splits, features, tmp_path / "out") == result
+    assert snapshot(tmp_path / "out") == before
 
 
 @pytest.mark.parametrize(

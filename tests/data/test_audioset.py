@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from modeling_cnn10bert.data import audioset
 from modeling_cnn10bert.data.audio_io import decode_audio
 from modeling_cnn10bert.data.audioset import audioset_entries, multi_hot, num_shards, open_stream, read_labels
-from modeling_cnn10bert.data.preparation import PreparationError
+from modeling_cnn10bert.data.entries import PreparationError
 from modeling_cnn10bert.data.youtube import YouTubeFolder
 
 CLIPS = 43

@@ -1,5 +1,6 @@
 """Recordings become a prepared data set: whole or not there, with what was left out listed."""
 
+import os
 import signal
 import time
 
@@ -11,8 +12,8 @@ import soundfile
 from modeling_cnn10bert.data import preparation, shards
 from modeling_cnn10bert.data.audio_folder import CAPTIONS
 from modeling_cnn10bert.data.audio_io import decode_audio
-from modeling_cnn10bert.data.entries import Entry
-from modeling_cnn10bert.data.preparation import PreparationError, prepare_dataset
+from modeling_cnn10bert.data.entries import Entry, PreparationError
+from modeling_cnn10bert.data.preparation import prepare_dataset
 
 COLUMNS = datasets.Features({"captions": CAPTIONS, "place": datasets.Value("string")})
 
@@ -228,6 +229,16 @@ def test_two_preparations_at_once_make_one(recordings, entries, tmp_path, start,
     before = snapshot(tmp_path / "out")
     prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out")
     assert snapshot(tmp_path / "out") == before
+
+
+def test_a_process_that_dies_is_told_from_a_recording_that_does_not_decode(
+    recordings, entries, tmp_path, small_shards, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "prepare_entry", lambda entry, split: os._exit(1))
+        with pytest.raises(PreparationError, match="a process that decodes recordings ended abruptly, .*--num_proc"):
+            prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out", num_proc=2)
+    assert prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out").prepared == {"train": 5, "test": 3}
 
 
 def test_a_folder_of_something_else_is_never_written_to(recordings, entries, snapshot):
