@@ -33,16 +33,16 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     set_seed(training_args.seed)
 
     model, processor = load_model_and_processor(model_args)
-    n_mels = processor.feature_extractor.feature_size
+    feature_extractor = processor.feature_extractor
     with training_args.main_process_first(desc="preparing the recordings"):
-        tables = load_recordings(data_args, processor.feature_extractor, training_args.seed)
+        tables = load_recordings(data_args, feature_extractor, training_args.seed)
     epoch = SharedEpoch()
     trainer = RetrievalTrainer(
         model=model,
         args=training_args,
         data_collator=RetrievalCollator(processor),
-        train_dataset=training_pairs(tables, augmentation_args, n_mels, training_args.seed, epoch),
-        eval_dataset=evaluation_recordings(tables.validation, n_mels),
+        train_dataset=training_pairs(tables, augmentation_args, feature_extractor, training_args.seed, epoch),
+        eval_dataset=evaluation_recordings(tables.validation, feature_extractor),
         processing_class=processor,
         epoch=epoch,
     )
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     if training_args.do_eval:
         results |= _score(trainer, None, "eval")
     if training_args.do_predict:
-        results |= _score(trainer, evaluation_recordings(tables.test, n_mels), "test")
+        results |= _score(trainer, evaluation_recordings(tables.test, feature_extractor), "test")
     if training_args.push_to_hub:
         trainer.push_to_hub(finetuned_from=model_args.text_model_name_or_path)
     return results

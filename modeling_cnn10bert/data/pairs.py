@@ -31,7 +31,8 @@ def pair_rows(recordings: datasets.Dataset) -> datasets.Dataset:
     One row a caption of a recordings table: `caption`, `recording` (row of the table), `length` (frames), `row_id`.
 
     Where the table has back-translations, `back_translations` holds those of the caption, one a language, the languages
-    sorted. Nothing of the recording is copied: the transform looks it up.
+    sorted; `None` for a recording that was added since they were made. Nothing of the recording is copied: the
+    transform looks it up.
     """
     captions, rows, lengths = [], [], []
     columns = recordings.select_columns(["captions", "length"]).to_dict()
@@ -46,16 +47,18 @@ def pair_rows(recordings: datasets.Dataset) -> datasets.Dataset:
     return datasets.Dataset.from_dict(pairs)
 
 
-def _variants(columns: dict[str, list[list[str]]], names: list[str]) -> list[list[str]]:
+def _variants(columns: dict[str, list], names: list[str]) -> list[list[str | None]]:
     """For each caption of each recording, the text of each of the columns `names`."""
+    flat: list[list[str | None]] = []
     for name in names:
+        flat.append([])
         for row, (texts, captions) in enumerate(zip(columns[name], columns["captions"], strict=True)):
-            if len(texts) != len(captions):
+            if texts is not None and len(texts) != len(captions):
                 raise ValueError(
                     f"row {row}: {name}: found {len(texts)} texts, expected {len(captions)}, one for each caption; "
                     "delete the column and run scripts/back_translate.py again"
                 )
-    flat = [[text for texts in columns[name] for text in texts] for name in names]
+            flat[-1] += [None] * len(captions) if texts is None else texts
     return [list(texts) for texts in zip(*flat, strict=True)]
 
 

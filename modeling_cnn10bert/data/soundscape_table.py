@@ -12,7 +12,7 @@ import torch
 
 from ..augmentation.back_translation import BACK_TRANSLATION_COLUMN
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
-from .feature_cache import TABLE_FEATURES, cached_table, log_mel_columns
+from .feature_cache import TABLE_FEATURES, cached_table, feature_parameters, log_mel_columns
 from .soundscapes import ManifestError, Scene, SourceBank, alternatives, render, vary
 
 
@@ -50,7 +50,7 @@ def soundscape_table(
         raise ValueError(f"renderings must be at least 1, found {renderings}")
     sources = Path(sources).resolve()
     key = {
-        "features": _parameters(feature_extractor),
+        "features": feature_parameters(feature_extractor),
         "scenes": _digest(scenes),
         "sources": _fingerprint(sources, scenes),
         "renderings": renderings,
@@ -121,12 +121,6 @@ def _features(scenes: Sequence[Scene]) -> datasets.Features:
             )
     columns = [BACK_TRANSLATION_COLUMN.format(language=language) for language in languages[0]]
     return datasets.Features(TABLE_FEATURES | dict.fromkeys(columns, TABLE_FEATURES["captions"]))
-
-
-def _parameters(feature_extractor: CNN10FeatureExtractor) -> dict:
-    """What a log-mel depends on."""
-    names = ("feature_size", "sampling_rate", "n_fft", "hop_length", "f_min", "f_max", "min_frames")
-    return {name: getattr(feature_extractor, name) for name in names}
 
 
 def _digest(scenes: Sequence[Scene]) -> str:

@@ -6,8 +6,10 @@ import datasets
 import numpy as np
 import torch
 
+from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from .feature_cache import decode_log_mel
 from .pairs import SharedEpoch
+from .recordings_table import log_mel_of_audio
 
 AugmentAudio = Callable[[list[torch.Tensor], list[np.random.Generator]], list[torch.Tensor]]
 AugmentText = Callable[[str, list[str], np.random.Generator], str]
@@ -19,16 +21,36 @@ def recording_numbers(recordings: datasets.Dataset) -> np.ndarray:
     return np.unique(recordings["recording_id"][:], return_inverse=True)[1]
 
 
+class LogMelReader:
+    """
+    Rows of a recordings table become log-mels: decoded from the cache, or computed where the table has `audio` instead.
+
+    Args:
+        recordings: the recordings table.
+        feature_extractor: computed what is cached, and computes what is not.
+    """
+
+    def __init__(self, recordings: datasets.Dataset, feature_extractor: CNN10FeatureExtractor):
+        self.column = "log_mel" if "log_mel" in recordings.column_names else "audio"
+        self.feature_extractor = feature_extractor
+
+    def __call__(self, rows: dict[str, list]) -> list[torch.Tensor]:
+        """Columns of the table -> [T_i, n_mels] in dB of each row."""
+        if self.column == "log_mel":
+            return [decode_log_mel(encoded, self.feature_extractor.feature_size) for encoded in rows["log_mel"]]
+        return [log_mel_of_audio(audio, self.feature_extractor) for audio in rows["audio"]]
+
+
 class RecordingTransform:
     """Evaluation: rows of a recordings table become log-mels with all their captions. Nothing is random."""
 
-    def __init__(self, recordings: datasets.Dataset, n_mels: int):
+    def __init__(self, recordings: datasets.Dataset, feature_extractor: CNN10FeatureExtractor):
+        self.read = LogMelReader(recordings, feature_extractor)
         self.numbers = dict(zip(recordings["file_name"][:], recording_numbers(recordings).tolist(), strict=True))
-        self.n_mels = n_mels
 
     def __call__(self, rows: dict[str, list]) -> dict[str, list]:
         return {
-            "log_mel": [decode_log_mel(encoded, self.n_mels) for encoded in rows["log_mel"]],
+            "log_mel": self.read(rows),
             "captions": rows["captions"],
             "recording_id": [self.numbers[name] for name in rows["file_name"]],
         }
@@ -43,7 +65,7 @@ class PairTransform:
 
     Args:
         recordings: the recordings table.
-        n_mels: mel bins of its log-mels.
+        feature_extractor: computed its log-mels, or computes them where it has none.
         augment_audio: called with the log-mels of the batch and a generator for each, or `None`.
         augment_text: called with each caption, its back-translations and its generator, or `None`.
         seed: of all draws.
@@ -53,22 +75,22 @@ class PairTransform:
     def __init__(
         self,
         recordings: datasets.Dataset,
-        n_mels: int,
+        feature_extractor: CNN10FeatureExtractor,
         augment_audio: AugmentAudio | None,
         augment_text: AugmentText | None,
         seed: int,
         epoch: SharedEpoch,
     ):
-        self.log_mels = recordings.select_columns(["log_mel"])
+        self.read = LogMelReader(recordings, feature_extractor)
+        self.log_mels = recordings.select_columns([self.read.column])
         self.numbers = recording_numbers(recordings)
-        self.n_mels = n_mels
         self.augment_audio = augment_audio
         self.augment_text = augment_text
         self.seed = seed
         self.epoch = epoch
 
     def __call__(self, rows: dict[str, list]) -> dict[str, list]:
-        log_mels = [decode_log_mel(encoded, self.n_mels) for encoded in self.log_mels[rows["recording"]]["log_mel"]]
+        log_mels = self.read(self.log_mels[rows["recording"]])
         captions = rows["caption"]
         if self.augment_audio is not None:
             log_mels = self.augment_audio(log_mels, self._generators(rows["row_id"], AUDIO))

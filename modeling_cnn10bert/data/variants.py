@@ -10,7 +10,7 @@ import json
 import os
 import reprlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,8 @@ def add_back_translations(
 
     Args:
         folder: the data set; it is exchanged in place, everything else in it stays.
-        languages: by way of which; those that the data set has already are left alone.
+        languages: by way of which; those that the data set has already are left alone, and where recordings were added
+            since, only their captions are translated.
         make_pair: language -> the translators from English and to English; called when there is work for them.
         splits: what to translate. A single data set without splits is translated as a whole.
         batch_size: captions that are translated together.
@@ -83,12 +84,12 @@ def add_back_translations(
             missing = [split for split in prepared.captions if language not in prepared.languages[split]]
             if not missing:
                 continue
-            unique = list(
-                dict.fromkeys(text for split in missing for texts in prepared.captions[split] for text in texts)
-            )
+            known = {text: variant for split in missing for text, variant in prepared.known(split, language).items()}
+            texts = (text for split in missing for texts in prepared.captions[split] for text in texts)
+            unique = [text for text in dict.fromkeys(texts) if text not in known]
             variant_of = _translate(unique, language, *make_pair(language), batch_size, workshop)
             counts[language] = _count(variant_of)
-            filled = {text: variant if caption_words(variant) else text for text, variant in variant_of.items()}
+            filled = known | {text: variant if caption_words(variant) else text for text, variant in variant_of.items()}
             for split in missing:
                 variants[split][language] = [[filled[text] for text in texts] for texts in prepared.captions[split]]
         if counts:
@@ -165,7 +166,19 @@ class _SavedDatasets:
             if dataset is None:
                 raise _no_split(folder, split, list(loaded))
             self.captions[split] = self._captions(split, dataset)
-            self.languages[split] = back_translation_languages(dataset.column_names)
+            names = back_translation_languages(dataset.column_names)
+            self.languages[split] = [name for name in names if None not in self._variants(split, name)]
+
+    def _variants(self, split: str, language: str) -> list[list[str] | None]:
+        """Of each recording; `None` for one that was added since."""
+        return self.datasets[split].with_format(None)[BACK_TRANSLATION_COLUMN.format(language=language)][:]
+
+    def known(self, split: str, language: str) -> dict[str, str]:
+        """Caption -> variant, of the recordings that have them."""
+        if language not in back_translation_languages(self.datasets[split].column_names):
+            return {}
+        pairs = zip(self.captions[split], self._variants(split, language), strict=True)
+        return _flat((texts, variants) for texts, variants in pairs if variants is not None)
 
     def _captions(self, split: str, dataset: datasets.Dataset) -> list[list[str]]:
         within = f"{self.folder / split}: column captions"
@@ -194,9 +207,17 @@ class _SavedDatasets:
         )
         for split, dataset in changed.items():
             for language, texts in variants[split].items():
-                dataset = dataset.add_column(BACK_TRANSLATION_COLUMN.format(language=language), texts, feature=TEXTS)
+                name = BACK_TRANSLATION_COLUMN.format(language=language)
+                if name in dataset.column_names:
+                    dataset = dataset.remove_columns([name])
+                dataset = dataset.add_column(name, texts, feature=TEXTS)
             dataset.save_to_disk(unfinished / split)
         workshop.exchange(unfinished)
+
+
+def _flat(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> dict[str, str]:
+    """Captions and variants of recordings -> caption -> variant."""
+    return {text: variant for texts, variants in pairs for text, variant in zip(texts, variants, strict=False)}
 
 
 def _written_by_datasets(names: list[str]) -> list[str]:
@@ -229,6 +250,11 @@ class _Manifests:
             self.captions[split] = [row["captions"] for row in rows]
             present = [set(row.get("back_translations", {})) for row in rows]
             self.languages[split] = sorted(set.intersection(*present)) if present else []
+
+    def known(self, split: str, language: str) -> dict[str, str]:
+        """Caption -> variant, of the scenes that have them."""
+        have = (row for row in self.rows[split] if language in row.get("back_translations", {}))
+        return _flat((row["captions"], row["back_translations"][language]) for row in have)
 
     def write(self, variants: Variants, workshop: Workshop) -> None:
         """Each manifest anew, exchanged at once."""

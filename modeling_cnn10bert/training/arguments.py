@@ -63,6 +63,9 @@ class ModelArguments:
 class DataArguments:
     """What it is trained and scored on."""
 
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "A data set written by one of scripts/prepare_*.py: its folder or a Hub id."}
+    )
     manifests: str | None = field(
         default=None, metadata={"help": "Folder of soundscape manifests: train.jsonl, validation.jsonl, test.jsonl."}
     )
@@ -72,6 +75,10 @@ class DataArguments:
     )
     cache_dir: str = field(
         default=str(Path.home() / ".cache" / "cnn10bert"), metadata={"help": "Folder of the feature cache."}
+    )
+    cache_features: bool = field(
+        default=True,
+        metadata={"help": "Keep the log-mels of a prepared data set on disk; else they are computed again and again."},
     )
     preprocessing_num_workers: int = field(default=1, metadata={"help": "Processes that compute features."})
     max_train_samples: int | None = field(

@@ -11,6 +11,7 @@ from ..augmentation.text import TextAugmentation
 from ..augmentation.wordnet import WordNetError, load_wordnet, synonyms_of
 from ..data.feature_cache import MelStatistics
 from ..data.pairs import SharedEpoch, pair_rows
+from ..data.recordings_table import PreparedDataError, load_prepared, recordings_table
 from ..data.soundscape_table import soundscape_table
 from ..data.soundscapes import read_manifests
 from ..data.transform import PairTransform, RecordingTransform
@@ -35,12 +36,47 @@ def load_recordings(arguments: DataArguments, feature_extractor: CNN10FeatureExt
         RecipeError: the arguments name no data, or half of it.
         ManifestError, AudioError: what is wrong with a manifest or a recording.
     """
+    if arguments.dataset_name:
+        return _prepared_recordings(arguments, feature_extractor)
     if not arguments.manifests or not arguments.sources:
         missing = "manifests" if not arguments.manifests else "sources"
         raise RecipeError(
             f"field {missing} is not set; give --manifests DIR (train.jsonl, validation.jsonl, test.jsonl) and "
-            "--sources DIR (the recordings they mix)"
+            "--sources DIR (the recordings they mix), or --dataset_name FOLDER_OR_HUB_ID (a prepared data set)"
         )
+    if not arguments.cache_features:
+        raise RecipeError(
+            "field cache_features is off, but soundscapes are rendered into the cache; use a prepared data set "
+            "(--dataset_name), or leave it on"
+        )
+    return _soundscapes(arguments, feature_extractor, seed)
+
+
+def _prepared_recordings(arguments: DataArguments, feature_extractor: CNN10FeatureExtractor) -> RecordingTables:
+    if surplus := [name for name in ("manifests", "sources") if getattr(arguments, name)]:
+        raise RecipeError(
+            f"fields dataset_name and {surplus[0]} are both set; give a prepared data set or soundscapes, not both"
+        )
+    try:
+        prepared = load_prepared(arguments.dataset_name)
+    except PreparedDataError as error:
+        raise RecipeError(f"field dataset_name: {error}") from error
+    tables = {}
+    for split in ("train", "validation", "test"):
+        limit = arguments.max_train_samples if split == "train" else arguments.max_eval_samples
+        rows = prepared[split] if limit is None else prepared[split].take(min(limit, len(prepared[split])))
+        tables[split] = recordings_table(
+            rows,
+            feature_extractor,
+            arguments.cache_dir,
+            num_proc=arguments.preprocessing_num_workers,
+            name=f"{Path(arguments.dataset_name).name}-{split}",
+            keep_log_mel=arguments.cache_features,
+        )
+    return RecordingTables(**tables)
+
+
+def _soundscapes(arguments: DataArguments, feature_extractor: CNN10FeatureExtractor, seed: int) -> RecordingTables:
     tables = {}
     for split, scenes in read_manifests(arguments.manifests, arguments.sources).items():
         training = split == "train"
@@ -59,7 +95,11 @@ def load_recordings(arguments: DataArguments, feature_extractor: CNN10FeatureExt
 
 
 def training_pairs(
-    tables: RecordingTables, augmentation: AugmentationArguments, n_mels: int, seed: int, epoch: SharedEpoch
+    tables: RecordingTables,
+    augmentation: AugmentationArguments,
+    feature_extractor: CNN10FeatureExtractor,
+    seed: int,
+    epoch: SharedEpoch,
 ) -> datasets.Dataset:
     """
     The pairs of the training recordings, augmented as the arguments say.
@@ -70,7 +110,7 @@ def training_pairs(
     pairs = pair_rows(tables.train)
     augment_audio = _audio_augmentation(augmentation, tables.train)
     augment_text = _text_augmentation(augmentation, pairs)
-    pairs.set_transform(PairTransform(tables.train, n_mels, augment_audio, augment_text, seed, epoch))
+    pairs.set_transform(PairTransform(tables.train, feature_extractor, augment_audio, augment_text, seed, epoch))
     return pairs
 
 
@@ -93,9 +133,12 @@ def _audio_augmentation(arguments: AugmentationArguments, recordings: datasets.D
 
 
 def _text_augmentation(arguments: AugmentationArguments, pairs: datasets.Dataset) -> TextAugmentation | None:
-    if arguments.p_bt and "back_translations" not in pairs.column_names:
+    variants = pairs["back_translations"][:] if "back_translations" in pairs.column_names else [[]]
+    missing = sum(not texts or None in texts for texts in variants)
+    if arguments.p_bt and missing:
+        which = f"{missing} of {len(pairs)} captions of" if any(variants) else ""
         raise RecipeError(
-            f"field p_bt is {arguments.p_bt}, but the training set has no back-translations; add them by "
+            f"field p_bt is {arguments.p_bt}, but {which} the training set has no back-translations; add them by "
             "`python scripts/back_translate.py DATASET --languages de fr es`, or set p_bt to 0"
         )
     eda = _eda(arguments, pairs) if arguments.p_eda else None
@@ -121,6 +164,6 @@ def _eda(arguments: AugmentationArguments, pairs: datasets.Dataset) -> EDA:
     )
 
 
-def evaluation_recordings(table: datasets.Dataset, n_mels: int) -> datasets.Dataset:
+def evaluation_recordings(table: datasets.Dataset, feature_extractor: CNN10FeatureExtractor) -> datasets.Dataset:
     """The recordings of a table, each with all its captions."""
-    return table.with_transform(RecordingTransform(table, n_mels))
+    return table.with_transform(RecordingTransform(table, feature_extractor))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from modeling_cnn10bert.data.audio_io import AudioError, load_audio
+from modeling_cnn10bert.data.audio_io import AudioError, decode_audio, encode_audio, load_audio
 
 SHARED = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -86,6 +86,31 @@ def test_samples_that_are_no_finite_numbers_are_counted_and_refused(tmp_path, va
     soundfile.write(tmp_path / "bad.wav", waveform, rate, subtype="FLOAT")
     with pytest.raises(AudioError, match=r"bad\.wav: found 2 of 100 samples NaN or infinite, expected finite numbers"):
         load_audio(tmp_path / "bad.wav", 32000)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 47999, 48000, 96000, 192000])
+def test_any_rate_is_resampled_to_the_same_sine(tmp_path, rate):
+    soundfile.write(tmp_path / "tone.wav", np.tile(sine(1000, rate)[:, None], 3), rate, subtype="FLOAT")
+    waveform = load_audio(tmp_path / "tone.wav", 32000)
+    assert abs(len(waveform) - 32000) <= 1
+    np.testing.assert_allclose(waveform[2000:-2000], sine(1000, 32000)[2000 : len(waveform) - 2000], atol=1e-5)
+
+
+def test_a_damaged_header_is_an_error_and_takes_no_memory(tmp_path):
+    soundfile.write(tmp_path / "tone.wav", sine(1000, 32000), 32000)
+    header = bytearray((tmp_path / "tone.wav").read_bytes())
+    header[24:28] = (1).to_bytes(4, "little")  # where a wav file has its sampling rate
+    (tmp_path / "tone.wav").write_bytes(header)
+    with pytest.raises(AudioError, match=r"tone\.wav: found a sampling rate of 1 Hz, expected"):
+        load_audio(tmp_path / "tone.wav", 32000)
+
+
+@pytest.mark.parametrize("peak", [0.9, 1.5])
+def test_what_is_encoded_comes_back(peak):
+    waveform = (peak * sine(1000, 32000)).astype(np.float32)
+    decoded = decode_audio(encode_audio(waveform, 32000), 32000, "tone")
+    assert decoded.dtype == np.float32
+    np.testing.assert_allclose(decoded, waveform, rtol=0, atol=2**-23)  # 24 bits
 
 
 def test_a_name_may_hold_spaces_and_signs(tmp_path):

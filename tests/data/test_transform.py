@@ -4,6 +4,7 @@ import datasets
 import pytest
 import torch
 
+from modeling_cnn10bert import CNN10FeatureExtractor
 from modeling_cnn10bert.augmentation.audio import AudioAugmentation
 from modeling_cnn10bert.augmentation.eda import EDA
 from modeling_cnn10bert.augmentation.text import TextAugmentation
@@ -42,7 +43,7 @@ def _pairs(recordings, epoch=0, augmented=True, seed=1):
     shared = SharedEpoch()
     shared.set(epoch)
     pairs = pair_rows(recordings)
-    pairs.set_transform(PairTransform(recordings, N_MELS, *augment, seed, shared))
+    pairs.set_transform(PairTransform(recordings, CNN10FeatureExtractor(feature_size=N_MELS), *augment, seed, shared))
     return pairs, shared
 
 
@@ -86,7 +87,9 @@ def test_the_draw_is_a_new_one_for_every_epoch_row_and_seed_and_else_the_same(re
 
 
 def test_evaluation_gives_each_recording_with_all_its_captions_unchanged(recordings):
-    rows = recordings.with_transform(RecordingTransform(recordings, N_MELS)).__getitems__([4, 2])
+    rows = recordings.with_transform(
+        RecordingTransform(recordings, CNN10FeatureExtractor(feature_size=N_MELS))
+    ).__getitems__([4, 2])
     assert [row["captions"] for row in rows] == [
         ["caption 4", "another caption 4"],
         ["caption 2", "another caption 2"],

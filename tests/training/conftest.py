@@ -266,7 +266,9 @@ def augmented_batches(write_recipe, tmp_path_factory):
             model=model,
             args=training_args,
             data_collator=RetrievalCollator(processor),
-            train_dataset=training_pairs(tables, augmentation_args, 16, training_args.seed, epoch),
+            train_dataset=training_pairs(
+                tables, augmentation_args, processor.feature_extractor, training_args.seed, epoch
+            ),
             epoch=epoch,
         )
         loader, batches = trainer.get_train_dataloader(), []

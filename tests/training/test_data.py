@@ -4,6 +4,7 @@ import datasets
 import pytest
 import torch
 
+from modeling_cnn10bert import CNN10FeatureExtractor
 from modeling_cnn10bert.augmentation.wordnet import WordNetError
 from modeling_cnn10bert.data.feature_cache import TABLE_FEATURES, log_mel_columns
 from modeling_cnn10bert.data.pairs import SharedEpoch
@@ -74,7 +75,7 @@ def tables():
 def _rows(tables, epoch=0, **fields):
     shared = SharedEpoch()
     shared.set(epoch)
-    pairs = training_pairs(tables, AugmentationArguments(**fields), 64, seed=1, epoch=shared)
+    pairs = training_pairs(tables, AugmentationArguments(**fields), CNN10FeatureExtractor(), seed=1, epoch=shared)
     return pairs.__getitems__(list(range(6)))
 
 

@@ -36,7 +36,9 @@ def trainer(write_recipe, tmp_path):
             model=model,
             args=training_args,
             data_collator=RetrievalCollator(processor),
-            train_dataset=training_pairs(tables, augmentation_args, 16, training_args.seed, epoch),
+            train_dataset=training_pairs(
+                tables, augmentation_args, processor.feature_extractor, training_args.seed, epoch
+            ),
             processing_class=processor,
             epoch=epoch,
         )
@@ -222,7 +224,9 @@ def test_a_clip_is_embedded_alike_from_the_cache_and_from_its_waveform(trained, 
     scenes = read_manifest(soundscapes / "test.jsonl", soundscapes / "sources")[:8]
     sources = soundscapes / "sources"
     table = soundscape_table(scenes, sources, processor.feature_extractor, fields["cache_dir"])
-    batch = RetrievalCollator(processor)(table.with_transform(RecordingTransform(table, 16)).__getitems__(range(8)))
+    batch = RetrievalCollator(processor)(
+        table.with_transform(RecordingTransform(table, processor.feature_extractor)).__getitems__(range(8))
+    )
     waveforms = [render(scene, SourceBank(sources, 32_000)) for scene in scenes]
     direct = processor(audio=waveforms, sampling_rate=32_000, return_tensors="pt")
     with torch.inference_mode():

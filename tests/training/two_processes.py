@@ -34,7 +34,7 @@ def augmented_batches(recipe: str) -> list[list[dict[str, torch.Tensor]]]:
     model, processor = load_model_and_processor(model_args)
     tables = load_recordings(data_args, processor.feature_extractor, training_args.seed)
     epoch = SharedEpoch()
-    pairs = training_pairs(tables, augmentation_args, 16, training_args.seed, epoch)
+    pairs = training_pairs(tables, augmentation_args, processor.feature_extractor, training_args.seed, epoch)
     trainer = RetrievalTrainer(
         model=model, args=training_args, data_collator=RetrievalCollator(processor), train_dataset=pairs, epoch=epoch
     )

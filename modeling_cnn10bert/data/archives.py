@@ -1,0 +1,108 @@
+"""Extraction of 7z archives that nobody needs to trust: nothing leaves the folder, and it is whole or not there."""
+
+import contextlib
+import pathlib
+import re
+import shutil
+from collections.abc import Iterator
+
+import py7zr
+from py7zr.callbacks import ExtractCallback
+from tqdm import tqdm
+
+from .entries import PreparationError
+from .preparation import one_line_when_full
+
+
+def extract(archive: pathlib.Path, folder: pathlib.Path) -> None:
+    """
+    Extracts the folder of that name in the archive to `folder`, where it is not there already.
+
+    Raises:
+        PreparationError: the archive is truncated or damaged, has an entry that is no plain file or would leave the
+            folder, has no such folder, or the disk is full.
+    """
+    if folder.is_dir():
+        return
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with one_line_when_full(folder.parent), _readable(archive), py7zr.SevenZipFile(archive) as file:
+            _check_entries(archive, file, folder.name)
+            unfinished.mkdir()
+            with tqdm(
+                total=file.archiveinfo().uncompressed, desc=f"Extracting {archive.name}", unit="B", unit_scale=True
+            ) as bar:
+                file.extractall(unfinished, callback=_Progress(bar))
+        (unfinished / folder.name).rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _readable(archive: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except (PreparationError, MemoryError):
+        raise
+    except OSError as error:
+        if error.errno is not None:  # of the disk, not of the archive
+            raise
+        raise _damaged(archive, error) from error
+    except Exception as error:  # py7zr gives a damaged archive's errors as those of a dozen libraries
+        raise _damaged(archive, error) from error
+
+
+def _damaged(archive: pathlib.Path, error: Exception) -> PreparationError:
+    return PreparationError(
+        f"{archive}: found {archive.stat().st_size} bytes that do not extract ({type(error).__name__}: {error}), "
+        "expected a whole 7z archive; delete the file and run the command again"
+    )
+
+
+def _check_entries(archive: pathlib.Path, file: py7zr.SevenZipFile, name: str) -> None:
+    """
+    Raises:
+        PreparationError: an entry would be written elsewhere, is a link, or none is in the folder `name`.
+    """
+    entries = file.list()
+    for entry in entries:
+        parts = re.split(r"[\\/]", entry.filename)
+        outside = ".." in parts or parts[0] == "" or parts[0].endswith(":")
+        if outside or not (entry.is_file or entry.is_directory):
+            what = "a path that leaves the folder" if outside else "no plain file"
+            raise PreparationError(
+                f"{archive}: found the entry {entry.filename!r}, which is {what}; nothing was extracted; fetch the "
+                "archive from its publisher"
+            )
+    if not any(pathlib.PurePosixPath(entry.filename).parts[:1] == (name,) for entry in entries):
+        raise PreparationError(
+            f"{archive}: found {len(entries)} entries and no folder {name}, expected the recordings there; check "
+            "that it is the right archive"
+        )
+
+
+class _Progress(ExtractCallback):
+    """Moves a progress bar on with every extracted file."""
+
+    def __init__(self, bar: tqdm):
+        self.bar = bar
+
+    def report_start_preparation(self):
+        pass
+
+    def report_start(self, processing_file_path, processing_bytes):
+        pass
+
+    def report_update(self, decompressed_bytes):
+        pass
+
+    def report_end(self, processing_file_path, wrote_bytes):
+        self.bar.update(int(wrote_bytes))
+
+    def report_warning(self, message):
+        pass
+
+    def report_postprocess(self):
+        pass

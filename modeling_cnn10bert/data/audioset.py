@@ -1,0 +1,210 @@
+"""AudioSet (Gemmeke et al. 2017): multi-label clips, prepared as shards that two million clips stream from.
+
+OUT/data/<split>-00012-of-00064.arrow  what `open_stream` reads; the folder appears when all of it is whole
+OUT/skipped.csv, OUT/warnings.csv      clips that were left out, and those that were kept but look odd
+"""
+
+import csv
+import math
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping, Sequence
+
+import datasets
+import torch
+from datasets.distributed import split_dataset_by_node
+
+from .entries import ROW_FEATURES, Entry, PreparationError
+from .preparation import (
+    Preparation,
+    check_file_names,
+    check_result,
+    one_line_when_full,
+    preparation_folder,
+    write_notes,
+)
+from .shards import Shard, ShardReport, cut, write_shards
+from .youtube import YouTubeFolder
+
+NUM_CLASSES = 527
+LABELS = datasets.List(datasets.Value("int16"))  # numbers of the classes
+FEATURES = datasets.Features({**ROW_FEATURES, "labels": LABELS})
+CLIPS_OF_A_SHARD = 1000  # about half a gigabyte
+SHARDS_SHARED = 64  # their number is a multiple of it, so that usual numbers of nodes and workers get equally many
+
+
+# --------------------------------------------------------------------------------------------------------- reading
+
+
+def read_labels(path: pathlib.Path) -> dict[str, int]:
+    """
+    class_labels_indices.csv: machine id of a class, such as /m/09x0r -> its number.
+
+    Raises:
+        PreparationError: the file is missing, or does not list the 527 classes.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            labels = {row["mid"]: int(row["index"]) for row in csv.DictReader(file)}
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        raise PreparationError(
+            f"{path}: found {type(error).__name__} {error}, expected the columns index, mid and display_name; fetch "
+            "class_labels_indices.csv again"
+        ) from error
+    if sorted(labels.values()) != list(range(NUM_CLASSES)):
+        raise PreparationError(f"{path}: found {len(labels)} classes, expected {NUM_CLASSES}; fetch the file again")
+    return labels
+
+
+def audioset_entries(segments: pathlib.Path, labels: Mapping[str, int], recordings: YouTubeFolder) -> list[Entry]:
+    """
+    The clips of one segment file (`# YTID, start_seconds, end_seconds, positive_labels`). One that is not at hand is
+    listed without its audio.
+
+    Raises:
+        PreparationError: the file is missing or faulty, or names a class that nobody knows.
+    """
+    entries = []
+    try:
+        with segments.open(newline="", encoding="utf-8") as file:
+            reader = csv.reader((line for line in file if not line.startswith("#")), skipinitialspace=True)
+            for row in reader:
+                entries.append(_entry(row, labels, recordings))
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        raise PreparationError(f"{segments}: found {error}, expected a segment file; fetch it again") from error
+    except (KeyError, ValueError) as error:
+        raise PreparationError(
+            f"{segments}: found the segment {row} ({type(error).__name__}: {error}), expected a YouTube id, start, "
+            "end, and machine ids of class_labels_indices.csv; fetch the file again"
+        ) from error
+    return entries
+
+
+def _entry(row: Sequence[str], labels: Mapping[str, int], recordings: YouTubeFolder) -> Entry:
+    youtube_id, start, _, positive = row
+    return Entry(
+        file_name=f"Y{youtube_id}.wav",
+        audio=recordings.find(youtube_id, start),
+        columns={"labels": [labels[mid] for mid in positive.split(",")]},
+        absence=recordings.absence(youtube_id, start),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- preparing
+
+
+def prepare_audioset(
+    splits: Mapping[str, Sequence[Entry]], out: str | os.PathLike, num_proc: int = 1, strict: bool = False
+) -> Preparation:
+    """
+    Decodes, resamples and stores all clips in shards; a clip that cannot be used is left out and listed.
+
+    What is whole stays: run again, it does nothing; with other entries, it writes the shards that they are in.
+
+    Args:
+        splits: name -> its clips.
+        out: folder of the data set.
+        num_proc: processes that decode.
+        strict: whether a clip that must be left out is an error.
+
+    Raises:
+        PreparationError: the folder holds something else, is full, no clip can be used, or, if `strict`, one cannot.
+    """
+    out = pathlib.Path(out)
+    for split, entries in splits.items():
+        check_file_names(split, entries)
+    with preparation_folder(out) as folder, one_line_when_full(out):
+        data, unfinished = out / "data", folder / "shards"
+        shards = _cut_all(data, splits)
+        reports = [shard.report() for shard in shards]
+        if not all(reports):
+            if data.is_dir():  # from here on, it no longer reads as complete
+                shutil.rmtree(unfinished, ignore_errors=True)
+                data.rename(unfinished)
+            unfinished.mkdir(exist_ok=True)
+            shards = _cut_all(unfinished, splits)
+            reports = write_shards(shards, num_proc)
+        result = _result(out, splits, shards, reports)
+        write_notes(result)
+        check_result(result, strict)
+        if unfinished.is_dir():
+            known = {path for shard in shards for path in (shard.path, shard.report_path)}
+            for path in set(unfinished.iterdir()) - known:
+                path.unlink()
+            unfinished.rename(data)
+        return result
+
+
+def _cut_all(folder: pathlib.Path, splits: Mapping[str, Sequence[Entry]]) -> list[Shard]:
+    return [
+        shard
+        for split, entries in splits.items()
+        for shard in cut(folder, split, entries, FEATURES, num_shards(len(entries)))
+    ]
+
+
+def num_shards(clips: int) -> int:
+    """A multiple of `SHARDS_SHARED` for any data set that fills so many with more than a handful of clips."""
+    if clips < 10 * SHARDS_SHARED:
+        return math.ceil(clips / 10)
+    return SHARDS_SHARED * math.ceil(clips / (SHARDS_SHARED * CLIPS_OF_A_SHARD))
+
+
+def _result(
+    out: pathlib.Path, splits: Mapping[str, Sequence[Entry]], shards: Sequence[Shard], reports: Sequence[ShardReport]
+) -> Preparation:
+    prepared = dict.fromkeys(splits, 0)
+    for shard, report in zip(shards, reports, strict=True):
+        prepared[shard.split] += len(report.stamps)
+    return Preparation(
+        folder=out,
+        listed={split: len(entries) for split, entries in splits.items()},
+        prepared=prepared,
+        skipped=[note for report in reports for note in report.skipped],
+        warnings=[note for report in reports for note in report.warnings],
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- streaming
+
+
+def open_stream(folder: str | os.PathLike, split: str, rank: int = 0, world_size: int = 1) -> datasets.IterableDataset:
+    """
+    The clips of a split, read shard by shard: memory does not grow with their number.
+
+    Each of `world_size` nodes gets clips of its own, and each worker of a `DataLoader` a part of them, so that each
+    clip is read exactly once. `shuffle(seed, buffer_size)` shuffles the shards and the clips in a buffer.
+
+    Args:
+        folder: written by `prepare_audioset`.
+        split: such as balanced_train.
+        rank: of this node.
+
+    Returns:
+        Rows of `FEATURES`: `audio` as for `decode_audio`, `labels` as for `multi_hot`.
+
+    Raises:
+        PreparationError: the folder has no such split, or its preparation did not end.
+    """
+    data = pathlib.Path(folder) / "data"
+    paths = sorted(data.glob(f"{split}-*-of-*.arrow")) if data.is_dir() else []
+    if not paths:
+        splits = sorted({path.name.split("-")[0] for path in data.glob("*.arrow")}) if data.is_dir() else []
+        found = f"the splits {', '.join(splits)}" if splits else "no whole data set"
+        raise PreparationError(
+            f"{folder}: found {found}, expected the split {split}; prepare it with scripts/prepare_audioset.py, again "
+            "if that did not end"
+        )
+    stream = datasets.load_dataset(
+        "arrow", data_files={split: [str(path) for path in paths]}, split=split, features=FEATURES, streaming=True
+    )
+    return split_dataset_by_node(stream, rank, world_size)
+
+
+def multi_hot(labels: Sequence[Sequence[int]]) -> torch.Tensor:
+    """The classes of each clip -> targets [B, 527] float32, 1 at its classes."""
+    targets = torch.zeros(len(labels), NUM_CLASSES)
+    for row, classes in enumerate(labels):
+        targets[row, list(classes)] = 1.0
+    return targets

@@ -1,0 +1,216 @@
+"""Clotho v2.1 (Drossos et al. 2020; Zenodo 4783391), and the DCASE 2022 task 6b test set (Zenodo 6590983).
+
+What is odd in its files is met here: two caption files end their lines with CRLF and one with LF, metadata is
+ISO-8859-1, names begin with spaces or hold characters that some file systems refuse, names and captions repeat between
+the splits.
+"""
+
+import csv
+import html
+import pathlib
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import datasets
+
+from .archives import extract
+from .audio_folder import CAPTIONS, Source
+from .downloads import RemoteFile, download
+from .entries import Entry, PreparationError
+
+SPLITS = {"train": "development", "validation": "validation", "test": "evaluation"}  # ours -> Clotho's
+CAPTION_COLUMNS = [f"caption_{number}" for number in range(1, 6)]
+METADATA_COLUMNS = ("keywords", "sound_id", "sound_link", "start_end_samples", "manufacturer", "license")
+FEATURES = datasets.Features({"captions": CAPTIONS, **dict.fromkeys(METADATA_COLUMNS, datasets.Value("string"))})
+
+
+def clotho_entries(audio: pathlib.Path, tables: pathlib.Path) -> Source:
+    """
+    The recordings of the three splits, each with its five captions.
+
+    Args:
+        audio: holds the folders development, validation and evaluation, or such of them as are at hand.
+        tables: holds clotho_captions_*.csv, and clotho_metadata_*.csv where it is at hand.
+
+    Raises:
+        PreparationError: a caption file is missing or faulty, or no folder of recordings is there.
+    """
+    if not any((audio / name).is_dir() for name in SPLITS.values()):
+        raise PreparationError(
+            f"{audio}: found none of the folders {', '.join(SPLITS.values())}, expected those that Clotho's archives "
+            "extract to; name the folder that holds them"
+        )
+    splits = {}
+    for split, name in SPLITS.items():
+        captions = read_captions(tables / f"clotho_captions_{name}.csv")
+        metadata = read_metadata(tables / f"clotho_metadata_{name}.csv")
+        files = match_recordings(captions, audio / name)
+        splits[split] = [
+            Entry(
+                file_name=file_name,
+                audio=files.get(file_name),
+                columns={"captions": texts, **metadata.get(_loose(file_name), dict.fromkeys(METADATA_COLUMNS, ""))},
+                absence=f"{file_name}: found no such file in {audio / name}; fetch the recordings again",
+            )
+            for file_name, texts in captions.items()
+        ]
+    return splits, FEATURES
+
+
+def challenge_entries(audio: pathlib.Path, metadata: pathlib.Path) -> list[Entry]:
+    """
+    The recordings of the challenge's own test set. Which caption describes which of them was never published, so they
+    have none; retrieval_captions.csv holds the queries.
+
+    Args:
+        audio: the folder of its recordings.
+        metadata: retrieval_audio_metadata.csv.
+    """
+    rows = read_metadata(metadata)
+    return [
+        Entry(path.name, path, {"captions": [], **rows.get(_loose(path.name), dict.fromkeys(METADATA_COLUMNS, ""))})
+        for path in sorted(audio.glob("*.wav"))
+    ]
+
+
+def read_captions(path: pathlib.Path) -> dict[str, list[str]]:
+    """
+    File name, as the file has it -> its five captions.
+
+    Raises:
+        PreparationError: the file is missing or faulty.
+    """
+    captions: dict[str, list[str]] = {}
+    for number, row in _read_rows(path, ["file_name", *CAPTION_COLUMNS], "utf-8-sig"):
+        texts = [row[column].strip() for column in CAPTION_COLUMNS]
+        if not all(texts) or not row["file_name"] or row["file_name"] in captions:
+            raise PreparationError(
+                f"{path}:{number}: found the file name {row['file_name']!r} with the captions {texts}, expected a name "
+                "that no other line has, and five captions; fetch the file again"
+            )
+        captions[row["file_name"]] = texts
+    return captions
+
+
+def read_metadata(path: pathlib.Path) -> dict[str, dict[str, str]]:
+    """File name, made comparable -> the columns of its row; empty where the file is not at hand."""
+    if not path.is_file():
+        return {}
+    rows = _read_rows(path, ["file_name"], "iso-8859-1")
+    return {_loose(row["file_name"]): {name: row.get(name) or "" for name in METADATA_COLUMNS} for _, row in rows}
+
+
+def _read_rows(path: pathlib.Path, columns: Sequence[str], encoding: str) -> Iterable[tuple[int, dict[str, str]]]:
+    """(number of the line, column -> cell)."""
+    try:
+        with path.open(newline="", encoding=encoding) as file:
+            reader = csv.DictReader(file, restval="")
+            if missing := set(columns) - set(reader.fieldnames or ()):
+                raise PreparationError(
+                    f"{path}: found the columns {', '.join(reader.fieldnames or ())}, expected "
+                    f"{', '.join(sorted(missing))} too; fetch the file again"
+                )
+            for row in reader:
+                yield reader.line_num, row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise PreparationError(f"{path}: found {error}, expected a CSV file; fetch it again") from error
+
+
+def match_recordings(names: Iterable[str], folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """
+    Name -> the file in `folder`; a name that has none is left out.
+
+    A file of exactly that name comes first. Of the others, one that no name has exactly may differ in spaces around its
+    stem, in HTML entities, in characters that a file system refuses, and in the form of its accents, as long as only
+    one name and one file then agree.
+    """
+    names = list(names)
+    on_disk = {path.name: path for path in folder.iterdir() if path.is_file()} if folder.is_dir() else {}
+    found = {name: on_disk[name] for name in names if name in on_disk}
+    free, wanted = defaultdict(list), defaultdict(list)
+    for name, path in on_disk.items():
+        if name not in found:
+            free[_loose(name)].append(path)
+    for name in names:
+        if name not in found:
+            wanted[_loose(name)].append(name)
+    for key, candidates in wanted.items():
+        if len(candidates) == len(free[key]) == 1:
+            found[candidates[0]] = free[key][0]
+    return found
+
+
+def _loose(name: str) -> str:
+    """A file name in the one form that all its forms on disk share."""
+    stem, dot, suffix = unicodedata.normalize("NFC", html.unescape(name)).rpartition(".")
+    return re.sub(r'[\\/:*?"<>|]', "_", stem.strip()) + dot + suffix.strip().lower()
+
+
+# -------------------------------------------------------------------------------------------------------- fetching
+
+MIRROR = "https://zenodo.org"
+RECORD, CHALLENGE_RECORD = 4783391, 6590983
+MD5_OF_RECORD = {
+    "clotho_audio_development.7z": "c8b05bc7acdb13895bb3c6a29608667e",
+    "clotho_audio_validation.7z": "7dba730be08bada48bd15dc4e668df59",
+    "clotho_audio_evaluation.7z": "4569624ccadf96223f19cb59fe4f849f",
+    "clotho_captions_development.csv": "d4090b39ce9f2491908eebf4d5b09bae",
+    "clotho_captions_validation.csv": "5879e023032b22a2c930aaa0528bead4",
+    "clotho_captions_evaluation.csv": "1b16b9e57cf7bdb7f13a13802aeb57e2",
+    "clotho_metadata_development.csv": "170d20935ecfdf161ce1bb154118cda5",
+    "clotho_metadata_validation.csv": "2e010427c56b1ce6008b0f03f41048ce",
+    "clotho_metadata_evaluation.csv": "13946f054d4e1bf48079813aac61bf77",
+}
+MD5_OF_CHALLENGE_RECORD = {
+    "retrieval_audio.7z": "24102395fd757c462421a483fba5c407",
+    "retrieval_audio_metadata.csv": "1301db07acbf1e4fabc467eb54e0d353",
+    "retrieval_captions.csv": "f9e810118be00c64ea8cd7557816d4fe",
+}
+
+
+def fetch_tables(folders: Sequence[pathlib.Path], mirror: str = MIRROR) -> pathlib.Path:
+    """
+    The folder of Clotho's caption and metadata files: the first of the folders that has them all, or else the last,
+    into which they are downloaded.
+
+    Raises:
+        PreparationError: a file cannot be had, or is not the published one.
+    """
+    names = [name for name in MD5_OF_RECORD if name.endswith(".csv")]
+    folder = next((folder for folder in folders if all((folder / name).is_file() for name in names)), folders[-1])
+    for name in names:
+        download(_remote(name, mirror), folder)
+    return folder
+
+
+def fetch_audio(
+    audio: pathlib.Path, folders: Sequence[pathlib.Path], mirror: str = MIRROR, challenge: bool = False
+) -> None:
+    """
+    Extracts the recordings of each split to a folder in `audio`, from archives that are in one of the folders, or are
+    downloaded to the last of them.
+
+    Raises:
+        PreparationError: an archive cannot be had, is not the published one, or cannot be extracted.
+    """
+    wanted = {name: f"clotho_audio_{name}.7z" for name in SPLITS.values()}
+    if challenge:
+        wanted["test"] = "retrieval_audio.7z"
+    for name, archive in wanted.items():
+        if not (audio / name).is_dir():
+            extract(fetch(archive, folders, mirror), audio / name)
+
+
+def fetch(name: str, folders: Sequence[pathlib.Path], mirror: str = MIRROR) -> pathlib.Path:
+    """One of the published files, verified: from the first of the folders that has it, or downloaded to the last."""
+    folder = next((folder for folder in folders if (folder / name).is_file()), folders[-1])
+    return download(_remote(name, mirror), folder)
+
+
+def _remote(name: str, mirror: str) -> RemoteFile:
+    in_record = name in MD5_OF_RECORD
+    md5 = (MD5_OF_RECORD if in_record else MD5_OF_CHALLENGE_RECORD)[name]
+    record = RECORD if in_record else CHALLENGE_RECORD
+    return RemoteFile(name, f"{mirror}/records/{record}/files/{name}?download=1", md5)

@@ -1,0 +1,52 @@
+"""What the scripts that prepare data sets have in common."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+import datasets
+
+from .entries import PreparationError
+from .preparation import Preparation
+
+
+def preparation_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser of OUT and of the fields that every preparation takes."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", metavar="OUT", help="folder of the prepared data set")
+    parser.add_argument(
+        "--num_proc",
+        type=_positive,
+        default=len(os.sched_getaffinity(0)),
+        help="processes that decode; by default, all cores",
+    )
+    parser.add_argument("--strict", action="store_true", help="end with an error where a recording must be left out")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"found {value}, expected at least 1")
+    return value
+
+
+def add_push_to_hub(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--push_to_hub", metavar="REPO", help="also upload it to the Hub, as a private data set")
+
+
+def finish(result: Preparation, push_to_hub: str | None = None) -> None:
+    """Says what was prepared, and uploads it where that was asked for."""
+    print(result)
+    if push_to_hub:  # private: most recordings may be used, but not be given on
+        datasets.load_from_disk(result.folder).push_to_hub(push_to_hub, private=True)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a script; what is wrong with its input ends it with one line."""
+    try:
+        main()
+    except PreparationError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on with what is missing")

@@ -1,0 +1,146 @@
+"""A prepared data set as a recordings table: the log-mel of every recording, cached."""
+
+import dataclasses
+import os
+import pathlib
+import tempfile
+from collections.abc import Mapping
+
+import datasets
+import torch
+
+from ..augmentation.back_translation import BACK_TRANSLATION_COLUMN, back_translation_languages
+from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
+from .audio_io import decode_audio
+from .feature_cache import TABLE_FEATURES, cached_table, feature_parameters, log_mel_columns
+
+COLUMNS = ("file_name", "recording_id", "captions")
+ROWS_IN_MEMORY = 100  # 30 MB of log-mels of half a minute
+
+
+class PreparedDataError(ValueError):
+    """A data set is not a prepared one; the message says what was found, what was expected and what to do."""
+
+
+def load_prepared(name: str) -> datasets.DatasetDict:
+    """
+    A prepared data set: a folder, or a Hub id.
+
+    Raises:
+        PreparedDataError: there is none, it lacks a split or a column, or its preparation did not end.
+    """
+    folder = pathlib.Path(name)
+    if folder.is_dir() and not (folder / "dataset_dict.json").is_file():
+        raise PreparedDataError(
+            f"found no dataset_dict.json in the folder {name}, expected a prepared data set; run the command that "
+            "prepares it, again if it did not end"
+        )
+    try:
+        tables = datasets.load_from_disk(folder) if folder.is_dir() else datasets.load_dataset(name)
+    except (OSError, ValueError) as error:
+        raise PreparedDataError(
+            f"found no data set {name}, neither a folder nor on the Hub ({' '.join(str(error).split())}); prepare one "
+            "with one of scripts/prepare_*.py"
+        ) from error
+    for split in ("train", "validation", "test"):
+        if split not in tables:
+            raise PreparedDataError(
+                f"found the splits {', '.join(tables)} in {name}, expected train, validation and test; prepare it with "
+                "one of scripts/prepare_*.py"
+            )
+        check_columns(tables[split], (*COLUMNS, "audio"), f"{name}, split {split}")
+    return tables
+
+
+def check_columns(table: datasets.Dataset, expected: tuple[str, ...], where: str) -> None:
+    """
+    Raises:
+        PreparedDataError: a column is missing; the message lists those that exist.
+    """
+    if missing := [column for column in expected if column not in table.column_names]:
+        raise PreparedDataError(
+            f"found the columns {', '.join(table.column_names)} in {where}, expected {', '.join(missing)} too; prepare "
+            "it with scripts/prepare_folder.py, which takes the names of your columns"
+        )
+
+
+def recordings_table(
+    prepared: datasets.Dataset,
+    feature_extractor: CNN10FeatureExtractor,
+    cache_dir: str | os.PathLike,
+    num_proc: int = 1,
+    name: str = "recordings",
+    keep_log_mel: bool = True,
+) -> datasets.Dataset:
+    """
+    The recordings table of one split of a prepared data set, from the cache where it is there.
+
+    Args:
+        prepared: the split; its back-translations are carried along.
+        feature_extractor: computes the log-mels.
+        cache_dir: folder of the feature cache.
+        num_proc: processes that compute.
+        name: shown in the progress bar and in the name of the cache.
+        keep_log_mel: `False` leaves the log-mels out: the table then has the `audio` of the prepared set in their
+            place, from which they are computed at training.
+
+    Raises:
+        AudioError: a recording cannot be decoded.
+    """
+    languages = back_translation_languages(prepared.column_names)
+    texts = [BACK_TRANSLATION_COLUMN.format(language=language) for language in languages]
+    features = datasets.Features({**TABLE_FEATURES, **{column: prepared.features[column] for column in texts}})
+    if isinstance(prepared.features["audio"], datasets.Audio):  # as the Hub may give it; its decoding needs torchcodec
+        prepared = prepared.cast_column("audio", datasets.Audio(decode=False))
+    if not keep_log_mel:
+        del features["log_mel"]
+    key = {
+        "features": feature_parameters(feature_extractor),
+        "data": fingerprint(prepared),
+        "columns": sorted(features),
+    }
+    pathlib.Path(cache_dir).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".computing-", dir=cache_dir) as scratch:
+
+        def compute() -> datasets.Dataset:
+            rows = prepared.select_columns([*COLUMNS, *texts, "audio"])
+            return rows.map(
+                _LogMelOfRow(feature_extractor, keep_log_mel),
+                features=features,
+                remove_columns=["audio"],
+                num_proc=num_proc if num_proc > 1 else None,
+                cache_file_name=os.path.join(scratch, "table.arrow"),  # by default beside the prepared set
+                writer_batch_size=ROWS_IN_MEMORY,
+                desc=f"Computing log-mels of {name}",
+            )
+
+        table = cached_table(cache_dir, name, key, compute)
+    if not keep_log_mel:
+        table = datasets.concatenate_datasets([table, prepared.select_columns(["audio"])], axis=1)
+    return table
+
+
+@dataclasses.dataclass
+class _LogMelOfRow:
+    """Computes one row of the table."""
+
+    feature_extractor: CNN10FeatureExtractor
+    keep_log_mel: bool
+
+    def __call__(self, row: dict) -> dict:
+        torch.set_num_threads(1)  # a forked process cannot use the threads of its parent
+        columns = log_mel_columns(log_mel_of_audio(row["audio"], self.feature_extractor))
+        if not self.keep_log_mel:
+            del columns["log_mel"]
+        return columns
+
+
+def log_mel_of_audio(audio: Mapping, feature_extractor: CNN10FeatureExtractor) -> torch.Tensor:
+    """A prepared recording {"bytes", "path"} -> its log-mel [T, n_mels] in dB."""
+    return feature_extractor.log_mel(decode_audio(audio["bytes"], feature_extractor.sampling_rate, audio["path"]))
+
+
+def fingerprint(prepared: datasets.Dataset) -> list:
+    """Changes with the content: the data set's own fingerprint, and its files' sizes and times of modification."""
+    stats = [os.stat(file["filename"]) for file in prepared.cache_files]
+    return [prepared._fingerprint, [(stat.st_size, stat.st_mtime_ns) for stat in stats]]

@@ -1,0 +1,171 @@
+"""Shards: the entries of a split, cut into pieces that processes prepare in parallel, each whole or not there.
+
+A shard is an Arrow file and beside it `<name>.json`, written last, with the shard's key and what was left out. A
+preparation that was killed goes on with the shards that are missing.
+"""
+
+import concurrent.futures
+import concurrent.futures.process
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import multiprocessing
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import datasets
+from datasets.arrow_writer import ArrowWriter
+from tqdm import tqdm
+
+from .audio_io import AudioError
+from .entries import Entry, PreparationError, prepare_entry
+
+ROWS_IN_MEMORY = 32  # of a shard while it is written, and at a time where it is streamed
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+    """Something about one recording that its user should know."""
+
+    split: str
+    file_name: str
+    text: str
+
+
+@dataclasses.dataclass
+class ShardReport:
+    """What a whole shard holds: the stamps of its rows, the recordings left out, and those kept with a warning."""
+
+    stamps: list[str]
+    skipped: list[Note]
+    warnings: list[Note]
+
+    @classmethod
+    def read(cls, path: pathlib.Path, key: str) -> "ShardReport | None":
+        """`None` unless the file is there, whole, and of the shard with this key."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        if content["key"] != key:
+            return None
+        notes = ([Note(**note) for note in content[kind]] for kind in ("skipped", "warnings"))
+        return cls(content["stamps"], *notes)
+
+    def write(self, path: pathlib.Path, key: str) -> None:
+        unfinished = path.with_name(f".{path.name}")
+        unfinished.write_text(json.dumps({"key": key, **dataclasses.asdict(self)}), encoding="utf-8")
+        unfinished.replace(path)
+
+
+# (split, stamp of an entry) -> its row and the warning about it, where it is prepared already
+Recall = Callable[[str, str], "tuple[dict[str, Any], str] | None"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A piece of a split, to be written to `path`."""
+
+    path: pathlib.Path
+    split: str
+    entries: Sequence[Entry]
+    features: datasets.Features
+
+    @functools.cached_property
+    def stamps(self) -> list[str]:
+        return [entry.stamp() for entry in self.entries]
+
+    @functools.cached_property
+    def key(self) -> str:
+        content = (self.split, sorted(self.features.items()), self.stamps)
+        return hashlib.sha256(repr(content).encode()).hexdigest()
+
+    @property
+    def report_path(self) -> pathlib.Path:
+        return self.path.with_suffix(".json")
+
+    def report(self) -> ShardReport | None:
+        """What the whole shard holds; `None` where it is not there, or is of other recordings."""
+        return ShardReport.read(self.report_path, self.key) if self.path.is_file() else None
+
+
+def cut(
+    folder: pathlib.Path, split: str, entries: Sequence[Entry], features: datasets.Features, count: int
+) -> list[Shard]:
+    """Cuts a split into `count` shards of nearly equal size, fewer where there are fewer entries."""
+    count = max(1, min(count, len(entries)))
+    bounds = [number * len(entries) // count for number in range(count + 1)]
+    return [
+        Shard(folder / f"{split}-{number:05d}-of-{count:05d}.arrow", split, entries[start:end], features)
+        for number, (start, end) in enumerate(itertools.pairwise(bounds))
+    ]
+
+
+def write_shards(shards: Sequence[Shard], num_proc: int, recall: Recall | None = None) -> list[ShardReport]:
+    """
+    Writes what is missing, in `num_proc` processes with a progress bar; what is whole stays as it is.
+
+    Returns:
+        The report of each shard.
+
+    Raises:
+        OSError, PreparationError: they cannot be written, or a process died; the whole ones stay.
+    """
+    reports = [shard.report() for shard in shards]
+    missing = [number for number, report in enumerate(reports) if report is None]
+    total = sum(len(shards[number].entries) for number in missing)
+    with tqdm(total=total, desc="Preparing recordings", unit=" recordings", disable=None if total else True) as bar:
+        for number, report in _write_each(shards, missing, num_proc, recall):
+            reports[number] = report
+            bar.update(len(shards[number].entries))
+    return reports
+
+
+def _write_each(
+    shards: Sequence[Shard], missing: Sequence[int], num_proc: int, recall: Recall | None
+) -> Iterator[tuple[int, ShardReport]]:
+    """(number, report) of the missing shards, as they become whole."""
+    if num_proc == 1 or len(missing) < 2:
+        for number in missing:
+            yield number, write_shard(shards[number], recall)
+        return
+    context = multiprocessing.get_context("fork")  # another start imports the whole package in every process
+    with concurrent.futures.ProcessPoolExecutor(min(num_proc, len(missing)), mp_context=context) as pool:
+        numbers = {pool.submit(write_shard, shards[number], recall): number for number in missing}
+        try:
+            for done in concurrent.futures.as_completed(numbers):
+                yield numbers[done], done.result()
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise PreparationError(
+                "a process that decodes recordings ended abruptly, often for lack of memory; run the command again, "
+                "with a smaller --num_proc: it goes on with what is missing"
+            ) from error
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def write_shard(shard: Shard, recall: Recall | None = None) -> ShardReport:
+    """Prepares the entries of one shard; those that cannot be used are left out."""
+    report = ShardReport([], [], [])
+    shard.report_path.unlink(missing_ok=True)
+    unfinished = shard.path.with_name(f".{shard.path.name}")
+    with ArrowWriter(path=str(unfinished), features=shard.features, writer_batch_size=ROWS_IN_MEMORY) as writer:
+        for entry, stamp in zip(shard.entries, shard.stamps, strict=True):
+            try:
+                known = recall(shard.split, stamp) if recall else None
+                row, warning = known or prepare_entry(entry, shard.split)
+            except AudioError as error:
+                report.skipped.append(Note(shard.split, entry.file_name, str(error)))
+                continue
+            if warning:
+                report.warnings.append(Note(shard.split, entry.file_name, warning))
+            writer.write({**dict.fromkeys(shard.features), **row})
+            report.stamps.append(stamp)
+        writer.finalize()
+    unfinished.replace(shard.path)
+    report.write(shard.report_path, shard.key)
+    return report

@@ -1,0 +1,49 @@
+"""Recordings cut from YouTube videos, as AudioCaps and AudioSet name them, in a folder of whatever is still at hand."""
+
+import os
+import pathlib
+
+import soundfile
+
+from .entries import PreparationError
+
+SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} | {".ogg", ".oga", ".opus", ".mp3", ".aif"}
+
+
+class YouTubeFolder:
+    """
+    The recordings in a folder and in those below it, by the video they are from.
+
+    A recording is named `Y<youtube_id>.wav`, `<youtube_id>_<start>.wav` (start in whole seconds or as in the source's
+    table) or `<youtube_id>.wav`, or the same in another format.
+
+    Raises:
+        PreparationError: there is no such folder.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = pathlib.Path(folder)
+        if not self.folder.is_dir():
+            raise PreparationError(f"{folder}: found no such folder, expected that of the recordings; check the path")
+        self.paths: dict[str, str] = {}
+        for parent, folders, names in os.walk(self.folder):
+            folders.sort()
+            for name in sorted(names):
+                stem, suffix = os.path.splitext(name)
+                if suffix.lower() in SUFFIXES:
+                    self.paths.setdefault(stem, os.path.join(parent, name))
+
+    def find(self, youtube_id: str, start: str) -> pathlib.Path | None:
+        """The recording of the video that begins at `start` seconds; `None` where it is not at hand."""
+        for stem in self.stems(youtube_id, start):
+            if stem in self.paths:
+                return pathlib.Path(self.paths[stem])
+        return None
+
+    def absence(self, youtube_id: str, start: str) -> str:
+        return f"found none of {', '.join(f'{stem}.*' for stem in self.stems(youtube_id, start))} in {self.folder}"
+
+    @staticmethod
+    def stems(youtube_id: str, start: str) -> list[str]:
+        starts = dict.fromkeys([start, f"{float(start):g}", f"{float(start):.3f}"])
+        return [f"Y{youtube_id}", *(f"{youtube_id}_{text}" for text in starts), youtube_id]
