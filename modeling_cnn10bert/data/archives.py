@@ -32,7 +32,11 @@ def extract(archive: pathlib.Path, folder: pathlib.Path) -> None:
             _check_entries(archive, file, folder.name)
             unfinished.mkdir()
             with tqdm(
-                total=file.archiveinfo().uncompressed, desc=f"Extracting {archive.name}", unit="B", unit_scale=True
+                total=file.archiveinfo().uncompressed,
+                desc=f"Extracting {archive.name}",
+                unit="B",
+                unit_scale=True,
+                disable=None,
             ) as bar:
                 file.extractall(unfinished, callback=_Progress(bar))
         (unfinished / folder.name).rename(folder)

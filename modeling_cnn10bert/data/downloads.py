@@ -122,7 +122,9 @@ def _fetch(url: str, part: pathlib.Path, start: int) -> None:
         total = _total(response)
         with (
             part.open("ab" if start else "wb") as file,
-            tqdm(total=total, initial=start, desc=f"Downloading {part.stem}", unit="B", unit_scale=True) as bar,
+            tqdm(
+                total=total, initial=start, desc=f"Downloading {part.stem}", unit="B", unit_scale=True, disable=None
+            ) as bar,
         ):
             for chunk in response.iter_content(CHUNK):
                 file.write(chunk)

@@ -48,19 +48,29 @@ def load_prepared(name: str) -> datasets.DatasetDict:
                 f"found the splits {', '.join(tables)} in {name}, expected train, validation and test; prepare it with "
                 "one of scripts/prepare_*.py"
             )
-        check_columns(tables[split], (*COLUMNS, "audio"), f"{name}, split {split}")
+        _check_columns(tables[split], f"{name}, split {split}")
     return tables
 
 
-def check_columns(table: datasets.Dataset, expected: tuple[str, ...], where: str) -> None:
+def _check_columns(table: datasets.Dataset, where: str) -> None:
     """
     Raises:
-        PreparedDataError: a column is missing; the message lists those that exist.
+        PreparedDataError: a column is missing, or holds something else than those of a prepared data set.
     """
-    if missing := [column for column in expected if column not in table.column_names]:
+    if missing := [column for column in (*COLUMNS, "audio") if column not in table.column_names]:
         raise PreparedDataError(
             f"found the columns {', '.join(table.column_names)} in {where}, expected {', '.join(missing)} too; prepare "
             "it with scripts/prepare_folder.py, which takes the names of your columns"
+        )
+    if not isinstance(table.features["captions"], datasets.List):
+        raise PreparedDataError(
+            f"found captions of the type {table.features['captions']} in {where}, expected a list of texts for each "
+            "recording; prepare it with scripts/prepare_folder.py"
+        )
+    if (different := len(set(table["file_name"][:]))) < len(table):
+        raise PreparedDataError(
+            f"found {different} different file names of {len(table)} recordings in {where}, expected that no two are "
+            "equal; give all captions of a recording in one row"
         )
 
 

@@ -170,5 +170,16 @@ def test_what_is_no_prepared_data_set_is_named(prepared, tmp_path):
         PreparedDataError, match=r"found the columns file_name, .*texts.*split train, expected captions"
     ):
         load_prepared(str(tmp_path / "texts"))
+    datasets.DatasetDict(
+        dict.fromkeys(splits, prepared.remove_columns("captions").add_column("captions", ["a tone"] * 6))
+    ).save_to_disk(tmp_path / "text")
+    with pytest.raises(
+        PreparedDataError, match=r"found captions of the type Value\('string'\) .*expected a list of texts"
+    ):
+        load_prepared(str(tmp_path / "text"))
+    twice = datasets.concatenate_datasets([prepared, prepared])
+    datasets.DatasetDict(dict.fromkeys(splits, twice)).save_to_disk(tmp_path / "twice")
+    with pytest.raises(PreparedDataError, match="found 6 different file names of 12 recordings"):
+        load_prepared(str(tmp_path / "twice"))
     with pytest.raises(PreparedDataError, match="found no data set nobody/knows-it, neither a folder nor on the Hub"):
         load_prepared("nobody/knows-it")
