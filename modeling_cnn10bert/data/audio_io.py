@@ -102,6 +102,6 @@ def _resample(waveform: np.ndarray, old_rate: int, new_rate: int) -> np.ndarray:
     #   44.1 kHz  23 ms, -151 dB, -155 dB, -0.3 dB               16 ms, -122 dB, -145 dB, -3.0 dB
     #   48 kHz    13 ms, -152 dB, -157 dB, -0.3 dB               45 ms, -134 dB, -145 dB, -3.0 dB
     #   192 kHz   24 ms, -152 dB, -162 dB, -0.3 dB               318 ms, -131 dB, -150 dB, -3.0 dB
-    # And torchaudio's filter grows with the rates divided by their greatest common divisor: at 47,999 Hz it takes
-    # more than 20 GB.
+    # And torchaudio's filter grows with the rates divided by their greatest common divisor: from 47,999 Hz, a machine
+    # of 24 GB ran out of memory.
     return soxr.resample(waveform, old_rate, new_rate, quality="VHQ")

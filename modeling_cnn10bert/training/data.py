@@ -136,9 +136,9 @@ def _text_augmentation(arguments: AugmentationArguments, pairs: datasets.Dataset
     variants = pairs["back_translations"][:] if "back_translations" in pairs.column_names else [[]]
     missing = sum(not texts or None in texts for texts in variants)
     if arguments.p_bt and missing:
-        which = f"{missing} of {len(pairs)} captions of" if any(variants) else ""
+        which = f"{missing} of {len(pairs)} captions" if any(variants) else "captions"
         raise RecipeError(
-            f"field p_bt is {arguments.p_bt}, but {which} the training set has no back-translations; add them by "
+            f"field p_bt is {arguments.p_bt}, but {which} of the training set have no back-translation; add them by "
             "`python scripts/back_translate.py DATASET --languages de fr es`, or set p_bt to 0"
         )
     eda = _eda(arguments, pairs) if arguments.p_eda else None

@@ -1,6 +1,7 @@
 """Your own recordings, from a folder with metadata or from any data set with an audio and a caption column."""
 
 import json
+from collections import Counter
 
 import datasets
 import pytest
@@ -54,9 +55,23 @@ def test_missing_splits_are_drawn_from_the_training_recordings(folder, write_csv
     write_csv(folder / "metadata.csv", ["file_name", "caption"], *([name, "a tone"] for name in _names()))
     splits, _ = own_recordings(str(folder), shares={"validation": 0.2, "test": 0.1})
     assert list(splits) == ["train", "validation", "test"]
-    assert [len(entries) for entries in splits.values()] == [7, 2, 1]
+    assert all(splits.values())
     assert sorted(_captions(splits)) == sorted(_names())
     assert own_recordings(str(folder), shares={"validation": 0.2, "test": 0.1})[0] == splits
+
+
+def test_recordings_that_are_added_move_no_other_from_its_split(tmp_path, write_csv):
+    def drawn(count):
+        rows = ([f"{number}.wav", "a tone"] for number in range(count))
+        write_csv(tmp_path / "metadata.csv", ["file_name", "caption"], *rows)
+        splits, _ = own_recordings(str(tmp_path), shares={"validation": 0.2, "test": 0.1})
+        return {entry.file_name: split for split, entries in splits.items() for entry in entries}
+
+    few, many = drawn(300), drawn(2000)
+    assert {name: many[name] for name in few} == few
+    counts = Counter(many.values())
+    assert 0.17 < counts["validation"] / 2000 < 0.23  # three standard deviations of the binomial distribution
+    assert 0.08 < counts["test"] / 2000 < 0.12
 
 
 def test_folders_of_splits_keep_their_own(tmp_path, write_tone, write_csv):

@@ -109,6 +109,11 @@ def test_pair_rows_carry_the_variants_of_their_caption(order):
     assert pairs["back_translations"][:] == [["a de", "a fr"], ["b de", "b fr"], ["c de", "c fr"]]
 
 
+def test_a_recording_that_was_added_since_has_none():
+    columns = {"captions": [["a", "b"], ["c"]], "length": [700, 900], "back_translations_de": [None, ["c de"]]}
+    assert pair_rows(datasets.Dataset.from_dict(columns))["back_translations"][:] == [[None], [None], ["c de"]]
+
+
 def test_variants_that_do_not_match_the_captions_are_one_clear_error():
     columns = {"captions": [["a", "b"], ["c"]], "length": [700, 900], "back_translations_de": [["a"], ["b", "c"]]}
     with pytest.raises(

@@ -1,6 +1,7 @@
 """Recordings become a prepared data set: whole or not there, with what was left out listed."""
 
 import os
+import shutil
 import signal
 import time
 
@@ -155,6 +156,21 @@ def test_running_again_prepares_what_is_new_alone(recordings, entries, tmp_path,
     assert tables["test"]["file_name"][:] == ["5.wav", "6.wav", "7.wav"]
     prepare_dataset(entries(recordings), COLUMNS, tmp_path / "anew")
     assert tables["train"].to_dict() == datasets.load_from_disk(tmp_path / "anew")["train"].to_dict()
+
+
+def test_a_column_that_was_added_since_stays_and_is_empty_for_what_is_new(recordings, entries, tmp_path):
+    out, listed = tmp_path / "out", entries(recordings)
+    prepare_dataset({**listed, "train": listed["train"][:3]}, COLUMNS, out)
+    variants = {name: [f"tone number {name}", "some tone"] for name in ("0.wav", "1.wav", "2.wav")}
+    tables = datasets.load_from_disk(out)
+    texts = [variants[name] for name in tables["train"]["file_name"]]
+    tables["train"] = tables["train"].add_column("back_translations_de", texts)
+    tables.save_to_disk(tmp_path / "added")
+    shutil.copytree(tmp_path / "added", out, dirs_exist_ok=True)
+    prepare_dataset(listed, COLUMNS, out)
+    train, test = (datasets.load_from_disk(out)[split] for split in ("train", "test"))
+    assert train["back_translations_de"][:] == [*variants.values(), None, None]
+    assert "back_translations_de" not in test.column_names
 
 
 def test_other_captions_make_other_rows(recordings, entries, tmp_path):

@@ -1,6 +1,7 @@
 """Variants are added to a data set in place: all else stays, each caption is translated once, a kill costs nothing."""
 
 import json
+import shutil
 
 import datasets
 import pytest
@@ -8,7 +9,7 @@ import soundfile
 
 from modeling_cnn10bert.augmentation.back_translation import BackTranslationError
 from modeling_cnn10bert.data import variants
-from modeling_cnn10bert.data.soundscapes import ManifestError, read_manifest
+from modeling_cnn10bert.data.soundscapes import ManifestError, manifest_lines, read_manifest
 from modeling_cnn10bert.data.variants import VariantCounts, add_back_translations
 
 
@@ -157,6 +158,35 @@ def test_another_language_or_split_keeps_what_is_there(saved, speakers):
     for split in ("train", "test"):
         assert loaded[split][5]["back_translations_de"][0] == f"sound 5 of {split} (de, speaker)"
         assert loaded[split][5]["back_translations_es"][0] == f"sound 5 of {split} (es, speaker)"
+
+
+@pytest.mark.parametrize("kind", ["saved data set", "manifests"])
+def test_recordings_that_were_added_are_translated_alone(kind, saved, manifests, speakers):
+    folder = saved if kind == "saved data set" else manifests
+    add_back_translations(folder, ["de"], lambda _: (Speaker("de", identity="first"), _echo))
+    if folder == saved:
+        table = datasets.load_from_disk(saved)["train"]
+        variants = [None if row in (3, 7) else texts for row, texts in enumerate(table["back_translations_de"])]
+        table = table.remove_columns("back_translations_de").add_column("back_translations_de", variants)
+        datasets.DatasetDict(train=table).save_to_disk(saved.with_name("changed"))
+        shutil.rmtree(saved)
+        saved.with_name("changed").rename(saved)
+    else:
+        lines = [json.loads(line) for _, line in manifest_lines(folder / "train.jsonl")]
+        for row in (3,):
+            del lines[row]["back_translations"]
+        (folder / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    counts = add_back_translations(folder, ["de"], speakers.pair)
+    translated = {caption for batch in speakers["de"].batches for caption in batch}
+    rows = (3, 7) if folder == saved else (3,)
+    assert translated == {text for row in rows for text in (f"sound {row} of train", f"sound {row}")}
+    assert counts["de"].captions == len(translated)
+    if folder == saved:
+        column = datasets.load_from_disk(saved)["train"]["back_translations_de"][:]
+    else:
+        column = [json.loads(line)["back_translations"]["de"] for _, line in manifest_lines(folder / "train.jsonl")]
+    assert column[3] == ["sound 3 of train (de, speaker)", "sound 3 (de, speaker)", "a sound (de, first)"]
+    assert column[4] == [f"{text} (de, first)" for text in ("sound 4 of train", "sound 4", "a sound")]
 
 
 def test_unchanged_captions_are_counted_and_empty_variants_replaced(tmp_path, speakers):

@@ -135,6 +135,14 @@ def test_back_translation_without_a_stored_one_is_an_error_that_names_the_script
     assert _rows(RecordingTables(table, table, table), **{**BEST, "p_bt": 0.0})
 
 
+def test_back_translations_that_some_recordings_lack_are_an_error_too(tables):
+    variants = [[["Donner", "Ein Hund"], None, ["Donner", "Ein Hund"]]]
+    table = tables.train.remove_columns(["back_translations_de", "back_translations_fr"])
+    table = table.add_column("back_translations_de", *variants)
+    with pytest.raises(RecipeError, match="p_bt is 0.1812, but 2 of 6 captions of the training set have no"):
+        _rows(RecordingTables(table, table, table), **BEST)
+
+
 @pytest.mark.parametrize("text", ["p_eda", "p_del"])
 def test_switching_the_text_augmentation_changes_no_draw_of_the_audio(text, tables):
     both, audio_alone = _rows(tables, **BEST), _rows(tables, **{**BEST, text: 0.0})
