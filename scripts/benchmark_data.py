@@ -4,8 +4,7 @@
     python scripts/benchmark_data.py --audioset 10000     that many clips of 10 s into AudioSet's shards and out again
 
 Times are medians of single clips in processor time, those to compare taken in turns, so that other work on the machine
-matters little. The second writes 1.1 MB a clip
-to the folder for temporary files (TMPDIR).
+matters little. The second writes 1.1 MB a clip to the folder for temporary files (TMPDIR).
 """
 
 import argparse
