@@ -36,10 +36,22 @@ def add_push_to_hub(parser: argparse.ArgumentParser) -> None:
 
 
 def finish(result: Preparation, push_to_hub: str | None = None) -> None:
-    """Says what was prepared, and uploads it where that was asked for."""
+    """
+    Says what was prepared, and uploads it where that was asked for.
+
+    Raises:
+        PreparationError: it could not be uploaded; what was prepared stays.
+    """
     print(result)
-    if push_to_hub:  # private: most recordings may be used, but not be given on
-        datasets.load_from_disk(result.folder).push_to_hub(push_to_hub, private=True)
+    if push_to_hub:
+        try:  # private: most recordings may be used, but not be given on
+            datasets.load_from_disk(result.folder).push_to_hub(push_to_hub, private=True)
+        except Exception as error:  # of the Hub, the connection or the HTTP library of the day: what is whole stays
+            raise PreparationError(
+                f"{result.folder} is prepared, but could not be uploaded to {push_to_hub} "
+                f"({' '.join(str(error).split())}); check the name and your login (`hf auth login`), and run the command "
+                "again: it only uploads"
+            ) from error
 
 
 def run(main: Callable[[], None]) -> None:

@@ -168,3 +168,14 @@ def test_a_folder_without_metadata_and_a_name_that_nobody_knows(folder):
         own_recordings(str(folder))
     with pytest.raises(PreparationError, match="nobody/knows-it: found neither a folder nor a data set on the Hub"):
         own_recordings("nobody/knows-it")
+
+
+def test_an_upload_that_fails_leaves_the_prepared_set_and_says_what_to_do(
+    folder, write_csv, script, tmp_path, snapshot
+):
+    write_csv(folder / "metadata.csv", ["file_name", "caption"], *([name, "a tone"] for name in _names()))
+    arguments = [str(tmp_path / "out"), str(folder), "--num_proc", "1", "--push_to_hub", "somebody/tones"]
+    for _ in range(2):  # the second time, it only uploads
+        with pytest.raises(PreparationError, match=r"out is prepared, but could not be uploaded to somebody/tones \("):
+            script("prepare_folder").main(arguments)  # the tests reach no Hub
+    assert sum(datasets.load_from_disk(tmp_path / "out").num_rows.values()) == len(_names())
