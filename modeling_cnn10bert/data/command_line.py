@@ -49,8 +49,8 @@ def finish(result: Preparation, push_to_hub: str | None = None) -> None:
         except Exception as error:  # of the Hub, the connection or the HTTP library of the day: what is whole stays
             raise PreparationError(
                 f"{result.folder} is prepared, but could not be uploaded to {push_to_hub} "
-                f"({' '.join(str(error).split())}); check the name and your login (`hf auth login`), and run the command "
-                "again: it only uploads"
+                f"({' '.join(str(error).split())}); check the name and your login (`hf auth login`), and run the "
+                "command again: it only uploads"
             ) from error
 
 
