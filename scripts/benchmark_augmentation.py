@@ -72,29 +72,14 @@ def read_captions(path: Path | None, count: int) -> list[str]:
 def audio_rows(batch: int, seconds: int) -> dict[str, Callable[[], object]]:
     frames = seconds * FRAMES_PER_SECOND + 1
     clips = [-50 + 15 * torch.randn(frames, N_MELS) for _ in range(batch)]
-    styles = {"mel_mean": torch.full((1000, N_MELS), -60.0), "mel_std": torch.full((1000, N_MELS), 12.0)}
-    augment = AudioAugmentation(
-        g_max=3,
-        p_ms=1.0,
-        ms_alpha=0.8286,
-        n_f=1,
-        w_f=4,
-        n_t=7,
-        w_t=58,
-        **styles,
-        overall_mean=torch.full((N_MELS,), -55.0),
-    )
-    spec_augment = AudioAugmentation(
-        g_max=0,
-        p_ms=0.0,
-        ms_alpha=0.0,
-        n_f=1,
-        w_f=4,
-        n_t=7,
-        w_t=58,
-        **styles,
-        overall_mean=torch.full((N_MELS,), -55.0),
-    )
+    known = {
+        "mel_mean": torch.full((1000, N_MELS), -60.0),
+        "mel_std": torch.full((1000, N_MELS), 12.0),
+        "overall_mean": torch.full((N_MELS,), -55.0),
+    }
+    stripes = {"n_f": 1, "w_f": 4, "n_t": 7, "w_t": 58}
+    augment = AudioAugmentation(g_max=3, p_ms=1.0, ms_alpha=0.8286, **stripes, **known)
+    spec_augment = AudioAugmentation(g_max=0, p_ms=0.0, ms_alpha=0.0, **stripes, **known)
     time_mask = torchaudio.transforms.TimeMasking(58, iid_masks=True)
     frequency_mask = torchaudio.transforms.FrequencyMasking(4, iid_masks=True)
 

@@ -1,6 +1,5 @@
 """AudioCaps (Kim et al. 2019), from its official caption files and whatever recordings are still at hand."""
 
-import csv
 import pathlib
 from collections.abc import Mapping
 
@@ -8,6 +7,7 @@ import datasets
 
 from .audio_folder import CAPTIONS, Source
 from .entries import Entry, PreparationError
+from .tables import read_rows
 from .youtube import YouTubeFolder
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}  # ours -> AudioCaps'
@@ -56,21 +56,11 @@ def read_captions(path: pathlib.Path) -> dict[tuple[str, str], list[str]]:
         PreparationError: the file is missing or faulty.
     """
     captions: dict[tuple[str, str], list[str]] = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="")
-            if missing := set(COLUMNS) - set(reader.fieldnames or ()):
-                raise PreparationError(
-                    f"{path}: found the columns {', '.join(reader.fieldnames or ())}, expected "
-                    f"{', '.join(sorted(missing))} too; fetch the file again"
-                )
-            for row in reader:
-                if not row["caption"].strip() or not row["youtube_id"] or not row["start_time"].isdigit():
-                    raise PreparationError(
-                        f"{path}:{reader.line_num}: found {row}, expected a YouTube id, a start in seconds and a "
-                        "caption; fetch the file again"
-                    )
-                captions.setdefault((row["youtube_id"], row["start_time"]), []).append(row["caption"].strip())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise PreparationError(f"{path}: found {error}, expected a caption file; fetch it again") from error
+    for number, row in read_rows(path, COLUMNS, "utf-8-sig"):
+        if not row["caption"].strip() or not row["youtube_id"] or not row["start_time"].isdigit():
+            raise PreparationError(
+                f"{path}:{number}: found {row}, expected a YouTube id, a start in seconds and a caption; fetch the "
+                "file again"
+            )
+        captions.setdefault((row["youtube_id"], row["start_time"]), []).append(row["caption"].strip())
     return captions

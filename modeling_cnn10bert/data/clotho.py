@@ -5,7 +5,6 @@ ISO-8859-1, names begin with spaces or hold characters that some file systems re
 the splits.
 """
 
-import csv
 import html
 import pathlib
 import re
@@ -19,6 +18,7 @@ from .archives import extract
 from .audio_folder import CAPTIONS, Source
 from .downloads import RemoteFile, download
 from .entries import Entry, PreparationError
+from .tables import read_rows
 
 SPLITS = {"train": "development", "validation": "validation", "test": "evaluation"}  # ours -> Clotho's
 CAPTION_COLUMNS = [f"caption_{number}" for number in range(1, 6)]
@@ -83,7 +83,7 @@ def read_captions(path: pathlib.Path) -> dict[str, list[str]]:
         PreparationError: the file is missing or faulty.
     """
     captions: dict[str, list[str]] = {}
-    for number, row in _read_rows(path, ["file_name", *CAPTION_COLUMNS], "utf-8-sig"):
+    for number, row in read_rows(path, ["file_name", *CAPTION_COLUMNS], "utf-8-sig"):
         texts = [row[column].strip() for column in CAPTION_COLUMNS]
         if not all(texts) or not row["file_name"] or row["file_name"] in captions:
             raise PreparationError(
@@ -98,24 +98,8 @@ def read_metadata(path: pathlib.Path) -> dict[str, dict[str, str]]:
     """File name, made comparable -> the columns of its row; empty where the file is not at hand."""
     if not path.is_file():
         return {}
-    rows = _read_rows(path, ["file_name"], "iso-8859-1")
+    rows = read_rows(path, ["file_name"], "iso-8859-1")
     return {_loose(row["file_name"]): {name: row.get(name) or "" for name in METADATA_COLUMNS} for _, row in rows}
-
-
-def _read_rows(path: pathlib.Path, columns: Sequence[str], encoding: str) -> Iterable[tuple[int, dict[str, str]]]:
-    """(number of the line, column -> cell)."""
-    try:
-        with path.open(newline="", encoding=encoding) as file:
-            reader = csv.DictReader(file, restval="")
-            if missing := set(columns) - set(reader.fieldnames or ()):
-                raise PreparationError(
-                    f"{path}: found the columns {', '.join(reader.fieldnames or ())}, expected "
-                    f"{', '.join(sorted(missing))} too; fetch the file again"
-                )
-            for row in reader:
-                yield reader.line_num, row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise PreparationError(f"{path}: found {error}, expected a CSV file; fetch it again") from error
 
 
 def match_recordings(names: Iterable[str], folder: pathlib.Path) -> dict[str, pathlib.Path]:
