@@ -11,6 +11,7 @@ changes something.
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from modeling_cnn10bert.data.synthesizers import SYNTHESIZERS, rain
 from modeling_cnn10bert.evaluation.pictures import plot_augmentations
 from modeling_cnn10bert.training.arguments import AugmentationArguments
 
+Changed = TypeVar("Changed", list[str], np.ndarray)
 BEST = {
     "p_syn": 0.2962,
     "p_swp": 0.0085,
@@ -46,7 +48,7 @@ BEST = {
     "p_ms": 1.0,
     "ms_alpha": 0.8286,
 }
-TRIES = 10_000
+TRIES = {list: 10_000, np.ndarray: 20}  # of draws that may change nothing: words are cheap, clips nearly always change
 
 
 def main(argv: list[str] | None = None) -> Path:
@@ -118,9 +120,9 @@ def augmented_captions(
     return rows
 
 
-def _until_changed(draw: Callable[[np.random.Generator], list | np.ndarray], before, seed: int):
-    """The first draw that differs from what was there; what never does, such as a probability of 0, stays."""
-    for attempt in range(TRIES if isinstance(before, list) else 20):
+def _until_changed(draw: Callable[[np.random.Generator], Changed], before: Changed, seed: int) -> Changed:
+    """The first draw that differs from what was there; what never does, as at a probability of 0, stays."""
+    for attempt in range(TRIES[type(before)]):
         after = draw(np.random.default_rng([seed, attempt]))
         if not np.array_equal(after, before):
             break
