@@ -46,9 +46,9 @@ def choose_variant(caption: str, variants: Sequence[str | None], rng: np.random.
         rng: the only source of randomness.
         p_bt: probability in [0, 1].
     """
-    present = [variant for variant in variants if variant is not None]
-    if rng.random() >= p_bt or not present:
+    if rng.random() >= p_bt:
         return caption
+    present = [variant for variant in variants if variant is not None] or [caption]
     return present[rng.integers(len(present))]
 
 

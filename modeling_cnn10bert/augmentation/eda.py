@@ -25,30 +25,27 @@ def vocabulary(captions: Iterable[str]) -> list[str]:
 
 def insert_words(words: Sequence[str], p_ins: float, vocabulary: Sequence[str], rng: np.random.Generator) -> list[str]:
     """Behind each word, with probability `p_ins`, inserts one drawn uniformly from the vocabulary."""
-    chosen = rng.random(len(words)) < p_ins
-    inserted = iter(rng.integers(len(vocabulary), size=chosen.sum()))
     result = []
-    for word, insert in zip(words, chosen, strict=True):
+    for word, chosen in zip(words, _chosen(words, p_ins, rng), strict=True):
         result.append(word)
-        if insert:
-            result.append(vocabulary[next(inserted)])
+        if chosen:
+            result.append(vocabulary[_uniform(len(vocabulary), rng)])
     return result
 
 
 def delete_words(words: Sequence[str], p_del: float, rng: np.random.Generator) -> list[str]:
     """Deletes each word with probability `p_del`; should none be left, one drawn uniformly stays."""
-    kept = [word for word, drawn in zip(words, rng.random(len(words)), strict=True) if drawn >= p_del]
-    return kept or [words[rng.integers(len(words))]]
+    kept = [word for word, chosen in zip(words, _chosen(words, p_del, rng), strict=True) if not chosen]
+    return kept or [words[_uniform(len(words), rng)]]
 
 
 def swap_words(words: Sequence[str], p_swp: float, rng: np.random.Generator) -> list[str]:
     """Swaps each word, with probability `p_swp`, with another of the sentence, drawn uniformly. A single word stays."""
     words = list(words)
-    if len(words) < 2:
-        return words
-    for here in np.flatnonzero(rng.random(len(words)) < p_swp):
-        there = (here + rng.integers(1, len(words))) % len(words)
-        words[here], words[there] = words[there], words[here]
+    for here, chosen in enumerate(_chosen(words, p_swp, rng)):
+        if chosen and len(words) > 1:
+            there = (here + 1 + _uniform(len(words) - 1, rng)) % len(words)
+            words[here], words[there] = words[there], words[here]
     return words
 
 
@@ -57,11 +54,20 @@ def replace_by_synonyms(
 ) -> list[str]:
     """Replaces each word that has synonyms, with probability `p_syn`, by one of them, drawn uniformly."""
     words = list(words)
-    for index in np.flatnonzero(rng.random(len(words)) < p_syn):
-        choices = synonyms.get(words[index])
-        if choices:
-            words[index] = choices[rng.integers(len(choices))]
+    for index, chosen in enumerate(_chosen(words, p_syn, rng)):
+        if chosen and (choices := synonyms.get(words[index])):
+            words[index] = choices[_uniform(len(choices), rng)]
     return words
+
+
+def _chosen(words: Sequence[str], probability: float, rng: np.random.Generator) -> list[bool]:
+    """For each word, whether it is changed."""
+    return [draw < probability for draw in rng.random(len(words)).tolist()]
+
+
+def _uniform(count: int, rng: np.random.Generator) -> int:
+    """One of 0 ... count - 1; several times as fast as `rng.integers`."""
+    return int(rng.random() * count)
 
 
 class EDA:
@@ -96,7 +102,7 @@ class EDA:
         words = caption_words(caption)
         if not words:
             return caption
-        match rng.integers(4):
+        match _uniform(4, rng):
             case 0:
                 words = insert_words(words, self.p_ins, self.vocabulary, rng)
             case 1:

@@ -81,17 +81,14 @@ def test_the_share_of_words_changed_is_the_probability(p, captions):
 @pytest.mark.parametrize("p", [0.0, 0.1, 1.0])
 def test_each_word_starts_a_swap_with_its_probability(p):
     class Counting:
-        """A generator that counts the partners it draws: one a swap."""
+        """A generator that counts the single draws: one a swap, of its partner."""
 
         def __init__(self):
             self.rng, self.swaps = _rng(2), 0
 
-        def random(self, size):
-            return self.rng.random(size)
-
-        def integers(self, *bounds):
-            self.swaps += 1
-            return self.rng.integers(*bounds)
+        def random(self, *size):
+            self.swaps += not size
+            return self.rng.random(*size)
 
     rng = Counting()
     for _ in range(2000):
