@@ -88,6 +88,7 @@ def prepare_dataset(
         check_file_names(split, entries)
     with preparation_folder(out) as folder, one_line_when_full(out):
         shards = _cut_all(folder, splits, dict.fromkeys(splits, features))
+        _move_in(folder, out)
         state = _State.read(folder, out)
         key = hashlib.sha256("".join(shard.key for shard in shards).encode()).hexdigest()
         if state is None or state.key != key:
@@ -264,13 +265,26 @@ def _assemble(shards: Sequence[Shard], state: _State, folder: pathlib.Path, out:
         parts = [datasets.Dataset.from_file(str(shard.path)) for shard in shards if shard.split == split]
         tables[split] = datasets.concatenate_datasets(parts)
     tables.save_to_disk(staged)
-    (out / MARK).unlink(missing_ok=True)
-    for split in state.stamps:
-        shutil.rmtree(out / split, ignore_errors=True)
-    for split in tables:
-        (staged / split).rename(out / split)
-    state.write(folder)
-    (staged / MARK).rename(out / MARK)
+    state.write(staged)
+    staged.rename(folder / "whole")
+    _move_in(folder, out)
+
+
+def _move_in(folder: pathlib.Path, out: pathlib.Path) -> None:
+    """Puts a data set that stands whole in `folder` into its place, or goes on with that after a kill."""
+    whole = folder / "whole"
+    if (whole / MARK).is_file():
+        (out / MARK).unlink(missing_ok=True)
+        if (whole / "state.json").is_file():
+            (whole / "state.json").replace(folder / "state.json")
+        splits = json.loads((folder / "state.json").read_text(encoding="utf-8"))["stamps"]
+        for split, stamps in splits.items():
+            if (whole / split).is_dir() or not stamps:
+                shutil.rmtree(out / split, ignore_errors=True)
+            if (whole / split).is_dir():
+                (whole / split).rename(out / split)
+        (whole / MARK).rename(out / MARK)
+    shutil.rmtree(whole, ignore_errors=True)
 
 
 # ------------------------------------------------------------------------------------------------------ the result

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -171,6 +172,32 @@ def test_a_column_that_was_added_since_stays_and_is_empty_for_what_is_new(record
     train, test = (datasets.load_from_disk(out)[split] for split in ("train", "test"))
     assert train["back_translations_de"][:] == [*variants.values(), None, None]
     assert "back_translations_de" not in test.column_names
+
+
+@pytest.mark.parametrize("rename", range(1, 5))
+def test_a_kill_while_the_data_set_is_exchanged_loses_no_added_column(
+    rename, recordings, entries, tmp_path, monkeypatch
+):
+    out, listed = tmp_path / "out", entries(recordings)
+    prepare_dataset({**listed, "train": listed["train"][:3]}, COLUMNS, out)
+    tables = datasets.load_from_disk(out)
+    tables["train"] = tables["train"].add_column("back_translations_de", [["x", "y"]] * 3)
+    tables.save_to_disk(tmp_path / "added")
+    shutil.copytree(tmp_path / "added", out, dirs_exist_ok=True)
+    moves, move = [], preparation.pathlib.Path.rename
+
+    def killed(path, target):
+        if "whole" in (path.name, path.parent.name, Path(target).name):
+            moves.append(path)
+            if len(moves) == rename:
+                raise Killed
+        return move(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(preparation.pathlib.Path, "rename", killed)
+        prepare_dataset(listed, COLUMNS, out)
+    prepare_dataset(listed, COLUMNS, out)
+    assert datasets.load_from_disk(out)["train"]["back_translations_de"][:] == [["x", "y"]] * 3 + [None] * 2
 
 
 def test_other_captions_make_other_rows(recordings, entries, tmp_path):
