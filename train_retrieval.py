@@ -6,21 +6,15 @@
 `--help` lists all fields. Results go to OUTPUT_DIR/all_results.json, the loss and metric curve to OUTPUT_DIR/curve.png.
 """
 
-import os
-import sys
 from pathlib import Path
 
-from transformers import set_seed
 from transformers.utils import logging
 
-from modeling_cnn10bert.data.audio_io import AudioError
-from modeling_cnn10bert.data.collator import RetrievalCollator
-from modeling_cnn10bert.data.pairs import SharedEpoch
-from modeling_cnn10bert.data.soundscapes import ManifestError
 from modeling_cnn10bert.evaluation.pictures import plot_training_curve
-from modeling_cnn10bert.training.arguments import RecipeError, parse_recipe
-from modeling_cnn10bert.training.data import evaluation_recordings, load_recordings, training_pairs
-from modeling_cnn10bert.training.model import load_model_and_processor
+from modeling_cnn10bert.training.build import build_trainer
+from modeling_cnn10bert.training.command_line import run
+from modeling_cnn10bert.training.data import evaluation_recordings
+from modeling_cnn10bert.training.recipe import parse_recipe
 from modeling_cnn10bert.training.run_folder import checkpoint_to_resume
 from modeling_cnn10bert.training.trainer import RetrievalTrainer
 
@@ -30,22 +24,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     model_args, data_args, augmentation_args, training_args = parse_recipe(argv, description=__doc__)
     logging.set_verbosity(training_args.get_process_log_level())
     checkpoint = checkpoint_to_resume(training_args) if training_args.do_train else None
-    set_seed(training_args.seed)
-
-    model, processor = load_model_and_processor(model_args)
-    feature_extractor = processor.feature_extractor
-    with training_args.main_process_first(desc="preparing the recordings"):
-        tables = load_recordings(data_args, feature_extractor, training_args.seed)
-    epoch = SharedEpoch()
-    trainer = RetrievalTrainer(
-        model=model,
-        args=training_args,
-        data_collator=RetrievalCollator(processor),
-        train_dataset=training_pairs(tables, augmentation_args, feature_extractor, training_args.seed, epoch),
-        eval_dataset=evaluation_recordings(tables.validation, feature_extractor),
-        processing_class=processor,
-        epoch=epoch,
-    )
+    trainer, tables = build_trainer(model_args, data_args, augmentation_args, training_args)
 
     results = {}
     if training_args.do_train:
@@ -58,7 +37,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     if training_args.do_eval:
         results |= _score(trainer, None, "eval")
     if training_args.do_predict:
-        results |= _score(trainer, evaluation_recordings(tables.test, feature_extractor), "test")
+        results |= _score(
+            trainer, evaluation_recordings(tables.test, trainer.processing_class.feature_extractor), "test"
+        )
     if training_args.push_to_hub:
         trainer.push_to_hub(finetuned_from=model_args.text_model_name_or_path)
     return results
@@ -72,10 +53,4 @@ def _score(trainer: RetrievalTrainer, recordings, prefix: str) -> dict[str, floa
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except RecipeError as error:
-        # Every process finds the same fault in the same arguments: the first one says so.
-        sys.exit(f"error: {error}" if os.environ.get("RANK", "0") == "0" else 1)
-    except (ManifestError, AudioError) as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -457,6 +457,7 @@ class CNN10BertModel(CNN10BertPreTrainedModel):
         cls,
         audio_model: str | os.PathLike | CNN10Config,
         text_model: str | os.PathLike | BertConfig,
+        audio_fields: dict | None = None,
         **config_fields,
     ) -> "CNN10BertModel":
         """
@@ -468,6 +469,9 @@ class CNN10BertModel(CNN10BertPreTrainedModel):
                 the head is taken; a configuration starts it from random weights.
             text_model (`str`, `os.PathLike` or [`BertConfig`]):
                 Folder or Hub id of a BERT; a configuration starts it from random weights.
+            audio_fields (`dict`, *optional*):
+                Fields of [`CNN10Config`] in which the audio tower differs from its checkpoint, such as
+                `{"time_pooling": "average"}` for one of PANNs, which sums.
             config_fields:
                 Fields of [`CNN10BertConfig`], such as `text_pooling="mean"`.
 
@@ -475,9 +479,9 @@ class CNN10BertModel(CNN10BertPreTrainedModel):
             [`CNN10BertModel`] in float32, in evaluation mode like everything that is loaded.
 
         Raises:
-            ValueError: a text checkpoint that is not a BERT.
+            ValueError: a checkpoint of another type of model, or one that lacks weights of the tower.
         """
-        audio = _load_tower(CNN10Model, audio_model)
+        audio = _load_tower(CNN10Model, audio_model, **(audio_fields or {}))
         text = _load_tower(BertModel, text_model, add_pooling_layer=False)
         config = CNN10BertConfig(
             audio_config=_architecture(audio.config), text_config=_architecture(text.config), **config_fields
@@ -679,7 +683,13 @@ def _load_tower(model_class: type[PreTrainedModel], source, **kwargs) -> PreTrai
     found, expected = PreTrainedConfig.get_config_dict(source)[0].get("model_type"), model_class.config_class.model_type
     if found != expected:
         raise ValueError(f"{source} holds a model of type {found!r}, but this tower is a {expected!r}.")
-    return model_class.from_pretrained(source, dtype=torch.float32, **kwargs)
+    tower, loading = model_class.from_pretrained(source, dtype=torch.float32, output_loading_info=True, **kwargs)
+    if missing := sorted(loading["missing_keys"]):  # else they would silently be random
+        raise ValueError(
+            f"{source} lacks {len(missing)} weights of a {expected} ({', '.join(missing[:5])}, ...) and has "
+            f"{len(loading['unexpected_keys'])} others ({', '.join(sorted(loading['unexpected_keys'])[:5])}, ...)."
+        )
+    return tower
 
 
 def _architecture(config: PreTrainedConfig) -> dict:

@@ -1,20 +1,10 @@
-"""The fields of a recipe: what `train_retrieval.py` reads from YAML and from the command line."""
+"""The fields of a recipe of `train_retrieval.py`."""
 
 import dataclasses
-import difflib
-import json
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
 
-import yaml
-from transformers import HfArgumentParser, SchedulerType, TrainingArguments
-
-
-class RecipeError(ValueError):
-    """A recipe cannot be used; the message names the file, the field, what was found and what was expected."""
+from transformers import SchedulerType, TrainingArguments
 
 
 @dataclass
@@ -97,7 +87,14 @@ class DataArguments:
 
 @dataclass
 class AugmentationArguments:
-    """Augmentation of the training pairs; the names and their order are those of table 4 of the paper."""
+    """Augmentation of the training pairs; the names of the values and their order are those of table 4 of the paper."""
+
+    augment_audio: bool = field(
+        default=True, metadata={"help": "Off: none of the audio augmentations below, whatever their values."}
+    )
+    augment_text: bool = field(
+        default=True, metadata={"help": "Off: none of the text augmentations below, whatever their values."}
+    )
 
     p_eda: float = field(default=0.0, metadata={"help": "EDA: share of the captions that are manipulated."})
     p_syn: float = field(default=0.0, metadata={"help": "EDA: probability of a word to become a synonym of it."})
@@ -194,68 +191,3 @@ class RetrievalTrainingArguments(TrainingArguments):
 
 
 ARGUMENT_CLASSES = (ModelArguments, DataArguments, AugmentationArguments, RetrievalTrainingArguments)
-
-
-class _Parser(HfArgumentParser):
-    """Raises where argparse prints its usage, dozens of lines long here, and exits."""
-
-    def error(self, message: str) -> NoReturn:
-        raise RecipeError(message)
-
-
-def parse_recipe(argv: Sequence[str] | None = None, description: str | None = None) -> tuple[Any, ...]:
-    """
-    Reads `[RECIPE.yaml] [--field value ...]`; what the command line says overrides the recipe.
-
-    Args:
-        argv: the arguments; by default those of the process.
-        description: shown by `--help`.
-
-    Returns:
-        One instance of each of `ARGUMENT_CLASSES`.
-
-    Raises:
-        RecipeError: the recipe cannot be read, a field that nobody knows, or a value that does not fit its field.
-    """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    parser = _Parser(ARGUMENT_CLASSES, description=description, usage="%(prog)s RECIPE.yaml [--field value ...]")
-    if argv and not argv[0].startswith("-"):
-        argv = _recipe_as_arguments(Path(argv[0]), parser) + argv[1:]
-    try:
-        return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
-    except ValueError as error:
-        raise RecipeError(str(error)) from error
-
-
-def _recipe_as_arguments(path: Path, parser: HfArgumentParser) -> list[str]:
-    """The recipe's fields as if they stood on the command line, so that both are checked in one place."""
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path}: not a readable YAML file ({error})") from error
-    if not isinstance(recipe, dict):
-        raise RecipeError(f"{path}: found {type(recipe).__name__}, expected lines of `field: value`")
-    known = sorted({name for cls in ARGUMENT_CLASSES for name in cls.__dataclass_fields__})
-    arguments = []
-    for name, value in recipe.items():
-        if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=3)
-            hint = f"did you mean {' or '.join(close)}?" if close else "`--help` lists all fields"
-            raise RecipeError(f"{path}: unknown field {name!r} (value {value!r}); {hint}")
-        if value is None:
-            continue
-        words = _as_words(name, value)
-        try:
-            _, surplus = parser.parse_known_args(words)  # alone, so that an error is known to be the recipe's
-        except RecipeError as error:
-            raise RecipeError(f"{path}: field {name} is {value!r}: {error}") from error
-        if surplus:
-            raise RecipeError(f"{path}: field {name} is {value!r}: expected one value")
-        arguments += words
-    return arguments
-
-
-def _as_words(name: str, value: Any) -> list[str]:
-    if isinstance(value, list):
-        return [f"--{name}", *map(str, value)]
-    return [f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"]  # "=": it may begin with a dash

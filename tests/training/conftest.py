@@ -17,13 +17,9 @@ from safetensors.torch import load_file
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from modeling_cnn10bert.data.collator import RetrievalCollator
-from modeling_cnn10bert.data.pairs import SharedEpoch
 from modeling_cnn10bert.data.synthesizers import generate_soundscapes
-from modeling_cnn10bert.training.arguments import parse_recipe
-from modeling_cnn10bert.training.data import load_recordings, training_pairs
-from modeling_cnn10bert.training.model import load_model_and_processor
-from modeling_cnn10bert.training.trainer import RetrievalTrainer
+from modeling_cnn10bert.training.build import build_trainer
+from modeling_cnn10bert.training.recipe import parse_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 # 40 scenes x 5 captions = 200 pairs, of which 6 batches of 30 are whole: 18 steps in 3 epochs. Checkpoints 4, 8 and 16
@@ -258,22 +254,10 @@ def augmented_batches(write_recipe, tmp_path_factory):
         folder = tmp_path_factory.mktemp("batches")
         workers = {"dataloader_num_workers": num_workers, "dataloader_persistent_workers": num_workers > 0}
         recipe = write_recipe(folder / "recipe.yaml", output_dir=str(folder / "run"), **workers, **given)
-        model_args, data_args, augmentation_args, training_args = parse_recipe([str(recipe)])
-        model, processor = load_model_and_processor(model_args)
-        tables = load_recordings(data_args, processor.feature_extractor, training_args.seed)
-        epoch = SharedEpoch()
-        trainer = RetrievalTrainer(
-            model=model,
-            args=training_args,
-            data_collator=RetrievalCollator(processor),
-            train_dataset=training_pairs(
-                tables, augmentation_args, processor.feature_extractor, training_args.seed, epoch
-            ),
-            epoch=epoch,
-        )
+        trainer, _ = build_trainer(*parse_recipe([str(recipe)]))
         loader, batches = trainer.get_train_dataloader(), []
         for number in range(epochs):
-            epoch.set(number)
+            trainer.epoch.set(number)
             batches.append([batch for batch, _ in zip(loader, range(2), strict=False)])
         _MultiProcessingDataLoaderIter._clean_up_persistent_workers_atexit()
         return batches

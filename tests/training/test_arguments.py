@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from modeling_cnn10bert.training.arguments import RecipeError, RetrievalTrainingArguments, parse_recipe
+from modeling_cnn10bert.training.arguments import RetrievalTrainingArguments
+from modeling_cnn10bert.training.recipe import RecipeError, parse_recipe
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "scripts" / "recipes").glob("*.yaml"))
 

@@ -8,8 +8,9 @@ from modeling_cnn10bert import CNN10FeatureExtractor
 from modeling_cnn10bert.augmentation.wordnet import WordNetError
 from modeling_cnn10bert.data.feature_cache import TABLE_FEATURES, log_mel_columns
 from modeling_cnn10bert.data.pairs import SharedEpoch
-from modeling_cnn10bert.training.arguments import AugmentationArguments, RecipeError
+from modeling_cnn10bert.training.arguments import AugmentationArguments
 from modeling_cnn10bert.training.data import RecordingTables, training_pairs
+from modeling_cnn10bert.training.recipe import RecipeError
 
 BEST = {  # table 4 of the paper; p_ms is lost in our copy of it
     "p_eda": 0.9936,

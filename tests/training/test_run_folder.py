@@ -3,7 +3,7 @@
 import pytest
 from transformers import TrainingArguments
 
-from modeling_cnn10bert.training.arguments import RecipeError
+from modeling_cnn10bert.training.recipe import RecipeError
 from modeling_cnn10bert.training.run_folder import checkpoint_to_resume
 
 

@@ -10,14 +10,11 @@ from transformers import AutoModel, AutoProcessor
 
 from modeling_cnn10bert import CNN10BertModel
 from modeling_cnn10bert.data.collator import RetrievalCollator
-from modeling_cnn10bert.data.pairs import SharedEpoch
 from modeling_cnn10bert.data.soundscape_table import soundscape_table
 from modeling_cnn10bert.data.soundscapes import SourceBank, read_manifest, render
 from modeling_cnn10bert.data.transform import RecordingTransform
-from modeling_cnn10bert.training.arguments import parse_recipe
-from modeling_cnn10bert.training.data import load_recordings, training_pairs
-from modeling_cnn10bert.training.model import load_model_and_processor
-from modeling_cnn10bert.training.trainer import RetrievalTrainer
+from modeling_cnn10bert.training.build import build_trainer
+from modeling_cnn10bert.training.recipe import parse_recipe
 
 SCORES = {f"{direction}{name}" for direction in ("", "a2t_") for name in ("mAP@10", "R@1", "R@5", "R@10")}
 
@@ -28,20 +25,7 @@ def trainer(write_recipe, tmp_path):
 
     def make(**given):
         recipe = write_recipe(tmp_path / "recipe.yaml", output_dir=str(tmp_path / "run"), **given)
-        model_args, data_args, augmentation_args, training_args = parse_recipe([str(recipe)])
-        model, processor = load_model_and_processor(model_args)
-        tables = load_recordings(data_args, processor.feature_extractor, training_args.seed)
-        epoch = SharedEpoch()
-        return RetrievalTrainer(
-            model=model,
-            args=training_args,
-            data_collator=RetrievalCollator(processor),
-            train_dataset=training_pairs(
-                tables, augmentation_args, processor.feature_extractor, training_args.seed, epoch
-            ),
-            processing_class=processor,
-            epoch=epoch,
-        )
+        return build_trainer(*parse_recipe([str(recipe)]))[0]
 
     return make
 

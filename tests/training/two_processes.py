@@ -7,11 +7,9 @@ import torch
 from torch import distributed
 
 from modeling_cnn10bert import CNN10BertModel
-from modeling_cnn10bert.data.collator import RetrievalCollator
-from modeling_cnn10bert.data.pairs import SharedEpoch
-from modeling_cnn10bert.training.arguments import RecipeError, RetrievalTrainingArguments, parse_recipe
-from modeling_cnn10bert.training.data import load_recordings, training_pairs
-from modeling_cnn10bert.training.model import load_model_and_processor
+from modeling_cnn10bert.training.arguments import RetrievalTrainingArguments
+from modeling_cnn10bert.training.build import build_trainer
+from modeling_cnn10bert.training.recipe import RecipeError, parse_recipe
 from modeling_cnn10bert.training.trainer import RetrievalTrainer
 
 
@@ -30,17 +28,10 @@ def gradients(case: Path) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
 
 def augmented_batches(recipe: str) -> list[list[dict[str, torch.Tensor]]]:
     """The first two batches of this process in each of two epochs."""
-    model_args, data_args, augmentation_args, training_args = parse_recipe([recipe])
-    model, processor = load_model_and_processor(model_args)
-    tables = load_recordings(data_args, processor.feature_extractor, training_args.seed)
-    epoch = SharedEpoch()
-    pairs = training_pairs(tables, augmentation_args, processor.feature_extractor, training_args.seed, epoch)
-    trainer = RetrievalTrainer(
-        model=model, args=training_args, data_collator=RetrievalCollator(processor), train_dataset=pairs, epoch=epoch
-    )
+    trainer, _ = build_trainer(*parse_recipe([recipe]))
     loader, batches = trainer.get_train_dataloader(), []
     for number in range(2):
-        epoch.set(number)
+        trainer.epoch.set(number)
         batches.append([batch for batch, _ in zip(loader, range(2), strict=False)])
     return batches
 

@@ -1,0 +1,42 @@
+"""From the arguments of a recipe to the trainer that runs it."""
+
+from transformers import set_seed
+
+from ..data.collator import RetrievalCollator
+from ..data.pairs import SharedEpoch
+from .arguments import AugmentationArguments, DataArguments, ModelArguments, RetrievalTrainingArguments
+from .data import RecordingTables, evaluation_recordings, load_recordings, training_pairs
+from .model import load_model_and_processor
+from .trainer import RetrievalTrainer
+
+
+def build_trainer(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    augmentation_args: AugmentationArguments,
+    training_args: RetrievalTrainingArguments,
+) -> tuple[RetrievalTrainer, RecordingTables]:
+    """
+    The trainer of a recipe, which has the model, the training pairs and the validation set; and the recordings' tables.
+
+    Sets all random seeds: fresh weights are drawn here.
+
+    Raises:
+        RecipeError, ManifestError, AudioError: what is wrong with the arguments or with what they name.
+    """
+    set_seed(training_args.seed)
+    model, processor = load_model_and_processor(model_args)
+    feature_extractor = processor.feature_extractor
+    with training_args.main_process_first(desc="preparing the recordings"):
+        tables = load_recordings(data_args, feature_extractor, training_args.seed)
+    epoch = SharedEpoch()
+    trainer = RetrievalTrainer(
+        model=model,
+        args=training_args,
+        data_collator=RetrievalCollator(processor),
+        train_dataset=training_pairs(tables, augmentation_args, feature_extractor, training_args.seed, epoch),
+        eval_dataset=evaluation_recordings(tables.validation, feature_extractor),
+        processing_class=processor,
+        epoch=epoch,
+    )
+    return trainer, tables

@@ -1,0 +1,118 @@
+"""Recipes: YAML files of fields, on top of each other, and the command line on top of them."""
+
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from transformers import HfArgumentParser
+
+from .arguments import ARGUMENT_CLASSES
+
+EXTENDS = "extends"  # names the recipe that a recipe differs from, relative to its own folder
+RUNS = Path("runs")
+
+
+class RecipeError(ValueError):
+    """A recipe cannot be used; the message names the file, the field, what was found and what was expected."""
+
+
+class _Parser(HfArgumentParser):
+    """Raises where argparse prints its usage, dozens of lines long here, and exits."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RecipeError(message)
+
+
+def parse_recipe(
+    argv: Sequence[str] | None = None,
+    description: str | None = None,
+    argument_classes: Sequence[type] = ARGUMENT_CLASSES,
+) -> tuple[Any, ...]:
+    """
+    Reads `[RECIPE.yaml] [--field value ...]`; what the command line says overrides the recipe.
+
+    Args:
+        argv: the arguments; by default those of the process.
+        description: shown by `--help`.
+        argument_classes: whose fields a recipe may set.
+
+    Returns:
+        One instance of each of `argument_classes`.
+
+    Raises:
+        RecipeError: the recipe cannot be read, a field that nobody knows, or a value that does not fit its field.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = _Parser(argument_classes, description=description, usage="%(prog)s RECIPE.yaml [--field value ...]")
+    if argv and not argv[0].startswith("-"):
+        argv = _recipe_as_arguments(Path(argv[0]), parser) + argv[1:]
+    try:
+        return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """
+    The fields of a recipe and their values, those of the recipes that it extends included.
+
+    `extends: OTHER.yaml` takes over the fields of another recipe, whose path is relative to this one's folder; `null`
+    gives a field back its default. The output folder is no one else's: where the recipe does not name it, it is
+    `runs/<name of the recipe>`.
+
+    Raises:
+        RecipeError: the recipe, or one that it extends, cannot be read, or they extend each other.
+    """
+    return {name: value for name, (value, _) in _read(path).items()}
+
+
+def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, tuple[Any, Path]]:
+    """Field -> its value and the file that it stands in; `above` are the recipes that extend this one."""
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        extended = f"{above[-1]}: field {EXTENDS}: " if above else ""
+        raise RecipeError(f"{extended}{path}: not a readable YAML file ({error})") from error
+    if not isinstance(recipe, dict):
+        raise RecipeError(f"{path}: found {type(recipe).__name__}, expected lines of `field: value`")
+    fields = {}
+    if (base := recipe.pop(EXTENDS, None)) is not None:
+        above = (*above, path)
+        if not isinstance(base, str):
+            raise RecipeError(f"{path}: field {EXTENDS} is {base!r}, expected the path of one other recipe")
+        if any((path.parent / base).resolve() == other.resolve() for other in above):
+            raise RecipeError(f"{path}: field {EXTENDS} is {base!r}, which extends this recipe; remove one of the two")
+        fields = _read(path.parent / base, above)
+    return fields | {"output_dir": (str(RUNS / path.stem), path)} | {name: (v, path) for name, v in recipe.items()}
+
+
+def _recipe_as_arguments(path: Path, parser: HfArgumentParser) -> list[str]:
+    """The recipe's fields as if they stood on the command line, so that both are checked in one place."""
+    known = sorted({name for cls in parser.dataclass_types for name in cls.__dataclass_fields__})
+    arguments = []
+    for name, (value, source) in _read(path).items():
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=3)
+            hint = f"did you mean {' or '.join(close)}?" if close else "`--help` lists all fields"
+            raise RecipeError(f"{source}: unknown field {name!r} (value {value!r}); {hint}")
+        if value is None:
+            continue
+        words = _as_words(name, value)
+        try:
+            _, surplus = parser.parse_known_args(words)  # alone, so that an error is known to be the recipe's
+        except RecipeError as error:
+            raise RecipeError(f"{source}: field {name} is {value!r}: {error}") from error
+        if surplus:
+            raise RecipeError(f"{source}: field {name} is {value!r}: expected one value")
+        arguments += words
+    return arguments
+
+
+def _as_words(name: str, value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [f"--{name}", *map(str, value)]
+    return [f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"]  # "=": it may begin with a dash
