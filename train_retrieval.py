@@ -6,11 +6,8 @@
 `--help` lists all fields. Results go to OUTPUT_DIR/all_results.json, the loss and metric curve to OUTPUT_DIR/curve.png.
 """
 
-from pathlib import Path
-
 from transformers.utils import logging
 
-from modeling_cnn10bert.evaluation.pictures import plot_training_curve
 from modeling_cnn10bert.training.build import build_trainer
 from modeling_cnn10bert.training.command_line import run
 from modeling_cnn10bert.training.data import evaluation_recordings
@@ -28,12 +25,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
     results = {}
     if training_args.do_train:
-        results |= trainer.train(resume_from_checkpoint=checkpoint).metrics
-        trainer.save_model()
-        trainer.save_metrics("train", results)
-        trainer.save_state()
-        if trainer.is_world_process_zero():
-            plot_training_curve(trainer.state.log_history, Path(training_args.output_dir) / "curve.png")
+        results |= trainer.train_and_save(checkpoint)
     if training_args.do_eval:
         results |= _score(trainer, None, "eval")
     if training_args.do_predict:

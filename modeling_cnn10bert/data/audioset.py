@@ -44,17 +44,35 @@ def read_labels(path: pathlib.Path) -> dict[str, int]:
     Raises:
         PreparationError: the file is missing, or does not list the 527 classes.
     """
+    return {row["mid"]: number for number, row in enumerate(_read_classes(path))}
+
+
+def read_class_names(path: pathlib.Path) -> list[str]:
+    """
+    class_labels_indices.csv: the display names of the classes, such as Speech, by number.
+
+    Raises:
+        PreparationError: the file is missing, or does not list the 527 classes.
+    """
+    return [row["display_name"] for row in _read_classes(path)]
+
+
+def _read_classes(path: pathlib.Path) -> list[dict[str, str]]:
+    """The rows of class_labels_indices.csv in the order of their numbers."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            labels = {row["mid"]: int(row["index"]) for row in csv.DictReader(file)}
+            rows = {
+                int(row["index"]): {"mid": row["mid"], "display_name": row["display_name"]}
+                for row in csv.DictReader(file)
+            }
     except (OSError, KeyError, ValueError, csv.Error) as error:
         raise PreparationError(
             f"{path}: found {type(error).__name__} {error}, expected the columns index, mid and display_name; fetch "
             "class_labels_indices.csv again"
         ) from error
-    if sorted(labels.values()) != list(range(NUM_CLASSES)):
-        raise PreparationError(f"{path}: found {len(labels)} classes, expected {NUM_CLASSES}; fetch the file again")
-    return labels
+    if sorted(rows) != list(range(NUM_CLASSES)):
+        raise PreparationError(f"{path}: found {len(rows)} classes, expected {NUM_CLASSES}; fetch the file again")
+    return [rows[number] for number in range(NUM_CLASSES)]
 
 
 def audioset_entries(segments: pathlib.Path, labels: Mapping[str, int], recordings: YouTubeFolder) -> list[Entry]:
@@ -187,6 +205,29 @@ def open_stream(folder: str | os.PathLike, split: str, rank: int = 0, world_size
     Raises:
         PreparationError: the folder has no such split, or its preparation did not end.
     """
+    paths = _shards_of(folder, split)
+    stream = datasets.load_dataset("arrow", data_files={split: paths}, split=split, features=FEATURES, streaming=True)
+    return split_dataset_by_node(stream, rank, world_size)
+
+
+def open_table(folder: str | os.PathLike, split: str) -> datasets.Dataset:
+    """
+    The clips of a split in any order that is asked for, memory-mapped: class-balanced sampling needs that.
+
+    Args:
+        folder: written by `prepare_audioset`.
+        split: such as balanced_train.
+
+    Returns:
+        Rows of `FEATURES`.
+
+    Raises:
+        PreparationError: the folder has no such split, or its preparation did not end.
+    """
+    return datasets.concatenate_datasets([datasets.Dataset.from_file(path) for path in _shards_of(folder, split)])
+
+
+def _shards_of(folder: str | os.PathLike, split: str) -> list[str]:
     data = pathlib.Path(folder) / "data"
     paths = sorted(data.glob(f"{split}-*-of-*.arrow")) if data.is_dir() else []
     if not paths:
@@ -196,15 +237,12 @@ def open_stream(folder: str | os.PathLike, split: str, rank: int = 0, world_size
             f"{folder}: found {found}, expected the split {split}; prepare it with scripts/prepare_audioset.py, again "
             "if that did not end"
         )
-    stream = datasets.load_dataset(
-        "arrow", data_files={split: [str(path) for path in paths]}, split=split, features=FEATURES, streaming=True
-    )
-    return split_dataset_by_node(stream, rank, world_size)
+    return [str(path) for path in paths]
 
 
-def multi_hot(labels: Sequence[Sequence[int]]) -> torch.Tensor:
-    """The classes of each clip -> targets [B, 527] float32, 1 at its classes."""
-    targets = torch.zeros(len(labels), NUM_CLASSES)
+def multi_hot(labels: Sequence[Sequence[int]], num_classes: int = NUM_CLASSES) -> torch.Tensor:
+    """The classes of each clip -> targets [B, num_classes] float32, 1 at its classes."""
+    targets = torch.zeros(len(labels), num_classes)
     for row, classes in enumerate(labels):
         targets[row, list(classes)] = 1.0
     return targets

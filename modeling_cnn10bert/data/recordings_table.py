@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import datasets
 import torch
@@ -15,6 +15,7 @@ from .audio_io import decode_audio
 from .feature_cache import TABLE_FEATURES, cached_table, feature_parameters, log_mel_columns
 
 COLUMNS = ("file_name", "recording_id", "captions")
+LOG_MEL_COLUMNS = ("length", "log_mel", "mel_mean", "mel_std")
 ROWS_IN_MEMORY = 100  # 30 MB of log-mels of half a minute
 
 
@@ -115,7 +116,7 @@ def recordings_table(
         def compute() -> datasets.Dataset:
             rows = prepared.select_columns([*COLUMNS, *texts, "audio"])
             return rows.map(
-                _LogMelOfRow(feature_extractor, keep_log_mel),
+                LogMelOfRow(feature_extractor, [name for name in features if name in LOG_MEL_COLUMNS]),
                 features=features,
                 remove_columns=["audio"],
                 num_proc=num_proc if num_proc > 1 else None,
@@ -131,18 +132,16 @@ def recordings_table(
 
 
 @dataclasses.dataclass
-class _LogMelOfRow:
-    """Computes one row of the table."""
+class LogMelOfRow:
+    """Computes, for `map`, those of the columns of `log_mel_columns` that are asked for from a row's `audio`."""
 
     feature_extractor: CNN10FeatureExtractor
-    keep_log_mel: bool
+    columns: Sequence[str]
 
     def __call__(self, row: dict) -> dict:
         torch.set_num_threads(1)  # a forked process cannot use the threads of its parent
         columns = log_mel_columns(log_mel_of_audio(row["audio"], self.feature_extractor))
-        if not self.keep_log_mel:
-            del columns["log_mel"]
-        return columns
+        return {name: columns[name] for name in self.columns}
 
 
 def log_mel_of_audio(audio: Mapping, feature_extractor: CNN10FeatureExtractor) -> torch.Tensor:
@@ -152,5 +151,10 @@ def log_mel_of_audio(audio: Mapping, feature_extractor: CNN10FeatureExtractor) -
 
 def fingerprint(prepared: datasets.Dataset) -> list:
     """Changes with the content: the data set's own fingerprint, and its files' sizes and times of modification."""
-    stats = [os.stat(file["filename"]) for file in prepared.cache_files]
-    return [prepared._fingerprint, [(stat.st_size, stat.st_mtime_ns) for stat in stats]]
+    return [prepared._fingerprint, file_stamps(prepared)]
+
+
+def file_stamps(dataset: datasets.Dataset) -> list[tuple[int, int]]:
+    """Size and time of modification of each file that a data set lies in."""
+    stats = [os.stat(file["filename"]) for file in dataset.cache_files]
+    return [(stat.st_size, stat.st_mtime_ns) for stat in stats]

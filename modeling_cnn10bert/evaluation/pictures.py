@@ -24,6 +24,8 @@ _SETTINGS = ("#9a9a9a", "#b5179e", "#3f88c5", "#d1602b", "#2a8f3c", "#f2b705")
 _RIGHT, _WRONG, _UNJUDGED = "#2a8f3c", "#c8342b", "#9a9a9a"
 _VALIDATION = {  # how each measure of the validation set is drawn: the one that selects the checkpoint stands out
     "mAP@10": {"color": "#b5179e", "linewidth": 2.2, "marker": "o", "markersize": 3.5, "zorder": 3},
+    "mAP": {"color": "#b5179e", "linewidth": 2.2, "marker": "o", "markersize": 3.5, "zorder": 3},  # of a tagger
+    "mAUC": {"color": "#1d4e89", "linewidth": 1.2, "linestyle": "-"},
     "R@1": {"color": "#1d4e89", "linewidth": 1.2, "linestyle": "-"},
     "R@5": {"color": "#3f88c5", "linewidth": 1.2, "linestyle": "--"},
     "R@10": {"color": "#8ab6d6", "linewidth": 1.2, "linestyle": "-."},
@@ -35,8 +37,8 @@ def plot_training_curve(log_history: Sequence[Mapping[str, Any]], path: str | Pa
 
     Args:
         log_history: `Trainer.state.log_history`: entries with `epoch` or `step`, and any of `loss`, `learning_rate`,
-            `eval_loss`, `eval_mAP@10`, `eval_R@1`, `eval_R@5`, `eval_R@10`, `eval_chance_mAP@10`. Whatever is missing
-            is left out.
+            `eval_loss`, `eval_mAP@10`, `eval_R@1`, `eval_R@5`, `eval_R@10`, `eval_chance_mAP@10`, of a tagger
+            `eval_mAP`, `eval_mAUC`. Whatever is missing is left out.
         path: the PNG to write; it appears complete or not at all.
     """
     _save(_training_figure(log_history), path)
@@ -154,13 +156,13 @@ def _draw_validation(ax: Axes, curves: Curves, over: str) -> None:
     if len(chance):
         color = _VALIDATION["mAP@10"]["color"]
         ax.axhline(chance[-1], color=color, linewidth=0.9, linestyle=":", label="mAP@10 by chance")
-    x, values = curves["eval_mAP@10"]
+    x, values = curves["eval_mAP@10"] if len(curves["eval_mAP@10"][0]) else curves["eval_mAP"]
     if np.isfinite(values).any():
         best = int(np.nanargmax(values))
         star = {"marker": "*", "markersize": 12, "color": "#f2b705", "markeredgecolor": "#5c4400"}
         label = f"best: {values[best]:.4f} at {over} {x[best]:g}"
         ax.plot(x[best], values[best], linestyle="none", zorder=4, label=label, **star)
-    ax.set_ylabel("share of queries")
+    ax.set_ylabel("share of queries" if len(curves["eval_mAP@10"][0]) else "mean over classes")
     ax.set_ylim(bottom=0)
     ax.set_title("Validation", loc="left", fontsize=11)
     _legend_above(ax, ax.get_lines())

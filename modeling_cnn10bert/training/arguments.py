@@ -124,13 +124,10 @@ class AugmentationArguments:
 
 
 @dataclass
-class RetrievalTrainingArguments(TrainingArguments):
-    """transformers' training arguments with the defaults of section 6.4 of the paper."""
+class KeyedTrainingArguments(TrainingArguments):
+    """transformers' training arguments with what all our training has in common."""
 
     learning_rate: float = field(default=1e-4, metadata={"help": "Initial (step) or highest (one_cycle) rate."})
-    text_learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of the text network; by default as all others."}
-    )
     learning_rate_schedule: str = field(
         default="step",
         metadata={
@@ -140,21 +137,15 @@ class RetrievalTrainingArguments(TrainingArguments):
     )
     lr_decay_epochs: int = field(default=10, metadata={"help": "Epochs between two drops of the step decay."})
     lr_decay_factor: float = field(default=3.0, metadata={"help": "What each drop divides the learning rate by."})
-    num_train_epochs: float = field(default=50, metadata={"help": "Passes over all pairs of caption and recording."})
-    total_train_batch_size: int = field(
-        default=30, metadata={"help": "Pairs of one step over all processes, each other's negatives."}
-    )
+    total_train_batch_size: int = field(default=32, metadata={"help": "Examples of one step over all processes."})
     per_device_train_batch_size: int | None = field(
-        default=None, metadata={"help": "Pairs per process; by default total_train_batch_size over the processes."}
+        default=None, metadata={"help": "Examples per process; by default total_train_batch_size over the processes."}
     )
     per_device_eval_batch_size: int = field(
-        default=32, metadata={"help": "Recordings per process and batch at evaluation, each with all its captions."}
+        default=32, metadata={"help": "Recordings per process and batch at evaluation."}
     )
     max_grad_norm: float = field(default=0.0, metadata={"help": "Largest gradient norm; 0 does not clip."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: the transform needs them."})
-    metric_for_best_model: str | None = field(
-        default="mAP@10", metadata={"help": "Validation metric of the best epoch."}
-    )
     greater_is_better: bool | None = field(default=True, metadata={"help": "Whether more of it is better."})
     report_to: None | str | list[str] = field(default="none", metadata={"help": "Where else to send the logs."})
 
@@ -188,6 +179,22 @@ class RetrievalTrainingArguments(TrainingArguments):
                     "cannot share equally; choose a multiple of them"
                 )
             self.per_device_train_batch_size = per_device
+
+
+@dataclass
+class RetrievalTrainingArguments(KeyedTrainingArguments):
+    """Training of the retrieval model, with the defaults of section 6.4 of the paper."""
+
+    text_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the text network; by default as all others."}
+    )
+    num_train_epochs: float = field(default=50, metadata={"help": "Passes over all pairs of caption and recording."})
+    total_train_batch_size: int = field(
+        default=30, metadata={"help": "Pairs of one step over all processes, each other's negatives."}
+    )
+    metric_for_best_model: str | None = field(
+        default="mAP@10", metadata={"help": "Validation metric of the best epoch."}
+    )
 
 
 ARGUMENT_CLASSES = (ModelArguments, DataArguments, AugmentationArguments, RetrievalTrainingArguments)

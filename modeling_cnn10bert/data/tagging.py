@@ -1,0 +1,210 @@
+"""Tagging data: tables of recordings with class labels, the draws of an epoch, the transform and the collator.
+
+A tagging table has one row a recording: `log_mel` as in the feature cache, or `audio`, and `labels`, the numbers of its
+classes. A row of training is not a recording but a draw: which recordings it becomes is decided by the transform.
+"""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+
+from ..augmentation.mixup import draw_mixup_weight, mix_powers, mix_waveforms
+from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
+from .audio_io import decode_audio
+from .audioset import multi_hot
+from .feature_cache import TABLE_FEATURES, cached_table, feature_parameters
+from .pairs import SharedEpoch
+from .recordings_table import ROWS_IN_MEMORY, LogMelOfRow, file_stamps
+from .soundscapes import Scene
+from .transform import LogMelReader
+
+LABELS = datasets.List(datasets.Value("int32"))  # numbers of the classes
+MIXUP_DOMAINS = ("power", "waveform")
+
+
+# ---------------------------------------------------------------------------------------------------------- tables
+
+
+def class_names(scenes: Sequence[Scene]) -> list[str]:
+    """The labels that occur in scenes, sorted: a class each."""
+    return [str(label) for label in sorted({label for scene in scenes for label in scene.labels}, key=_by_value)]
+
+
+def _by_value(label: int | str) -> tuple:
+    return (isinstance(label, str), label)
+
+
+def label_scenes(table: datasets.Dataset, scenes: Sequence[Scene], classes: Sequence[str]) -> datasets.Dataset:
+    """
+    The recordings table of scenes as a tagging table.
+
+    Raises:
+        ValueError: a scene has a label that is not among the classes.
+    """
+    number = {name: index for index, name in enumerate(classes)}
+    labels = {}
+    for scene in scenes:
+        if unknown := [label for label in scene.labels if str(label) not in number]:
+            raise ValueError(
+                f"scene {scene.id!r}: labels: found {unknown[0]!r}, expected one of the classes of the training scenes "
+                f"({', '.join(classes)}); leave the scene out"
+            )
+        labels[scene.id] = [number[str(label)] for label in scene.labels]
+    column = datasets.Dataset.from_dict(
+        {"labels": [labels[name] for name in table["recording_id"][:]]}, features=datasets.Features({"labels": LABELS})
+    )
+    return datasets.concatenate_datasets([table.select_columns(["log_mel"]), column], axis=1)
+
+
+def cached_clips(
+    clips: datasets.Dataset,
+    feature_extractor: CNN10FeatureExtractor,
+    cache_dir: str | os.PathLike,
+    num_proc: int,
+    name: str,
+) -> datasets.Dataset:
+    """The tagging table of clips with `audio` and `labels`, such as AudioSet's, with their log-mels in the cache."""
+    features = datasets.Features({"labels": LABELS, "log_mel": TABLE_FEATURES["log_mel"]})
+    key = {"features": feature_parameters(feature_extractor), "clips": file_stamps(clips), "rows": len(clips)}
+    os.makedirs(cache_dir, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".computing-", dir=cache_dir) as scratch:
+
+        def compute() -> datasets.Dataset:
+            return clips.select_columns(["audio", "labels"]).map(
+                LogMelOfRow(feature_extractor, ["log_mel"]),
+                features=features,
+                remove_columns=["audio"],
+                num_proc=num_proc if num_proc > 1 else None,
+                cache_file_name=os.path.join(scratch, "table.arrow"),
+                writer_batch_size=ROWS_IN_MEMORY,
+                desc=f"Computing log-mels of {name}",
+            )
+
+        return cached_table(cache_dir, name, key, compute)
+
+
+# ------------------------------------------------------------------------------------------------------ transforms
+
+
+def draw_rows(table: datasets.Dataset) -> datasets.Dataset:
+    """The rows of a training epoch: as many draws as the table has clips, each known by its `row_id` alone."""
+    return datasets.Dataset.from_dict({"row_id": range(len(table))})
+
+
+class TaggingTransform:
+    """
+    Training: each draw becomes a clip, or a mixture of two, and its targets.
+
+    Class-balanced, a clip is drawn by its class first, each as likely, and then among the clips of that class: so is
+    the clip that it is mixed with. Every draw is keyed by (seed, epoch, row id).
+
+    Args:
+        table: a tagging table.
+        feature_extractor: computed its log-mels, or computes them.
+        num_classes: of all clips.
+        class_balanced: else every clip comes once an epoch, mixed with any other.
+        mixup_alpha: of the Beta distribution; 0 mixes nothing.
+        mixup_domain: what is mixed, `"power"` or `"waveform"`; the latter needs a table with `audio`.
+        seed: of all draws.
+        epoch: which epoch it is.
+    """
+
+    def __init__(
+        self,
+        table: datasets.Dataset,
+        feature_extractor: CNN10FeatureExtractor,
+        num_classes: int,
+        class_balanced: bool,
+        mixup_alpha: float,
+        mixup_domain: str,
+        seed: int,
+        epoch: SharedEpoch,
+    ):
+        self.read = LogMelReader(table, feature_extractor)
+        self.feature_extractor = feature_extractor
+        self.clips = table.select_columns([self.read.column])
+        self.targets = [sorted(set(labels)) for labels in table["labels"][:]]
+        self.num_classes = num_classes
+        self.clips_of_class = _clips_of_class(self.targets) if class_balanced else []
+        self.mixup_alpha, self.mixup_domain = mixup_alpha, mixup_domain
+        self.seed, self.epoch = seed, epoch
+
+    def __call__(self, rows: dict[str, list]) -> dict[str, list]:
+        epoch = self.epoch.get()
+        generators = [np.random.default_rng([self.seed, epoch, row]) for row in rows["row_id"]]
+        first = [
+            self._draw(rng) if self.clips_of_class else row for rng, row in zip(generators, rows["row_id"], strict=True)
+        ]
+        targets = self._targets(first)
+        if not self.mixup_alpha:
+            return {"log_mel": self.read(self.clips[first]), "labels": list(targets)}
+        second = [self._draw(rng) for rng in generators]
+        weights = [draw_mixup_weight(rng, self.mixup_alpha) for rng in generators]
+        share = torch.tensor(weights)[:, None]
+        return {
+            "log_mel": self._mix(first, second, weights),
+            "labels": list(share * targets + (1 - share) * self._targets(second)),
+        }
+
+    def _draw(self, rng: np.random.Generator) -> int:
+        """A row of the table."""
+        if not self.clips_of_class:
+            return int(rng.integers(len(self.clips)))
+        rows = self.clips_of_class[rng.integers(len(self.clips_of_class))]
+        return int(rows[rng.integers(len(rows))])
+
+    def _targets(self, rows: list[int]) -> torch.Tensor:
+        return multi_hot([self.targets[row] for row in rows], self.num_classes)
+
+    def _mix(self, first: list[int], second: list[int], weights: list[float]) -> list[torch.Tensor]:
+        if self.mixup_domain == "power":
+            pairs = zip(self.read(self.clips[first]), self.read(self.clips[second]), weights, strict=True)
+            return [mix_powers(*pair) for pair in pairs]
+        pairs = zip(self._waveforms(first), self._waveforms(second), weights, strict=True)
+        return [self.feature_extractor.log_mel(mix_waveforms(*pair)) for pair in pairs]
+
+    def _waveforms(self, rows: list[int]) -> list[np.ndarray]:
+        rate = self.feature_extractor.sampling_rate
+        return [decode_audio(audio["bytes"], rate, audio["path"]) for audio in self.clips[rows]["audio"]]
+
+
+def _clips_of_class(labels: Sequence[Sequence[int]]) -> list[np.ndarray]:
+    """For each class that has any, the rows of its clips."""
+    rows: dict[int, list[int]] = {}
+    for row, classes in enumerate(labels):
+        for number in classes:
+            rows.setdefault(number, []).append(row)
+    return [np.array(rows[number]) for number in sorted(rows)]
+
+
+class ClipTransform:
+    """Evaluation: clips of a tagging table become log-mels with their targets. Nothing is random."""
+
+    def __init__(self, table: datasets.Dataset, feature_extractor: CNN10FeatureExtractor, num_classes: int):
+        self.read = LogMelReader(table, feature_extractor)
+        self.num_classes = num_classes
+
+    def __call__(self, rows: dict[str, list]) -> dict[str, list]:
+        return {"log_mel": self.read(rows), "labels": list(multi_hot(rows["labels"], self.num_classes))}
+
+
+class TaggingCollator:
+    """Joins rows of `log_mel` [T, n_mels] and `labels` [C] to the input of a tagger, whose `labels` are [B, C]."""
+
+    def __init__(self, feature_extractor: CNN10FeatureExtractor):
+        self.feature_extractor = feature_extractor
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        features = self.feature_extractor.pad(
+            {"input_features": [row["log_mel"].numpy() for row in rows]}, padding=True, return_tensors="pt"
+        )
+        return {
+            "input_features": features["input_features"],
+            "input_features_mask": features["attention_mask"],
+            "labels": torch.stack([row["labels"] for row in rows]),
+        }

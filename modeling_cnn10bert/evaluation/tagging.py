@@ -1,0 +1,75 @@
+"""Scores of a tagger by class: average precision and area under the ROC curve, as AudioSet and PANNs report them."""
+
+import csv
+import os
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """
+    What a tagger reaches on one class.
+
+    Attributes:
+        name: of the class.
+        clips: how many have it.
+        average_precision: not interpolated, as scikit-learn's; NaN where no clip has the class.
+        auc: area under the ROC curve; NaN where no clip or every clip has the class.
+    """
+
+    name: str
+    clips: int
+    average_precision: float
+    auc: float
+
+
+def score_classes(scores: np.ndarray, targets: np.ndarray, names: Sequence[str]) -> list[ClassScore]:
+    """
+    Args:
+        scores: [N, C], higher where the class is likelier; logits and probabilities give the same.
+        targets: [N, C] of 0 and 1.
+        names: of the C classes.
+
+    Raises:
+        ValueError: shapes that do not fit, or a score that is not a finite number.
+    """
+    if scores.shape != targets.shape or scores.shape[1:] != (len(names),):
+        raise ValueError(f"found scores {scores.shape} and targets {targets.shape} of {len(names)} classes")
+    if not np.isfinite(scores).all():
+        raise ValueError("found scores that are not finite: the training diverged; lower the learning rate")
+    return [_score_class(*column, name) for *column, name in zip(scores.T, targets.T.astype(bool), names, strict=True)]
+
+
+def _score_class(scores: np.ndarray, targets: np.ndarray, name: str) -> ClassScore:
+    clips = int(targets.sum())
+    return ClassScore(
+        name=name,
+        clips=clips,
+        average_precision=float(average_precision_score(targets, scores)) if clips else float("nan"),
+        auc=float(roc_auc_score(targets, scores)) if 0 < clips < len(targets) else float("nan"),
+    )
+
+
+def tagging_metrics(classes: Sequence[ClassScore]) -> dict[str, float]:
+    """`mAP` and `mAUC`: the means over the classes that have a score."""
+    return {
+        "mAP": float(np.nanmean([score.average_precision for score in classes])),
+        "mAUC": float(np.nanmean([score.auc for score in classes])),
+    }
+
+
+def write_class_scores(classes: Sequence[ClassScore], path: str | os.PathLike) -> None:
+    """A CSV file of a line a class, best average precision first; it appears complete or not at all."""
+    path = pathlib.Path(path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["class", "clips", "average_precision", "auc"])
+        for score in sorted(classes, key=lambda score: -np.nan_to_num(score.average_precision, nan=-1.0)):
+            writer.writerow([score.name, score.clips, f"{score.average_precision:.4f}", f"{score.auc:.4f}"])
+    unfinished.replace(path)

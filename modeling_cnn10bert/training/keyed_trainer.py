@@ -1,0 +1,121 @@
+"""What all our training has in common: draws that are keyed by where training stands, and runs that resume exactly."""
+
+import math
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
+from transformers import Trainer, TrainerCallback
+
+from ..data.pairs import PairSampler, SharedEpoch
+from ..evaluation.pictures import plot_training_curve
+from .recipe import RecipeError
+from .schedule import create_schedule
+
+
+class KeyedDrawsCallback(TrainerCallback):
+    """
+    Makes every random draw of training a function of the seed and of where training stands, also after a resume.
+
+    The sampler and the transform are told which epoch begins. Dropout draws from torch's own state, which is seeded for
+    every step: data loaders draw from it too, and how often depends on their workers, on evaluations and on resumes.
+    """
+
+    def __init__(self, epoch: SharedEpoch):
+        self.epoch = epoch
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.epoch.set(int(state.epoch or 0))
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        key = np.random.SeedSequence([args.seed, state.global_step, args.process_index])
+        torch.manual_seed(int(key.generate_state(1)[0]))
+
+
+class KeyedTrainer(Trainer):
+    """
+    transformers' Trainer, of which every random draw is a function of the seed and of where training stands.
+
+    Args:
+        args: `KeyedTrainingArguments`.
+        train_dataset: with a transform that was given the same `epoch`, and a column `length` if clips of similar
+            length are to be batched.
+        epoch: shared with the transform.
+    """
+
+    def __init__(self, *args, epoch: SharedEpoch | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.model.to(memory_format=torch.channels_last)  # convolutions are 1.3 times faster on a CPU
+        self.epoch = epoch or SharedEpoch()
+        self.add_callback(KeyedDrawsCallback(self.epoch))
+        self.model_accepts_loss_kwargs = False  # the models' **kwargs are not for the loss
+
+    def train_and_save(self, checkpoint: str | None) -> dict[str, float]:
+        """Trains, from a checkpoint if there is one; leaves model, metrics, state and curve in the output folder."""
+        metrics = self.train(resume_from_checkpoint=checkpoint).metrics
+        self.save_model()
+        self.save_metrics("train", metrics)
+        self.save_state()
+        if self.is_world_process_zero():
+            plot_training_curve(self.state.log_history, Path(self.args.output_dir) / "curve.png")
+        return metrics
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
+        """The schedule of the arguments; the paper's step decay by default."""
+        if self.lr_scheduler is None:
+            batches = len(self.train_dataset) // (self._train_batch_size * self.args.world_size)
+            self.lr_scheduler = create_schedule(
+                self.args.learning_rate_schedule,
+                self.optimizer if optimizer is None else optimizer,
+                total_steps=num_training_steps,
+                steps_per_epoch=math.ceil(batches / self.args.gradient_accumulation_steps),
+                warmup_steps=self.args.get_warmup_steps(num_training_steps),
+                decay_epochs=self.args.lr_decay_epochs,
+                decay_factor=self.args.lr_decay_factor,
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> Sampler:
+        train_dataset = self.train_dataset if train_dataset is None else train_dataset
+        batch_size = self._train_batch_size * self.args.world_size
+        if len(train_dataset) < batch_size:
+            raise RecipeError(
+                f"found {len(train_dataset)} training examples, expected at least one batch of "
+                f"{batch_size}; give more data or a smaller --total_train_batch_size"
+            )
+        group_by_length = self.args.train_sampling_strategy == "group_by_length"
+        lengths = np.zeros(len(train_dataset))
+        if group_by_length:  # read past the transform
+            lengths = train_dataset.with_format("numpy").select_columns(["length"])["length"][:]
+        return PairSampler(
+            lengths,
+            batch_size=batch_size,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            epoch=self.epoch,
+            group_by_length=group_by_length,
+        )
+
+    def _run_epoch(self, *args, **kwargs) -> None:
+        if self.state.global_step >= self.state.max_steps:  # resumed behind its last step: Trainer would take one more
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()  # then process 0 writes the file that marks the checkpoint as complete
+
+    def _get_eval_sampler(self, eval_dataset: datasets.Dataset) -> Sampler:
+        return SequentialSampler(eval_dataset)  # the set is scored as a whole, so its order does not matter
+
+    def get_eval_dataloader(self, eval_dataset: str | datasets.Dataset | None = None) -> DataLoader:
+        # Trainer keeps a loader with persistent workers and hands it out for every other set: the test set would be
+        # scored on the validation recordings.
+        persistent, self.args.dataloader_persistent_workers = self.args.dataloader_persistent_workers, False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_persistent_workers = persistent

@@ -1,0 +1,205 @@
+"""Pretraining of the audio tower as a tagger, as PANNs do (Kong et al. 2020; section 6.2 of the paper)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from transformers import EvalPrediction, PreTrainedModel, TrainingArguments, set_seed
+
+from ..configuration_cnn10bert import CNN10Config
+from ..data.audioset import open_table, read_class_names
+from ..data.pairs import SharedEpoch
+from ..data.soundscape_table import soundscape_table
+from ..data.soundscapes import Scene, read_manifests
+from ..data.tagging import (
+    ClipTransform,
+    TaggingCollator,
+    TaggingTransform,
+    cached_clips,
+    class_names,
+    draw_rows,
+    label_scenes,
+)
+from ..evaluation.tagging import score_classes, tagging_metrics
+from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
+from ..modeling_cnn10bert import CNN10ForAudioClassification
+from .keyed_trainer import KeyedTrainer
+from .recipe import RecipeError
+from .tagging_arguments import TaggerArguments, TaggingDataArguments, TaggingTrainingArguments
+
+
+@dataclass
+class TaggingTables:
+    """The tagging tables of a run and the names of their classes."""
+
+    train: datasets.Dataset
+    validation: datasets.Dataset
+    test: datasets.Dataset
+    classes: list[str]
+
+
+class TaggingTrainer(KeyedTrainer):
+    """Trains a `CNN10ForAudioClassification` by binary cross-entropy; the arguments are `TaggingTrainingArguments`."""
+
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(
+        args: TrainingArguments, model: PreTrainedModel | None = None
+    ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+        optimizer_class, options = KeyedTrainer.get_optimizer_cls_and_kwargs(args, model)
+        return optimizer_class, options | ({"amsgrad": True} if args.amsgrad else {})
+
+
+def build_tagging_trainer(
+    tagger_args: TaggerArguments, data_args: TaggingDataArguments, training_args: TaggingTrainingArguments
+) -> tuple[TaggingTrainer, TaggingTables]:
+    """
+    The trainer of a recipe, which has the tagger, the training draws and the validation set; and the tables.
+
+    Sets all random seeds: fresh weights are drawn here.
+
+    Raises:
+        RecipeError, ManifestError, PreparationError, AudioError: what is wrong with the arguments or what they name.
+    """
+    set_seed(training_args.seed)
+    feature_extractor = _feature_extractor(tagger_args)
+    with training_args.main_process_first(desc="preparing the clips"):
+        load = _soundscapes if data_args.manifests else _audioset
+        tables = load(data_args, feature_extractor, training_args.seed)
+    epoch = SharedEpoch()
+    draws = draw_rows(tables.train)
+    draws.set_transform(
+        TaggingTransform(
+            tables.train,
+            feature_extractor,
+            num_classes=len(tables.classes),
+            class_balanced=data_args.class_balanced,
+            mixup_alpha=data_args.mixup_alpha,
+            mixup_domain=data_args.mixup_domain,
+            seed=training_args.seed,
+            epoch=epoch,
+        )
+    )
+    trainer = TaggingTrainer(
+        model=_tagger(tagger_args, tables.classes),
+        args=training_args,
+        data_collator=TaggingCollator(feature_extractor),
+        train_dataset=draws,
+        eval_dataset=evaluation_clips(tables.validation, feature_extractor, len(tables.classes)),
+        processing_class=feature_extractor,
+        compute_metrics=_metrics_of(tables.classes),
+        epoch=epoch,
+    )
+    return trainer, tables
+
+
+def evaluation_clips(
+    table: datasets.Dataset, feature_extractor: CNN10FeatureExtractor, num_classes: int
+) -> datasets.Dataset:
+    """The clips of a tagging table with their targets."""
+    return table.with_transform(ClipTransform(table, feature_extractor, num_classes))
+
+
+def _metrics_of(classes: list[str]) -> Callable[[EvalPrediction], dict[str, float]]:
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        return tagging_metrics(score_classes(prediction.predictions, prediction.label_ids, classes))
+
+    return compute
+
+
+# ---------------------------------------------------------------------------------------------------------- tagger
+
+
+def _feature_extractor(arguments: TaggerArguments) -> CNN10FeatureExtractor:
+    if arguments.model_name_or_path:
+        try:
+            return CNN10FeatureExtractor.from_pretrained(arguments.model_name_or_path)
+        except OSError as error:
+            raise RecipeError(
+                f"cannot start from model_name_or_path {arguments.model_name_or_path!r}: {' '.join(str(error).split())}"
+            ) from error
+    return CNN10FeatureExtractor(
+        feature_size=arguments.num_mel_bins,
+        n_fft=arguments.n_fft,
+        hop_length=arguments.hop_length,
+        min_frames=2 ** len(arguments.hidden_sizes),
+    )
+
+
+def _tagger(arguments: TaggerArguments, classes: list[str]) -> CNN10ForAudioClassification:
+    if not arguments.model_name_or_path:
+        return CNN10ForAudioClassification(
+            CNN10Config(
+                num_mel_bins=arguments.num_mel_bins,
+                hidden_sizes=arguments.hidden_sizes,
+                time_pooling=arguments.time_pooling,
+                block_dropout=arguments.block_dropout,
+                head_dropout=arguments.head_dropout,
+                problem_type="multi_label_classification",
+                id2label=dict(enumerate(classes)),
+                label2id={name: number for number, name in enumerate(classes)},
+            )
+        )
+    model = CNN10ForAudioClassification.from_pretrained(arguments.model_name_or_path, dtype=torch.float32)
+    found = [model.config.id2label[number] for number in range(model.config.num_labels)]
+    if found != classes:
+        raise RecipeError(
+            f"model_name_or_path {arguments.model_name_or_path!r} knows {len(found)} classes ({', '.join(found[:5])}, "
+            f"...), but the data has {len(classes)} ({', '.join(classes[:5])}, ...); continue on the data it was "
+            "trained on, or start a new tagger"
+        )
+    return model
+
+
+# ------------------------------------------------------------------------------------------------------------ data
+
+
+def _audioset(arguments: TaggingDataArguments, feature_extractor: CNN10FeatureExtractor, seed: int) -> TaggingTables:
+    if not arguments.labels:
+        raise RecipeError(
+            "field labels is not set; give --labels class_labels_indices.csv, which names AudioSet's classes"
+        )
+    classes = read_class_names(Path(arguments.labels))
+    tables = {}
+    for part in ("train", "validation", "test"):
+        split = getattr(arguments, f"{part}_split")
+        clips = open_table(arguments.dataset_name, split)
+        limit = arguments.max_train_samples if part == "train" else arguments.max_eval_samples
+        clips = clips if limit is None else clips.take(min(limit, len(clips)))
+        if arguments.cache_features:
+            name = f"{Path(arguments.dataset_name).name}-{split}"
+            clips = cached_clips(
+                clips, feature_extractor, arguments.cache_dir, arguments.preprocessing_num_workers, name
+            )
+        tables[part] = clips.select_columns(["labels", "log_mel" if arguments.cache_features else "audio"])
+    return TaggingTables(**tables, classes=classes)
+
+
+def _soundscapes(arguments: TaggingDataArguments, feature_extractor: CNN10FeatureExtractor, seed: int) -> TaggingTables:
+    splits = read_manifests(arguments.manifests, arguments.sources)
+    classes = class_names(splits["train"])
+    tables = {}
+    for split, scenes in splits.items():
+        training = split == "train"
+        scenes = scenes[: arguments.max_train_samples if training else arguments.max_eval_samples]
+        table = soundscape_table(
+            scenes,
+            arguments.sources,
+            feature_extractor,
+            arguments.cache_dir,
+            renderings=arguments.renderings if training else 1,
+            seed=seed,
+            num_proc=arguments.preprocessing_num_workers,
+            name=f"{Path(arguments.manifests).resolve().name}-{split}",
+        )
+        tables[split] = _labelled(table, scenes, classes)
+    return TaggingTables(**tables, classes=classes)
+
+
+def _labelled(table: datasets.Dataset, scenes: list[Scene], classes: list[str]) -> datasets.Dataset:
+    try:
+        return label_scenes(table, scenes, classes)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error

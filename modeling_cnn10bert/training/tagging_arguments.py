@@ -1,0 +1,116 @@
+"""The fields of a recipe of `scripts/train_tagging.py`; the defaults are those of PANNs (Kong et al. 2020)."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..data.tagging import MIXUP_DOMAINS
+from .arguments import KeyedTrainingArguments
+
+
+@dataclass
+class TaggerArguments:
+    """Which tagger is trained: by default PANNs' Cnn10."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "A saved tagger to continue from, of the same classes: a folder or a Hub id."}
+    )
+    hidden_sizes: list[int] = field(
+        default_factory=lambda: [64, 128, 256, 512], metadata={"help": "Channels of each block."}
+    )
+    time_pooling: str = field(
+        default="sum",
+        metadata={"help": "Sum of mean and maximum over time, or their average.", "choices": ["sum", "average"]},
+    )
+    block_dropout: float = field(default=0.2, metadata={"help": "Dropout after each block."})
+    head_dropout: float = field(default=0.5, metadata={"help": "Dropout before each linear layer of the head."})
+    num_mel_bins: int = field(default=64, metadata={"help": "Mel bins of the log-mel."})
+    n_fft: int = field(default=1024, metadata={"help": "Window of the log-mel, in samples."})
+    hop_length: int = field(default=320, metadata={"help": "Hop of the log-mel, in samples."})
+
+
+@dataclass
+class TaggingDataArguments:
+    """What it is trained and scored on, and how clips are drawn and mixed."""
+
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "Folder written by scripts/prepare_audioset.py, or by its like."}
+    )
+    labels: str | None = field(
+        default=None, metadata={"help": "AudioSet's class_labels_indices.csv, which names the classes of dataset_name."}
+    )
+    train_split: str = field(default="unbalanced_train", metadata={"help": "Split of dataset_name to train on."})
+    validation_split: str = field(default="balanced_train", metadata={"help": "Split of dataset_name to choose by."})
+    test_split: str = field(default="eval", metadata={"help": "Split of dataset_name to report."})
+    manifests: str | None = field(
+        default=None, metadata={"help": "Folder of soundscape manifests, whose labels are the classes."}
+    )
+    sources: str | None = field(default=None, metadata={"help": "Folder of the recordings that the manifests mix."})
+    renderings: int = field(
+        default=1, metadata={"help": "Renderings of each training scene; all but the first are drawn anew."}
+    )
+    class_balanced: bool = field(default=True, metadata={"help": "Draw a class first, then a clip of it."})
+    mixup_alpha: float = field(
+        default=1.0, metadata={"help": "Mixup: parameter of the Beta distribution; 0 switches it off."}
+    )
+    mixup_domain: str = field(
+        default="power",
+        metadata={
+            "help": "What is mixed: power spectra, or waveforms, which needs dataset_name without cache_features.",
+            "choices": list(MIXUP_DOMAINS),
+        },
+    )
+    cache_features: bool = field(
+        default=True, metadata={"help": "Keep the log-mels of dataset_name on disk; else they are computed each time."}
+    )
+    cache_dir: str = field(
+        default=str(Path.home() / ".cache" / "cnn10bert"), metadata={"help": "Folder of the feature cache."}
+    )
+    preprocessing_num_workers: int = field(default=1, metadata={"help": "Processes that compute features."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first so many clips only."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first so many clips only."})
+
+    def __post_init__(self):
+        for name in ("renderings", "preprocessing_num_workers", "max_train_samples", "max_eval_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, found {value}")
+        if not 0 <= self.mixup_alpha < float("inf"):
+            raise ValueError(f"mixup_alpha must be a finite number and not negative, found {self.mixup_alpha}")
+        if bool(self.dataset_name) == bool(self.manifests or self.sources):
+            raise ValueError(
+                "give either dataset_name (a folder written by scripts/prepare_audioset.py), or manifests and sources "
+                "(soundscapes)"
+            )
+        if bool(self.manifests) != bool(self.sources):
+            missing = "sources" if self.manifests else "manifests"
+            raise ValueError(f"field {missing} is not set, but soundscapes need both manifests and sources")
+        if self.mixup_domain == "waveform" and (self.manifests or self.cache_features):
+            raise ValueError(
+                "mixup_domain is waveform, but there are cached log-mels only; use dataset_name with "
+                "cache_features false, or mixup_domain power"
+            )
+
+
+@dataclass
+class TaggingTrainingArguments(KeyedTrainingArguments):
+    """Training of a tagger: Adam with amsgrad at a constant 1e-3, batches of 32, 600,000 steps."""
+
+    learning_rate: float = field(default=1e-3, metadata={"help": "Initial (step) or highest (one_cycle) rate."})
+    learning_rate_schedule: str = field(
+        default="constant",
+        metadata={"help": "constant, step, one_cycle, or another schedule of transformers."},
+    )
+    amsgrad: bool = field(default=True, metadata={"help": "Adam's variant of that name (Reddi et al. 2018)."})
+    max_steps: int = field(default=600_000, metadata={"help": "Optimiser steps; -1 goes by num_train_epochs."})
+    metric_for_best_model: str | None = field(default="mAP", metadata={"help": "Validation metric of the best model."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.train_sampling_strategy != "random":
+            raise ValueError(
+                f"train_sampling_strategy is {self.train_sampling_strategy!r}, but clips are drawn at random by class; "
+                "leave it at random"
+            )
+
+
+TAGGING_ARGUMENT_CLASSES = (TaggerArguments, TaggingDataArguments, TaggingTrainingArguments)
