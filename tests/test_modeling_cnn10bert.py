@@ -436,6 +436,27 @@ def test_a_tower_of_another_kind_is_refused(tiny_config, tmp_path):
         CNN10BertModel.from_audio_text_pretrained(tmp_path, tiny_config().text_config)
 
 
+def test_a_tower_whose_checkpoint_lacks_weights_is_refused_by_their_names(tiny_config, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    config = tiny_config()
+    CNN10Model(config.audio_config).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["layers.0.weight"] = weights.pop("blocks.1.conv2.weight")
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks 1 weights of a cnn10 \(blocks.1.conv2.weight.*layers.0.weight"):
+        CNN10BertModel.from_audio_text_pretrained(tmp_path, config.text_config)
+
+
+def test_a_pretrained_audio_tower_may_differ_in_what_has_no_weights(tiny_config, tmp_path):
+    config = tiny_config()
+    CNN10Model(CNN10Config(hidden_sizes=[4, 6, 8, 10], time_pooling="sum")).save_pretrained(tmp_path)
+    fields = {"time_pooling": "average", "block_dropout": 0.3}
+    model = CNN10BertModel.from_audio_text_pretrained(tmp_path, config.text_config, audio_fields=fields)
+    assert {name: getattr(model.audio_model.config, name) for name in fields} == fields
+    assert model.config.audio_config.time_pooling == "average"
+
+
 def test_the_model_runs_on_the_meta_device(tiny_config, batch):
     # accelerate estimates memory so.
     with torch.device("meta"):

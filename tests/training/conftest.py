@@ -125,7 +125,17 @@ def write_recipe(fields):
 @pytest.fixture(scope="session")
 def train_retrieval():
     """The module train_retrieval.py."""
-    spec = importlib.util.spec_from_file_location("train_retrieval", ROOT / "train_retrieval.py")
+    return _load(ROOT / "train_retrieval.py")
+
+
+@pytest.fixture(scope="session")
+def train_tagging():
+    """The module scripts/train_tagging.py."""
+    return _load(ROOT / "scripts" / "train_tagging.py")
+
+
+def _load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

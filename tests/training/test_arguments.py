@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from modeling_cnn10bert.training.arguments import RetrievalTrainingArguments
+from modeling_cnn10bert.training.arguments import ARGUMENT_CLASSES, RetrievalTrainingArguments
 from modeling_cnn10bert.training.recipe import RecipeError, parse_recipe
+from modeling_cnn10bert.training.tagging_arguments import TAGGING_ARGUMENT_CLASSES
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "scripts" / "recipes").glob("*.yaml"))
 
@@ -52,7 +53,11 @@ def test_fields_need_no_recipe():
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_of_the_project_parses(recipe):
     # bf16 asks for an accelerator
-    training = parse_recipe([str(recipe), "--bf16", "false", "--use_cpu", "true"])[3]
+    arguments = [str(recipe), "--bf16", "false", "--use_cpu", "true"]
+    if recipe.stem == "soundscapes_tagging":
+        arguments += ["--manifests", "x", "--sources", "y"]
+    classes = TAGGING_ARGUMENT_CLASSES if recipe.stem.endswith("tagging") else ARGUMENT_CLASSES
+    *_, training = parse_recipe(arguments, argument_classes=classes)
     assert training.do_train and training.do_predict
     assert training.per_device_train_batch_size == training.total_train_batch_size
 

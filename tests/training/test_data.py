@@ -167,3 +167,18 @@ def test_synonyms_without_wordnet_are_an_error_that_names_the_field(tables, monk
     with pytest.raises(RecipeError, match=r"field p_syn is 0.2962: found no WordNet; get it"):
         _rows(tables, **BEST)
     assert _rows(tables, **{**BEST, "p_syn": 0.0})  # which needs none
+
+
+@pytest.mark.parametrize("part", ["audio", "text"])
+def test_all_audio_or_all_text_augmentations_are_switched_off_at_once(part, tables):
+    off = {f"augment_{part}": False, "n_t": 2, "w_t": 10, "p_bt": 0.9}
+    values = ("g_max", "p_ms", "n_f", "n_t") if part == "audio" else ("p_eda", "p_bt")
+    by_hand = {**BEST, "n_t": 2, "w_t": 10, "p_bt": 0.9, **dict.fromkeys(values, 0)}
+    found, expected = _rows(tables, **{**BEST, **off}), _rows(tables, **by_hand)
+    changed = _rows(tables, **{**BEST, "n_t": 2, "w_t": 10, "p_bt": 0.9})
+    assert [row["captions"] for row in found] == [row["captions"] for row in expected]
+    assert all(torch.equal(a["log_mel"], b["log_mel"]) for a, b in zip(found, expected, strict=True))
+    assert any(
+        a["captions"] != b["captions"] or not torch.equal(a["log_mel"], b["log_mel"])
+        for a, b in zip(found, changed, strict=True)
+    )

@@ -92,3 +92,23 @@ def test_a_run_killed_behind_its_last_step_takes_no_further_one(run, tmp_path):
     resumed = load_file(tmp_path / "run" / "model.safetensors")
     assert all(torch.equal(resumed[name], finished[name]) for name in finished)
     assert json.loads((tmp_path / "run" / "trainer_state.json").read_text())["global_step"] == 10
+
+
+def _logged_rates(folder):
+    """Learning rate in the middle of each epoch, as the run logged it."""
+    log = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    rates = {entry["step"]: entry["learning_rate"] for entry in log if "learning_rate" in entry}
+    return [rates[STEPS_PER_EPOCH * epoch + 3] for epoch in range(3)]
+
+
+def test_the_learning_rate_falls_to_a_third_by_epochs_also_behind_a_resume(run, tmp_path, interrupted_at):
+    """As section 6.4 of the paper has it, with a drop every epoch in place of every tenth."""
+    step = {"learning_rate": 1e-4, "lr_decay_epochs": 1, "logging_steps": 3, "do_eval": False, "do_predict": False}
+    run(tmp_path / "run", **step, save_steps=8)
+    expected = [1e-4, 1e-4 / 3, 1e-4 / 9]  # 1e-4, 3.33e-5, 1.11e-5
+    assert _logged_rates(tmp_path / "run") == pytest.approx(expected, rel=1e-9)
+
+    resumed = tmp_path / "resumed"
+    shutil.copytree(tmp_path / "run" / "checkpoint-8", resumed / "checkpoint-8")
+    run(resumed, "--resume_from_checkpoint", "true", **step, save_steps=8)
+    assert _logged_rates(resumed) == pytest.approx(expected, rel=1e-9)
