@@ -247,10 +247,12 @@ def require_free(out: Path) -> None:
     if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
         return
     if (out / "config.json").is_file():
-        found = "a model, which stays as it is"
+        found, remedy = "a model, which stays as it is", "use that model, or name another folder"
+    elif out.is_dir():
+        found, remedy = "a folder that holds something else", "name another folder"
     else:
-        found = "a folder that holds something else" if out.is_dir() else "a file"
-    raise PreparationError(f"{out}: found {found}, expected a new folder; use that model, or name another folder")
+        found, remedy = "a file", "name a folder; the order is [CHECKPOINT] OUT"
+    raise PreparationError(f"{out}: found {found}, expected a new folder; {remedy}")
 
 
 def save_whole(model: CNN10ForAudioClassification, feature_extractor: CNN10FeatureExtractor, out: Path) -> None:
