@@ -44,35 +44,35 @@ def read_labels(path: pathlib.Path) -> dict[str, int]:
     Raises:
         PreparationError: the file is missing, or does not list the 527 classes.
     """
-    return {row["mid"]: number for number, row in enumerate(_read_classes(path))}
+    return {mid: number for number, (mid, _) in enumerate(_read_classes(path))}
 
 
 def read_class_names(path: pathlib.Path) -> list[str]:
     """
-    class_labels_indices.csv: the display names of the classes, such as Speech, by number.
+    class_labels_indices.csv: the names of the classes, such as Speech, in the order of their numbers.
 
     Raises:
         PreparationError: the file is missing, or does not list the 527 classes.
     """
-    return [row["display_name"] for row in _read_classes(path)]
+    return [name for _, name in _read_classes(path)]
 
 
-def _read_classes(path: pathlib.Path) -> list[dict[str, str]]:
-    """The rows of class_labels_indices.csv in the order of their numbers."""
+def _read_classes(path: pathlib.Path) -> list[tuple[str, str]]:
+    """Machine id and name of each class, in the order of their numbers."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = {
-                int(row["index"]): {"mid": row["mid"], "display_name": row["display_name"]}
-                for row in csv.DictReader(file)
-            }
-    except (OSError, KeyError, ValueError, csv.Error) as error:
+            classes = sorted((int(row["index"]), row["mid"], row["display_name"]) for row in csv.DictReader(file))
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise PreparationError(
             f"{path}: found {type(error).__name__} {error}, expected the columns index, mid and display_name; fetch "
             "class_labels_indices.csv again"
         ) from error
-    if sorted(rows) != list(range(NUM_CLASSES)):
-        raise PreparationError(f"{path}: found {len(rows)} classes, expected {NUM_CLASSES}; fetch the file again")
-    return [rows[number] for number in range(NUM_CLASSES)]
+    columns = [len(set(column)) for column in zip(*classes, strict=True)]
+    if [number for number, _, _ in classes] != list(range(NUM_CLASSES)) or set(columns) != {NUM_CLASSES}:
+        raise PreparationError(
+            f"{path}: found {len(classes)} classes, expected {NUM_CLASSES} that all differ; fetch the file again"
+        )
+    return [(mid, name) for _, mid, name in classes]
 
 
 def audioset_entries(segments: pathlib.Path, labels: Mapping[str, int], recordings: YouTubeFolder) -> list[Entry]:

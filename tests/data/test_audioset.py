@@ -7,7 +7,14 @@ from torch.utils.data import DataLoader
 
 from modeling_cnn10bert.data import audioset
 from modeling_cnn10bert.data.audio_io import decode_audio
-from modeling_cnn10bert.data.audioset import audioset_entries, multi_hot, num_shards, open_stream, read_labels
+from modeling_cnn10bert.data.audioset import (
+    audioset_entries,
+    multi_hot,
+    num_shards,
+    open_stream,
+    read_class_names,
+    read_labels,
+)
 from modeling_cnn10bert.data.entries import PreparationError
 from modeling_cnn10bert.data.youtube import YouTubeFolder
 
@@ -148,10 +155,11 @@ def test_two_million_clips_are_shared_equally_by_usual_numbers_of_nodes_and_work
 
 
 def test_the_real_label_file(shared_data):
-    labels = read_labels(shared_data / "audioset" / "class_labels_indices.csv")
-    assert len(labels) == 527
-    assert labels["/m/09x0r"] == 0  # Speech
-    assert labels["/m/07hvw1"] == 526  # Field recording
+    path = shared_data / "audioset" / "class_labels_indices.csv"
+    labels, names = read_labels(path), read_class_names(path)
+    assert len(labels) == len(names) == 527
+    assert (labels["/m/09x0r"], names[0]) == (0, "Speech")
+    assert (labels["/m/07hvw1"], names[526]) == (526, "Field recording")
 
 
 def test_a_faulty_file_is_named(source, tmp_path):

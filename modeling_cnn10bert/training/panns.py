@@ -1,0 +1,281 @@
+"""PANNs' Cnn10 (Kong et al. 2020, "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition";
+Zenodo 3987831), trained for tagging on AudioSet, as a `CNN10ForAudioClassification`.
+"""
+
+import os
+import re
+import shutil
+import tempfile
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import filelock
+import safetensors
+import torch
+
+from ..configuration_cnn10bert import CNN10Config
+from ..data.audioset import NUM_CLASSES
+from ..data.downloads import RemoteFile, download
+from ..data.entries import PreparationError
+from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
+from ..modeling_cnn10bert import CNN10ForAudioClassification
+
+MIRROR = "https://zenodo.org"
+RECORD = 3987831
+CHECKPOINT = "Cnn10_mAP=0.380.pth"
+MD5 = "bfb1f1f9968938fa8ef4012b8471f5f6"
+
+HIDDEN_SIZES = (64, 128, 256, 512)  # of the published network
+DROPOUTS = {"block_dropout": 0.2, "head_dropout": 0.5}
+
+# PANNs' modules -> ours. The tensors of a module have the same names in both.
+MODULES = {
+    "bn0": "cnn10.input_norm",
+    **{
+        f"conv_block{block + 1}.{theirs}": f"cnn10.blocks.{block}.{ours}"
+        for block in range(len(HIDDEN_SIZES))
+        for theirs, ours in (("conv1", "conv1"), ("bn1", "norm1"), ("conv2", "conv2"), ("bn2", "norm2"))
+    },
+    "fc1": "dense",
+    "fc_audioset": "classifier",
+}
+
+# Largest difference between a constant of PANNs' front end and ours. Computed by torchlibrosa, the mel filters differ
+# from ours by 2e-9 and the Fourier transform by 3e-8, both by rounding to float32. What this must tell apart differs by
+# 1e-4 at least: mel filters for a sampling rate 10 Hz off by 1e-4, for an edge 1 Hz off by 3e-4, a symmetric Hann
+# window by 2e-3, HTK's mel scale by 2e-2.
+FRONT_END_TOLERANCE = 1e-6
+
+NAMES_SHOWN = 5  # of those at fault, in an error
+
+
+# -------------------------------------------------------------------------------------------------------- fetching
+
+
+def default_folder() -> Path:
+    """Where the published checkpoint is kept."""
+    return Path.home() / ".cache" / "cnn10bert" / "panns"
+
+
+def fetch_checkpoint(folder: Path, mirror: str = MIRROR) -> Path:
+    """
+    The published checkpoint (25 MB) in `folder`, verified; downloaded if it is not there, and where that broke off
+    before, from there on.
+
+    Raises:
+        PreparationError: it cannot be had, or is not the published one.
+    """
+    url = f"{mirror}/records/{RECORD}/files/{urllib.parse.quote(CHECKPOINT)}?download=1"
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / "lock"):  # two downloads at once would append to one file
+        return download(RemoteFile(CHECKPOINT, url, MD5), folder)
+
+
+# --------------------------------------------------------------------------------------------------------- reading
+
+
+def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+    """
+    The state dict in a checkpoint of PANNs: name -> tensor, on the CPU. No code in it is ever run.
+
+    Raises:
+        PreparationError: the file is missing, damaged, of another kind, or holds more than plain data.
+    """
+    wanted = f"expected a checkpoint of PANNs' Cnn10 such as {CHECKPOINT}"
+    if not path.is_file():
+        raise PreparationError(f"{path}: found no such file, {wanted}; the order is [CHECKPOINT] OUT")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no checkpoint make the unpickler raise almost anything
+        if found := re.search(r"GLOBAL (\S+)", str(error)):
+            raise PreparationError(
+                f"{path}: found pickled code ({found[1]}), which was not run, {wanted}, of tensors alone; download it "
+                f"from {MIRROR}/records/{RECORD}"
+            ) from error
+        raise PreparationError(
+            f"{path}: found {path.stat().st_size} bytes that do not read as tensors ({type(error).__name__}), "
+            f"{wanted}; it is damaged or another kind of file: download it again"
+        ) from error
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        found = f"a dict of {_some(content)}" if isinstance(content, dict) else f"a {type(content).__name__}"
+        raise PreparationError(f"{path}: found {found}, {wanted}: a dict with the state dict under 'model'")
+    state = content["model"]
+    if odd := [key for key, value in state.items() if not (isinstance(key, str) and isinstance(value, torch.Tensor))]:
+        raise PreparationError(f"{path}: found entries of 'model' that are no tensors ({_some(odd)}), {wanted}")
+    return dict(state)
+
+
+# ------------------------------------------------------------------------------------------------------ converting
+
+
+def convert_state(
+    state: Mapping[str, torch.Tensor], source: str | os.PathLike, class_names: Sequence[str] | None = None
+) -> tuple[CNN10ForAudioClassification, CNN10FeatureExtractor]:
+    """
+    PANNs' network with the weights of a checkpoint, in evaluation mode, and the front end that it was trained with.
+
+    The widths of the blocks are those of the checkpoint, all else is the published network's. Every tensor of the
+    checkpoint is either taken over or compared; but its hop, centring and padding leave no trace in a checkpoint.
+
+    Args:
+        state: from `read_checkpoint`.
+        source: where it is from, for error messages.
+        class_names: AudioSet's, in the order of their numbers; without them, `LABEL_0` and so on.
+
+    Raises:
+        PreparationError: the checkpoint is of another network, or of one with another front end.
+    """
+    feature_extractor = CNN10FeatureExtractor()
+    model = CNN10ForAudioClassification(_config(state, feature_extractor, class_names)).eval()
+    names = _names(model)
+    constants = _front_end_constants(feature_extractor)
+    shapes = {name: tensor.shape for name, tensor in constants.items()}
+    shapes |= {theirs: model.state_dict()[ours].shape for theirs, ours in names.items()}
+    _check_names_and_shapes(state, shapes, source)
+    _check_values(state, source)
+    _check_front_end(state, constants, source)
+    model.load_state_dict({ours: state[theirs] for theirs, ours in names.items() if theirs in state})
+    return model, feature_extractor
+
+
+def _config(
+    state: Mapping[str, torch.Tensor], feature_extractor: CNN10FeatureExtractor, class_names: Sequence[str] | None
+) -> CNN10Config:
+    widths = list(HIDDEN_SIZES)
+    for block in range(len(widths)):
+        weight = state.get(f"conv_block{block + 1}.conv1.weight")
+        if weight is not None and weight.ndim == 4 and len(weight) > 0:  # else its shape is an error, below
+            widths[block] = len(weight)
+    classes = dict(enumerate(class_names)) if class_names else {n: f"LABEL_{n}" for n in range(NUM_CLASSES)}
+    return CNN10Config(
+        num_mel_bins=feature_extractor.feature_size,
+        hidden_sizes=widths,
+        time_pooling="sum",
+        problem_type="multi_label_classification",
+        id2label=classes,
+        label2id={name: number for number, name in classes.items()},
+        **DROPOUTS,
+    )
+
+
+def _names(model: CNN10ForAudioClassification) -> dict[str, str]:
+    """PANNs' name of each tensor of the model -> ours."""
+    theirs = {ours: theirs for theirs, ours in MODULES.items()}
+    split = [name.rpartition(".") for name in model.state_dict()]
+    return {f"{theirs[module]}.{tensor}": f"{module}.{tensor}" for module, _, tensor in split}
+
+
+def _is_counter(name: str) -> bool:
+    """Whether it counts the batches of a normalisation, which PyTorch before 0.4.1 did not: none is read as 0."""
+    return name.endswith(".num_batches_tracked")
+
+
+def _front_end_constants(feature_extractor: CNN10FeatureExtractor) -> dict[str, torch.Tensor]:
+    """What PANNs' front end, a layer of its network, must hold to compute our log-mel."""
+    window = torch.hann_window(feature_extractor.n_fft, dtype=torch.float64)
+    fourier = torch.fft.rfft(torch.diag(window)).T[:, None]  # [n_fft // 2 + 1, 1, n_fft], as a convolution
+    return {
+        "spectrogram_extractor.stft.conv_real.weight": fourier.real,
+        "spectrogram_extractor.stft.conv_imag.weight": fourier.imag,
+        "logmel_extractor.melW": torch.from_numpy(feature_extractor.mel_filters),  # [n_fft // 2 + 1, n_mels]
+    }
+
+
+# -------------------------------------------------------------------------------------------------------- checking
+
+
+def _check_names_and_shapes(
+    state: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size], source: str | os.PathLike
+) -> None:
+    missing = [name for name in shapes if name not in state and not _is_counter(name)]
+    unexpected = [name for name in state if name not in shapes]
+    differing = [
+        f"{name} {list(state[name].shape)} for {list(shape)}"
+        for name, shape in shapes.items()
+        if name in state and state[name].shape != shape
+    ]
+    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": differing}
+    if found := [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]:
+        raise PreparationError(
+            f"{source}: found another network than PANNs' Cnn10: {'; '.join(found)}; expected the tensors of "
+            f"{CHECKPOINT}"
+        )
+
+
+def _check_values(state: Mapping[str, torch.Tensor], source: str | os.PathLike) -> None:
+    bad = [name for name, tensor in state.items() if not _is_counter(name) and not _is_finite(tensor)]
+    if bad:
+        raise PreparationError(
+            f"{source}: found values that are no finite floating-point numbers in {len(bad)} tensors ({_some(bad)}), "
+            "expected trained weights; download it again"
+        )
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    plain = tensor.is_floating_point() and tensor.layout == torch.strided and tensor.device.type == "cpu"
+    return plain and bool(tensor.isfinite().all())
+
+
+def _check_front_end(
+    state: Mapping[str, torch.Tensor], constants: Mapping[str, torch.Tensor], source: str | os.PathLike
+) -> None:
+    for name, ours in constants.items():
+        difference = (state[name].double() - ours.double()).abs().max().item()
+        if difference > FRONT_END_TOLERANCE:
+            raise PreparationError(
+                f"{source}: found {name} to differ by up to {difference:.2g} from that of 32 kHz, a Hann window of "
+                f"1024 and 64 mel bins from 50 to 14000 Hz, expected at most {FRONT_END_TOLERANCE:g}: the network was "
+                "trained with another front end and cannot be converted"
+            )
+
+
+def _some(names: Sequence) -> str:
+    """The first of some names, in one line."""
+    shown = [str(name) for name in list(names)[:NAMES_SHOWN]]
+    return ", ".join([*shown, "..."] if len(names) > NAMES_SHOWN else shown)
+
+
+# ---------------------------------------------------------------------------------------------------------- saving
+
+
+def require_free(out: Path) -> None:
+    """
+    Raises:
+        PreparationError: something is there that a model would overwrite.
+    """
+    if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
+        return
+    if (out / "config.json").is_file():
+        found, remedy = "a model, which stays as it is", "use that model, or name another folder"
+    elif out.is_dir():
+        found, remedy = "a folder that holds something else", "name another folder"
+    else:
+        found, remedy = "a file", "name a folder; the order is [CHECKPOINT] OUT"
+    raise PreparationError(f"{out}: found {found}, expected a new folder; {remedy}")
+
+
+def save_whole(model: CNN10ForAudioClassification, feature_extractor: CNN10FeatureExtractor, out: Path) -> None:
+    """
+    Saves both to the folder `out`, which appears when it is whole.
+
+    Raises:
+        PreparationError: something is there already, or it cannot be written.
+    """
+    out = Path(os.path.abspath(out))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        try:
+            unfinished = scratch / out.name  # the folder around it is closed to all but its owner
+            model.save_pretrained(unfinished)
+            feature_extractor.save_pretrained(unfinished)
+            require_free(out)
+            unfinished.rename(out)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise PreparationError(
+            f"{out}: found that it cannot be written ({error}), expected space and permission for 21 MB; make both, or "
+            "name another folder, and run the command again"
+        ) from error
