@@ -102,13 +102,13 @@ def _positive(text: str) -> int:
 def _run(todo: list[Run | Synthesis], plan: Plan, report: "Report", options: argparse.Namespace) -> None:
     # Ended from outside, it ends its runs too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended; the same command goes on"))
-    left = list(todo)  # another program may finish some of it
+    left = list(todo)
 
     def started(step: Run | Synthesis) -> None:
         print(f"{step.name}: started, see {options.runs / step.name}.log", flush=True)
 
     def finished(step: Run | Synthesis) -> None:
-        left[:] = [other for other in left if not is_finished(other, options.runs)]
+        left.remove(step)
         report.write()
         hours = measured_speed(plan.steps, options.runs, options.seconds_per_step).hours_of(left)
         rest = f", about {_duration(hours / options.jobs)} left" if hours else ""

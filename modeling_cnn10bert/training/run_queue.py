@@ -211,7 +211,9 @@ def work_through(
     running: dict[Run | Synthesis, subprocess.Popen] = {}
     try:
         while waiting or running:
-            waiting = [step for step in waiting if not is_finished(step, runs)]  # perhaps by another program
+            for step in [step for step in waiting if is_finished(step, runs)]:  # by another program
+                waiting.remove(step)
+                on_finish(step)
             unfinished = {step.name for step in (*waiting, *running)}
             ready = [step for step in waiting if not unfinished.intersection(step.needs)]
             for step in ready[: jobs - len(running)]:
