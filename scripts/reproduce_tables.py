@@ -135,13 +135,13 @@ def _describe(plan: Plan, todo: list[Run | Synthesis], missing: list[str], optio
     text = markdown_table(["step", "optimiser steps", "hours", "state"], rows)
     hours = speed.hours_of(todo)
     cost = "an unknown number of optimiser steps" if total is None else f"{total} optimiser steps"
-    time = "" if hours is None else f", about {_duration(hours / options.jobs)} by {options.jobs} at once"
+    time = "" if not hours else f", about {_duration(hours / options.jobs)} by {options.jobs} at once"
     text += f"to do: {len(todo)} of {len(plan.steps)}, {cost}{time}"
     return "\n".join([text, *(f"missing: {line}" for line in missing)])
 
 
 def _duration(hours: float) -> str:
-    return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
+    return f"{hours:.1f} h" if hours >= 1 else f"{max(60 * hours, 1):.0f} min"
 
 
 class Report:
@@ -191,10 +191,8 @@ class Report:
 
     def note(self) -> str:
         """What a reader must know to read the table."""
-        lines = [
-            f"Test set, text to audio, in percent: mean ± standard deviation (n - 1) over the seeds 0 to "
-            f"{self.plan.seeds - 1}."
-        ]
+        seeds = ", ".join(map(str, range(self.plan.seeds)))
+        lines = [f"Test set, text to audio, in percent: mean ± standard deviation (n - 1) over runs (seeds: {seeds})."]
         rows = {planned.name for row in self.plan.rows for planned in self.plan.runs_of(row)}
         if pretrainings := [planned.name for planned in self.plan.runs if planned.name not in rows]:
             lines.append(

@@ -255,7 +255,7 @@ def _table_figure(rows: Mapping[str, Sequence[float]], published: Mapping[str, f
         ax.annotate(text, (max(ends), place), color=color, **beside)
         furthest = max(furthest, *ends)
     ax.set_yticks(range(len(rows)), rows)
-    ax.invert_yaxis()
+    ax.set_ylim(len(rows) - 0.4, -0.6)  # the first on top; rows without a bar have their place too
     ax.set_xlim(0, 1.2 * furthest)
     ax.set_xlabel(f"{metric} (%)")
     ax.grid(axis="x", alpha=0.25)

@@ -255,6 +255,7 @@ def _value(words: list[str]) -> Any:
 
 def _check_rows(plan: Plan, given: Sequence[str]) -> None:
     seen: list[tuple[Row, dict[str, Any]]] = []
+    words = " with " + " ".join(given) if given else ""
     for row in plan.rows:
         for run in plan.runs_of(row)[:1]:
             if not run.fields.get("do_predict"):
@@ -263,7 +264,7 @@ def _check_rows(plan: Plan, given: Sequence[str]) -> None:
             for other, others in seen:
                 if others == fields:
                     raise RecipeError(
-                        f"rows {other.name!r} and {row.name!r} would be the same run with {' '.join(given)}; leave out "
-                        "the field in which they differ"
+                        f"rows {other.name!r} and {row.name!r} would be the same run{words}; "
+                        "let them differ in the field that tells them apart"
                     )
             seen.append((row, fields))
