@@ -6,12 +6,11 @@ A RUN is the output folder of train_retrieval.py. The standard deviation is that
 """
 
 import argparse
-import json
-import statistics
 import sys
 from pathlib import Path
 
 from modeling_cnn10bert.evaluation.pictures import plot_comparison
+from modeling_cnn10bert.evaluation.reports import mean_and_deviation, read_results
 
 
 def main() -> None:
@@ -23,7 +22,7 @@ def main() -> None:
     settings = dict(_read(setting, options.metrics) for setting in options.settings)
     print(f"{'':40}" + "".join(f"{metric:>20}" for metric in options.metrics))
     for name, metrics in settings.items():
-        cells = [f"{statistics.mean(values):.3f} ± {_deviation(values):.3f}" for values in metrics.values()]
+        cells = ["{:.3f} ± {:.3f}".format(*mean_and_deviation(values)) for values in metrics.values()]
         runs = len(next(iter(metrics.values())))
         print(f"{f'{name} ({runs} runs)':40}" + "".join(f"{cell:>20}" for cell in cells))
     plot_comparison(settings, options.output)
@@ -35,20 +34,8 @@ def _read(setting: str, metrics: list[str]) -> tuple[str, dict[str, list[float]]
     name, equals, runs = setting.partition("=")
     if not equals or not runs.split():
         raise ValueError(f"found the setting {setting!r}, expected NAME=RUN RUN ...")
-    results = []
-    for run in runs.split():
-        path = Path(run) / "all_results.json"
-        try:
-            results.append(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{path}: found no results ({error}), expected those of a finished run") from error
-        if missing := [metric for metric in metrics if metric not in results[-1]]:
-            raise ValueError(f"{path}: found no {', '.join(missing)}; it has {', '.join(sorted(results[-1]))}")
+    results = [read_results(run, metrics) for run in runs.split()]
     return name, {metric: [result[metric] for result in results] for metric in metrics}
-
-
-def _deviation(values: list[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else float("nan")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, HPacker, TextArea
+
+from .reports import in_percent, mean_and_deviation
 
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> x [N], y [N]
 
@@ -81,6 +84,20 @@ def plot_comparison(settings: Mapping[str, Mapping[str, Sequence[float]]], path:
         path: the PNG to write; it appears complete or not at all.
     """
     _save(_comparison_figure(settings), path)
+
+
+def plot_table(
+    rows: Mapping[str, Sequence[float]], published: Mapping[str, float], metric: str, path: str | Path
+) -> None:
+    """Draw a bar a row of a table: the mean, its standard deviation, each run as a dot, a mark at what is published.
+
+    Args:
+        rows: name -> the metric of each of its runs, between 0 and 1; empty where none has finished.
+        published: name -> the figure that others published for this row, in percent; rows may lack one.
+        metric: what is drawn, with what is published of it: "mAP@10 on the test set of Clotho".
+        path: the PNG to write; it appears complete or not at all.
+    """
+    _save(_table_figure(rows, published, metric), path)
 
 
 def _save(figure: Figure, path: str | Path) -> None:
@@ -198,8 +215,7 @@ def _comparison_figure(settings: Mapping[str, Mapping[str, Sequence[float]]]) ->
     for number, (name, values) in enumerate(settings.items()):
         places = np.arange(len(metrics)) + width * (number - (len(settings) - 1) / 2)
         runs = [np.asarray(values[metric], dtype=float) for metric in metrics]
-        means = [run.mean() for run in runs]
-        deviations = [run.std(ddof=1) if len(run) > 1 else 0.0 for run in runs]
+        means, deviations = np.nan_to_num([mean_and_deviation(values[metric]) for metric in metrics]).T
         color = _SETTINGS[number % len(_SETTINGS)]
         ax.bar(places, means, 0.9 * width, yerr=deviations, capsize=4, color=color, alpha=0.75, label=name)
         for place, mean, deviation, run in zip(places, means, deviations, runs, strict=True):
@@ -218,6 +234,45 @@ def _comparison_figure(settings: Mapping[str, Mapping[str, Sequence[float]]]) ->
     ax.grid(axis="y", alpha=0.25)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=9)
     return figure
+
+
+def _table_figure(rows: Mapping[str, Sequence[float]], published: Mapping[str, float], metric: str) -> Figure:
+    figure = Figure(figsize=(9, 1.3 + 0.5 * len(rows)), layout="constrained")
+    ax = figure.subplots()
+    furthest = 1.0
+    for place, (name, values) in enumerate(rows.items()):
+        ends = [0.0]  # of what the text to the right must not hide
+        if len(values):
+            runs = 100 * np.asarray(values, dtype=float)
+            mean, deviation = np.nan_to_num(mean_and_deviation(runs.tolist()))
+            ax.barh(place, mean, 0.7, xerr=deviation, capsize=4, color=_SETTINGS[2], alpha=0.75)
+            spread = place + np.linspace(-0.15, 0.15, len(runs)) * (len(runs) > 1)
+            ax.plot(runs, spread, linestyle="none", marker="o", markersize=3.5, color="#222222", zorder=4)
+            ends += [mean + deviation, runs.max()]
+        if name in published:
+            ax.vlines(published[name], place - 0.42, place + 0.42, color=_SETTINGS[3], linewidth=2.5, zorder=3)
+            ends.append(published[name])
+        beside = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
+        text, color = (in_percent(values), "#222222") if len(values) else ("no run", _UNJUDGED)
+        ax.annotate(text, (max(ends), place), color=color, **beside)
+        furthest = max(furthest, *ends)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set_ylim(len(rows) - 0.4, -0.6)  # the first on top; rows without a bar have their place too
+    ax.set_xlim(0, 1.2 * furthest)
+    ax.set_xlabel(f"{metric} (%)")
+    ax.grid(axis="x", alpha=0.25)
+    ax.set_axisbelow(True)
+    _legend_above(ax, _table_keys(published))
+    return figure
+
+
+def _table_keys(published: Mapping[str, float]) -> list[Line2D]:
+    keys = [
+        Line2D([], [], color=_SETTINGS[2], alpha=0.75, linewidth=8, label="mean and standard deviation"),
+        Line2D([], [], linestyle="none", marker="o", markersize=3.5, color="#222222", label="one run"),
+    ]
+    mark = {"linestyle": "none", "marker": "|", "markersize": 12, "markeredgewidth": 2.5, "color": _SETTINGS[3]}
+    return keys + [Line2D([], [], label="the paper", **mark)] * bool(published)
 
 
 def _augmentation_figure(

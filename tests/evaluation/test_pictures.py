@@ -239,3 +239,31 @@ def test_a_comparison_shows_mean_deviation_and_every_run(tmp_path):
     assert {"without", "with", "eval_mAP@10", "test_mAP@10", "0.600", "0.800"} <= set(texts(figure))
     pictures.plot_comparison(settings, tmp_path / "comparison.png")
     assert imread(tmp_path / "comparison.png").ndim == 3
+
+
+# ------------------------------------------------------------------------------------------------------------ table
+
+
+def test_a_table_shows_mean_deviation_every_run_and_what_the_paper_has(tmp_path):
+    rows = {"baseline": [0.11, 0.13], "+ more": [0.24], "+ most": []}
+    figure = pictures._table_figure(rows, {"baseline": 12.53, "+ most": 24.57}, "mAP@10")
+    (ax,) = figure.axes
+    np.testing.assert_allclose([bar.get_width() for bar in ax.patches], [12, 24])
+    lines = [segment for collection in ax.collections for segment in collection.get_segments()]
+    # The deviation of 11 and 13 is the root of 2; of one run there is none.
+    spans = [[12 - 2**0.5, 12 + 2**0.5], [12.53, 12.53], [24, 24], [24.57, 24.57]]
+    np.testing.assert_allclose([line[:, 0] for line in lines], spans)
+    assert {"12.00 ± 1.41", "24.00", "no run", "the paper", "baseline", "+ more", "+ most"} <= set(texts(figure))
+    assert ax.get_ylim() == (2.6, -0.6)  # the first row on top, the last one's place whole
+    assert "the paper" not in texts(pictures._table_figure(rows, {}, "mAP@10"))
+    pictures.plot_table(rows, {}, "mAP@10", tmp_path / "table.png")
+    assert imread(tmp_path / "table.png").ndim == 3
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_the_figures_of_a_table_stand_inside_its_axes():
+    figure = pictures._table_figure({"a long name of a row": [0.5, 0.9, 0.99]}, {"a long name of a row": 99.5}, "R@10")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (ax,) = figure.axes
+    assert ax.texts[0].get_window_extent().x1 < ax.get_window_extent().x1

@@ -1,0 +1,69 @@
+"""Results of runs: read, summed up over seeds, and written as a table."""
+
+import json
+import math
+import os
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+RESULTS = "all_results.json"  # what a training script leaves in its output folder
+TABLE_METRICS = ("R@1", "R@5", "R@10", "mAP@10")  # the columns of tables 3 and 5 of the paper
+NOTHING = "–"
+
+
+def read_results(run: str | os.PathLike, metrics: Sequence[str]) -> dict[str, float]:
+    """
+    The results of a finished run.
+
+    Args:
+        run: its output folder.
+        metrics: those that it must have.
+
+    Raises:
+        ValueError: there are none, or one of the metrics is missing.
+    """
+    path = Path(run) / RESULTS
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: found no results ({error}), expected those of a finished run") from error
+    if missing := [metric for metric in metrics if metric not in results]:
+        raise ValueError(f"{path}: found no {', '.join(missing)}; it has {', '.join(sorted(results))}")
+    return results
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """The mean and the standard deviation of a sample (n - 1), which is NaN for a single value."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else math.nan
+
+
+def in_percent(values: Sequence[float]) -> str:
+    """Mean and deviation of shares as the paper prints them, `24.27 ± 0.19`; a single value has no deviation."""
+    if not values:
+        return NOTHING
+    mean, deviation = mean_and_deviation([100 * value for value in values])
+    return f"{mean:.2f}" if math.isnan(deviation) else f"{mean:.2f} ± {deviation:.2f}"
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose columns are aligned also where it is read as plain text; all but the first are figures."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    lines = [
+        [cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(cells)]
+        for cells in (list(zip(row, widths, strict=True)) for row in (header, *rows))
+    ]
+    rule = ["-" * width if column == 0 else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], rule, *lines[1:]))
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes beside the target, then renames: a reader never meets half a file, and a kill leaves the old one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

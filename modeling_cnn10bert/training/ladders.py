@@ -1,0 +1,270 @@
+"""Tables 3 and 5 of the paper as data: their rows, and the runs that a table is made of."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+
+from .arguments import ARGUMENT_CLASSES, DataArguments
+from .recipe import RUNS, RecipeError, read_recipe
+
+PRETRAINING_SEED = 0
+TRAINING, TAGGING = "train_retrieval.py", "scripts/train_tagging.py"
+TAGGING_RECIPES = ("soundscapes_tagging",)
+SYNTHETIC_RECIPES = ("synthetic_pretraining",)  # whose scenes are made where they are missing
+# What the plan itself decides, so that no field of all runs may.
+PLANNED_FIELDS = {
+    "seed": "--seeds N takes the seeds 0 to N-1",
+    "output_dir": "--runs DIR holds the folders of all runs",
+    "resume_from_checkpoint": "an interrupted run is always resumed",
+    "dataset_name": "each recipe names its own",
+    "model_name_or_path": "each recipe names its own",
+    "audio_model_name_or_path": "each recipe names its own",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        name: as the paper has it.
+        recipe: name of the recipe whose runs it sums up; `None` for a system of others.
+        paper: the paper's R@1, R@5, R@10 and mAP@10, as printed; empty where the paper has no such row.
+    """
+
+    name: str
+    recipe: str | None
+    paper: tuple[str, ...] = ()
+
+
+_ABLATIONS = {
+    "SMBO": ("augmented", ("14.50", "37.24", "51.04", "24.27 ± 0.19")),
+    "no audio aug": ("no_audio_augmentation", ("13.88", "36.94", "51.06", "23.74 ± 0.16")),
+    "no text aug": ("no_text_augmentation", ("13.12", "35.77", "49.25", "22.91 ± 0.08")),
+    "no SpeAugment": ("no_spec_augment", ("13.50", "36.60", "50.91", "23.53 ± 0.20")),
+    "no FreqMixStyle": ("no_freq_mixstyle", ("13.61", "36.91", "50.69", "23.62 ± 0.14")),
+    "no Gain Augment": ("no_gain", ("14.84", "37.81", "50.95", "24.05 ± 0.26")),
+    "no BT": ("no_back_translation", ("13.61", "36.38", "50.00", "23.43 ± 0.18")),
+    "no EDA": ("no_eda", ("13.33", "37.02", "49.94", "23.27 ± 0.03")),
+}
+
+# (number of the table, ladder) -> its rows. The paper has no figures of soundscapes.
+TABLES: dict[tuple[int, str], tuple[Row, ...]] = {
+    (3, "clotho"): (
+        Row("DCASE baseline", None, ("3.50", "11.50", "19.50", "7.50 ± 0.00")),
+        Row("baseline", "clotho_baseline", ("6.63", "20.06", "31.52", "12.53 ± 0.08")),
+        Row("+ AudioSet pretraining", "clotho_audioset", ("13.18", "35.30", "48.61", "22.80 ± 0.29")),
+        Row("+ augmentations", "clotho_augmented", ("14.50", "37.24", "51.04", "24.27 ± 0.19")),
+        Row("+ AudioCaps pretraining", "clotho_audiocaps", ("14.34", "38.12", "52.04", "24.57 ± 0.15")),
+    ),
+    (3, "soundscapes"): (
+        Row("random start", "soundscapes_baseline"),
+        Row("+ tag pretraining", "soundscapes_tagged"),
+        Row("+ augmentations", "soundscapes_augmented"),
+        Row("+ synthetic pretraining", "soundscapes_synthetic"),
+    ),
+    (5, "clotho"): tuple(Row(name, f"clotho_{recipe}", paper) for name, (recipe, paper) in _ABLATIONS.items()),
+    (5, "soundscapes"): tuple(Row(name, f"soundscapes_{recipe}") for name, (recipe, _) in _ABLATIONS.items()),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A run of a recipe.
+
+    Attributes:
+        name: of its folder among the runs.
+        recipe: the file.
+        script: that runs it, relative to the repository.
+        seed: of the run.
+        fields: those of the recipe and of all runs, and their values.
+        arguments: the fields of all runs as words of a command line.
+        starts_from: field -> name of the run whose folder it takes.
+        needs: names of the steps that come before it.
+    """
+
+    name: str
+    recipe: Path
+    script: str
+    seed: int
+    fields: Mapping[str, Any]
+    arguments: tuple[str, ...]
+    starts_from: Mapping[str, str]
+    needs: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Synthesis:
+    """Synthetic scenes that a run takes, made where they are missing."""
+
+    name: str
+    folder: Path
+    needs: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a table needs.
+
+    Attributes:
+        rows: of the table.
+        steps: all that is to be done, each behind what it needs; the rows with the first seed come first.
+        seeds: how many seeds each row has.
+    """
+
+    rows: tuple[Row, ...]
+    steps: tuple[Run | Synthesis, ...]
+    seeds: int
+
+    @property
+    def runs(self) -> list[Run]:
+        """The steps that train."""
+        return [step for step in self.steps if isinstance(step, Run)]
+
+    def runs_of(self, row: Row) -> list[Run]:
+        """The runs that a row sums up, by their seeds."""
+        return [run for run in self.runs if run.name in {run_name(row.recipe, seed) for seed in range(self.seeds)}]
+
+
+def run_name(recipe: str | None, seed: int) -> str:
+    """Of the run of a row; a pretraining, which is made once, is called as its recipe."""
+    return f"{recipe}-seed{seed}"
+
+
+def plan_table(table: int, ladder: str, seeds: int, recipes: Path, given: Sequence[str] = ()) -> Plan:
+    """
+    What a table needs: a run for each row and seed, and before them the pretrainings that their recipes start from.
+
+    A field that is the output folder of another recipe, `runs/<its name>`, makes that recipe's run a pretraining, which
+    is made once, with seed 0.
+
+    Args:
+        table: 3 or 5.
+        ladder: `clotho` or `soundscapes`.
+        seeds: how many, from 0 on.
+        recipes: the folder of the recipes.
+        given: `--field value ...` for all runs. A recipe that names its own `manifests` keeps them; the tagging, which
+            has neither captions nor augmentations, takes only the fields of its data and of training.
+
+    Raises:
+        RecipeError: there is no such table, a recipe cannot be read, a field is none or is not to be given, or two rows
+            would be the same run, or a row's has no test.
+    """
+    if (table, ladder) not in TABLES or seeds < 1:
+        raise RecipeError(
+            f"found table {table} of {ladder} with {seeds} seeds, expected table 3 or 5 of clotho or soundscapes with "
+            "at least 1"
+        )
+    planner = _Planner(recipes, _fields_of(given))
+    rows = TABLES[table, ladder]
+    for seed in range(seeds):
+        for row in rows:
+            if row.recipe is not None:
+                planner.add(row.recipe, seed)
+    plan = Plan(rows, tuple(planner.steps.values()), seeds)
+    _check_rows(plan, given)
+    return plan
+
+
+class _Planner:
+    """Collects steps, each once and behind what it needs."""
+
+    def __init__(self, recipes: Path, given: Mapping[str, list[str]]):
+        self.recipes, self.given = recipes, given
+        self.steps: dict[str, Run | Synthesis] = {}
+
+    def add(self, recipe: str, seed: int | None = None) -> str:
+        """The name of the run of a recipe; without a seed, it is a pretraining."""
+        name = recipe if seed is None else run_name(recipe, seed)
+        if name in self.steps:
+            return name
+        path = self.recipes / f"{recipe}.yaml"
+        own = read_recipe(path)
+        given = {field: words for field, words in self.given.items() if self._is_for(field, recipe, own)}
+        pretrainings = {
+            field: Path(value).name
+            for field, value in own.items()
+            if field != "output_dir" and isinstance(value, str) and Path(value).parent == RUNS
+        }
+        starts_from = {field: self.add(other) for field, other in pretrainings.items()}
+        needs = [*starts_from.values()]
+        if recipe in SYNTHETIC_RECIPES and "manifests" in own:
+            synthesis = Synthesis(f"{recipe}_scenes", Path(own["manifests"]))
+            needs.append(self.steps.setdefault(synthesis.name, synthesis).name)
+        self.steps[name] = Run(
+            name=name,
+            recipe=path,
+            script=TAGGING if recipe in TAGGING_RECIPES else TRAINING,
+            seed=PRETRAINING_SEED if seed is None else seed,
+            fields={**own, **{field: _value(words) for field, words in given.items()}},
+            arguments=tuple(word for field, words in given.items() for word in (f"--{field}", *words)),
+            starts_from=starts_from,
+            needs=tuple(needs),
+        )
+        return name
+
+    @staticmethod
+    def _is_for(field: str, recipe: str, own: Mapping[str, Any]) -> bool:
+        if field in ("manifests", "sources"):
+            return "manifests" not in own
+        known = (TrainingArguments, DataArguments)
+        return recipe not in TAGGING_RECIPES or any(field in cls.__dataclass_fields__ for cls in known)
+
+
+def _fields_of(words: Sequence[str]) -> dict[str, list[str]]:
+    """`--field value ... --other=value` -> field -> its values.
+
+    Raises:
+        RecipeError: a word that belongs to no field, a field that is none, or one that the plan decides.
+    """
+    fields: dict[str, list[str]] = {}
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word.removeprefix("--").partition("=")
+            fields[name] = [value] if equals else []
+        elif not fields:
+            raise RecipeError(f"found {word!r}, expected --field value ...; --help lists the options")
+        else:
+            fields[name].append(word)
+    known = {name for cls in ARGUMENT_CLASSES for name in cls.__dataclass_fields__}
+    for name in fields:
+        if name in PLANNED_FIELDS:
+            raise RecipeError(f"--{name} cannot be given to all runs: {PLANNED_FIELDS[name]}")
+        if name.removeprefix("no_") not in known:
+            close = difflib.get_close_matches(name, known, n=3)
+            hint = f"did you mean {' or '.join(close)}?" if close else "train_retrieval.py --help lists all fields"
+            raise RecipeError(f"unknown field --{name}; {hint}")
+    return fields
+
+
+def _value(words: list[str]) -> Any:
+    """What the words of a command line stand for, in the types of YAML."""
+    if len(words) != 1:
+        return [_value([word]) for word in words] or True
+    for read in (int, float):
+        try:
+            return read(words[0])
+        except ValueError:
+            pass
+    return {"true": True, "false": False}.get(words[0].lower(), words[0])
+
+
+def _check_rows(plan: Plan, given: Sequence[str]) -> None:
+    seen: list[tuple[Row, dict[str, Any]]] = []
+    words = " with " + " ".join(given) if given else ""
+    for row in plan.rows:
+        for run in plan.runs_of(row)[:1]:
+            if not run.fields.get("do_predict"):
+                raise RecipeError(f"{run.recipe}: field do_predict is off, but a row of a table is what a test finds")
+            fields = {name: value for name, value in run.fields.items() if name != "output_dir"}
+            for other, others in seen:
+                if others == fields:
+                    raise RecipeError(
+                        f"rows {other.name!r} and {row.name!r} would be the same run{words}; "
+                        "let them differ in the field that tells them apart"
+                    )
+            seen.append((row, fields))

@@ -1,0 +1,259 @@
+"""Runs of a plan, one after another or a few at once: what is finished stays, what was interrupted is resumed."""
+
+import contextlib
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..evaluation.reports import RESULTS, write_text
+from .ladders import Run, Synthesis
+from .recipe import RecipeError
+from .run_folder import MARKS_OF_A_RUN, PREFIX_CHECKPOINT_DIR
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COMMAND_MARK = "--- command:"  # begins an attempt in a log
+RECORD = "run.json"  # in the folder of a run: what it was started with
+# What may change between the start of a run and its resumption: its results are the same.
+WITHOUT_EFFECT = {
+    "output_dir",
+    "seed",  # recorded beside the fields
+    "cache_dir",
+    "preprocessing_num_workers",
+    "dataloader_num_workers",
+    "dataloader_persistent_workers",
+    "logging_steps",
+    "disable_tqdm",
+}
+
+
+class RunError(RecipeError):
+    """A run failed, or its folder is not to be used; the message names it and what to do."""
+
+
+# --------------------------------------------------------------------------------------------------------- records
+
+
+def record_of(run: Run, num_processes: int) -> dict[str, Any]:
+    """What the results of a run hang on; a model that it starts from is named by the run that made it."""
+    fields = {name: value for name, value in run.fields.items() if name not in WITHOUT_EFFECT}
+    return {
+        "recipe": run.recipe.stem,
+        "seed": run.seed,
+        "num_processes": num_processes,
+        "fields": {**fields, **run.starts_from},
+    }
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """What a run was started with; `None` where nothing says so."""
+    try:
+        return json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def check_folder(run: Run, runs: Path, num_processes: int) -> None:
+    """
+    A folder that holds a run must hold this one, whether it has finished or not.
+
+    Raises:
+        RunError: it was made with other fields, or nobody knows with which.
+    """
+    folder = runs / run.name
+    if (found := read_record(folder)) is None:
+        if any(path for mark in MARKS_OF_A_RUN for path in folder.glob(mark)):
+            raise RunError(
+                f"{folder}: found a run without {RECORD}, expected one that says what it was made with; give another "
+                "--runs, or move it away"
+            )
+        return
+    before, now = ({**record, **record["fields"]} for record in (found, record_of(run, num_processes)))
+    names = sorted((before.keys() | now.keys()) - {"fields", "resumed"})
+    absent = "nothing"
+    if different := [name for name in names if before.get(name, absent) != now.get(name, absent)]:
+        changes = ", ".join(f"{name} {before.get(name, absent)} (now {now.get(name, absent)})" for name in different)
+        raise RunError(f"{folder} was made with {changes}; give the same fields as then, or another --runs")
+
+
+def is_finished(step: Run | Synthesis, runs: Path) -> bool:
+    """Whether a step has left all its results: of a run, those of the last part that its recipe asks for."""
+    if isinstance(step, Synthesis):
+        return step.folder.is_dir()
+    parts = {"do_predict": "test_", "do_eval": "eval_", "do_train": "train_"}
+    last = next((prefix for part, prefix in parts.items() if step.fields.get(part)), "train_")
+    try:
+        results = json.loads((runs / step.name / RESULTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # ValueError: killed while it was written
+        return False
+    return any(name.startswith(last) for name in results)
+
+
+def outstanding(steps: Sequence[Run | Synthesis], runs: Path) -> list[Run | Synthesis]:
+    """What is to be done yet, in order; what only finished runs needed is not."""
+    needed = {name for step in steps for name in step.needs}
+    wanted = {step.name for step in steps} - needed  # the runs that rows sum up
+    found = []
+    for step in reversed(steps):
+        if step.name in wanted and not is_finished(step, runs):
+            found.append(step)
+            wanted.update(step.needs)
+    return found[::-1]
+
+
+# -------------------------------------------------------------------------------------------------------- processes
+
+
+def command_of(step: Run | Synthesis, runs: Path, num_processes: int = 1) -> list[str]:
+    """The command of a step; more than one process goes through accelerate."""
+    if isinstance(step, Synthesis):
+        return [sys.executable, "-m", "modeling_cnn10bert.data.synthesizers", str(step.folder)]
+    launcher = [sys.executable]
+    if num_processes > 1:
+        launcher += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(num_processes)]
+        launcher += ["--main_process_port", "0"]  # any that is free
+    models = [word for field, name in step.starts_from.items() for word in (f"--{field}", str(runs / name))]
+    own = ["--seed", str(step.seed), "--output_dir", str(runs / step.name), "--resume_from_checkpoint", "true"]
+    return [*launcher, str(REPOSITORY / step.script), str(step.recipe), *step.arguments, *models, *own]
+
+
+def start(step: Run | Synthesis, runs: Path, num_processes: int = 1, jobs: int = 1) -> subprocess.Popen:
+    """
+    Starts a step; what it prints is added to RUNS/<name>.log.
+
+    The process holds a lock on its folder, which outlives this program: should that be killed, no second process can
+    begin in the folder before the first has ended.
+
+    Raises:
+        RunError: a process is at work in the folder, or it holds another run.
+    """
+    command = command_of(step, runs, num_processes)
+    runs.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as opened:
+        locks = []
+        if isinstance(step, Run):
+            locks.append(_lock(runs / step.name))
+            opened.callback(os.close, locks[0])
+            check_folder(step, runs, num_processes)
+            _prepare_folder(step, runs / step.name, num_processes)
+        log = opened.enter_context(_log(step, runs).open("a", encoding="utf-8"))
+        print(COMMAND_MARK, *command, file=log, flush=True)
+        output = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, env=_environment(num_processes, jobs), pass_fds=locks, **output)
+
+
+def _log(step: Run | Synthesis, runs: Path) -> Path:
+    return runs / f"{step.name}.log"
+
+
+def _lock(folder: Path) -> int:
+    folder.mkdir(exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise RunError(f"{folder}: found another process at work on it, expected none; wait until it ends") from error
+    except OSError:
+        pass  # a file system without locks
+    return lock
+
+
+def _prepare_folder(run: Run, folder: Path, num_processes: int) -> None:
+    results = folder / RESULTS
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            json.loads(results.read_text(encoding="utf-8"))
+        except ValueError:  # half a file, which a kill left, would stop the run at its end
+            results.rename(results.with_suffix(".json.broken"))
+    resumed = any(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
+    record = {**record_of(run, num_processes), "resumed": resumed}
+    write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+
+
+def _environment(num_processes: int, jobs: int) -> dict[str, str]:
+    paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    if num_processes > 1 and not torch.accelerator.is_available():
+        environment["ACCELERATE_USE_CPU"] = "true"
+    if jobs * num_processes > 1:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // (jobs * num_processes))))
+    return environment
+
+
+# ------------------------------------------------------------------------------------------------------------ queue
+
+
+def work_through(
+    steps: Sequence[Run | Synthesis],
+    runs: Path,
+    jobs: int = 1,
+    num_processes: int = 1,
+    on_start: Callable[[Run | Synthesis], None] = lambda step: None,
+    on_finish: Callable[[Run | Synthesis], None] = lambda step: None,
+) -> None:
+    """
+    Does what is not finished, each step behind those that it needs, and so many of them at once.
+
+    However it ends, no process that it started is left behind.
+
+    Raises:
+        RunError: a run failed; those beside it are ended, and resumed the next time.
+    """
+    waiting = outstanding(steps, runs)
+    running: dict[Run | Synthesis, subprocess.Popen] = {}
+    try:
+        while waiting or running:
+            for step in [step for step in waiting if is_finished(step, runs)]:  # by another program
+                waiting.remove(step)
+                on_finish(step)
+            unfinished = {step.name for step in (*waiting, *running)}
+            ready = [step for step in waiting if not unfinished.intersection(step.needs)]
+            for step in ready[: jobs - len(running)]:
+                waiting.remove(step)
+                running[step] = start(step, runs, num_processes, jobs)
+                on_start(step)
+            if not running:
+                break
+            step = _wait_for_one(running)
+            status = running.pop(step).returncode
+            if status or not is_finished(step, runs):
+                raise RunError(_failure(step, runs, status))
+            on_finish(step)
+    finally:
+        _end(running)
+
+
+def _wait_for_one(running: Mapping[Run | Synthesis, subprocess.Popen], seconds: float = 0.2) -> Run | Synthesis:
+    while True:
+        for step, process in running.items():
+            if process.poll() is not None:
+                return step
+        time.sleep(seconds)
+
+
+def _failure(step: Run | Synthesis, runs: Path, status: int) -> str:
+    log = _log(step, runs)
+    text = log.read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in text[text.rindex(f"{COMMAND_MARK} ") :].splitlines() if line.strip()]
+    reason = f"exit status {status}" if status else "it left no results"
+    last = next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1])
+    return f"{step.name} failed ({reason}): {last.removeprefix('error: ')[:300]}; see {log}; the same command goes on"
+
+
+def _end(running: Mapping[Run | Synthesis, subprocess.Popen]) -> None:
+    for process in running.values():
+        process.terminate()
+    for process in running.values():
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

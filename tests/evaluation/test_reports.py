@@ -1,0 +1,38 @@
+"""Results are summed up by arithmetic that fits on a napkin."""
+
+import math
+
+import pytest
+
+from modeling_cnn10bert.evaluation.reports import in_percent, markdown_table, mean_and_deviation, write_text
+
+
+def test_the_deviation_is_that_of_a_sample():
+    # 1, 2, 6: the mean is 3, the squares of the deviations are 4, 1 and 9, and 14 / 2 = 7.
+    assert mean_and_deviation([1, 2, 6]) == pytest.approx((3, math.sqrt(7)))
+    mean, deviation = mean_and_deviation([0.5])
+    assert mean == 0.5 and math.isnan(deviation)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [([0.241, 0.243, 0.242], "24.20 ± 0.10"), ([0.2427], "24.27"), ([], "–"), ([1, 1], "100.00 ± 0.00")],
+)
+def test_shares_are_printed_as_the_paper_does(values, text):
+    assert in_percent(values) == text
+
+
+def test_a_table_is_aligned_also_as_plain_text():
+    assert markdown_table(["", "R@1"], [["baseline", "6.63"], ["+ more", "13.18 ± 0.10"]]) == (
+        "|          |          R@1 |\n"
+        "| -------- | -----------: |\n"
+        "| baseline |         6.63 |\n"
+        "| + more   | 13.18 ± 0.10 |\n"
+    )
+
+
+def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    write_text(tmp_path / "new" / "table.md", "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(tmp_path / "new" / "table.md", "\ud800")
+    assert [(path.name, path.read_text()) for path in (tmp_path / "new").iterdir()] == [("table.md", "old")]
