@@ -13,7 +13,7 @@ from ..data.feature_cache import MelStatistics
 from ..data.pairs import SharedEpoch, pair_rows
 from ..data.recordings_table import PreparedDataError, load_prepared, recordings_table
 from ..data.soundscape_table import soundscape_table
-from ..data.soundscapes import read_manifests
+from ..data.soundscapes import Scene, read_manifests
 from ..data.transform import PairTransform, RecordingTransform
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from .arguments import AugmentationArguments, DataArguments
@@ -78,12 +78,25 @@ def _prepared_recordings(arguments: DataArguments, feature_extractor: CNN10Featu
 
 
 def _soundscapes(arguments: DataArguments, feature_extractor: CNN10FeatureExtractor, seed: int) -> RecordingTables:
-    tables = {}
+    splits = rendered_soundscapes(arguments, feature_extractor, seed)
+    return RecordingTables(**{split: table for split, (_, table) in splits.items()})
+
+
+def rendered_soundscapes(
+    arguments: DataArguments, feature_extractor: CNN10FeatureExtractor, seed: int
+) -> dict[str, tuple[list[Scene], datasets.Dataset]]:
+    """
+    Split name -> its scenes, and their recordings table.
+
+    Raises:
+        ManifestError, AudioError: what is wrong with a manifest or a recording.
+    """
+    splits = {}
     for split, scenes in read_manifests(arguments.manifests, arguments.sources).items():
         training = split == "train"
-        limit = arguments.max_train_samples if training else arguments.max_eval_samples
-        tables[split] = soundscape_table(
-            scenes[:limit],
+        scenes = scenes[: arguments.max_train_samples if training else arguments.max_eval_samples]
+        table = soundscape_table(
+            scenes,
             arguments.sources,
             feature_extractor,
             arguments.cache_dir,
@@ -92,7 +105,8 @@ def _soundscapes(arguments: DataArguments, feature_extractor: CNN10FeatureExtrac
             num_proc=arguments.preprocessing_num_workers,
             name=f"{Path(arguments.manifests).resolve().name}-{split}",
         )
-    return RecordingTables(**tables)
+        splits[split] = scenes, table
+    return splits
 
 
 def training_pairs(

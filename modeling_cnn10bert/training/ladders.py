@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainingArguments
-
-from .arguments import ARGUMENT_CLASSES, DataArguments
+from .arguments import ARGUMENT_CLASSES
 from .recipe import RUNS, RecipeError, read_recipe
+from .tagging_arguments import TAGGING_ARGUMENT_CLASSES
 
 PRETRAINING_SEED = 0
 TRAINING, TAGGING = "train_retrieval.py", "scripts/train_tagging.py"
@@ -147,8 +146,8 @@ def plan_table(table: int, ladder: str, seeds: int, recipes: Path, given: Sequen
         ladder: `clotho` or `soundscapes`.
         seeds: how many, from 0 on.
         recipes: the folder of the recipes.
-        given: `--field value ...` for all runs. A recipe that names its own `manifests` keeps them; the tagging, which
-            has neither captions nor augmentations, takes only the fields of its data and of training.
+        given: `--field value ...` for all runs. A recipe that names its own `manifests` keeps them; the tagging takes
+            only those that it knows.
 
     Raises:
         RecipeError: there is no such table, a recipe cannot be read, a field is none or is not to be given, or two rows
@@ -211,8 +210,8 @@ class _Planner:
     def _is_for(field: str, recipe: str, own: Mapping[str, Any]) -> bool:
         if field in ("manifests", "sources"):
             return "manifests" not in own
-        known = (TrainingArguments, DataArguments)
-        return recipe not in TAGGING_RECIPES or any(field in cls.__dataclass_fields__ for cls in known)
+        tagging = any(field in cls.__dataclass_fields__ for cls in TAGGING_ARGUMENT_CLASSES)
+        return recipe not in TAGGING_RECIPES or tagging
 
 
 def _fields_of(words: Sequence[str]) -> dict[str, list[str]]:

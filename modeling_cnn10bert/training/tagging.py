@@ -12,8 +12,7 @@ from transformers import EvalPrediction, PreTrainedModel, TrainingArguments, set
 from ..configuration_cnn10bert import CNN10Config
 from ..data.audioset import open_table, read_class_names
 from ..data.pairs import SharedEpoch
-from ..data.soundscape_table import soundscape_table
-from ..data.soundscapes import Scene, read_manifests
+from ..data.soundscapes import Scene
 from ..data.tagging import (
     ClipTransform,
     TaggingCollator,
@@ -26,6 +25,7 @@ from ..data.tagging import (
 from ..evaluation.tagging import score_classes, tagging_metrics
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..modeling_cnn10bert import CNN10ForAudioClassification
+from .data import rendered_soundscapes
 from .keyed_trainer import KeyedTrainer
 from .recipe import RecipeError
 from .tagging_arguments import TaggerArguments, TaggingDataArguments, TaggingTrainingArguments
@@ -178,23 +178,9 @@ def _audioset(arguments: TaggingDataArguments, feature_extractor: CNN10FeatureEx
 
 
 def _soundscapes(arguments: TaggingDataArguments, feature_extractor: CNN10FeatureExtractor, seed: int) -> TaggingTables:
-    splits = read_manifests(arguments.manifests, arguments.sources)
-    classes = class_names(splits["train"])
-    tables = {}
-    for split, scenes in splits.items():
-        training = split == "train"
-        scenes = scenes[: arguments.max_train_samples if training else arguments.max_eval_samples]
-        table = soundscape_table(
-            scenes,
-            arguments.sources,
-            feature_extractor,
-            arguments.cache_dir,
-            renderings=arguments.renderings if training else 1,
-            seed=seed,
-            num_proc=arguments.preprocessing_num_workers,
-            name=f"{Path(arguments.manifests).resolve().name}-{split}",
-        )
-        tables[split] = _labelled(table, scenes, classes)
+    splits = rendered_soundscapes(arguments, feature_extractor, seed)
+    classes = class_names(splits["train"][0])
+    tables = {split: _labelled(table, scenes, classes) for split, (scenes, table) in splits.items()}
     return TaggingTables(**tables, classes=classes)
 
 

@@ -1,10 +1,9 @@
 """The fields of a recipe of `scripts/train_tagging.py`; the defaults are those of PANNs (Kong et al. 2020)."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ..data.tagging import MIXUP_DOMAINS
-from .arguments import KeyedTrainingArguments
+from .arguments import DataArguments, KeyedTrainingArguments
 
 
 @dataclass
@@ -29,7 +28,7 @@ class TaggerArguments:
 
 
 @dataclass
-class TaggingDataArguments:
+class TaggingDataArguments(DataArguments):
     """What it is trained and scored on, and how clips are drawn and mixed."""
 
     dataset_name: str | None = field(
@@ -41,13 +40,6 @@ class TaggingDataArguments:
     train_split: str = field(default="unbalanced_train", metadata={"help": "Split of dataset_name to train on."})
     validation_split: str = field(default="balanced_train", metadata={"help": "Split of dataset_name to choose by."})
     test_split: str = field(default="eval", metadata={"help": "Split of dataset_name to report."})
-    manifests: str | None = field(
-        default=None, metadata={"help": "Folder of soundscape manifests, whose labels are the classes."}
-    )
-    sources: str | None = field(default=None, metadata={"help": "Folder of the recordings that the manifests mix."})
-    renderings: int = field(
-        default=1, metadata={"help": "Renderings of each training scene; all but the first are drawn anew."}
-    )
     class_balanced: bool = field(default=True, metadata={"help": "Draw a class first, then a clip of it."})
     mixup_alpha: float = field(
         default=1.0, metadata={"help": "Mixup: parameter of the Beta distribution; 0 switches it off."}
@@ -59,21 +51,9 @@ class TaggingDataArguments:
             "choices": list(MIXUP_DOMAINS),
         },
     )
-    cache_features: bool = field(
-        default=True, metadata={"help": "Keep the log-mels of dataset_name on disk; else they are computed each time."}
-    )
-    cache_dir: str = field(
-        default=str(Path.home() / ".cache" / "cnn10bert"), metadata={"help": "Folder of the feature cache."}
-    )
-    preprocessing_num_workers: int = field(default=1, metadata={"help": "Processes that compute features."})
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first so many clips only."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first so many clips only."})
 
     def __post_init__(self):
-        for name in ("renderings", "preprocessing_num_workers", "max_train_samples", "max_eval_samples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, found {value}")
+        super().__post_init__()
         if not 0 <= self.mixup_alpha < float("inf"):
             raise ValueError(f"mixup_alpha must be a finite number and not negative, found {self.mixup_alpha}")
         if bool(self.dataset_name) == bool(self.manifests or self.sources):

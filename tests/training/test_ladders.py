@@ -1,5 +1,6 @@
 """What tables 3 and 5 of the paper need, and in which order."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,13 +24,8 @@ ROWS_OF_5 = [
 
 @pytest.fixture
 def recipes(tmp_path):
-    """The project's recipes; of the tagging's, the plan reads nothing but its name."""
-    folder = tmp_path / "recipes"
-    folder.mkdir()
-    for path in RECIPES.glob("*.yaml"):
-        (folder / path.name).write_bytes(path.read_bytes())
-    (folder / "soundscapes_tagging.yaml").write_text("do_train: true\nmax_steps: 7\n")
-    return folder
+    """A copy of the project's recipes."""
+    return shutil.copytree(RECIPES, tmp_path / "recipes")
 
 
 def _names(plan):
@@ -135,10 +131,10 @@ def test_given_fields_go_to_the_runs_that_they_are_for(recipes):
     given = ["--manifests=M", *scenes[2:], *length, *model]
     runs = {run.name: run for run in plan_table(3, "soundscapes", 1, recipes, given).runs}
     assert runs["soundscapes_baseline-seed0"].arguments == (*scenes, *length, *model)
-    # Synthetic scenes stay synthetic; the tagging knows neither captions nor the fields of a retrieval model.
+    # Synthetic scenes stay synthetic; the tagging knows no augmentation, but has the widths of the network above it.
     assert runs["synthetic_pretraining"].arguments == (*length, *model)
     assert runs["synthetic_pretraining"].fields["manifests"] == "data/synthetic"
-    assert runs["soundscapes_tagging"].arguments == (*scenes, *length)
+    assert runs["soundscapes_tagging"].arguments == (*scenes, *length, *model[2:])
     fields = runs["soundscapes_baseline-seed0"].fields
     assert [fields[name] for name in ("max_steps", "hidden_sizes", "bf16")] == [10, [4, 4, 8, 8], True]
 
