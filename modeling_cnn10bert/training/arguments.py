@@ -156,6 +156,13 @@ class RetrievalTrainingArguments(TrainingArguments):
         default="mAP@10", metadata={"help": "Validation metric of the best epoch."}
     )
     greater_is_better: bool | None = field(default=True, metadata={"help": "Whether more of it is better."})
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after so many evaluations in a row without a better `metric_for_best_model`; "
+            "by default never."
+        },
+    )
     report_to: None | str | list[str] = field(default="none", metadata={"help": "Where else to send the logs."})
 
     def __post_init__(self):
@@ -174,6 +181,11 @@ class RetrievalTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"train_sampling_strategy must be random or group_by_length, found {self.train_sampling_strategy!r}"
             )
+        if self.early_stopping_patience is not None:
+            if self.early_stopping_patience < 1:
+                raise ValueError(f"early_stopping_patience must be at least 1, found {self.early_stopping_patience}")
+            if self.eval_strategy == "no":
+                raise ValueError("early_stopping_patience needs evaluations: set eval_strategy to epoch or steps")
         derived = self.per_device_train_batch_size is None
         if derived:  # the base class wants a number; the number of processes is known only after it ran
             self.per_device_train_batch_size = self.total_train_batch_size

@@ -9,7 +9,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import distributed, nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..data.pairs import PairSampler, SharedEpoch
@@ -67,6 +67,13 @@ class KeyedDrawsCallback(TrainerCallback):
         torch.manual_seed(int(key.generate_state(1)[0]))
 
 
+class StopWithoutGainCallback(EarlyStoppingCallback):
+    """Ends training after evaluations without gain, also where the best model is not kept, as in a search."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """The base class warns here that the best model will not be loaded; the arguments are checked before."""
+
+
 class RetrievalTrainer(Trainer):
     """
     Trains a `CNN10BertModel` on pairs and evaluates it on recordings.
@@ -86,10 +93,16 @@ class RetrievalTrainer(Trainer):
         self.model.to(memory_format=torch.channels_last)  # convolutions are 1.3 times faster on a CPU
         self.epoch = epoch or SharedEpoch()
         self.add_callback(KeyedDrawsCallback(self.epoch))
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(StopWithoutGainCallback(self.args.early_stopping_patience))
         self.model_accepts_loss_kwargs = False  # the model's **kwargs are not for the loss
         self.can_return_loss = True  # without labels
 
     # ------------------------------------------------------------------------------------------------------ training
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """The model of a new trial, in the layout that `__init__` gives to the first."""
+        return super().call_model_init(trial).to(memory_format=torch.channels_last)
 
     def compute_loss(
         self,
