@@ -65,6 +65,8 @@ def plot_slices(
         dots = _draw_slice(ax, np.array(at), heights, numbers)
         low, high = limits[name]
         ax.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        if isinstance(low, int):
+            ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set_xlabel(name, fontsize=9)
     for ax in panels[len(drawn) :]:
         ax.remove()
@@ -74,9 +76,8 @@ def plot_slices(
 
 
 def _draw_slice(ax: Axes, at: np.ndarray, heights: np.ndarray, numbers: np.ndarray):
-    # from the middle of the scale on: the first trials would be white on white
-    scale = {"cmap": "Blues", "vmin": numbers.min() - max(np.ptp(numbers), 1) / 2, "vmax": max(numbers.max(), 1)}
-    dots = ax.scatter(at, heights, c=numbers, s=16, edgecolors="#5a7a99", linewidths=0.3, **scale)
+    scale = {"cmap": "viridis_r", "vmin": 0, "vmax": max(numbers.max(), 1)}
+    dots = ax.scatter(at, heights, c=numbers, s=16, alpha=0.85, linewidths=0, **scale)
     best = int(heights.argmax())
     ax.plot(at[best], heights[best], **{**_STAR, "markersize": 11})
     ax.grid(alpha=0.25)

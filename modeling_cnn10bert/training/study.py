@@ -97,8 +97,7 @@ class SearchStorage(RDBStorage):
 
 def storage_name(url: str) -> str:
     """The URL as it may be shown: without its password and without options, which may hold one."""
-    parsed = _parse(url)
-    return parsed.set(password=None, query={}).render_as_string()
+    return _parse(url).set(query={}).render_as_string(hide_password=True)
 
 
 def open_storage(url: str) -> RDBStorage:
