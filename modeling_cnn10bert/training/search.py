@@ -131,9 +131,7 @@ class SearchTrainer(RetrievalTrainer):
         name = f"eval_{OBJECTIVE}"
         evaluations = [entry for entry in self.state.log_history if name in entry]
         if not evaluations:
-            raise RecipeError(
-                f"no evaluation within {self.state.global_step} steps; lower eval_steps, or set eval_strategy to epoch"
-            )
+            raise RecipeError(f"no evaluation within {self.state.global_step} steps; lower eval_steps or eval_delay")
         if faulty := [entry for entry in evaluations if not math.isfinite(entry[name])]:
             raise ValueError(f"validation {OBJECTIVE} is {faulty[0][name]} after epoch {faulty[0]['epoch']:g}")
         best = max(evaluations, key=lambda entry: entry[name])

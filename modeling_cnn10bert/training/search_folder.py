@@ -173,10 +173,14 @@ def best_trial(trials: list[FrozenTrial]) -> FrozenTrial | None:
 
 
 def importance(study: optuna.Study, complete: list[FrozenTrial]) -> dict[str, float]:
-    """Hyperparameter -> its share of the variance by fANOVA (Hutter et al., 2014); empty where trials are too few."""
-    if len(complete) < IMPORTANCE_FROM or len({trial.value for trial in complete}) == 1:
+    """Hyperparameter -> its share of the variance, by fANOVA (Hutter et al., 2014); none if trials are few or alike."""
+    if len(complete) < IMPORTANCE_FROM:
         return {}
-    return optuna.importance.get_param_importances(study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    try:
+        return optuna.importance.get_param_importances(study, evaluator=evaluator)
+    except RuntimeError:  # the values do not vary, or by no more than rounding
+        return {}
 
 
 def progress_line(trials: list[FrozenTrial], trial: FrozenTrial, n_trials: int) -> str:

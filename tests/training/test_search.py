@@ -7,7 +7,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import time
@@ -15,7 +17,6 @@ from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
-import optuna
 import pytest
 import yaml
 from matplotlib.image import imread
@@ -119,46 +120,39 @@ def _states(study):
 
 @pytest.fixture(scope="module")
 def searched(search_script, recipe_of, tmp_path_factory):
-    """A search of ten trials, eight of which train no more than a step, its folder, and what its transforms used."""
+    """A search of four trials, two of which train no more than a step, its folder, and what its transforms used."""
     folder = tmp_path_factory.mktemp("searched") / "search"
-    used, step = defaultdict(set), RetrievalTrainer.training_step
+    used, trainers = defaultdict(set), []
+    transformed, build, step = (
+        PairTransform.__call__,
+        search_script.build_search_trainer,
+        RetrievalTrainer.training_step,
+    )
 
     def transform(self, rows):
-        text, audio = self.augment_text and self.augment_text.eda, self.augment_audio
-        used[current["trial"]].add(
-            tuple(getattr(text if name.startswith("p_") and name != "p_ms" else audio, name) for name in SEARCHED)
-        )
-        return original(self, rows)
+        audio, eda = self.augment_audio, self.augment_text.eda
+        values = [getattr(eda if name in ("p_eda", "p_swp", "p_ins", "p_del") else audio, name) for name in SEARCHED]
+        used[trainers[-1].trial_number].add(tuple(values))
+        return transformed(self, rows)
 
     def training_step(self, *args, **kwargs):
-        if self._trial is not None and self._trial.number > 1:
+        if getattr(self, "trial_number", 0) > 1:
             self.control.should_training_stop = True
         return step(self, *args, **kwargs)
-
-    original, current, bind = PairTransform.__call__, {}, search_script.build_search_trainer
-
-    def build(*args):
-        trainer = bind(*args)
-        train = trainer.train
-
-        def numbered(*given, trial=None, **options):
-            current["trial"] = trial.number
-            return train(*given, trial=trial, **options)
-
-        trainer.train = numbered
-        return trainer
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PairTransform, "__call__", transform)
         patch.setattr(RetrievalTrainer, "training_step", training_step)
-        patch.setattr(search_script, "build_search_trainer", build)
+        patch.setattr(
+            search_script, "build_search_trainer", lambda *args: trainers.append(build(*args)) or trainers[-1]
+        )
         recipe = recipe_of(folder, num_train_epochs=4, logging_steps=100, learning_rate=3e-3)
-        study = search_script.main([str(recipe), *FIXED, "--n_trials", "10", "--n_startup_trials", "2"])
+        study = search_script.main([str(recipe), *FIXED, "--n_trials", "4", "--n_startup_trials", "2"])
     return SimpleNamespace(folder=folder, study=study, used=used, recipe=recipe)
 
 
 def test_the_transform_sees_each_trials_own_values(searched):
-    assert len(searched.used) == 10
+    assert len(searched.used) == 4
     for trial in searched.study.trials:
         assert searched.used[trial.number] == {tuple(trial.params[name] for name in SEARCHED)}
 
@@ -177,18 +171,18 @@ def test_the_best_recipe_repeats_its_trial_exactly(searched, train_retrieval):
 
 
 def test_the_folder_of_a_search_holds_its_results_and_no_checkpoints(searched):
-    results = {"trials.csv", "best.yaml", "history.png", "slices.png", "importance.png", "search.json", "study.db"}
+    results = {"trials.csv", "best.yaml", "history.png", "slices.png", "search.json", "study.db"}
     assert {path.name for path in searched.folder.iterdir()} - {"best"} == results
     rows = list(csv.DictReader((searched.folder / "trials.csv").open()))
     assert [float(row["mAP@10"]) for row in rows] == [trial.value for trial in searched.study.trials]
     assert [float(row["p_ms"]) for row in rows] == [trial.params["p_ms"] for trial in searched.study.trials]
-    for name in ("history.png", "slices.png", "importance.png"):
+    for name in ("history.png", "slices.png"):
         assert imread(searched.folder / name).std() > 0.05
 
 
 def test_a_search_that_is_complete_only_says_so(searched, search_script):
     arguments = [str(searched.recipe), *FIXED, "--n_startup_trials", "2"]
-    assert len(search_script.main([*arguments, "--n_trials", "10"]).trials) == 10
+    assert len(search_script.main([*arguments, "--n_trials", "4"]).trials) == 4
 
 
 @pytest.mark.parametrize(
@@ -292,47 +286,41 @@ def _wait_until(condition, process, seconds=240):
     raise AssertionError(f"nothing in {seconds} s: {process.log.read_text()[-3000:]}")
 
 
-def _is_in_trial(storage, number):
-    """Whether trial `number` of the only study runs."""
+def _running(database):
+    """The numbers of the trials that run; none where another process writes, or has made no table yet."""
     try:
-        with optuna_trials(storage) as trials:
-            return any(trial.number == number and trial.state == TrialState.RUNNING for trial in trials)
-    except Exception:  # not there yet
-        return False
-
-
-class optuna_trials:
-    """The trials of the only study of a storage that another process may not have made yet."""
-
-    def __init__(self, storage):
-        self.storage = storage
-
-    def __enter__(self):
-        storage = optuna.storages.RDBStorage(self.storage, skip_table_creation=True)
-        (name,) = optuna.get_all_study_names(storage)
-        return optuna.load_study(study_name=name, storage=storage).trials
-
-    def __exit__(self, *_):
-        pass
+        with sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=0) as connection:
+            return [number for (number,) in connection.execute("SELECT number FROM trials WHERE state = 'RUNNING'")]
+    except sqlite3.OperationalError:
+        return []
 
 
 def test_a_search_killed_in_its_sixth_trial_ends_at_the_wanted_total(
-    search, start_process, recipe_of, tmp_path, monkeypatch
+    search, untrained, start_process, recipe_of, tmp_path, monkeypatch
 ):
-    folder, wanted = tmp_path / "search", ("--n_trials", "12", "--n_startup_trials", "8")
+    folder, wanted = tmp_path / "search", ("--n_trials", "12", "--n_startup_trials", "9")
     process = start_process(recipe_of(folder, **ONE_STEP), *FIXED, *wanted, script=SCRIPT)
-    _wait_until(lambda: _is_in_trial(f"sqlite:///{folder / 'study.db'}", 5), process)
+
+    def stands_in_the_sixth_trial():
+        os.kill(process.pid, signal.SIGSTOP)  # or it would be over before the kill
+        if any(number >= 5 for number in _running(folder / "study.db")):
+            return True
+        os.kill(process.pid, signal.SIGCONT)
+        return False
+
+    _wait_until(stands_in_the_sixth_trial, process)
     process.kill()
     process.wait()
+    (killed,) = _running(folder / "study.db")
 
     monkeypatch.setattr(study_module, "GRACE_SECONDS", 2)
+    untrained(lambda number: 0.01 * number)
     study = search(folder, *wanted, **ONE_STEP)
-    assert _states(study) == ["COMPLETE"] * 5 + ["FAIL"] + ["COMPLETE"] * 7
-    assert len({trial.params["p_ms"] for trial in study.trials if trial.params}) == len(
-        [trial for trial in study.trials if trial.params]
-    )
+    assert _states(study) == ["COMPLETE"] * killed + ["FAIL"] + ["COMPLETE"] * (12 - killed)
+    at_random = [trial.params["p_ms"] for trial in study.trials if trial.state == TrialState.COMPLETE][:9]
+    assert len(set(at_random)) == 9
     rows = list(csv.DictReader((folder / "trials.csv").open()))
-    assert (rows[5]["state"], rows[5]["error"]) == ("fail", "its process ended")
+    assert (rows[killed]["state"], rows[killed]["error"]) == ("fail", "its process ended")
 
 
 @pytest.fixture(scope="module")
@@ -370,11 +358,11 @@ def test_two_processes_share_a_study_and_end_at_the_same_total(
 ):
     folder = tmp_path / "search"
     url = request.getfixturevalue(kind) if kind == "postgresql" else f"sqlite:///{tmp_path / 'shared.db'}"
-    wanted = ("--n_trials", "10", "--storage", url)
+    wanted = ("--n_trials", "6", "--storage", url)
     process = start_process(recipe_of(folder, **ONE_STEP), *FIXED, *wanted, script=SCRIPT)
     _wait_until(lambda: "trial 0: mAP" in process.log.read_text(), process)
     study = search(folder, *wanted, **ONE_STEP)
-    assert _states(study).count("COMPLETE") == 10
+    assert _states(study).count("COMPLETE") == 6
     assert process.wait(timeout=120) == 0, process.log.read_text()[-3000:]
     with_all = {trial.number for trial in study.trials if trial.state == TrialState.COMPLETE}
     ours, theirs = (
@@ -382,7 +370,7 @@ def test_two_processes_share_a_study_and_end_at_the_same_total(
         for log in (capsys.readouterr().out, process.log.read_text())
     )
     assert ours and theirs and not ours & theirs and ours | theirs == with_all
-    assert len({trial.params["p_ms"] for trial in study.trials if trial.number in with_all}) == 10
+    assert len({trial.params["p_ms"] for trial in study.trials if trial.number in with_all}) == 6
     text = process.log.read_text() + "".join(path.read_text() for path in folder.iterdir() if path.suffix != ".png")
     assert "secret" not in text
 
@@ -402,7 +390,7 @@ def test_two_processes_share_a_study_and_end_at_the_same_total(
         ([], {"augment_audio": False, "augment_text": False}, "nothing is left to search"),
         (["--storage", "me:secret@host"], {}, "field storage is not the URL of a database"),
         ([], {"max_train_samples": 5}, "found 25 pairs .* at least one batch of 30"),
-        ([], {"eval_strategy": "steps", "eval_steps": 5}, "no evaluation within 1 steps; lower eval_steps"),
+        ([], {"eval_delay": 5}, "no evaluation within 1 steps; lower eval_steps or eval_delay"),
     ],
     ids=lambda value: None if isinstance(value, str) else " ".join(value),
 )
