@@ -123,7 +123,7 @@ class SearchTrainer(RetrievalTrainer):
             output = super().train(trial=trial, **kwargs)
             self.objective = self._best_evaluation(trial)
         except (Exception, KeyboardInterrupt) as error:
-            trial.set_user_attr(ERROR, " ".join(f"{type(error).__name__}: {error}".split())[:1000])
+            trial.set_user_attr(ERROR, " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")[:1000])
             raise
         return output
 
@@ -194,8 +194,9 @@ def build_search_trainer(
         train_dataset = pairs(strongest_augmentation(space, augmentation_args))
     except RecipeError as error:
         named = re.match(r"field (\w+)", str(error))
-        hint = f"; or leave it out of the search: --fixed {named[1]}" if named and named[1] in space else ""
-        raise RecipeError(f"{error}{hint}") from error
+        if named is None or named[1] not in space:
+            raise
+        raise RecipeError(f"the search tries {named[1]}: {error}; --fixed {named[1]} leaves it out") from error
     return SearchTrainer(
         model_init=lambda: load_model_and_processor(model_args)[0],
         args=training_args,

@@ -187,7 +187,7 @@ def progress_line(trials: list[FrozenTrial], trial: FrozenTrial, n_trials: int) 
     """How a trial ended, the best so far, how many are complete, and about how long the others will take."""
     complete = [other for other in trials if other.state == TrialState.COMPLETE]
     if trial.state == TrialState.COMPLETE:
-        outcome = f"{OBJECTIVE} {trial.value:.4f} at epoch {trial.user_attrs[BEST_EPOCH]:g}"
+        outcome = f"{OBJECTIVE} {trial.value:.4f} at epoch {trial.user_attrs[BEST_EPOCH]:.4g}"
     else:
         outcome = f"failed: {_error(trial)}"
     parts = [f"{len(complete)} of {n_trials} complete"]
