@@ -147,6 +147,13 @@ class KeyedTrainingArguments(TrainingArguments):
     max_grad_norm: float = field(default=0.0, metadata={"help": "Largest gradient norm; 0 does not clip."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: the transform needs them."})
     greater_is_better: bool | None = field(default=True, metadata={"help": "Whether more of it is better."})
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after so many evaluations in a row without a better `metric_for_best_model`; "
+            "by default never."
+        },
+    )
     report_to: None | str | list[str] = field(default="none", metadata={"help": "Where else to send the logs."})
 
     def __post_init__(self):
@@ -165,6 +172,11 @@ class KeyedTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"train_sampling_strategy must be random or group_by_length, found {self.train_sampling_strategy!r}"
             )
+        if self.early_stopping_patience is not None:
+            if self.early_stopping_patience < 1:
+                raise ValueError(f"early_stopping_patience must be at least 1, found {self.early_stopping_patience}")
+            if self.eval_strategy == "no":
+                raise ValueError("early_stopping_patience needs evaluations: set eval_strategy to epoch or steps")
         derived = self.per_device_train_batch_size is None
         if derived:  # the base class wants a number; the number of processes is known only after it ran
             self.per_device_train_batch_size = self.total_train_batch_size

@@ -2,12 +2,14 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
 from ..data.pairs import PairSampler, SharedEpoch
 from ..evaluation.pictures import plot_training_curve
@@ -34,6 +36,13 @@ class KeyedDrawsCallback(TrainerCallback):
         torch.manual_seed(int(key.generate_state(1)[0]))
 
 
+class StopWithoutGainCallback(EarlyStoppingCallback):
+    """Ends training after evaluations without gain, also where the best model is not kept, as in a search."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """The base class warns here that the best model will not be loaded; the arguments are checked before."""
+
+
 class KeyedTrainer(Trainer):
     """
     transformers' Trainer, of which every random draw is a function of the seed and of where training stands.
@@ -50,7 +59,13 @@ class KeyedTrainer(Trainer):
         self.model.to(memory_format=torch.channels_last)  # convolutions are 1.3 times faster on a CPU
         self.epoch = epoch or SharedEpoch()
         self.add_callback(KeyedDrawsCallback(self.epoch))
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(StopWithoutGainCallback(self.args.early_stopping_patience))
         self.model_accepts_loss_kwargs = False  # the models' **kwargs are not for the loss
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """The model of a new trial, in the layout that `__init__` gives to the first."""
+        return super().call_model_init(trial).to(memory_format=torch.channels_last)
 
     def train_and_save(self, checkpoint: str | None) -> dict[str, float]:
         """Trains, from a checkpoint if there is one; leaves model, metrics, state and curve in the output folder."""

@@ -1,5 +1,6 @@
 """Recipes: YAML files of fields, on top of each other, and the command line on top of them."""
 
+import argparse
 import difflib
 import json
 import sys
@@ -46,14 +47,35 @@ def parse_recipe(
     Raises:
         RecipeError: the recipe cannot be read, a field that nobody knows, or a value that does not fit its field.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
     parser = _Parser(argument_classes, description=description, usage="%(prog)s RECIPE.yaml [--field value ...]")
-    if argv and not argv[0].startswith("-"):
-        argv = _recipe_as_arguments(Path(argv[0]), parser) + argv[1:]
     try:
-        return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+        return parser.parse_args_into_dataclasses(_without_recipe(argv, parser), look_for_args_file=False)
     except ValueError as error:
         raise RecipeError(str(error)) from error
+
+
+def given_fields(
+    argv: Sequence[str] | None = None, argument_classes: Sequence[type] = ARGUMENT_CLASSES
+) -> dict[str, Any]:
+    """
+    The fields that `[RECIPE.yaml] [--field value ...]` sets, without those that are left at their default.
+
+    Raises:
+        RecipeError: as `parse_recipe`.
+    """
+    parser = _Parser(argument_classes)
+    words = _without_recipe(argv, parser)
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+    return vars(parser.parse_args(words))
+
+
+def _without_recipe(argv: Sequence[str] | None, parser: HfArgumentParser) -> list[str]:
+    """The arguments with the recipe's fields in place of its path."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and not argv[0].startswith("-"):
+        return _recipe_as_arguments(Path(argv[0]), parser) + argv[1:]
+    return argv
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

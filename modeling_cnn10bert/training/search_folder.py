@@ -1,0 +1,247 @@
+"""The output folder of a search: which study it belongs to, and what the study has found so far."""
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+from ..evaluation.search_pictures import plot_importance, plot_search_history, plot_slices
+from .arguments import RetrievalTrainingArguments
+from .recipe import RecipeError
+from .run_folder import MARKS_OF_A_RUN
+from .search import BEST_EPOCH, EPOCHS, ERROR, OBJECTIVE, SearchArguments
+from .search_space import SearchSpace
+from .study import storage_name
+
+STUDY_FILE, TRIALS_FILE, BEST_FILE = "search.json", "trials.csv", "best.yaml"
+IMPORTANCE_FROM = 10  # complete trials: of fewer, an importance says nothing
+PICTURE_SECONDS = 60  # between two drawings while the search goes on
+# What a trial's value does not depend on, as fields of a recipe.
+WITHOUT_EFFECT = (
+    *("output_dir", "do_train", "do_eval", "do_predict", "resume_from_checkpoint", "load_best_model_at_end"),
+    *("save_strategy", "save_steps", "save_total_limit", "save_only_model", "save_on_each_node"),
+    *("logging_strategy", "logging_steps", "logging_first_step", "log_level", "log_level_replica", "log_on_each_node"),
+    *("report_to", "run_name", "disable_tqdm", "project", "trackio_space_id", "skip_memory_metrics"),
+    *(
+        "push_to_hub",
+        "hub_model_id",
+        "hub_strategy",
+        "hub_token",
+        "hub_private_repo",
+        "hub_always_push",
+        "hub_revision",
+    ),
+    *("cache_dir", "preprocessing_num_workers"),
+    *("dataloader_num_workers", "dataloader_persistent_workers", "dataloader_prefetch_factor", "dataloader_pin_memory"),
+)
+_SEARCH_FIELDS = tuple(SearchArguments.__dataclass_fields__)
+
+
+def relevant_fields(
+    given: Mapping[str, Any], space: SearchSpace, training_args: RetrievalTrainingArguments
+) -> dict[str, Any]:
+    """What of a recipe's given fields changes a trial's value, besides what the trial draws."""
+    left_out = {*WITHOUT_EFFECT, *_SEARCH_FIELDS, *space}
+    fields = {name: value for name, value in given.items() if name not in left_out}
+    effective = {"seed": training_args.seed, "early_stopping_patience": training_args.early_stopping_patience}
+    return json.loads(json.dumps(fields | effective, default=str))  # as a storage gives it back
+
+
+def field_defaults(argument_classes: Sequence[type]) -> dict[str, Any]:
+    """Field -> its value where nobody sets it."""
+    return {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for cls in argument_classes
+        for field in dataclasses.fields(cls)
+    }
+
+
+def claim_folder(folder: Path, storage_url: str, study: optuna.Study) -> None:
+    """
+    Makes the folder the study's.
+
+    Raises:
+        RecipeError: it holds a run, or another search.
+    """
+    if found := sorted({path.name for mark in MARKS_OF_A_RUN for path in folder.glob(mark)}):
+        raise RecipeError(f"output_dir {folder} holds a run ({', '.join(found)}); give another --output_dir")
+    owner = {"storage": storage_name(storage_url), "study_name": study.study_name}
+    try:
+        recorded = json.loads((folder / STUDY_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        recorded = owner
+    except ValueError as error:
+        raise RecipeError(f"{folder / STUDY_FILE}: found {error}, expected the name of a study; delete it") from error
+    if recorded != owner:
+        raise RecipeError(
+            f"output_dir {folder} holds the search {recorded.get('study_name')!r} of {recorded.get('storage')}, "
+            f"expected {owner['study_name']!r} of {owner['storage']}; give another --output_dir"
+        )
+    if (folder / TRIALS_FILE).exists() and not study.get_trials(deepcopy=False):
+        raise RecipeError(
+            f"output_dir {folder} holds {TRIALS_FILE} of a search whose study is gone from {owner['storage']}; "
+            "give another --output_dir"
+        )
+    _write(folder / STUDY_FILE, json.dumps(owner, indent=2) + "\n")
+
+
+class SearchResults:
+    """
+    Writes what a study has found: `trials.csv`, `best.yaml`, `history.png`, `slices.png` and `importance.png`.
+
+    Args:
+        folder: where.
+        given: the fields that the recipe and the command line set.
+        space: what was searched.
+        training_args: of the trials.
+        n_trials: complete trials wanted in all.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        given: Mapping[str, Any],
+        space: SearchSpace,
+        training_args: RetrievalTrainingArguments,
+        n_trials: int,
+    ):
+        self.folder = folder
+        self.given = given
+        self.space = space
+        self.patience = training_args.early_stopping_patience
+        self.n_trials = n_trials
+        self._drawn_at = time.monotonic()
+
+    def after_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Prints a line about the trial and writes the results; the pictures only now and then."""
+        print(progress_line(study.get_trials(deepcopy=False), trial, self.n_trials), flush=True)
+        self.write_tables(study)
+        if time.monotonic() - self._drawn_at > PICTURE_SECONDS:
+            self.draw(study)
+
+    def write(self, study: optuna.Study) -> None:
+        """Writes all results."""
+        self.write_tables(study)
+        self.draw(study)
+
+    def write_tables(self, study: optuna.Study) -> None:
+        trials = study.get_trials(deepcopy=False)
+        _write(self.folder / TRIALS_FILE, _trials_table(trials, self.space))
+        if best := best_trial(trials):
+            _write(self.folder / BEST_FILE, self._best_recipe(study, best))
+
+    def draw(self, study: optuna.Study) -> None:
+        trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        if complete:
+            failed = [trial.number for trial in trials if trial.state == TrialState.FAIL]
+            values = {trial.number: trial.value for trial in complete}
+            plot_search_history(values, failed, self.folder / "history.png")
+            drawn = {name: [trial.params[name] for trial in complete] for name in self.space}
+            limits = {name: (range_.low, range_.high) for name, range_ in self.space.items()}
+            plot_slices(values, drawn, limits, self.folder / "slices.png")
+        if importances := importance(study, complete):
+            plot_importance(importances, len(complete), self.folder / "importance.png")
+        self._drawn_at = time.monotonic()
+
+    def _best_recipe(self, study: optuna.Study, best: FrozenTrial) -> str:
+        left_out = {*_SEARCH_FIELDS, "resume_from_checkpoint"}
+        fields = {name: value for name, value in self.given.items() if name not in left_out}
+        fields |= {"do_train": True, "early_stopping_patience": self.patience, **best.params}
+        fields |= {"output_dir": str(self.folder / "best")}
+        return (
+            f"# The best of {_count(study.get_trials(deepcopy=False), TrialState.COMPLETE)} trials of the search "
+            f"{study.study_name}: trial {best.number}, validation {OBJECTIVE} {best.value!r}\n"
+            f"# at epoch {best.user_attrs.get(BEST_EPOCH)}. python train_retrieval.py {BEST_FILE} repeats it.\n"
+            + yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+        )
+
+
+def best_trial(trials: list[FrozenTrial]) -> FrozenTrial | None:
+    """The complete trial of the highest value, the first of equals; none where none is complete."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
+
+
+def importance(study: optuna.Study, complete: list[FrozenTrial]) -> dict[str, float]:
+    """Hyperparameter -> its share of the variance, by fANOVA (Hutter et al., 2014); none if trials are few or alike."""
+    if len(complete) < IMPORTANCE_FROM:
+        return {}
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    try:
+        return optuna.importance.get_param_importances(study, evaluator=evaluator)
+    except RuntimeError:  # the values do not vary, or by no more than rounding
+        return {}
+
+
+def progress_line(trials: list[FrozenTrial], trial: FrozenTrial, n_trials: int) -> str:
+    """How a trial ended, the best so far, how many are complete, and about how long the others will take."""
+    complete = [other for other in trials if other.state == TrialState.COMPLETE]
+    if trial.state == TrialState.COMPLETE:
+        outcome = f"{OBJECTIVE} {trial.value:.4f} at epoch {trial.user_attrs[BEST_EPOCH]:.4g}"
+    else:
+        outcome = f"failed: {_error(trial)}"
+    parts = [f"{len(complete)} of {n_trials} complete"]
+    if best := best_trial(trials):
+        parts.append(f"best {best.value:.4f} (trial {best.number})")
+        seconds = sum(other.duration.total_seconds() for other in complete) / len(complete)
+        at_once = 1 + _count(trials, TrialState.RUNNING)
+        if (left := n_trials - len(complete)) > 0:
+            parts.append(f"about {_duration(seconds * left / at_once)} left")
+    return f"trial {trial.number}: {outcome} | " + ", ".join(parts)
+
+
+def _trials_table(trials: list[FrozenTrial], space: SearchSpace) -> str:
+    table = io.StringIO()
+    names = ["trial", "state", OBJECTIVE, BEST_EPOCH, EPOCHS, "seconds", *space, ERROR]
+    rows = csv.DictWriter(table, names, lineterminator="\n")
+    rows.writeheader()
+    for trial in trials:
+        duration = trial.duration
+        rows.writerow(
+            {
+                "trial": trial.number,
+                "state": trial.state.name.lower(),
+                OBJECTIVE: trial.value,
+                BEST_EPOCH: trial.user_attrs.get(BEST_EPOCH),
+                EPOCHS: trial.user_attrs.get(EPOCHS),
+                "seconds": round(duration.total_seconds(), 1) if duration else None,
+                **{name: trial.params.get(name) for name in space},
+                ERROR: _error(trial) if trial.state == TrialState.FAIL else None,
+            }
+        )
+    return table.getvalue()
+
+
+def _error(trial: FrozenTrial) -> str:
+    return trial.user_attrs.get(ERROR, "its process ended")
+
+
+def _count(trials: list[FrozenTrial], state: TrialState) -> int:
+    return sum(trial.state == state for trial in trials)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _write(path: Path, text: str) -> None:
+    """Beside the target, then renamed: several processes write, and a reader never meets half a file."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,63 @@
+"""Searches the hyperparameters of the augmentations, as section 6.5 of the paper does: table 4's ranges, 110 trials.
+
+    python scripts/search_hyperparameters.py RECIPE.yaml [--field value ...] [--storage sqlite:///study.db]
+
+The same command goes on with a search that was killed, and takes part in one that runs: start it once per device, with
+CUDA_VISIBLE_DEVICES. On several machines, give all the same --storage postgresql://USER:PASSWORD@HOST/DATABASE.
+
+OUTPUT_DIR gets trials.csv, history.png, slices.png, importance.png, and best.yaml, the recipe of the best trial for
+train_retrieval.py. `--help` lists all fields.
+"""
+
+import sys
+from pathlib import Path
+
+import optuna
+from transformers.utils import logging
+
+from modeling_cnn10bert.training.arguments import ARGUMENT_CLASSES
+from modeling_cnn10bert.training.command_line import run
+from modeling_cnn10bert.training.recipe import given_fields, parse_recipe
+from modeling_cnn10bert.training.search import SearchArguments, build_search_trainer, open_study, run_search
+from modeling_cnn10bert.training.search_folder import SearchResults, claim_folder, field_defaults, relevant_fields
+from modeling_cnn10bert.training.search_space import ranges
+from modeling_cnn10bert.training.study import claim_study, storage_faults, storage_name
+
+CLASSES = (*ARGUMENT_CLASSES, SearchArguments)
+
+
+def main(argv: list[str] | None = None) -> optuna.Study:
+    """Runs one search to its end; returns its study."""
+    *recipe, search_args = parse_recipe(argv, description=__doc__, argument_classes=CLASSES)
+    training_args = recipe[-1]
+    given = given_fields(argv, CLASSES)
+    logging.set_verbosity(training_args.get_process_log_level())
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a line of our own tells about each trial
+    folder = Path(training_args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    search_args.storage = search_args.storage or f"sqlite:///{folder / 'study.db'}"
+    search_args.study_name = search_args.study_name or folder.resolve().name
+
+    trainer = build_search_trainer(*recipe, search_args)
+    with storage_faults(search_args.storage):
+        study, storage = open_study(search_args, training_args)
+        claim_folder(folder, search_args.storage, study)
+        fields = relevant_fields(given, trainer.space, training_args)
+        claim_study(study, {"space": ranges(trainer.space), "fields": fields}, field_defaults(CLASSES))
+        results = SearchResults(folder, given, trainer.space, training_args, search_args.n_trials)
+        print(
+            f"study {study.study_name} in {storage_name(search_args.storage)}: {', '.join(trainer.space)}", flush=True
+        )
+        try:
+            run_search(trainer, study, storage, results.after_trial)
+        finally:
+            results.write(study)
+    print(f"best: trial {study.best_trial.number}, validation mAP@10 {study.best_value:.4f}; {folder / 'best.yaml'}")
+    return study
+
+
+if __name__ == "__main__":
+    try:
+        run(main)
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on with the search")
