@@ -16,6 +16,7 @@ from typing import Any
 
 import datasets
 import optuna
+import torch
 from optuna.pruners import NopPruner
 from optuna.trial import FrozenTrial
 
@@ -231,6 +232,7 @@ def run_search(
 
     Raises:
         RecipeError: the recipe is at fault, or `FAILURES_IN_A_ROW` trials failed one after the other.
+        torch.OutOfMemoryError: the device is too small for a trial.
         KeyboardInterrupt: the trial is marked as failed.
     """
     liveness, failures = Liveness(study, storage), 0
@@ -253,7 +255,7 @@ def run_search(
             failures = 0
         except SurplusTrial:
             continue
-        except RecipeError:
+        except (RecipeError, torch.OutOfMemoryError):  # no other trial would need less
             raise
         except Exception as error:
             failures += 1
