@@ -44,7 +44,7 @@ def plot_training_curve(log_history: Sequence[Mapping[str, Any]], path: str | Pa
             `eval_mAP`, `eval_mAUC`. Whatever is missing is left out.
         path: the PNG to write; it appears complete or not at all.
     """
-    _save(_training_figure(log_history), path)
+    save_figure(_training_figure(log_history), path)
 
 
 def plot_gallery(questions: Sequence[str], results: Sequence[Sequence[Any]], path: str | Path) -> None:
@@ -60,7 +60,7 @@ def plot_gallery(questions: Sequence[str], results: Sequence[Sequence[Any]], pat
     Raises:
         ValueError: no question, or not one list of hits for each.
     """
-    _save(_gallery_figure(questions, results), path)
+    save_figure(_gallery_figure(questions, results), path)
 
 
 def plot_augmentations(
@@ -73,7 +73,7 @@ def plot_augmentations(
         captions: name -> its words before and after; what came in is drawn green, what went is struck out in red.
         path: the PNG to write; it appears complete or not at all.
     """
-    _save(_augmentation_figure(log_mels, captions), path)
+    save_figure(_augmentation_figure(log_mels, captions), path)
 
 
 def plot_comparison(settings: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path) -> None:
@@ -83,7 +83,7 @@ def plot_comparison(settings: Mapping[str, Mapping[str, Sequence[float]]], path:
         settings: name -> metric -> its value in each run of the setting; the same metrics for all.
         path: the PNG to write; it appears complete or not at all.
     """
-    _save(_comparison_figure(settings), path)
+    save_figure(_comparison_figure(settings), path)
 
 
 def plot_table(
@@ -97,10 +97,10 @@ def plot_table(
         metric: what is drawn, with what is published of it: "mAP@10 on the test set of Clotho".
         path: the PNG to write; it appears complete or not at all.
     """
-    _save(_table_figure(rows, published, metric), path)
+    save_figure(_table_figure(rows, published, metric), path)
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save_figure(figure: Figure, path: str | Path) -> None:
     """Write beside the target, then rename: a reader never meets half a picture."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

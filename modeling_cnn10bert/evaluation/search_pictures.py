@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .pictures import _save
+from .pictures import save_figure
 
 _TRIAL, _BEST, _FAILED = "#3f88c5", "#b5179e", "#c8342b"
 _STAR = {"marker": "*", "markersize": 14, "color": "#f2b705", "markeredgecolor": "#5c4400", "linestyle": "none"}
@@ -39,7 +39,7 @@ def plot_search_history(values: Mapping[int, float], failed: Sequence[int], path
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(alpha=0.25)
     ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, fontsize=9, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_slices(
@@ -72,7 +72,7 @@ def plot_slices(
         ax.remove()
     figure.supylabel("validation mAP@10", fontsize=9)
     figure.colorbar(dots, ax=list(panels[: len(drawn)]), label="trial", fraction=0.02, pad=0.01)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_slice(ax: Axes, at: np.ndarray, heights: np.ndarray, numbers: np.ndarray):
@@ -103,4 +103,4 @@ def plot_importance(importances: Mapping[str, float], num_trials: int, path: str
     ax.set_xlabel(f"share of the variance of mAP@10 over {num_trials} trials (fANOVA)")
     ax.grid(axis="x", alpha=0.25)
     ax.set_axisbelow(True)
-    _save(figure, path)
+    save_figure(figure, path)
