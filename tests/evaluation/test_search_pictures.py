@@ -15,13 +15,13 @@ LIMITS = {"p_eda": (0.0, 1.0), "n_f": (0, 1)}
 @pytest.fixture
 def figures(monkeypatch):
     """The figures that are drawn, beside being written."""
-    drawn, save = [], search_pictures._save
+    drawn, save = [], search_pictures.save_figure
 
     def keep(figure, path):
         drawn.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(search_pictures, "_save", keep)
+    monkeypatch.setattr(search_pictures, "save_figure", keep)
     return drawn
 
 
