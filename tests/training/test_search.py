@@ -18,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from matplotlib.image import imread
 from optuna.trial import TrialState
@@ -265,8 +266,12 @@ def test_a_metric_that_is_not_a_number_fails_its_trial(search, untrained, tmp_pa
     assert "mAP@10 is nan" in study.trials[0].user_attrs["error"]
 
 
-@pytest.mark.parametrize("error", [RecipeError("field p_bt is wrong"), KeyboardInterrupt()], ids=["recipe", "Ctrl-C"])
-def test_a_fault_of_the_recipe_and_an_interruption_end_the_search_at_once(error, search, untrained, tmp_path):
+@pytest.mark.parametrize(
+    "error",
+    [RecipeError("field p_bt is wrong"), KeyboardInterrupt(), torch.OutOfMemoryError("20 GiB")],
+    ids=["recipe", "Ctrl-C", "memory"],
+)
+def test_what_no_other_trial_would_mend_and_an_interruption_end_the_search_at_once(error, search, untrained, tmp_path):
     untrained(lambda number: error if number == 1 else 0.5)
     with pytest.raises(type(error)):
         search(tmp_path / "search", "--n_trials", "4", **ONE_STEP)
