@@ -1,13 +1,15 @@
 """Scores of a tagger by class: average precision and area under the ROC curve, as AudioSet and PANNs report them."""
 
 import csv
+import io
 import os
-import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
+
+from .reports import write_text
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,9 @@ def tagging_metrics(classes: Sequence[ClassScore]) -> dict[str, float]:
 
 def write_class_scores(classes: Sequence[ClassScore], path: str | os.PathLike) -> None:
     """A CSV file of a line a class, best average precision first; it appears complete or not at all."""
-    path = pathlib.Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["class", "clips", "average_precision", "auc"])
-        for score in sorted(classes, key=lambda score: -np.nan_to_num(score.average_precision, nan=-1.0)):
-            writer.writerow([score.name, score.clips, f"{score.average_precision:.4f}", f"{score.auc:.4f}"])
-    unfinished.replace(path)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["class", "clips", "average_precision", "auc"])
+    for score in sorted(classes, key=lambda score: -np.nan_to_num(score.average_precision, nan=-1.0)):
+        writer.writerow([score.name, score.clips, f"{score.average_precision:.4f}", f"{score.auc:.4f}"])
+    write_text(path, table.getvalue())

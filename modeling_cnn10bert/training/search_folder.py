@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import io
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
+from ..evaluation.reports import write_text
 from ..evaluation.search_pictures import plot_importance, plot_search_history, plot_slices
 from .arguments import RetrievalTrainingArguments
 from .recipe import RecipeError
@@ -91,7 +91,7 @@ def claim_folder(folder: Path, storage_url: str, study: optuna.Study) -> None:
             f"output_dir {folder} holds {TRIALS_FILE} of a search whose study is gone from {owner['storage']}; "
             "give another --output_dir"
         )
-    _write(folder / STUDY_FILE, json.dumps(owner, indent=2) + "\n")
+    write_text(folder / STUDY_FILE, json.dumps(owner, indent=2) + "\n")
 
 
 class SearchResults:
@@ -135,9 +135,9 @@ class SearchResults:
 
     def write_tables(self, study: optuna.Study) -> None:
         trials = study.get_trials(deepcopy=False)
-        _write(self.folder / TRIALS_FILE, _trials_table(trials, self.space))
+        write_text(self.folder / TRIALS_FILE, _trials_table(trials, self.space))
         if best := best_trial(trials):
-            _write(self.folder / BEST_FILE, self._best_recipe(study, best))
+            write_text(self.folder / BEST_FILE, self._best_recipe(study, best))
 
     def draw(self, study: optuna.Study) -> None:
         trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
@@ -235,13 +235,3 @@ def _duration(seconds: float) -> str:
     if minutes < 1:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
-
-
-def _write(path: Path, text: str) -> None:
-    """Beside the target, then renamed: several processes write, and a reader never meets half a file."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
