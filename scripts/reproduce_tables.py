@@ -192,7 +192,10 @@ class Report:
     def note(self) -> str:
         """What a reader must know to read the table."""
         seeds = ", ".join(map(str, range(self.plan.seeds)))
-        lines = [f"Test set, text to audio, in percent: mean ± standard deviation (n - 1) over runs (seeds: {seeds})."]
+        what = "one run each (seed 0)"
+        if self.plan.seeds > 1:
+            what = f"mean ± standard deviation (n - 1) over runs (seeds: {seeds})"
+        lines = [f"Test set, text to audio, in percent: {what}."]
         rows = {planned.name for row in self.plan.rows for planned in self.plan.runs_of(row)}
         if pretrainings := [planned.name for planned in self.plan.runs if planned.name not in rows]:
             lines.append(

@@ -245,7 +245,8 @@ def _table_figure(rows: Mapping[str, Sequence[float]], published: Mapping[str, f
         if len(values):
             runs = 100 * np.asarray(values, dtype=float)
             mean, deviation = np.nan_to_num(mean_and_deviation(runs.tolist()))
-            ax.barh(place, mean, 0.7, xerr=deviation, capsize=4, color=_SETTINGS[2], alpha=0.75)
+            error_bar = {"xerr": deviation, "capsize": 4} if len(runs) > 1 else {}
+            ax.barh(place, mean, 0.7, color=_SETTINGS[2], alpha=0.75, **error_bar)
             spread = place + np.linspace(-0.15, 0.15, len(runs)) * (len(runs) > 1)
             ax.plot(runs, spread, linestyle="none", marker="o", markersize=3.5, color="#222222", zorder=4)
             ends += [mean + deviation, runs.max()]
@@ -262,13 +263,14 @@ def _table_figure(rows: Mapping[str, Sequence[float]], published: Mapping[str, f
     ax.set_xlabel(f"{metric} (%)")
     ax.grid(axis="x", alpha=0.25)
     ax.set_axisbelow(True)
-    _legend_above(ax, _table_keys(published))
+    _legend_above(ax, _table_keys(published, several=any(len(values) > 1 for values in rows.values())))
     return figure
 
 
-def _table_keys(published: Mapping[str, float]) -> list[Line2D]:
+def _table_keys(published: Mapping[str, float], several: bool) -> list[Line2D]:
+    bar = "mean and standard deviation" if several else "mean"
     keys = [
-        Line2D([], [], color=_SETTINGS[2], alpha=0.75, linewidth=8, label="mean and standard deviation"),
+        Line2D([], [], color=_SETTINGS[2], alpha=0.75, linewidth=8, label=bar),
         Line2D([], [], linestyle="none", marker="o", markersize=3.5, color="#222222", label="one run"),
     ]
     mark = {"linestyle": "none", "marker": "|", "markersize": 12, "markeredgewidth": 2.5, "color": _SETTINGS[3]}

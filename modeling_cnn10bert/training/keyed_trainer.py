@@ -42,6 +42,11 @@ class StopWithoutGainCallback(EarlyStoppingCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         """The base class warns here that the best model will not be loaded; the arguments are checked before."""
 
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        """The base class warns where the metric is missing, as it is when the test set is scored."""
+        if f"eval_{args.metric_for_best_model.removeprefix('eval_')}" in metrics:
+            super().on_evaluate(args, state, control, metrics, **kwargs)
+
 
 class KeyedTrainer(Trainer):
     """

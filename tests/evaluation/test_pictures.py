@@ -250,12 +250,14 @@ def test_a_table_shows_mean_deviation_every_run_and_what_the_paper_has(tmp_path)
     (ax,) = figure.axes
     np.testing.assert_allclose([bar.get_width() for bar in ax.patches], [12, 24])
     lines = [segment for collection in ax.collections for segment in collection.get_segments()]
-    # The deviation of 11 and 13 is the root of 2; of one run there is none.
-    spans = [[12 - 2**0.5, 12 + 2**0.5], [12.53, 12.53], [24, 24], [24.57, 24.57]]
+    # The deviation of 11 and 13 is the root of 2; one run has no error bar.
+    spans = [[12 - 2**0.5, 12 + 2**0.5], [12.53, 12.53], [24.57, 24.57]]
     np.testing.assert_allclose([line[:, 0] for line in lines], spans)
     assert {"12.00 ± 1.41", "24.00", "no run", "the paper", "baseline", "+ more", "+ most"} <= set(texts(figure))
     assert ax.get_ylim() == (2.6, -0.6)  # the first row on top, the last one's place whole
     assert "the paper" not in texts(pictures._table_figure(rows, {}, "mAP@10"))
+    assert "mean and standard deviation" in texts(figure)
+    assert "mean and standard deviation" not in texts(pictures._table_figure({"baseline": [0.1]}, {}, "mAP@10"))
     pictures.plot_table(rows, {}, "mAP@10", tmp_path / "table.png")
     assert imread(tmp_path / "table.png").ndim == 3
 

@@ -394,7 +394,7 @@ def test_two_processes_share_a_study_and_end_at_the_same_total(
         ([], {"early_stopping_patience": 0}, "early_stopping_patience must be at least 1, found 0"),
         ([], {"augment_audio": False, "augment_text": False}, "nothing is left to search"),
         (["--storage", "me:secret@host"], {}, "field storage is not the URL of a database"),
-        ([], {"max_train_samples": 5}, "found 25 pairs .* at least one batch of 30"),
+        ([], {"max_train_samples": 5}, "found 25 training examples, .* batch of 30"),
         ([], {"eval_delay": 5}, "no evaluation within 1 steps; lower eval_steps or eval_delay"),
     ],
     ids=lambda value: None if isinstance(value, str) else " ".join(value),
