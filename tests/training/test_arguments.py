@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from modeling_cnn10bert.training.arguments import ARGUMENT_CLASSES, RetrievalTrainingArguments
-from modeling_cnn10bert.training.recipe import RecipeError, parse_recipe
+from modeling_cnn10bert.training.recipe import RecipeError, parse_recipe, read_recipe
 from modeling_cnn10bert.training.tagging_arguments import TAGGING_ARGUMENT_CLASSES
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "scripts" / "recipes").glob("*.yaml"))
@@ -72,6 +72,15 @@ def test_the_defaults_are_those_of_section_6_4_of_the_paper():
     assert (training.num_train_epochs, training.per_device_train_batch_size) == (50, 30)
     assert training.learning_rate_schedule == "step"
     assert training.max_grad_norm == 0.0
+
+
+def test_the_augmented_system_has_the_best_values_of_table_4_of_the_paper():
+    recipe = next(path for path in RECIPES if path.stem == "clotho_augmented")
+    fields = read_recipe(recipe)
+    text = {"p_eda": 0.9936, "p_syn": 0.2962, "p_swp": 0.0085, "p_ins": 0.0269, "p_del": 0.1944, "p_bt": 0.1812}
+    audio = {"n_f": 1, "w_f": 4, "n_t": 7, "w_t": 58, "g_max": 3, "ms_alpha": 0.8286}
+    assert {name: fields[name] for name in text | audio} == text | audio
+    assert 0 < fields["p_ms"] <= 1  # its best value is lost in our copy
 
 
 ERRORS = {

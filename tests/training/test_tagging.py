@@ -27,25 +27,14 @@ def tagging_recipe(soundscapes, fields):
     """Writes a recipe of a tiny tagger: 40 clips, 4 steps an epoch; returns its path."""
 
     def write(folder, **given):
+        known = {name for cls in TAGGING_ARGUMENT_CLASSES for name in cls.__dataclass_fields__}
         recipe = {
+            **{name: value for name, value in fields.items() if name in known},
             "output_dir": str(folder),
-            "do_train": True,
-            "do_eval": True,
-            "do_predict": True,
-            "seed": 3,
-            "use_cpu": True,
-            "disable_tqdm": True,
-            "hidden_sizes": [4, 4, 8, 8],
-            "num_mel_bins": 16,
-            "hop_length": 1280,
-            "manifests": str(soundscapes),
-            "sources": str(soundscapes / "sources"),
-            "cache_dir": fields["cache_dir"],
+            "block_dropout": 0.2,
             "total_train_batch_size": 10,
             "max_steps": 8,
-            "save_strategy": "steps",
             "save_steps": 3,
-            "logging_steps": 1,
             **given,
         }
         path = Path(f"{folder}.yaml")
