@@ -1,0 +1,1 @@
+"""Search your own sounds: an index of embeddings, kept up to date with the folders it was made of."""

@@ -1,0 +1,148 @@
+"""What an index holds and what a search gives back."""
+
+import dataclasses
+import datetime
+import os
+from typing import Any
+
+import numpy as np
+
+FORMAT_VERSION = 1  # of an index; raise it when older code could no longer read what is written
+
+
+class RetrievalError(ValueError):
+    """An index or a query cannot be used; the message says what was found, what was expected and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelIdentity:
+    """
+    Which model made the embeddings of an index.
+
+    Attributes:
+        name: its folder (absolute) or Hub id.
+        revision: the Hub's commit, `None` for a folder.
+        fingerprint: a digest of its weights, which decides whether two models are the same.
+        dimension: width of its embeddings.
+        features: the parameters of its feature extractor, JSON values.
+    """
+
+    name: str
+    revision: str | None
+    fingerprint: str
+    dimension: int
+    features: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class IndexInfo:
+    """
+    What is fixed when an index is made, and stored in it.
+
+    Attributes:
+        model: made its embeddings.
+        window: longest piece of a recording that is embedded as one, in seconds.
+        overlap: what neighbouring windows share, in seconds.
+        format_version: `FORMAT_VERSION` of the code that made it.
+    """
+
+    model: ModelIdentity
+    window: float = 30.0
+    overlap: float = 10.0
+    format_version: int = FORMAT_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "IndexInfo":
+        return cls(**{**fields, "model": ModelIdentity(**fields["model"])})
+
+
+@dataclasses.dataclass(frozen=True)
+class FileRecord:
+    """
+    One recording of an index.
+
+    Attributes:
+        path: absolute, as the file system has it: a name that is no UTF-8 holds surrogate escapes, as `os.fsdecode`
+            makes them.
+        content_hash: digest of its bytes.
+        size: in bytes.
+        modified_ns: time of modification, nanoseconds since 1970.
+        duration: in seconds.
+    """
+
+    path: str
+    content_hash: str
+    size: int
+    modified_ns: int
+    duration: float
+
+    @property
+    def folder(self) -> str:
+        return os.path.dirname(self.path)
+
+    @property
+    def format(self) -> str:
+        """The ending of its name in lower case, without the dot."""
+        return os.path.splitext(self.path)[1][1:].lower()
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddedFile:
+    """
+    A recording with the embeddings of its windows.
+
+    Attributes:
+        record: the recording.
+        spans: [W] start and end of each window in seconds.
+        embeds: [W, D] float32, L2-normalised.
+    """
+
+    record: FileRecord
+    spans: list[tuple[float, float]]
+    embeds: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchFilter:
+    """
+    Which recordings a search may find; what is `None` or empty does not restrict.
+
+    Attributes:
+        min_duration, max_duration: in seconds, both inclusive, of the whole recording.
+        folders: absolute; below any of them, at any depth.
+        formats: any of these, lower case without the dot, such as `wav`.
+        modified_after, modified_before: the first inclusive, the second exclusive; aware, or local time.
+    """
+
+    min_duration: float | None = None
+    max_duration: float | None = None
+    folders: tuple[str, ...] = ()
+    formats: tuple[str, ...] = ()
+    modified_after: datetime.datetime | None = None
+    modified_before: datetime.datetime | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Hit:
+    """
+    A recording that a search found.
+
+    Attributes:
+        record: the recording.
+        score: inner product of the query with its best window, which is the cosine for queries of length 1.
+        start, end: that window, in seconds.
+        embed: [D] float32, the embedding of that window.
+    """
+
+    record: FileRecord
+    score: float
+    start: float
+    end: float
+    embed: np.ndarray = dataclasses.field(repr=False, compare=False)
+
+    @property
+    def file(self) -> str:
+        return self.record.path

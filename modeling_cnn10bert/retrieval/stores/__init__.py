@@ -1,0 +1,28 @@
+"""Where the embeddings of an index are kept: LanceDB on disk by default, Milvus by its address."""
+
+from ..records import IndexInfo, RetrievalError
+from .base import VectorStore
+
+
+def open_store(location: str, info: IndexInfo | None = None) -> VectorStore:
+    """
+    Opens the index at a place; with `info`, makes it where there is none.
+
+    Args:
+        location: a folder (LanceDB), a `.db` file (Milvus Lite), or the `http://host:port[/collection]` of a Milvus
+            server.
+        info: of an index that is to be made; one that is there keeps its own.
+
+    Raises:
+        RetrievalError: there is no index and no `info`, or it cannot be read.
+    """
+    if location.startswith(("http://", "https://")) or location.endswith(".db"):
+        from .milvus import MilvusStore
+
+        return MilvusStore.open(location, info)
+    from .lance import LanceStore
+
+    return LanceStore.open(location, info)
+
+
+__all__ = ["RetrievalError", "VectorStore", "open_store"]
