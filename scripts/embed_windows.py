@@ -1,0 +1,226 @@
+"""Embeddings of a model in any number, of windows mixed from real recordings: vectors to measure a search with.
+
+    python scripts/embed_windows.py MODEL --sources DIR --rows 1000000 --out FILE.npy [--window 4.0] [--workers 2]
+
+A window holds one to three recordings of the folder, drawn with their onsets and gains from (seed, number of the row):
+a row is the same whatever the number of workers. FILE.npy is [rows, D] float32, L2-normalised. Until it is whole it is
+called .FILE.npy.part, and the same command goes on where it was stopped.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process a core: two threads of one process would wait for each other
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+from transformers import AutoModel, AutoProcessor  # noqa: E402
+from transformers.utils import logging  # noqa: E402
+
+import modeling_cnn10bert  # noqa: E402, F401 (registers the model with the Auto classes)
+from modeling_cnn10bert.data.audio_io import AudioError  # noqa: E402
+from modeling_cnn10bert.data.soundscapes import Scene, SoundEvent, SourceBank, render  # noqa: E402
+from modeling_cnn10bert.evaluation.reports import write_text  # noqa: E402
+
+MAX_SOUNDS = 3  # in a window
+GAIN_RANGE_DB = (-20.0, 0.0)
+MIN_HEARD = 0.5  # seconds of each sound that lie in the window, or the whole sound where it is shorter
+BATCH = 16  # windows; larger ones fall out of a core's cache: 1.0 ms a window at 16, 1.4 at 32
+BLOCK = 512  # rows that a worker hands over at once, and at most lost for each worker when it is stopped
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What the rows of a file depend on."""
+
+    model: str
+    fingerprint: str
+    sources: tuple[str, ...]  # relative to `folder`
+    folder: str
+    rows: int
+    window: float
+    seed: int
+
+    def digest(self) -> str:
+        """Of all that changes a row or their number; where the model and the recordings lie does not."""
+        values = [self.fingerprint, self.sources, self.rows, self.window, self.seed]
+        return hashlib.sha256(json.dumps(values).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    model = load_model(args.model)
+    job = Job(
+        model=args.model,
+        fingerprint=fingerprint_of(model),
+        sources=find_sources(args.sources),
+        folder=str(args.sources),
+        rows=args.rows,
+        window=args.window,
+        seed=args.seed,
+    )
+    write_rows(job, model.config.projection_dim, args.out, args.workers)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a folder or Hub id with a model and its processor")
+    parser.add_argument("--sources", type=Path, required=True, help="a folder of recordings, with folders in it")
+    parser.add_argument("--rows", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--window", type=float, default=4.0, help="seconds")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes of one thread each")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    if args.rows < 1 or args.window <= 0 or args.workers < 1:
+        parser.error("--rows, --window and --workers must be above 0")
+    if not args.sources.is_dir() or not find_sources(args.sources):
+        parser.error(f"{args.sources}: found no recordings (wav, flac, ogg, mp3), expected a folder of them")
+    return args
+
+
+def find_sources(folder: Path) -> tuple[str, ...]:
+    endings = {".wav", ".flac", ".ogg", ".mp3"}
+    return tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix.lower() in endings))
+
+
+def load_model(name: str) -> torch.nn.Module:
+    model = AutoModel.from_pretrained(name, dtype=torch.float32).eval()
+    return model.to(memory_format=torch.channels_last)  # 1.0 instead of 1.7 ms a window
+
+
+def fingerprint_of(model: torch.nn.Module) -> str:
+    """A digest of its weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+# ----------------------------------------------------------------------------------------------------------- a row
+
+
+def draw_scene(row: int, job: Job, bank: SourceBank) -> Scene:
+    """The window of a row: what sounds in it, from when to when and how loud."""
+    rng = np.random.default_rng((job.seed, row))
+    events = [
+        _draw_event(rng, job.sources[rng.integers(len(job.sources))], job.window, bank)
+        for _ in range(rng.integers(1, MAX_SOUNDS + 1))
+    ]
+    return Scene(id=str(row), duration=job.window, labels=(), events=tuple(events), captions=())
+
+
+def _draw_event(rng: np.random.Generator, source: str, window: float, bank: SourceBank) -> SoundEvent:
+    """A recording laid at random over the window, so that at least `MIN_HEARD` seconds of it are in it."""
+    length = len(bank.load(source)) / bank.sampling_rate
+    heard = min(MIN_HEARD, length, window)
+    onset = rng.uniform(heard - length, window - heard)  # before 0: its beginning is not in the window
+    return SoundEvent(source, max(onset, 0.0), max(-onset, 0.0), length, rng.uniform(*GAIN_RANGE_DB))
+
+
+class Worker:
+    """One process: the model and the recordings, each loaded once."""
+
+    def __init__(self, job: Job):
+        torch.set_num_threads(1)
+        logging.disable_progress_bar()
+        self.job = job
+        self.model = load_model(job.model)
+        self.extractor = AutoProcessor.from_pretrained(job.model).feature_extractor
+        self.bank = SourceBank(job.folder, self.extractor.sampling_rate)
+
+    @torch.inference_mode()
+    def embed(self, rows: range) -> np.ndarray:
+        """[rows, D] float32, L2-normalised."""
+        embeds = []
+        for start in range(0, len(rows), BATCH):
+            scenes = [draw_scene(row, self.job, self.bank) for row in rows[start : start + BATCH]]
+            log_mels = torch.stack([self.extractor.log_mel(render(scene, self.bank)) for scene in scenes])
+            embeds.append(self.model.get_audio_features(input_features=log_mels).pooler_output.numpy())
+        return np.concatenate(embeds)
+
+
+_worker: Worker  # of this process
+
+
+def _start(job: Job) -> None:
+    global _worker
+    _worker = Worker(job)
+
+
+def _embed(rows: range) -> np.ndarray:
+    return _worker.embed(rows)
+
+
+# -------------------------------------------------------------------------------------------------------- the file
+
+
+def write_rows(job: Job, dimension: int, out: Path, workers: int) -> None:
+    """Writes the rows that are missing, in their order; at the end the file gets its name."""
+    part, state = out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.state.json")
+    if out.exists():
+        raise SystemExit(f"{out}: found a file, expected none; remove it, or give another --out")
+    done = rows_done(part, state, job)
+    if done == 0:
+        reserve(part, job.rows, dimension)
+    header = part.stat().st_size - job.rows * dimension * 4
+    with part.open("r+b") as file, tqdm(total=job.rows, initial=done, unit="window", smoothing=0.05) as bar:
+        file.seek(header + done * dimension * 4)
+        for embeds in embed_all(job, done, workers):
+            file.write(embeds.tobytes())
+            file.flush()
+            done += len(embeds)
+            write_text(state, json.dumps({"digest": job.digest(), "rows": done}))
+            bar.update(len(embeds))
+    os.replace(part, out)
+    state.unlink()
+    print(f"{out}: {job.rows} embeddings of {dimension} values, {out.stat().st_size / 2**20:.0f} MB")
+
+
+def embed_all(job: Job, done: int, workers: int) -> Iterator[np.ndarray]:
+    """The rows from `done` on, in blocks, in order."""
+    blocks = [range(start, min(start + BLOCK, job.rows)) for start in range(done, job.rows, BLOCK)]
+    # Started afresh: a fork would inherit the locks of threads that it does not have.
+    with multiprocessing.get_context("spawn").Pool(workers, _start, (job,)) as pool:
+        yield from pool.imap(_embed, blocks)
+
+
+def rows_done(part: Path, state: Path, job: Job) -> int:
+    """How many rows an earlier, stopped run of the same job has left."""
+    if not part.exists() or not state.exists():
+        return 0
+    found = json.loads(state.read_text(encoding="utf-8"))
+    if found["digest"] != job.digest():
+        raise SystemExit(
+            f"{part}: found the beginning of a file of another model, folder, --rows, --window or --seed; "
+            f"give those again, or remove {part} and {state}"
+        )
+    return found["rows"]
+
+
+def reserve(part: Path, rows: int, dimension: int) -> None:
+    """An .npy file of zeros; that the disk has room for all of it is found out now and not after an hour."""
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (rows, dimension)}
+        np.lib.format.write_array_header_1_0(file, header)
+        try:
+            os.posix_fallocate(file.fileno(), file.tell(), rows * dimension * 4)
+        except OSError as error:
+            part.unlink()
+            raise SystemExit(f"{part}: found no room for {rows * dimension * 4 / 2**30:.1f} GB ({error})") from error
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except AudioError as error:
+        raise SystemExit(str(error)) from error
