@@ -25,6 +25,7 @@ def soundscape_table(
     seed: int = 0,
     num_proc: int = 1,
     name: str = "soundscapes",
+    max_speed: float = 1.0,
 ) -> datasets.Dataset:
     """
     The recordings table of scenes, from the cache where it is there.
@@ -40,6 +41,7 @@ def soundscape_table(
         seed: of what is drawn anew.
         num_proc: processes that render.
         name: shown in the progress bar and in the name of the cache.
+        max_speed: of the recordings in what is drawn anew, see `vary`.
 
     Raises:
         AudioError: a source cannot be decoded; the message names the scene and the file.
@@ -55,6 +57,7 @@ def soundscape_table(
         "sources": _fingerprint(sources, scenes),
         "renderings": renderings,
         "seed": seed if renderings > 1 else None,
+        "max_speed": max_speed if renderings > 1 else None,
     }
     kinds = alternatives(scenes)
     features = _features(scenes)
@@ -67,7 +70,7 @@ def soundscape_table(
             }
         )
         renderer = _Renderer(
-            scenes, SourceBank(sources, feature_extractor.sampling_rate), feature_extractor, kinds, seed
+            scenes, SourceBank(sources, feature_extractor.sampling_rate), feature_extractor, kinds, seed, max_speed
         )
         return rows.map(
             renderer,
@@ -91,12 +94,14 @@ class _Renderer:
     feature_extractor: CNN10FeatureExtractor
     kinds: dict[str, list[str]]
     seed: int
+    max_speed: float
 
     def __call__(self, row: dict) -> dict:
         torch.set_num_threads(1)  # a forked process cannot use the threads of its parent
         scene, file_name = self.scenes[row["scene"]], self.scenes[row["scene"]].id
         if row["rendering"] > 0:
-            scene = vary(scene, np.random.default_rng([self.seed, row["scene"], row["rendering"]]), self.kinds)
+            rng = np.random.default_rng([self.seed, row["scene"], row["rendering"]])
+            scene = vary(scene, rng, self.kinds, self.max_speed)
             file_name = f"{file_name}#{row['rendering']}"
         log_mel = self.feature_extractor.log_mel(render(scene, self.bank))
         variants = scene.back_translations.items()

@@ -27,6 +27,7 @@ SPLITS = ("train", "validation", "test")
 MAX_GAIN_DB = 120.0  # far beyond any use; keeps a slip of the pen from overflowing float32
 GAIN_RANGE_DB = (-6.0, 0.0)  # of a varied event, as in the benchmark's manifests
 MAX_JITTER = 0.3  # seconds, of a varied onset or end
+NUM_SPEEDS = 5  # at which a varied event may play its recording; a resampled recording is kept for each
 REWRITE = "correct the line, or write the manifest again"
 _DELETE_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -44,6 +45,7 @@ class SoundEvent:
     start: float
     end: float
     gain_db: float
+    speed: float = 1.0  # of the recording before it is cut: 2 is an octave higher and half as long
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +228,7 @@ class _SceneReader:
         if not isinstance(row, dict):
             raise self.error(within, reprlib.repr(row), "one JSON object")
         source, onset, start, end, gain_db = (
-            self.value(row, field.name, f"{within}.") for field in dataclasses.fields(SoundEvent)
+            self.value(row, name, f"{within}.") for name in ("source", "onset", "start", "end", "gain_db")
         )
         start = self.number_in(start, f"{within}.start", "a finite number of seconds, at least 0", low=0.0)
         onset = self.number_in(onset, f"{within}.onset", "a finite number of seconds, at least 0", low=0.0)
@@ -279,27 +281,29 @@ class SourceBank:
     def __init__(self, sources: str | os.PathLike, sampling_rate: int):
         self.sources = pathlib.Path(sources)
         self.sampling_rate = sampling_rate
-        self._waveforms: dict[str, np.ndarray] = {}
+        self._waveforms: dict[tuple[str, float], np.ndarray] = {}
 
-    def load(self, source: str) -> np.ndarray:
+    def load(self, source: str, speed: float = 1.0) -> np.ndarray:
         """Waveform [samples] of one recording, float32, read-only, its largest magnitude 1 (0 if it is silent).
+
+        At another `speed` than 1 it is resampled: so many times as fast, and as high.
 
         Raises:
             AudioError: the recording cannot be used.
         """
-        if source not in self._waveforms:
-            waveform = load_audio(self.sources / source, self.sampling_rate)
+        if (source, speed) not in self._waveforms:
+            waveform = load_audio(self.sources / source, round(self.sampling_rate / speed))
             peak = np.abs(waveform).max()
             waveform = waveform / peak if peak > 0 else waveform
             waveform.flags.writeable = False  # it is shared by every scene
-            self._waveforms[source] = waveform
-        return self._waveforms[source]
+            self._waveforms[source, speed] = waveform
+        return self._waveforms[source, speed]
 
 
 def render(scene: Scene, bank: SourceBank) -> np.ndarray:
     """Mixes a scene.
 
-    Each source is cut to [start, end), scaled by 10^(gain_db / 20) and added at its onset. What runs past the scene's
+    Each source is played at its speed, cut to [start, end), scaled by 10^(gain_db / 20) and added at its onset. What runs past the scene's
     end is cut; where a source is shorter than its cut, what there is sounds. Sums are not clipped, so they may exceed
     1.
 
@@ -313,7 +317,7 @@ def render(scene: Scene, bank: SourceBank) -> np.ndarray:
     mix = np.zeros(round(scene.duration * rate), dtype=np.float32)
     for event in scene.events:
         try:
-            source = bank.load(event.source)
+            source = bank.load(event.source, event.speed)
         except AudioError as error:
             raise AudioError(f"scene {scene.id!r}: {error}") from error
         onset = round(event.onset * rate)
@@ -337,11 +341,14 @@ def alternatives(scenes: Iterable[Scene]) -> dict[str, list[str]]:
     return {source: members for kind in kinds.values() for members in [sorted(kind)] for source in members}
 
 
-def vary(scene: Scene, rng: np.random.Generator, alternatives: Mapping[str, Sequence[str]]) -> Scene:
+def vary(
+    scene: Scene, rng: np.random.Generator, alternatives: Mapping[str, Sequence[str]], max_speed: float = 1.0
+) -> Scene:
     """The same scene, rendered anew: its captions stay true, its recordings, levels and times are drawn again.
 
     - Every event takes another recording of its kind (its own only where the kind has no other).
     - Every gain is drawn uniformly from [-6, 0] dB.
+    - Every recording is played at one of five speeds, evenly spaced in pitch from 1 / `max_speed` to `max_speed`.
     - One shift is drawn for the whole scene, as far as it stays inside the duration. Then every onset and every end
       moves by at most 0.3 s and at most two fifths of the way to the nearest other onset or end, so that their order
       never changes: events that overlapped overlap, events that followed one another do. Equal times move together.
@@ -350,6 +357,7 @@ def vary(scene: Scene, rng: np.random.Generator, alternatives: Mapping[str, Sequ
         scene: what to render anew; id, duration, labels and captions are kept.
         rng: the only source of randomness.
         alternatives: from `alternatives(scenes of the training manifest)`.
+        max_speed: 1 leaves the speed, and draws nothing for it.
 
     Raises:
         ValueError: a source of the scene is not in `alternatives`.
@@ -362,6 +370,7 @@ def vary(scene: Scene, rng: np.random.Generator, alternatives: Mapping[str, Sequ
             start=event.start,
             end=event.start + (end - onset),
             gain_db=rng.uniform(*GAIN_RANGE_DB),
+            speed=_speed(max_speed, rng) if max_speed > 1 else 1.0,
         )
         for event, (onset, end) in zip(scene.events, spans.tolist(), strict=True)
     )
@@ -378,6 +387,10 @@ def _another_source(
         )
     others = [other for other in alternatives[source] if other != source]
     return others[rng.integers(len(others))] if others else source
+
+
+def _speed(max_speed: float, rng: np.random.Generator) -> float:
+    return float(max_speed ** np.linspace(-1, 1, NUM_SPEEDS)[rng.integers(NUM_SPEEDS)])
 
 
 def _audible_spans(scene: Scene) -> np.ndarray:

@@ -63,6 +63,12 @@ class DataArguments:
     renderings: int = field(
         default=1, metadata={"help": "Renderings of each training scene; all but the first are drawn anew."}
     )
+    max_speed: float = field(
+        default=1.0,
+        metadata={
+            "help": "Renderings drawn anew play each recording up to so many times as fast, or as slow; at most 2."
+        },
+    )
     cache_dir: str = field(
         default=str(Path.home() / ".cache" / "cnn10bert"), metadata={"help": "Folder of the feature cache."}
     )
@@ -83,6 +89,8 @@ class DataArguments:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, found {value}")
+        if not 1 <= self.max_speed <= 2:
+            raise ValueError(f"max_speed must be from 1 (off) to 2 (an octave), found {self.max_speed}")
 
 
 @dataclass

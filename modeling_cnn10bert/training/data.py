@@ -104,6 +104,7 @@ def rendered_soundscapes(
             seed=seed,
             num_proc=arguments.preprocessing_num_workers,
             name=f"{Path(arguments.manifests).resolve().name}-{split}",
+            max_speed=arguments.max_speed,
         )
         splits[split] = scenes, table
     return splits

@@ -363,6 +363,16 @@ def test_an_undecodable_source_is_named_with_its_scene(sources):
         render(scene_of(("dog/a.wav", 0.0, 0.0, 2.0, 0.0)), SourceBank(sources, RATE))
 
 
+def test_a_recording_at_twice_the_speed_is_an_octave_higher_and_half_as_long(tmp_path):
+    rate = 32_000
+    soundfile.write(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * 500 * np.arange(rate) / rate), rate, subtype="FLOAT")
+    scene = Scene("scene-0", 1.0, (), (SoundEvent("a.wav", 0.0, 0.0, 1.0, 0.0, speed=2.0),), ("a sound",))
+    mix = render(scene, SourceBank(tmp_path, rate))
+    assert np.abs(mix[rate // 2 :]).max() == 0
+    spectrum = np.abs(np.fft.rfft(mix[: rate // 2]))  # 2 Hz a bin
+    assert 2 * spectrum.argmax() == 1000
+
+
 # --------------------------------------------------------------------------------------------------------- varying
 
 
@@ -445,6 +455,18 @@ def test_gains_fill_the_range_of_the_benchmark():
     gains = [event.gain_db for scene in variations(SCENES["while"]) for event in scene.events]
     assert -6 <= min(gains) < -5.8
     assert -0.2 < max(gains) <= 0
+
+
+def test_recordings_are_played_at_five_speeds_evenly_spaced_in_pitch():
+    rng = np.random.default_rng(0)
+    speeds = {event.speed for _ in range(100) for event in vary(SCENES["while"], rng, KINDS, max_speed=1.44).events}
+    np.testing.assert_allclose(sorted(speeds), [1 / 1.44, 1 / 1.2, 1, 1.2, 1.44])
+
+
+def test_at_their_own_speed_nothing_else_is_drawn_differently():
+    plain, other = (vary(SCENES["one"], np.random.default_rng(0), KINDS, speed).events[0] for speed in (1.0, 1.2))
+    assert plain.speed == 1
+    assert dataclasses.replace(other, speed=1.0) == plain
 
 
 def test_what_the_captions_are_about_is_kept():
