@@ -1,11 +1,17 @@
 """Recordings and captions to embeddings: what a search engine needs of a model, whatever runs it."""
 
+import os
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
-from .records import ModelIdentity
+from .identity import check_same_model
+from .records import ModelIdentity, RetrievalError
+
+BATCH_SIZE = 32
+DTYPES = ("float32", "bfloat16")
+BACKENDS = ("auto", "torch", "onnx")
 
 
 class Embedder(Protocol):
@@ -32,3 +38,70 @@ class Embedder(Protocol):
         Raises:
             RetrievalError: a text without a word.
         """
+
+
+def load_embedder(
+    model: str | os.PathLike,
+    *,
+    device: str | None = None,
+    dtype: str = "float32",
+    backend: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    batch_size: int = BATCH_SIZE,
+) -> Embedder:
+    """
+    The embedder of a model, ready to use.
+
+    Args:
+        model: folder or Hub id of a `CNN10BertModel`, of any transformers model that has `get_audio_features` and
+            `get_text_features`, such as CLAP, or the folder of an ONNX export.
+        device: such as `cpu` or `cuda:1`; by default the first CUDA device if there is one.
+        dtype: `float32`, which is exact, or `bfloat16` by autocast; the log-mel is computed in float32 in any case.
+        backend: `torch`, `onnx`, or `auto`: ONNX if the folder is an export.
+        revision: branch, tag or commit on the Hub.
+        trust_remote_code: whether a model may bring code of its own.
+        batch_size: most recordings, or texts, in a batch.
+
+    Raises:
+        RetrievalError: no such model, a model of another kind, a device or precision that cannot be had, or a missing
+            package; with the way out.
+    """
+    model = os.fspath(model)
+    _check_choice("dtype", dtype, DTYPES)
+    _check_choice("backend", backend, BACKENDS)
+    exported = os.path.isfile(os.path.join(model, "onnx_config.json"))
+    if backend == "onnx" or (backend == "auto" and exported):
+        from .onnx_embedding import OnnxEmbedder
+
+        if dtype != "float32":
+            raise RetrievalError(f"dtype is {dtype!r}, but an ONNX export runs as it was exported; leave dtype out")
+        return OnnxEmbedder(model, device=device, batch_size=batch_size)
+    if exported:
+        raise RetrievalError(f"{model} is an ONNX export, but backend is 'torch'; leave backend out, or name the model")
+    from .torch_embedding import TorchEmbedder
+
+    return TorchEmbedder.from_pretrained(
+        model,
+        device=device,
+        dtype=dtype,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        batch_size=batch_size,
+    )
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise RetrievalError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+
+
+def __getattr__(name: str):
+    if name == "TorchEmbedder":  # torch is only imported for who runs it
+        from .torch_embedding import TorchEmbedder
+
+        return TorchEmbedder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = ["Embedder", "check_same_model", "load_embedder"]

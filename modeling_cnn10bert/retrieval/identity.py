@@ -1,0 +1,135 @@
+"""Which model is it: a digest of its weights, and the comparison of two models."""
+
+import functools
+import hashlib
+import json
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .records import ModelIdentity, RetrievalError
+
+SAFETENSORS = "model.safetensors"
+PICKLED = "pytorch_model.bin"
+# Of an extractor's dictionary: which class it was saved from, not what it computes.
+CLASS_FIELDS = {"auto_map", "feature_extractor_type", "processor_class", "image_processor_type"}
+
+
+def weights_fingerprint(model: str, revision: str | None = None) -> str:
+    """
+    SHA-256 over the names, types, shapes and bytes of a model's weights, in hexadecimal.
+
+    The tensors count in the order of their names, so that neither their order in the file nor the number of files
+    matters. Weights of PyTorch's old format count as the bytes of their files.
+
+    Args:
+        model: folder or Hub id, whose files are found where transformers finds or puts them.
+        revision: branch, tag or commit on the Hub.
+
+    Raises:
+        RetrievalError: no weights there.
+    """
+    find = functools.partial(_weights_file, model, revision=revision)
+    digest = hashlib.sha256()
+    if path := find(SAFETENSORS):
+        _add_tensors(digest, [path])
+    elif path := find(SAFETENSORS + ".index.json"):
+        _add_tensors(digest, [find(name) for name in _shards(path)])
+    elif path := find(PICKLED):
+        _add_file(digest, path)
+    elif path := find(PICKLED + ".index.json"):
+        for name in _shards(path):
+            _add_file(digest, find(name))
+    else:
+        raise RetrievalError(f"{model}: found no weights, expected {SAFETENSORS}; save the model again")
+    return digest.hexdigest()
+
+
+def _weights_file(model: str, name: str, revision: str | None = None) -> str | None:
+    if os.path.isdir(model):
+        path = os.path.join(model, name)
+        return path if os.path.isfile(path) else None
+    from transformers.utils import cached_file
+
+    return cached_file(
+        model,
+        name,
+        revision=revision,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+
+
+def _shards(index: str) -> list[str]:
+    return sorted(set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()))
+
+
+def _add_file(digest, path: str) -> None:
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+
+
+def _add_tensors(digest, paths: list[str]) -> None:
+    tensors = sorted((tensor for path in paths for tensor in _tensors(path)), key=lambda tensor: tensor[0])
+    for name, description, values in tensors:
+        digest.update(json.dumps([name, *description]).encode())
+        digest.update(values)
+
+
+def _tensors(path: str) -> Iterator[tuple[str, tuple[str, list[int]], memoryview]]:
+    """Name, type and shape, and bytes of every tensor of a safetensors file, without reading the bytes."""
+    with open(path, "rb") as file:
+        content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    header_size = int.from_bytes(content[:8], "little")
+    header = json.loads(bytes(content[8 : 8 + header_size]))
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            start, end = (8 + header_size + offset for offset in tensor["data_offsets"])
+            yield name, (tensor["dtype"], tensor["shape"]), content[start:end]
+
+
+def feature_parameters(feature_extractor) -> dict[str, Any]:
+    """What a feature extractor computes with, as JSON values: not from which class or commit it was loaded."""
+    fields = feature_extractor.to_dict()
+    kept = {name: value for name, value in fields.items() if name not in CLASS_FIELDS and not name.startswith("_")}
+    return json.loads(json.dumps(kept, default=str, sort_keys=True))
+
+
+def model_name(model: str) -> str:
+    """The absolute folder, or the Hub id as it is."""
+    return os.path.abspath(model) if os.path.isdir(model) else model
+
+
+def check_same_model(stored: ModelIdentity, given: ModelIdentity) -> None:
+    """
+    Refuses a model whose embeddings cannot be compared with those of an index.
+
+    Where a model lies and what it is called plays no part: weights, feature extractor and dimension do.
+
+    Raises:
+        RetrievalError: another model, naming both and what differs.
+    """
+    differences = []
+    if stored.fingerprint != given.fingerprint:
+        differences.append(f"weights (fingerprint {stored.fingerprint[:12]} and {given.fingerprint[:12]})")
+    if stored.dimension != given.dimension:
+        differences.append(f"dimension ({stored.dimension} and {given.dimension})")
+    if stored.features != given.features:
+        names = sorted(stored.features.keys() | given.features.keys())
+        pairs = [(name, stored.features.get(name), given.features.get(name)) for name in names]
+        changed = ", ".join(f"{name} {one!r} and {other!r}" for name, one, other in pairs if one != other)
+        differences.append(f"feature extractor ({changed})")
+    if differences:
+        raise RetrievalError(
+            f"the index was made by {_described(stored)}, but the model given is {_described(given)}; they differ in "
+            f"{', '.join(differences)}, so their embeddings cannot be compared. Search with the model of the index, "
+            "or index the recordings again with this one, in another folder"
+        )
+
+
+def _described(identity: ModelIdentity) -> str:
+    return identity.name + (f" at {identity.revision}" if identity.revision else "")

@@ -1,0 +1,170 @@
+"""Waveforms and texts to the arrays that a model takes, in batches: the same for whatever runs the model."""
+
+import contextlib
+import dataclasses
+import inspect
+import threading
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from .records import RetrievalError
+
+BATCH_SECONDS = 240.0  # of audio in a batch, padding included; 30 s of CNN10 take 150 MB while they are computed
+_numpy_state = threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """
+    Arguments of a model for some recordings or texts.
+
+    Attributes:
+        rows: [N] which of the given recordings or texts each row is of; a recording may have several rows.
+        arguments: name to array, the first axis of each being the rows.
+    """
+
+    rows: np.ndarray
+    arguments: dict[str, np.ndarray]
+
+
+class ModelInputs:
+    """
+    A processor, called so that what it makes of a recording or a text depends on nothing else.
+
+    CLAP's feature extractor draws random numbers for clips longer than its 10 s. Of `truncation="rand_trunc"`, where
+    it would keep 10 s of its choice, such a clip is cut into pieces of 10 s instead, the last one ending with the
+    clip, and its embedding is the normalised mean of theirs. Of `"fusion"`, which is shown the whole clip and three
+    crops, the crops are drawn with the same seed for every clip; numpy's global state is left as it was.
+
+    Args:
+        processor: holds a `feature_extractor` and a `tokenizer`.
+        max_tokens: longest text that the model takes, where the tokenizer does not know.
+        batch_size: most recordings, or texts, in a batch.
+    """
+
+    def __init__(self, processor, max_tokens: int | None = None, batch_size: int = 32):
+        self.processor = processor
+        self.feature_extractor = processor.feature_extractor
+        self.sampling_rate = int(self.feature_extractor.sampling_rate)
+        self.batch_size = batch_size
+        self._text_length = {"padding": True, "truncation": True}
+        if max_tokens is not None and processor.tokenizer.model_max_length > max_tokens:
+            self._text_length["max_length"] = max_tokens
+
+    def audio(self, waveforms: Sequence[np.ndarray]) -> Iterator[Batch]:
+        """Mono waveforms [samples] -> batches of similar length, the longest first.
+
+        Raises:
+            RetrievalError: a waveform that is not mono, empty, or not of finite floats.
+        """
+        pieces = [
+            (row, piece)
+            for row, waveform in enumerate(waveforms)
+            for piece in self._pieces(self._checked(waveform, row))
+        ]
+        pieces.sort(key=lambda piece: len(piece[1]), reverse=True)  # stable; the longest batch first fails first
+        start = 0
+        while start < len(pieces):
+            longest = len(pieces[start][1])
+            count = int(BATCH_SECONDS * self.sampling_rate) // longest
+            batch = pieces[start : start + min(max(1, count), self.batch_size)]
+            start += len(batch)
+            features = [self._features(piece) for _, piece in batch]
+            rows = np.array([row for row, _ in batch])
+            yield Batch(rows, _stack(features, self.feature_extractor.padding_value))
+
+    def text(self, texts: Sequence[str]) -> Iterator[Batch]:
+        """Texts -> batches in their order, as the processor normalises and cuts them.
+
+        Raises:
+            RetrievalError: a text without a word.
+        """
+        for start in range(0, len(texts), self.batch_size):
+            batch = list(texts[start : start + self.batch_size])
+            for text in batch:
+                if not isinstance(text, str) or not any(character.isalnum() for character in text):
+                    raise RetrievalError(
+                        f"the text {text!r} holds no word, expected a description of a sound; describe it in words"
+                    )
+            try:
+                tokens = self.processor(text=batch, return_tensors="np", **self._text_length)
+            except ValueError as error:
+                raise RetrievalError(" ".join(str(error).split())) from error
+            yield Batch(np.arange(start, start + len(batch)), dict(tokens))
+
+    def _checked(self, waveform: np.ndarray, row: int) -> np.ndarray:
+        waveform = np.asarray(waveform)
+        if waveform.ndim != 1 or waveform.size == 0 or not np.issubdtype(waveform.dtype, np.floating):
+            raise RetrievalError(
+                f"recording {row}: found {waveform.dtype} of shape {waveform.shape}, expected a mono waveform of "
+                f"floats, (num_samples,), at {self.sampling_rate} Hz; read it with load_audio"
+            )
+        if not np.isfinite(waveform).all():
+            bad = int(np.count_nonzero(~np.isfinite(waveform)))
+            raise RetrievalError(f"recording {row}: found {bad} NaN or infinite samples; repair or leave it out")
+        return waveform.astype(np.float32, copy=False)
+
+    def _pieces(self, waveform: np.ndarray) -> list[np.ndarray]:
+        longest = getattr(self.feature_extractor, "nb_max_samples", None)
+        random_crop = getattr(self.feature_extractor, "truncation", None) == "rand_trunc"
+        if not random_crop or longest is None or len(waveform) <= longest:
+            return [waveform]
+        starts = [*range(0, len(waveform) - longest, longest), len(waveform) - longest]
+        return [waveform[start : start + longest] for start in starts]
+
+    def _features(self, waveform: np.ndarray) -> dict[str, np.ndarray]:
+        """Of one clip at a time: CLAP's extractor makes a clip depend on its batch."""
+        with _seeded_numpy():
+            features = self.feature_extractor([waveform], sampling_rate=self.sampling_rate, return_tensors="np")
+        return dict(features)
+
+
+@contextlib.contextmanager
+def _seeded_numpy():
+    with _numpy_state:
+        state = np.random.get_state()
+        np.random.seed(0)
+        try:
+            yield
+        finally:
+            np.random.set_state(state)
+
+
+def _stack(clips: list[dict[str, np.ndarray]], padding_value: float) -> dict[str, np.ndarray]:
+    """Arrays [1, T, ...] of clips -> one array [N, T, ...] a name, padded behind the end of each clip; masks with 0."""
+    stacked = {}
+    for name, first in clips[0].items():
+        longest = max(clip[name].shape[1] for clip in clips) if first.ndim > 1 else None
+        filling = 0 if name.endswith("mask") else padding_value
+        rows = []
+        for clip in clips:
+            array = clip[name]
+            if longest is not None and array.shape[1] < longest:
+                widths = [(0, 0), (0, longest - array.shape[1]), *[(0, 0)] * (array.ndim - 2)]
+                array = np.pad(array, widths, constant_values=filling)
+            rows.append(array)
+        stacked[name] = np.concatenate(rows)
+    return stacked
+
+
+def accepted(function, arguments: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arguments that a function names: a tokenizer may make more than a model takes."""
+    names = inspect.signature(function).parameters
+    return {name: value for name, value in arguments.items() if name in names}
+
+
+def gather(batches: Iterator[tuple[np.ndarray, np.ndarray]], count: int, dimension: int) -> np.ndarray:
+    """
+    Embeddings of batches to [N, D] float32 in the order of the input, each the normalised mean of its rows.
+
+    Args:
+        batches: rows [B] and their L2-normalised embeddings [B, D].
+        count: N.
+        dimension: D, which an empty input has too.
+    """
+    total = np.zeros((count, dimension), dtype=np.float32)
+    for rows, embeds in batches:
+        np.add.at(total, rows, embeds.astype(np.float32))
+    lengths = np.linalg.norm(total, axis=1, keepdims=True)
+    return total / np.maximum(lengths, np.finfo(np.float32).tiny)

@@ -1,0 +1,153 @@
+"""Embeddings by PyTorch, of any transformers model with an audio and a text tower."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, AutoProcessor
+
+from .identity import feature_parameters, model_name, weights_fingerprint
+from .model_inputs import ModelInputs, accepted, gather
+from .records import ModelIdentity, RetrievalError
+
+METHODS = ("get_audio_features", "get_text_features")
+
+
+class TorchEmbedder:
+    """
+    A transformers model with `get_audio_features` and `get_text_features`, and its processor.
+
+    Args:
+        model: is moved to `device` and set to evaluation mode.
+        processor: holds a `feature_extractor` and a `tokenizer`.
+        identity: which model it is.
+        device: where it runs.
+        dtype: `float32`, or `bfloat16` by autocast.
+        batch_size: most recordings, or texts, in a batch.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        processor,
+        identity: ModelIdentity,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: str = "float32",
+        batch_size: int = 32,
+    ):
+        self.identity = identity
+        self.device = torch.device(device)
+        self.dtype = getattr(torch, dtype)
+        self.model = model.to(self.device).eval()
+        self._inputs = ModelInputs(processor, _longest_text(model.config), batch_size)
+        self.sampling_rate = self._inputs.sampling_rate
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str,
+        *,
+        device: str | None = None,
+        dtype: str = "float32",
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        batch_size: int = 32,
+    ) -> "TorchEmbedder":
+        """Loads a folder or Hub id; see `load_embedder`."""
+        device = _checked_device(device)
+        source = {"revision": revision, "trust_remote_code": trust_remote_code}
+        config = _load(AutoConfig, model, **source)
+        network = _load(AutoModel, model, config=config, dtype=torch.float32, **source)
+        if missing := [method for method in METHODS if not hasattr(network, method)]:
+            raise RetrievalError(
+                f"{model} is a {type(network).__name__}, which has no {' and no '.join(missing)}; expected a model "
+                "that embeds recordings and captions in one space, such as CNN10BertModel or ClapModel"
+            )
+        processor = _load(AutoProcessor, model, **source)
+        if not hasattr(processor, "feature_extractor") or not hasattr(processor, "tokenizer"):
+            raise RetrievalError(
+                f"{model}: found a {type(processor).__name__}, expected a processor with a feature extractor and a "
+                "tokenizer; save the model's processor into its folder"
+            )
+        identity = ModelIdentity(
+            name=model_name(model),
+            revision=None if os.path.isdir(model) else getattr(config, "_commit_hash", None),
+            fingerprint=weights_fingerprint(model, revision),
+            dimension=_dimension(network, config),
+            features=feature_parameters(processor.feature_extractor),
+        )
+        return cls(network, processor, identity, device=device, dtype=dtype, batch_size=batch_size)
+
+    def embed_audio(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        """Mono waveforms [samples] float32 at `sampling_rate` -> [N, D] float32, L2-normalised, in their order.
+
+        Raises:
+            RetrievalError: a waveform that is not mono, empty, or not of finite floats.
+        """
+        return self._embed(self.model.get_audio_features, self._inputs.audio(waveforms), len(waveforms))
+
+    def embed_text(self, texts: Sequence[str]) -> np.ndarray:
+        """Captions -> [N, D] float32, L2-normalised, in their order.
+
+        Raises:
+            RetrievalError: a text without a word.
+        """
+        return self._embed(self.model.get_text_features, self._inputs.text(texts), len(texts))
+
+    def _embed(self, tower, batches, count: int) -> np.ndarray:
+        embeds = ((batch.rows, self._run(tower, accepted(tower, batch.arguments))) for batch in batches)
+        return gather(embeds, count, self.identity.dimension)
+
+    @torch.inference_mode()
+    def _run(self, tower, arguments: dict[str, np.ndarray]) -> np.ndarray:
+        tensors = {name: torch.from_numpy(array).to(self.device) for name, array in arguments.items()}
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            output = tower(**tensors)
+        embeds = output if isinstance(output, torch.Tensor) else output.pooler_output
+        return F.normalize(embeds.float(), dim=-1).cpu().numpy()
+
+
+def _checked_device(device: str | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # a build without CUDA asserts
+        first_line = str(error).splitlines()[0]
+        raise RetrievalError(f"device is {device!r}, which cannot be used here ({first_line}); leave it out") from error
+
+
+def _load(auto_class, model: str, **arguments):
+    """Something of a folder or Hub id, by an Auto class."""
+    if not os.path.isdir(model) and (os.path.isabs(model) or model.startswith(".") or model.count("/") > 1):
+        raise RetrievalError(f"{model}: found no such folder, expected that of a model; check the path")
+    try:
+        return auto_class.from_pretrained(model, **arguments)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise RetrievalError(
+            f"cannot load {model} by {auto_class.__name__}: {reason} Give the folder of a saved model with its "
+            "processor, or the id of one on the Hub that this machine can reach or has in its cache"
+        ) from error
+
+
+def _dimension(network: torch.nn.Module, config) -> int:
+    """Width of the embeddings: as configured, or else of a probe."""
+    if isinstance(width := getattr(config, "projection_dim", None), int):
+        return width
+    with torch.inference_mode():
+        output = network.eval().get_text_features(input_ids=torch.tensor([[0]]))
+    return int((output if isinstance(output, torch.Tensor) else output.pooler_output).shape[-1])
+
+
+def _longest_text(config) -> int | None:
+    """Tokens for which the text tower has positions; RoBERTa's begin behind the padding token."""
+    text = getattr(config, "text_config", config)
+    positions = getattr(text, "max_position_embeddings", None)
+    if positions is None:
+        return None
+    offset = text.model_type == "clap_text_model" or "roberta" in text.model_type
+    return positions - (text.pad_token_id + 1 if offset else 0)
