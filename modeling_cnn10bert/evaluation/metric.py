@@ -1,13 +1,23 @@
 """The retrieval metric of this project on embeddings: both directions at once, each beside its chance level."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import evaluate
 import numpy as np
 import torch
 
-from .audio_text_retrieval.audio_text_retrieval import chance_metrics, retrieval_metrics
+from .audio_text_retrieval.audio_text_retrieval import (
+    MAP_AT,
+    RECALL_AT,
+    chance_metrics,
+    metrics_of_ranks,
+    ranks_of_relevant,
+)
+
+T = TypeVar("T")
 
 METRIC_FOLDER = Path(__file__).parent / "audio_text_retrieval"
 
@@ -15,6 +25,70 @@ METRIC_FOLDER = Path(__file__).parent / "audio_text_retrieval"
 def load_retrieval_metric() -> evaluate.Metric:
     """The metric as an `evaluate` module, from this package's own folder: no network."""
     return evaluate.load(str(METRIC_FOLDER))
+
+
+@dataclasses.dataclass(frozen=True)
+class RankedTestSet:
+    """
+    A whole test set, scored by cosine similarity.
+
+    Attributes:
+        similarity: [C, A] float32, a row a caption, a column a recording.
+        text_to_audio: [C] of [1], the rank of each caption's recording; ties count against the system.
+        audio_to_text: [A], per recording the ascending ranks of its captions.
+        audio_of_text: [C], the column of each caption's recording.
+    """
+
+    similarity: np.ndarray
+    text_to_audio: list[np.ndarray]
+    audio_to_text: list[np.ndarray]
+    audio_of_text: list[int]
+
+    def metrics(self, recall_at: Sequence[int] = RECALL_AT, map_at: Sequence[int] = MAP_AT) -> dict[str, float]:
+        """What `retrieval_metrics_both_directions` returns."""
+        num_texts, num_audio = self.similarity.shape
+        captions_each = [len(ranks) for ranks in self.audio_to_text]
+        metrics = metrics_of_ranks(self.text_to_audio, recall_at, map_at)
+        metrics |= prefixed("a2t_", metrics_of_ranks(self.audio_to_text, recall_at, map_at))
+        metrics |= prefixed("chance_", chance_metrics(np.ones(num_texts), num_audio, recall_at, map_at))
+        return metrics | prefixed("chance_a2t_", chance_metrics(captions_each, num_texts, recall_at, map_at))
+
+
+def rank_both_directions(
+    audio_embeds: np.ndarray | torch.Tensor,
+    text_embeds: np.ndarray | torch.Tensor,
+    recording_ids_of_audio: Sequence[int | str] | np.ndarray | torch.Tensor,
+    recording_ids_of_text: Sequence[int | str] | np.ndarray | torch.Tensor,
+) -> RankedTestSet:
+    """Rank a whole test set: every caption is a query, and every recording is one the other way.
+
+    Args and errors as of `retrieval_metrics_both_directions`.
+    """
+    similarity = cosine_similarity(text_embeds, audio_embeds)
+    audio_of_text, texts_of_audio = _match(
+        _ids(recording_ids_of_audio, similarity.shape[1], "recording_ids_of_audio"),
+        _ids(recording_ids_of_text, similarity.shape[0], "recording_ids_of_text"),
+    )
+    return RankedTestSet(
+        similarity=similarity,
+        text_to_audio=ranks_of_relevant(similarity, audio_of_text),
+        audio_to_text=ranks_of_relevant(similarity.T, texts_of_audio),
+        audio_of_text=audio_of_text,
+    )
+
+
+def cosine_similarity(text_embeds: np.ndarray | torch.Tensor, audio_embeds: np.ndarray | torch.Tensor) -> np.ndarray:
+    """[C, D] and [A, D] to their cosines [C, A] float32, equal where embeddings are equal.
+
+    Raises:
+        ValueError: shapes that do not fit, a zero or not finite embedding.
+    """
+    audio, text = _unit_rows(audio_embeds, "audio_embeds"), _unit_rows(text_embeds, "text_embeds")
+    if audio.shape[1] != text.shape[1]:
+        raise ValueError(f"audio_embeds are {audio.shape[1]} wide, text_embeds {text.shape[1]}: expected equal widths")
+    # Equal embeddings must tie, but in a float32 product they differ in the last bit, depending on their place in the
+    # matrix. The float64 product is rounded to float32, which absorbs its error.
+    return (text @ audio.T).astype(np.float32)
 
 
 def retrieval_metrics_both_directions(
@@ -40,24 +114,11 @@ def retrieval_metrics_both_directions(
         ValueError: shapes that do not fit, a zero or not finite embedding, a recording embedded twice, a caption
             without its recording or a recording without a caption.
     """
-    audio, text = _unit_rows(audio_embeds, "audio_embeds"), _unit_rows(text_embeds, "text_embeds")
-    if audio.shape[1] != text.shape[1]:
-        raise ValueError(f"audio_embeds are {audio.shape[1]} wide, text_embeds {text.shape[1]}: expected equal widths")
-    audio_of_text, texts_of_audio = _match(
-        _ids(recording_ids_of_audio, len(audio), "recording_ids_of_audio"),
-        _ids(recording_ids_of_text, len(text), "recording_ids_of_text"),
-    )
-    # Equal embeddings must tie, but in a float32 product they differ in the last bit, depending on their place in the
-    # matrix. The float64 product is rounded to float32, which absorbs its error.
-    similarity = (text @ audio.T).astype(np.float32)
-
-    metrics = retrieval_metrics(similarity, audio_of_text)
-    metrics |= _prefixed("a2t_", retrieval_metrics(similarity.T, texts_of_audio))
-    metrics |= _prefixed("chance_", chance_metrics(np.ones(len(text)), len(audio)))
-    return metrics | _prefixed("chance_a2t_", chance_metrics([len(rows) for rows in texts_of_audio], len(text)))
+    return rank_both_directions(audio_embeds, text_embeds, recording_ids_of_audio, recording_ids_of_text).metrics()
 
 
-def _prefixed(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
+def prefixed(prefix: str, metrics: Mapping[str, T]) -> dict[str, T]:
+    """The same values under names with a prefix."""
     return {prefix + name: value for name, value in metrics.items()}
 
 

@@ -149,10 +149,10 @@ def average_precisions(ranks: Sequence[np.ndarray], k: int) -> np.ndarray:
     return np.bincount(query, weights=precision, minlength=len(ranks)) / np.minimum(count, k)
 
 
-def metrics_of_ranks(
+def values_of_queries(
     ranks: Sequence[np.ndarray], recall_at: Sequence[int] = RECALL_AT, map_at: Sequence[int] = MAP_AT
-) -> dict[str, float]:
-    """The metrics of a system from the ranks of its relevant items.
+) -> dict[str, np.ndarray]:
+    """What each query contributes to each metric, so that others can average over a part or a resample of the queries.
 
     Args:
         ranks: per query the ascending ranks of its relevant items, from `ranks_of_relevant` or `ranks_in_lists`.
@@ -160,13 +160,29 @@ def metrics_of_ranks(
         map_at: the k of mAP@k.
 
     Returns:
-        `R@k` and `mAP@k` for each k, between 0 and 1, and `MedR`, left out where it is not finite.
+        Metric -> [queries]: for `R@k` whether there is a hit, for `mAP@k` the AP@k, of both of which the metric is the
+        mean; for `MedR` the best rank, of which it is the median.
     """
     _check_cutoffs(recall_at, map_at)
     best = np.array([row[0] for row in ranks])
-    metrics = {f"R@{k}": float(np.mean(best <= k)) for k in recall_at}
-    metrics |= {f"mAP@{k}": float(average_precisions(ranks, k).mean()) for k in map_at}
-    median = float(np.median(best))
+    values = {f"R@{k}": best <= k for k in recall_at}
+    return values | {f"mAP@{k}": average_precisions(ranks, k) for k in map_at} | {"MedR": best}
+
+
+def metrics_of_ranks(
+    ranks: Sequence[np.ndarray], recall_at: Sequence[int] = RECALL_AT, map_at: Sequence[int] = MAP_AT
+) -> dict[str, float]:
+    """The metrics of a system from the ranks of its relevant items.
+
+    Args:
+        ranks, recall_at, map_at: as for `values_of_queries`.
+
+    Returns:
+        `R@k` and `mAP@k` for each k, between 0 and 1, and `MedR`, left out where it is not finite.
+    """
+    values = values_of_queries(ranks, recall_at, map_at)
+    median = float(np.median(values.pop("MedR")))
+    metrics = {name: float(np.mean(of_query)) for name, of_query in values.items()}
     return metrics | ({"MedR": median} if np.isfinite(median) else {})
 
 
