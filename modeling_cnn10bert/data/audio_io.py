@@ -1,15 +1,21 @@
 """Recordings: decoding, resampling and encoding. The one file of the package that does them, so that a successor is one
 change."""
 
+import contextlib
 import io
 import os
 import pathlib
+import tempfile
+from collections.abc import Iterator
 
 import numpy as np
 import soundfile
 import soxr
 
+from . import ffmpeg
+
 LARGEST_RATIO = 100  # of two sampling rates; a damaged header's 1 Hz would make nine hours of a second
+BLOCK_VALUES = 1 << 20  # decoded at once, over all channels: memory does not grow with a recording
 
 
 class AudioError(ValueError):
@@ -19,8 +25,8 @@ class AudioError(ValueError):
 def load_audio(path: str | os.PathLike, sampling_rate: int) -> np.ndarray:
     """Reads a recording as one channel at the asked sampling rate.
 
-    Decodes what libsndfile decodes (wav, flac, ogg, mp3, ...), averages the channels, resamples where the rates
-    differ.
+    Decodes what libsndfile decodes (wav, flac, ogg, opus, mp3, aiff, ...) and, where an `ffmpeg` is installed, what
+    that does (m4a, wma, webm, ...), averages the channels, resamples where the rates differ.
 
     Args:
         path: the recording.
@@ -32,16 +38,35 @@ def load_audio(path: str | os.PathLike, sampling_rate: int) -> np.ndarray:
     Raises:
         AudioError: the file is missing, undecodable, empty, or holds NaN or infinite samples.
     """
+    return np.concatenate(list(audio_blocks(path, sampling_rate)))
+
+
+def audio_blocks(path: str | os.PathLike, sampling_rate: int) -> Iterator[np.ndarray]:
+    """`load_audio` of a recording of any length, in blocks of some seconds that joined are what it returns.
+
+    Raises:
+        AudioError: as `load_audio`; where samples are NaN or infinite, after the blocks before them.
+    """
     path = pathlib.Path(path)
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file"
-        raise AudioError(f"{path}: found {found}, expected a recording; check the path, or fetch the recordings again")
-    return _load(path, path, path.stat().st_size, sampling_rate)
+        found = "a folder" if path.is_dir() else "a device, pipe or socket" if path.exists() else "no such file"
+        raise AudioError(
+            f"{printable(path)}: found {found}, expected a recording; check the path, or fetch the recordings again"
+        )
+    with _open(path, path, path.stat().st_size) as (rate, blocks):
+        yield from _mono_blocks(rate, blocks, path, sampling_rate)
 
 
 def decode_audio(encoded: bytes, sampling_rate: int, name: str) -> np.ndarray:
     """`load_audio` of a recording in memory, whose file name `name` is for error messages."""
-    return _load(io.BytesIO(encoded), pathlib.PurePath(name), len(encoded), sampling_rate)
+    path = pathlib.PurePath(name)
+    with _open(io.BytesIO(encoded), path, len(encoded)) as (rate, blocks):
+        return np.concatenate(list(_mono_blocks(rate, blocks, path, sampling_rate)))
+
+
+def printable(path: str | os.PathLike) -> str:
+    """A path as it can be printed and encoded: bytes of a name that are no UTF-8 become `\\xff`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def encode_audio(waveform: np.ndarray, sampling_rate: int) -> bytes:
@@ -60,42 +85,103 @@ def encode_audio(waveform: np.ndarray, sampling_rate: int) -> bytes:
     return encoded.getvalue()
 
 
-def _load(source, path: pathlib.PurePath, size: int, sampling_rate: int) -> np.ndarray:
-    """What soundfile reads -> waveform; `path` and `size` in bytes are for error messages."""
-    waveform, found_rate = _decode(source, path, size)
-    bad = np.count_nonzero(~np.isfinite(waveform))
-    if bad:
-        raise AudioError(
-            f"{path}: found {bad} of {waveform.size} samples NaN or infinite, expected finite numbers; "
-            "export the file again (16-bit PCM cannot hold such values), or leave it out"
-        )
+def _mono_blocks(
+    found_rate: int, blocks: Iterator[np.ndarray], path: pathlib.PurePath, sampling_rate: int
+) -> Iterator[np.ndarray]:
+    """Blocks [samples, channels] -> [samples] float32 at `sampling_rate`; at least one of them, none empty."""
     if not sampling_rate / LARGEST_RATIO <= found_rate <= sampling_rate * LARGEST_RATIO:
         raise AudioError(
-            f"{path}: found a sampling rate of {found_rate} Hz, expected one within a factor of "
+            f"{printable(path)}: found a sampling rate of {found_rate} Hz, expected one within a factor of "
             f"{LARGEST_RATIO} of {sampling_rate} Hz; its header is damaged: fetch or export it again, or leave it out"
         )
-    if found_rate != sampling_rate and waveform.size:
-        waveform = _resample(waveform, found_rate, sampling_rate)
-    if waveform.size == 0:
-        raise AudioError(f"{path}: found 0 samples, expected a recording; fetch or export it again, or leave it out")
-    return waveform
-
-
-def _decode(source, path: pathlib.PurePath, size: int) -> tuple[np.ndarray, int]:
-    """What soundfile reads -> (mono waveform [samples] float32, its own sampling rate in Hz)."""
-    try:
-        channels, rate = soundfile.read(source, dtype="float32", always_2d=True)  # [samples, channels]
-    # TypeError: headerless .raw; MemoryError: a damaged header that promises terabytes
-    except (soundfile.SoundFileError, OSError, TypeError, ValueError, MemoryError) as error:
+    resampler = None if found_rate == sampling_rate else _Resampler(found_rate, sampling_rate)
+    found = bad = given = 0
+    for channels in blocks:
+        waveform = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
+        found += waveform.size
+        bad += np.count_nonzero(~np.isfinite(waveform))
+        if bad:
+            continue  # of what follows, only the bad samples are counted
+        if resampler:
+            waveform = resampler.push(waveform)
+        given += waveform.size
+        if waveform.size:
+            yield waveform
+    if bad:
         raise AudioError(
-            f"{path}: found {size} bytes that do not decode ({error}), expected wav, flac, ogg or mp3; "
-            f"fetch the file again, or convert it: ffmpeg -i {path.name!r} {path.stem + '.flac'!r}"
-        ) from error
-    return channels.mean(axis=1), rate
+            f"{printable(path)}: found {bad} of {found} samples NaN or infinite, expected finite numbers; "
+            "export the file again (16-bit PCM cannot hold such values), or leave it out"
+        )
+    rest = resampler.flush() if resampler and found else np.zeros(0, np.float32)
+    if given + rest.size == 0:
+        raise AudioError(
+            f"{printable(path)}: found 0 samples, expected a recording; fetch or export it again, or leave it out"
+        )
+    if rest.size:
+        yield rest
 
 
-def _resample(waveform: np.ndarray, old_rate: int, new_rate: int) -> np.ndarray:
-    """Band-limited resampling of [samples] float32; n samples become round(n * new_rate / old_rate)."""
+@contextlib.contextmanager
+def _open(source, path: pathlib.PurePath, size: int) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
+    """A path or a file in memory -> its own sampling rate in Hz, and blocks [samples, channels] float32 of it.
+
+    `path` and `size` in bytes are for error messages.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            try:
+                file = soundfile.SoundFile(_for_libsndfile(source))
+            # TypeError: headerless .raw
+            except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
+                opened = stack.enter_context(_open_with_ffmpeg(source, _reason(error)))
+            else:
+                opened = file.samplerate, _libsndfile_blocks(stack.enter_context(file))
+            yield opened
+        except (soundfile.SoundFileError, ffmpeg.FFmpegError, OSError, MemoryError) as error:
+            raise AudioError(
+                f"{printable(path)}: found {size} bytes that do not decode ({_reason(error)}), expected wav, flac, ogg "
+                "or mp3, or with an installed ffmpeg also m4a, wma or webm; fetch the file again, or convert it: "
+                f"ffmpeg -i {printable(path.name)!r} {printable(path.stem + '.flac')!r}"
+            ) from error
+
+
+def _libsndfile_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """[samples, channels] float32; however many a damaged header promises, no more memory than a block's is taken."""
+    frames = max(1, BLOCK_VALUES // file.channels)
+    while len(block := file.read(frames, dtype="float32", always_2d=True)):
+        yield block
+
+
+@contextlib.contextmanager
+def _open_with_ffmpeg(source, reason: str) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
+    """What libsndfile does not open, for this reason; ffmpeg must seek in it, so bytes in memory become a file."""
+    with contextlib.ExitStack() as stack:
+        if isinstance(source, io.BytesIO):
+            copy = stack.enter_context(tempfile.NamedTemporaryFile())
+            copy.write(source.getvalue())
+            copy.flush()
+            source = copy.name
+        try:
+            opened = stack.enter_context(ffmpeg.open_stream(source))
+        except ffmpeg.FFmpegError as error:
+            raise ffmpeg.FFmpegError(f"libsndfile: {reason}; {error}") from error
+        yield opened
+
+
+def _for_libsndfile(source):
+    """A path as bytes, since soundfile encodes strictly and a name may be no UTF-8; Windows has no such names."""
+    return os.fsencode(source) if isinstance(source, pathlib.Path) and os.name != "nt" else source
+
+
+def _reason(error: Exception) -> str:
+    """What happened, without the name of the file."""
+    return error.error_string.rstrip(".") if isinstance(error, soundfile.LibsndfileError) else str(error)
+
+
+class _Resampler:
+    """Band-limited resampling of [samples] float32 block by block, the same to the last bit as `soxr.resample` of the
+    whole; n samples become round(n * new_rate / old_rate)."""
+
     # soxr and not torchaudio's sinc_interp_kaiser at its "kaiser_best" values. To 32 kHz, one core, 20 s of noise; the
     # error is that of a 1 kHz sine against the sine sampled at 32 kHz, the alias what a 17 kHz sine leaves:
     #   from      soxr VHQ: time, error, alias, gain at 15 kHz   torchaudio: the same
@@ -104,4 +190,13 @@ def _resample(waveform: np.ndarray, old_rate: int, new_rate: int) -> np.ndarray:
     #   192 kHz   24 ms, -152 dB, -162 dB, -0.3 dB               318 ms, -131 dB, -150 dB, -3.0 dB
     # And torchaudio's filter grows with the rates divided by their greatest common divisor: from 47,999 Hz, a machine
     # of 24 GB ran out of memory.
-    return soxr.resample(waveform, old_rate, new_rate, quality="VHQ")
+
+    def __init__(self, old_rate: int, new_rate: int):
+        self.stream = soxr.ResampleStream(old_rate, new_rate, 1, dtype="float32", quality="VHQ")
+
+    def push(self, waveform: np.ndarray) -> np.ndarray:
+        return self.stream.resample_chunk(waveform)
+
+    def flush(self) -> np.ndarray:
+        """What the filter still holds."""
+        return self.stream.resample_chunk(np.zeros(0, np.float32), last=True)
