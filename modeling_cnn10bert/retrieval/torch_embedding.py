@@ -1,5 +1,6 @@
 """Embeddings by PyTorch, of any transformers model with an audio and a text tower."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers.utils import logging
 
 from .identity import feature_parameters, model_name, weights_fingerprint
 from .model_inputs import ModelInputs, accepted, gather
@@ -60,11 +62,19 @@ class TorchEmbedder:
         device = _checked_device(device)
         source = {"revision": revision, "trust_remote_code": trust_remote_code}
         config = _load(AutoConfig, model, **source)
-        network = _load(AutoModel, model, config=config, dtype=torch.float32, **source)
+        with _no_progress_bar():
+            network, report = _load(
+                AutoModel, model, config=config, dtype=torch.float32, output_loading_info=True, **source
+            )
         if missing := [method for method in METHODS if not hasattr(network, method)]:
             raise RetrievalError(
                 f"{model} is a {type(network).__name__}, which has no {' and no '.join(missing)}; expected a model "
                 "that embeds recordings and captions in one space, such as CNN10BertModel or ClapModel"
+            )
+        if missing := sorted(report["missing_keys"]):  # else they would silently be random
+            raise RetrievalError(
+                f"{model} lacks {len(missing)} weights of a {type(network).__name__} ({', '.join(missing[:5])}, ...); "
+                "save the whole model again"
             )
         processor = _load(AutoProcessor, model, **source)
         if not hasattr(processor, "feature_extractor") or not hasattr(processor, "tokenizer"):
@@ -132,6 +142,17 @@ def _load(auto_class, model: str, **arguments):
             f"cannot load {model} by {auto_class.__name__}: {reason} Give the folder of a saved model with its "
             "processor, or the id of one on the Hub that this machine can reach or has in its cache"
         ) from error
+
+
+@contextlib.contextmanager
+def _no_progress_bar():
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _dimension(network: torch.nn.Module, config) -> int:
