@@ -38,15 +38,15 @@ class StoredAudio:
     row: int
     column: str
 
-    def load(self, name: str) -> np.ndarray:
+    def load(self, name: str, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
         value = self.dataset[self.row][self.column]
         if isinstance(value, str):
-            return load_audio(value, SAMPLING_RATE)
+            return load_audio(value, sampling_rate)
         if value is None or (value["bytes"] is None and value["path"] is None):
             raise AudioError(f"{name}: found neither bytes nor a path, expected a recording; leave it out")
         if value["bytes"] is None:
-            return load_audio(value["path"], SAMPLING_RATE)
-        return decode_audio(value["bytes"], SAMPLING_RATE, name)
+            return load_audio(value["path"], sampling_rate)
+        return decode_audio(value["bytes"], sampling_rate, name)
 
     def stamp(self) -> tuple:
         return (self.dataset._fingerprint, self.row, self.column)

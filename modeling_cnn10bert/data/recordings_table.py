@@ -30,19 +30,7 @@ def load_prepared(name: str) -> datasets.DatasetDict:
     Raises:
         PreparedDataError: there is none, it lacks a split or a column, or its preparation did not end.
     """
-    folder = pathlib.Path(name)
-    if folder.is_dir() and not (folder / "dataset_dict.json").is_file():
-        raise PreparedDataError(
-            f"found no dataset_dict.json in the folder {name}, expected a prepared data set; run the command that "
-            "prepares it, again if it did not end"
-        )
-    try:
-        tables = datasets.load_from_disk(folder) if folder.is_dir() else datasets.load_dataset(name)
-    except (OSError, ValueError) as error:
-        raise PreparedDataError(
-            f"found no data set {name}, neither a folder nor on the Hub ({' '.join(str(error).split())}); prepare one "
-            "with one of scripts/prepare_*.py"
-        ) from error
+    tables = _load_tables(name)
     for split in ("train", "validation", "test"):
         if split not in tables:
             raise PreparedDataError(
@@ -51,6 +39,41 @@ def load_prepared(name: str) -> datasets.DatasetDict:
             )
         _check_columns(tables[split], f"{name}, split {split}")
     return tables
+
+
+def load_prepared_split(name: str, split: str | None) -> tuple[str, datasets.Dataset]:
+    """
+    One split of a prepared data set, and which it is: of a set that is to be evaluated on, the others may be missing.
+
+    Args:
+        name: a folder, or a Hub id.
+        split: `None` is the only one, or else `test`.
+
+    Raises:
+        PreparedDataError: there is no such set or split, it lacks a column, or its preparation did not end.
+    """
+    tables = _load_tables(name)
+    found = split or (next(iter(tables)) if len(tables) == 1 else "test")
+    if found not in tables:
+        raise PreparedDataError(f"found the splits {', '.join(tables)} in {name}, expected {found}; name one of them")
+    _check_columns(tables[found], f"{name}, split {found}")
+    return found, tables[found]
+
+
+def _load_tables(name: str) -> datasets.DatasetDict:
+    folder = pathlib.Path(name)
+    if folder.is_dir() and not (folder / "dataset_dict.json").is_file():
+        raise PreparedDataError(
+            f"found no dataset_dict.json in the folder {name}, expected a prepared data set; run the command that "
+            "prepares it, again if it did not end"
+        )
+    try:
+        return datasets.load_from_disk(folder) if folder.is_dir() else datasets.load_dataset(name)
+    except (OSError, ValueError) as error:
+        raise PreparedDataError(
+            f"found no data set {name}, neither a folder nor on the Hub ({' '.join(str(error).split())}); prepare one "
+            "with one of scripts/prepare_*.py"
+        ) from error
 
 
 def _check_columns(table: datasets.Dataset, where: str) -> None:

@@ -1,13 +1,16 @@
-"""The ranked output of a system that others published, scored by the metric of this project."""
+"""What a system hands in to a challenge, its own or one that others published, scored by the metric of this project."""
 
+import ast
 import pathlib
+from collections.abc import Sequence
 
 from ..data.clotho import read_captions
 from ..data.entries import PreparationError
 from ..data.tables import read_rows
-from .audio_text_retrieval.audio_text_retrieval import ranking_metrics
+from .audio_text_retrieval.audio_text_retrieval import RECALL_AT, ranking_metrics, retrieval_metrics
+from .submissions import RANK_COLUMNS, read_dcase2022, read_dcase2025
 
-RANKS = 10
+MATRIX_MAP_AT = (10, 16)  # 16: the measure of DCASE 2025
 
 
 def score_ranked_output(output: pathlib.Path, captions: pathlib.Path) -> dict[str, float]:
@@ -25,17 +28,107 @@ def score_ranked_output(output: pathlib.Path, captions: pathlib.Path) -> dict[st
     Raises:
         PreparationError: a file is missing or faulty, or the two do not belong together.
     """
-    names = [f"file_name_{rank}" for rank in range(1, RANKS + 1)]
-    lines = list(read_rows(output, ["caption", *names], "utf-8-sig"))
-    truth = [(caption, file_name) for file_name, texts in read_captions(captions).items() for caption in texts]
-    if len(lines) != len(truth):
+    queries, rankings = read_dcase2022(output)
+    relevant = _recordings_of(queries, output, captions)
+    try:
+        return ranking_metrics(rankings, relevant)
+    except ValueError as error:  # a recording twice in a line
+        raise PreparationError(f"{output}: {error}; write the file again") from error
+
+
+def score_matrix(output: pathlib.Path, captions: pathlib.Path) -> dict[str, float]:
+    """
+    Scores a matrix of scores as participants of DCASE 2025 task 6 handed it in.
+
+    Args:
+        output: CSV file of a line a query, a column a recording, see `write_dcase2025`.
+        captions: the ground truth, either as Clotho's clotho_captions_evaluation.csv, all of whose captions are the
+            lines of `output` in its order, or the challenge's annotations: columns `query` and `audio_filenames`, the
+            latter a list as Python writes it of all recordings that the query describes. Then the annotated queries
+            are scored; each is looked up in `output` by its text.
+
+    Returns:
+        `R@1`, `R@5`, `R@10`, `mAP@10`, `mAP@16`, between 0 and 1, and `MedR`. AP@k is divided by the number of relevant
+        recordings or by k, if that is less; the challenge's baseline always divides by the former, which is the same
+        for mAP@16 on its annotations, as none has more than 12.
+
+    Raises:
+        PreparationError: a file is missing or faulty, or the two do not belong together.
+    """
+    queries, file_names, scores = read_dcase2025(output)
+    column_of = {name: column for column, name in enumerate(file_names)}
+    annotated = "audio_filenames" in _columns(captions)
+    if annotated:
+        rows, relevant = _annotated(queries, output, captions)
+    else:
+        rows, relevant = list(range(len(queries))), [[name] for name in _recordings_of(queries, output, captions)]
+    if missing := {name for names in relevant for name in names if name not in column_of}:
         raise PreparationError(
-            f"{output}: found {len(lines)} queries, expected the {len(truth)} captions of {captions}, a line each"
+            f"{output}: found no column {sorted(missing)[0]!r}, expected one for each recording of {captions} "
+            f"({len(missing)} are missing); write the scores of all of them"
         )
-    for (number, row), (caption, _) in zip(lines, truth, strict=True):
-        if row["caption"].strip() != caption:
+    columns = [[column_of[name] for name in names] for names in relevant]
+    return retrieval_metrics(scores[rows], columns, RECALL_AT, MATRIX_MAP_AT)
+
+
+def is_ranked_output(output: pathlib.Path) -> bool:
+    """
+    Whether a file is a ranked output of DCASE 2022, and not a matrix of DCASE 2025, by its columns.
+
+    Raises:
+        PreparationError: the file cannot be read.
+    """
+    return set(RANK_COLUMNS) <= set(_columns(output))
+
+
+def _columns(path: pathlib.Path) -> list[str]:
+    for _, row in read_rows(path, [], "utf-8-sig"):
+        return [name for name in row if name is not None]
+    raise PreparationError(f"{path}: found no line, expected a CSV file with a header; fetch it again")
+
+
+def _recordings_of(queries: Sequence[str], output: pathlib.Path, captions: pathlib.Path) -> list[str]:
+    """
+    The recording that each query describes.
+
+    Raises:
+        PreparationError: the queries are not all the captions in their order.
+    """
+    truth = [(caption, file_name) for file_name, texts in read_captions(captions).items() for caption in texts]
+    if len(queries) != len(truth):
+        raise PreparationError(
+            f"{output}: found {len(queries)} queries, expected the {len(truth)} captions of {captions}, a line each"
+        )
+    for number, (query, (caption, _)) in enumerate(zip(queries, truth, strict=True), start=2):
+        if query.strip() != caption:
             raise PreparationError(
-                f"{output}:{number}: found the caption {row['caption']!r}, expected {caption!r} as {captions} has it; "
+                f"{output}:{number}: found the caption {query!r}, expected {caption!r} as {captions} has it; "
                 "give the two files of one test set"
             )
-    return ranking_metrics([[row[name] for name in names] for _, row in lines], [name for _, name in truth])
+    return [file_name for _, file_name in truth]
+
+
+def _annotated(
+    queries: Sequence[str], output: pathlib.Path, annotations: pathlib.Path
+) -> tuple[list[int], list[list[str]]]:
+    """The row of each annotated query, and its relevant recordings."""
+    row_of = {query.strip(): row for row, query in reversed(list(enumerate(queries)))}  # equal queries: the first
+    rows, relevant = [], []
+    for number, row in read_rows(annotations, ["query", "audio_filenames"], "utf-8-sig"):
+        try:
+            names = ast.literal_eval(row["audio_filenames"])
+        except (ValueError, SyntaxError) as error:
+            names = error
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise PreparationError(
+                f"{annotations}:{number}: audio_filenames: found {row['audio_filenames']!r}, expected a list of file "
+                "names; fetch the file again"
+            )
+        if row["query"].strip() not in row_of:
+            raise PreparationError(
+                f"{output}: found no line for the query {row['query']!r} of {annotations}:{number}, expected one for "
+                "each; give the two files of one test set"
+            )
+        rows.append(row_of[row["query"].strip()])
+        relevant.append(names)
+    return rows, relevant

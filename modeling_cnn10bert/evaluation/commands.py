@@ -1,0 +1,229 @@
+"""What `cnn10bert evaluate`, `submit` and `score` do: from names on a command line to files and a table."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+from ..data.entries import PreparationError
+from ..retrieval.embedding import load_embedder
+from ..retrieval.records import RetrievalError
+from .bootstrap import CONFIDENCE, RESAMPLES
+from .metric import cosine_similarity
+from .model_evaluation import (
+    RESULTS,
+    ModelEvaluation,
+    best_first,
+    embed_captions,
+    embed_recordings,
+    evaluate_model,
+    write_evaluation,
+)
+from .ranked_output import is_ranked_output, score_matrix, score_ranked_output
+from .recordings import EvaluationSet, load_evaluation_set, load_unpaired_set
+from .reports import markdown_table
+from .submissions import RANKS, write_dcase2022, write_dcase2025
+
+FORMATS = ("dcase2022", "dcase2025")
+
+
+def run_evaluate(
+    model: str,
+    dataset: str,
+    *,
+    split: str | None = None,
+    sources: str | None = None,
+    audio: str | None = None,
+    out: str | None = None,
+    device: str | None = None,
+    dtype: str = "float32",
+    bootstrap_resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+    skip_missing: bool = False,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+    progress: bool = True,
+) -> ModelEvaluation:
+    """
+    Evaluates a model on one split of a data set, prints the metrics, and writes results.json, ranks.csv, metrics.png.
+
+    Args:
+        model, device, dtype, trust_remote_code, revision: see `load_embedder`.
+        dataset, split, sources, audio: see `load_evaluation_set`.
+        out: the folder to write to, by default `runs/evaluation/MODEL-DATASET-SPLIT`. One that holds the evaluation of
+            another model or on another data set is not written to.
+        bootstrap_resamples, confidence, seed: of the intervals, see `bootstrap_intervals`.
+        skip_missing: leaves recordings out that cannot be used; the results say how many.
+        progress: whether to show bars.
+
+    Raises:
+        RetrievalError, PreparationError, ManifestError, AudioError: what is wrong with the model, the data set or a
+            recording.
+    """
+    _check_bootstrap(bootstrap_resamples, confidence)
+    evaluation_set = load_evaluation_set(dataset, split=split, sources=sources, audio=audio)
+    embedder = load_embedder(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code, revision=revision)
+    folder = Path(out) if out else _default_folder(model, evaluation_set)
+    about = {"dataset": evaluation_set.source, "split": evaluation_set.split}
+    _refuse_another(folder, {**about, "fingerprint": embedder.identity.fingerprint})
+    evaluation = evaluate_model(
+        embedder,
+        evaluation_set.recordings,
+        resamples=bootstrap_resamples,
+        confidence=confidence,
+        seed=seed,
+        skip_missing=skip_missing,
+        progress=progress,
+    )
+    files = write_evaluation(evaluation, folder, **about)
+    print(f"{embedder.identity.name} on {_named(evaluation_set)}: ", end="")
+    print(f"{len(evaluation.recordings)} recordings, {len(evaluation.captions)} captions, in percent\n")
+    print(evaluation.table())
+    if evaluation.left_out:
+        print(f"{len(evaluation.left_out)} of {len(evaluation_set.recordings)} recordings could not be used.")
+    print("Written to", ", ".join(str(path) for path in files.values()))
+    return evaluation
+
+
+def run_submit(
+    model: str,
+    dataset: str | None = None,
+    *,
+    format: str,
+    out: str,
+    split: str | None = None,
+    sources: str | None = None,
+    captions: str | None = None,
+    audio: str | None = None,
+    device: str | None = None,
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+    progress: bool = True,
+) -> Path:
+    """
+    Searches the recordings of a data set by each of its captions and writes what a challenge is handed.
+
+    Args:
+        model, device, dtype, trust_remote_code, revision: see `load_embedder`.
+        dataset, split, sources, audio: see `load_evaluation_set`; or, without `dataset`, `captions` and `audio`: see
+            `load_unpaired_set`.
+        format: `dcase2022` or `dcase2025`.
+        out: the CSV file; it must not be there yet.
+        progress: whether to show bars.
+
+    Returns:
+        The file.
+
+    Raises:
+        RetrievalError, PreparationError, ManifestError, AudioError: what is wrong with the model, the data set or a
+            recording. A recording that cannot be used is always an error: it could not be found.
+    """
+    if format not in FORMATS:
+        raise RetrievalError(f"format is {format!r}, expected {' or '.join(FORMATS)}")
+    path = Path(out)
+    if path.exists():
+        raise RetrievalError(f"{path}: found it there already, expected a new file; name another, or move it away")
+    searched = _searched(dataset, split, sources, captions, audio)
+    if format == "dcase2022" and len(searched.recordings) < RANKS:
+        raise RetrievalError(
+            f"{_named(searched)}: found {len(searched.recordings)} recordings, expected at least {RANKS}: the "
+            "challenge ranks ten"
+        )
+    for recording in searched.recordings:
+        if recording.absence:
+            raise PreparationError(recording.absence)
+    embedder = load_embedder(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code, revision=revision)
+    queries = searched.captions()
+    if not queries:
+        raise PreparationError(f"{_named(searched)}: found no caption, expected the queries; name them: --captions CSV")
+    text = embed_captions(embedder, queries, progress=progress)  # first: the faster to fail
+    names, embeds, _ = embed_recordings(embedder, searched.recordings, progress=progress)
+    similarity = cosine_similarity(text, embeds)
+    if format == "dcase2022":
+        found = best_first(similarity, names, RANKS)
+        write_dcase2022(path, queries, [[names[column] for column in columns] for columns in found])
+    else:
+        write_dcase2025(path, queries, names, similarity)
+    print(f"{len(queries)} queries over {len(names)} recordings, as {format} has it, written to {path}")
+    return path
+
+
+def run_score(output: str, captions: str) -> dict[str, float]:
+    """
+    Scores a challenge's output file against the truth, and prints the metrics.
+
+    Args:
+        output: a ranked output of DCASE 2022, or a matrix of DCASE 2025; its columns tell which.
+        captions: see `score_ranked_output` and `score_matrix`.
+
+    Raises:
+        PreparationError: a file is missing or faulty, or the two do not belong together.
+    """
+    score = score_ranked_output if is_ranked_output(Path(output)) else score_matrix
+    metrics = score(Path(output), Path(captions))
+    rows = [[name, f"{value:.1f}" if name == "MedR" else f"{100 * value:.2f}"] for name, value in metrics.items()]
+    print(markdown_table(["", "text to audio (%)"], rows))
+    return metrics
+
+
+def _searched(
+    dataset: str | None, split: str | None, sources: str | None, captions: str | None, audio: str | None
+) -> EvaluationSet:
+    if dataset is not None:
+        if captions is not None:
+            raise PreparationError(
+                f"found both the data set {dataset!r} and captions {captions!r}, expected one; a data set has its own"
+            )
+        return load_evaluation_set(dataset, split=split, sources=sources, audio=audio)
+    if captions is None or audio is None:
+        raise PreparationError(
+            "found no data set, expected one, or --captions CSV (the queries, column caption) and --audio DIR (the "
+            "recordings)"
+        )
+    return load_unpaired_set(captions, audio)
+
+
+def _named(evaluation_set: EvaluationSet) -> str:
+    return evaluation_set.source + (f", split {evaluation_set.split}" if evaluation_set.split else "")
+
+
+def _default_folder(model: str, evaluation_set: EvaluationSet) -> Path:
+    # A checkpoint's own name says little: its run's goes before it.
+    folders = Path(model).resolve().parts[-2:] if os.path.isdir(model) else [model]
+    source = Path(evaluation_set.source)
+    parts = [*folders, source.stem if source.is_file() else source.name, evaluation_set.split]
+    return Path("runs", "evaluation", "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part))
+
+
+def _refuse_another(folder: Path, about: dict[str, str]) -> None:
+    """
+    Raises:
+        RetrievalError: the folder holds results of something else, which would be lost.
+    """
+    path = folder / RESULTS
+    if not path.exists():
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        found = {"dataset": found["dataset"], "split": found["split"], "fingerprint": found["model"]["fingerprint"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RetrievalError(
+            f"{path}: found a file that is no evaluation ({error!r}), expected none; name another folder: --out DIR"
+        ) from error
+    for name, value in about.items():
+        if found[name] != value:
+            what = "model" if name == "fingerprint" else name
+            raise RetrievalError(
+                f"{path}: found the evaluation of another {what} ({found[name]}, not {value}), expected none or one of "
+                "this; name another folder: --out DIR"
+            )
+
+
+def _check_bootstrap(resamples: int, confidence: float) -> None:
+    if resamples < 1 or not 0 < confidence < 1:
+        raise RetrievalError(
+            f"found {resamples} resamples and a confidence of {confidence}, expected at least 1 resample and a "
+            "confidence between 0 and 1, such as 0.95"
+        )

@@ -1,0 +1,273 @@
+"""Any model on any recordings with captions: metrics of both directions, their intervals, and the rank of each query.
+
+A recording is embedded whole, as in the paper, not in windows; each recording and each caption once.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ..data.audio_io import AudioError
+from ..retrieval.embedding import Embedder
+from ..retrieval.records import ModelIdentity, RetrievalError
+from .audio_text_retrieval.audio_text_retrieval import RECALL_AT
+from .bootstrap import CONFIDENCE, RESAMPLES, Interval, bootstrap_intervals
+from .metric import RankedTestSet, prefixed, rank_both_directions
+from .recordings import Recording
+from .reports import markdown_table, write_text
+
+MAP_AT = (10, 16)  # 16: the measure of DCASE 2025's task 6
+FOUND_SHOWN = 10  # the recordings that ranks.csv names for each query
+RESULTS, RANKS, PICTURE = "results.json", "ranks.csv", "metrics.png"
+_AUDIO_AT_ONCE, _TEXTS_AT_ONCE = 32, 256  # 32 recordings of half a minute are 120 MB
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelEvaluation:
+    """
+    How good a model is on a set of recordings.
+
+    Attributes:
+        model: which one it is.
+        recordings: names [A], in the order of the columns of `ranked.similarity`.
+        captions: [C], in the order of its rows.
+        ranked: the similarities and the ranks.
+        metrics: `R@1`, `R@5`, `R@10`, `mAP@10`, `mAP@16`, `MedR` from text to audio, the same behind `a2t_` from audio
+            to text, and for all but the median ranks what a random ranking would get behind `chance_`.
+        intervals: of the metrics, but not of the chance levels.
+        left_out: recording that could not be used -> why.
+        bootstrap: `resamples`, `confidence` and `seed` of the intervals.
+    """
+
+    model: ModelIdentity
+    recordings: list[str]
+    captions: list[str]
+    ranked: RankedTestSet
+    metrics: dict[str, float]
+    intervals: dict[str, Interval]
+    left_out: dict[str, str]
+    bootstrap: dict[str, float]
+
+    def table(self) -> str:
+        """The metrics as a table of both directions: value and interval in percent, and beside it the chance level."""
+        confidence = f"{100 * self.bootstrap['confidence']:g} %"
+        header = ["", "text to audio", confidence, "chance", "audio to text", confidence, "chance"]
+        names = [name for name in self.metrics if not name.startswith(("a2t_", "chance_"))]
+        rows = [[name, *self._cells(name), *self._cells(f"a2t_{name}")] for name in names]
+        return markdown_table(header, rows)
+
+    def _cells(self, name: str) -> list[str]:
+        scale, digits = (1, 1) if name.endswith("MedR") else (100, 2)
+        interval, chance = self.intervals[name], self.metrics.get(f"chance_{name}")
+        return [
+            f"{scale * self.metrics[name]:.{digits}f}",
+            f"{scale * interval.low:.{digits}f} to {scale * interval.high:.{digits}f}",
+            "" if chance is None else f"{scale * chance:.{digits}f}",
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What results.json holds of it."""
+        return {
+            "model": dataclasses.asdict(self.model),
+            "num_recordings": len(self.recordings),
+            "num_captions": len(self.captions),
+            "num_left_out": len(self.left_out),
+            "left_out": self.left_out,
+            "metrics": self.metrics,
+            "intervals": {name: [interval.low, interval.high] for name, interval in self.intervals.items()},
+            "bootstrap": {**self.bootstrap, "drawn": "recordings"},
+        }
+
+
+def evaluate_model(
+    embedder: Embedder,
+    recordings: Sequence[Recording],
+    *,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+    skip_missing: bool = False,
+    progress: bool = True,
+) -> ModelEvaluation:
+    """
+    Embeds each recording and each caption once and scores the whole set.
+
+    Args:
+        embedder: the model.
+        recordings: with their captions; each caption is a query for its recording, and each recording one for its
+            captions.
+        resamples, confidence, seed: of the intervals, see `bootstrap_intervals`.
+        skip_missing: leaves out recordings that cannot be used. An evaluation on fewer recordings is another one, and
+            an easier one: by default they are an error.
+        progress: whether to show a bar for each tower.
+
+    Raises:
+        AudioError: a recording is missing or does not decode.
+        RetrievalError: fewer than two recordings, one without a caption, or a caption without a word.
+    """
+    left_out = {recording.name: reason for recording in recordings if (reason := _unusable(recording))}
+    if left_out and not skip_missing:
+        raise AudioError(_message_of(left_out, len(recordings)))
+    at_hand = [recording for recording in recordings if recording.name not in left_out]
+    names, audio, undecodable = embed_recordings(embedder, at_hand, skip_missing=skip_missing, progress=progress)
+    left_out |= undecodable
+    if len(names) < 2:
+        raise RetrievalError(f"found {len(names)} usable recordings of {len(recordings)}, expected at least two")
+    used = set(names)
+    pairs = [(text, recording.name) for recording in at_hand if recording.name in used for text in recording.captions]
+    captions, recording_of_caption = [text for text, _ in pairs], [name for _, name in pairs]
+    text = embed_captions(embedder, captions, progress=progress)
+    ranked = rank_both_directions(audio, text, names, recording_of_caption)
+    bootstrap = {"resamples": resamples, "confidence": confidence, "seed": seed}
+    directions = {"": (ranked.text_to_audio, recording_of_caption), "a2t_": (ranked.audio_to_text, names)}
+    intervals: dict[str, Interval] = {}
+    for prefix, (ranks, recording_of_query) in directions.items():
+        intervals |= prefixed(prefix, bootstrap_intervals(ranks, recording_of_query, RECALL_AT, MAP_AT, **bootstrap))
+    return ModelEvaluation(
+        model=embedder.identity,
+        recordings=names,
+        captions=captions,
+        ranked=ranked,
+        metrics=ranked.metrics(RECALL_AT, MAP_AT),
+        intervals=intervals,
+        left_out=left_out,
+        bootstrap=bootstrap,
+    )
+
+
+def _unusable(recording: Recording) -> str:
+    if recording.absence or recording.captions:
+        return recording.absence
+    return f"{recording.name}: found no caption, expected at least one; write one"
+
+
+def _message_of(left_out: dict[str, str], count: int) -> str:
+    first = next(iter(left_out.values()))
+    more = f" {len(left_out)} of {count} recordings cannot be used;" if len(left_out) > 1 else ""
+    return f"{first};{more} skip_missing evaluates on the others, which is another evaluation and an easier one"
+
+
+# -------------------------------------------------------------------------------------------------------- embedding
+
+
+def embed_recordings(
+    embedder: Embedder, recordings: Sequence[Recording], *, skip_missing: bool = False, progress: bool = True
+) -> tuple[list[str], np.ndarray, dict[str, str]]:
+    """
+    Names [A] and embeddings [A, D] float32 of recordings, each embedded whole, and which do not decode: name -> why.
+
+    Raises:
+        AudioError: a recording is missing or does not decode, unless `skip_missing`.
+    """
+    names: list[str] = []
+    left_out: dict[str, str] = {}
+    waveforms: list[np.ndarray] = []
+    embeds = [np.empty((0, embedder.identity.dimension), dtype=np.float32)]
+    with _bar(len(recordings), "recordings", progress) as bar:
+        for recording in recordings:
+            try:
+                waveforms.append(recording.load(embedder.sampling_rate))
+                names.append(recording.name)
+            except AudioError as error:
+                if not skip_missing:
+                    raise
+                left_out[recording.name] = str(error)
+                bar.update()
+            if len(waveforms) == _AUDIO_AT_ONCE or (waveforms and recording is recordings[-1]):
+                embeds.append(embedder.embed_audio(waveforms))
+                bar.update(len(waveforms))
+                waveforms = []
+    return names, np.concatenate(embeds), left_out
+
+
+def embed_captions(embedder: Embedder, captions: Sequence[str], *, progress: bool = True) -> np.ndarray:
+    """
+    Embeddings [C, D] float32 of captions.
+
+    Raises:
+        RetrievalError: a caption without a word.
+    """
+    embeds = []
+    with _bar(len(captions), "captions", progress) as bar:
+        for start in range(0, len(captions), _TEXTS_AT_ONCE):
+            texts = captions[start : start + _TEXTS_AT_ONCE]
+            embeds.append(embedder.embed_text(texts))
+            bar.update(len(texts))
+    return np.concatenate(embeds)
+
+
+def _bar(total: int, what: str, progress: bool) -> tqdm:
+    return tqdm(total=total, desc=f"Embedding {what}", unit=f" {what}", disable=not progress)
+
+
+def best_first(similarity: np.ndarray, names: Sequence[str], count: int) -> np.ndarray:
+    """
+    The first items that each query finds: [queries, items] -> columns [queries, count], best first.
+
+    Of items with equal scores, the one whose name comes first in the alphabet comes first.
+    """
+    by_name = np.array(sorted(range(len(names)), key=names.__getitem__))
+    return by_name[np.argsort(-similarity[:, by_name], axis=1, kind="stable")[:, :count]]
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
+
+
+def write_evaluation(evaluation: ModelEvaluation, folder: str | os.PathLike, **about: Any) -> dict[str, Path]:
+    """
+    Writes results.json, ranks.csv and metrics.png, each whole or not at all.
+
+    ranks.csv has a line a query: caption, its recording (`file_name`), the recording's rank, which ties never improve,
+    and the first ten recordings found with their scores, ties in the order of their names.
+
+    Args:
+        evaluation: what to write.
+        folder: is made where it is not there.
+        about: what results.json is to say besides, such as the data set.
+
+    Returns:
+        Name -> the file.
+    """
+    from .evaluation_pictures import plot_evaluation  # matplotlib
+
+    folder = Path(folder)
+    write_text(folder / RANKS, _ranks_table(evaluation))
+    plot_evaluation(evaluation, folder / PICTURE, title=_title(evaluation, about))
+    # Last: where it is, the others are.
+    write_text(folder / RESULTS, json.dumps({**about, **evaluation.to_dict()}, indent=2, ensure_ascii=False) + "\n")
+    return {name: folder / name for name in (RESULTS, RANKS, PICTURE)}
+
+
+def _title(evaluation: ModelEvaluation, about: dict[str, Any]) -> str:
+    parts = [f"{name} {value}" if name == "split" else str(value) for name, value in about.items() if value]
+    return " on ".join([evaluation.model.name, ", ".join(parts)] if parts else [evaluation.model.name])
+
+
+def _ranks_table(evaluation: ModelEvaluation) -> str:
+    ranked, names = evaluation.ranked, evaluation.recordings
+    count = min(FOUND_SHOWN, len(names))
+    found = best_first(ranked.similarity, names, count)
+    scores = np.take_along_axis(ranked.similarity, found, axis=1)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    numbers = range(1, count + 1)
+    header = ["caption", "file_name", "rank"]
+    writer.writerow([*header, *(f"{what}_{number}" for number in numbers for what in ("file_name", "score"))])
+    for caption, audio, rank, columns, cosines in zip(
+        evaluation.captions, ranked.audio_of_text, ranked.text_to_audio, found, scores, strict=True
+    ):
+        cells = [cell for column, cosine in zip(columns, cosines, strict=True) for cell in (names[column], cosine)]
+        writer.writerow([caption, names[audio], int(rank[0]), *(_cell(cell) for cell in cells)])
+    return table.getvalue()
+
+
+def _cell(value: str | np.float32) -> str:
+    return value if isinstance(value, str) else f"{value:.6f}"

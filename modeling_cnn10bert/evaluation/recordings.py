@@ -1,0 +1,240 @@
+"""What a model is evaluated on: recordings with their captions, from any data set that training or people have."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+
+from ..data.audio_folder import METADATA_FILES, OTHER_NAMES_OF_SPLITS, own_recordings
+from ..data.audio_io import load_audio
+from ..data.clotho import match_recordings, read_captions
+from ..data.entries import Entry, PreparationError, StoredAudio
+from ..data.recordings_table import PreparedDataError, load_prepared_split
+from ..data.soundscapes import SPLITS, Scene, SourceBank, read_manifest, render
+from ..data.tables import read_rows
+from ..data.youtube import SUFFIXES
+
+FORMS = (
+    "a prepared data set (its folder, or its Hub id), a folder of soundscape manifests (train.jsonl, validation.jsonl, "
+    "test.jsonl), a CSV file of captions (file_name, caption_1 to caption_5) with the folder of its recordings, or a "
+    "folder with metadata.csv or metadata.jsonl"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """
+    A recording and what describes it.
+
+    Attributes:
+        name: its file name, or the id of its scene; no other of the set has it.
+        captions: none where its captions are not known.
+        load: sampling rate in Hz -> waveform [samples] float32, one channel.
+
+            Raises AudioError: the recording cannot be used.
+        absence: why there is nothing to evaluate on, such as a file that was looked for in vain; empty where there is.
+    """
+
+    name: str
+    captions: tuple[str, ...]
+    load: Callable[[int], np.ndarray]
+    absence: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSet:
+    """
+    The queries and the recordings that they search.
+
+    Attributes:
+        source: as it was named.
+        split: which of its splits; empty where it has none.
+        recordings: no two of a name.
+        queries: captions, of which it is not known which recording they describe; empty where `recordings` have theirs.
+    """
+
+    source: str
+    split: str
+    recordings: list[Recording]
+    queries: tuple[str, ...] = ()
+
+    def captions(self) -> list[str]:
+        """All queries, recording by recording where it is known which they describe."""
+        return list(self.queries) or [caption for recording in self.recordings for caption in recording.captions]
+
+
+def load_evaluation_set(
+    dataset: str | os.PathLike,
+    *,
+    split: str | None = None,
+    sources: str | os.PathLike | None = None,
+    audio: str | os.PathLike | None = None,
+) -> EvaluationSet:
+    """
+    The recordings of one split of a data set, each with its captions.
+
+    Args:
+        dataset: one of
+            * a prepared data set: the folder that scripts/prepare_*.py write, or its Hub id;
+            * a folder of soundscape manifests, with `sources`;
+            * a CSV file of captions as Clotho's (file_name, caption_1 to caption_5), with `audio`;
+            * a folder with metadata.csv or metadata.jsonl, or with folders train, validation and test that have one.
+        split: by default `test`, or the only one that there is.
+        sources: the recordings that scenes are mixed from; by default the folder `sources` beside the manifests.
+        audio: the folder of the recordings of a CSV file.
+
+    Raises:
+        PreparationError: there is no such data set or split, or its captions or metadata cannot be read.
+        ManifestError: what is wrong with a manifest.
+    """
+    path, name = Path(dataset), os.fspath(dataset)
+    if path.is_file():
+        _refuse("a CSV file of captions", sources=sources, split=split)
+        return _of_caption_file(path, audio)
+    has_manifests = path.is_dir() and any((path / f"{known}.jsonl").is_file() for known in SPLITS)
+    if has_manifests and not (path / "dataset_dict.json").is_file():
+        _refuse("a folder of soundscape manifests", audio=audio)
+        return _of_manifests(path, split or "test", sources)
+    _refuse("a data set with its recordings", sources=sources, audio=audio)
+    if path.is_dir() and not (path / "dataset_dict.json").is_file():
+        return _of_folder(path, split)
+    return _of_prepared(name, split)
+
+
+def load_unpaired_set(captions: str | os.PathLike, audio: str | os.PathLike) -> EvaluationSet:
+    """
+    Queries and recordings of which nobody said which belong together, as the test set of DCASE 2022 task 6b.
+
+    Args:
+        captions: CSV file with the column `caption`, a line a query, as retrieval_captions.csv.
+        audio: the folder of the recordings; those in its subfolders are no part of the set.
+
+    Raises:
+        PreparationError: the file cannot be read, a line has no caption, or the folder has no recording.
+    """
+    captions, audio = Path(captions), Path(audio)
+    queries = []
+    for number, row in read_rows(captions, ["caption"], "utf-8-sig"):
+        if not row["caption"].strip():
+            raise PreparationError(f"{captions}:{number}: found no caption, expected a text; correct the line")
+        queries.append(row["caption"].strip())
+    if not queries:
+        raise PreparationError(f"{captions}: found no query, expected a line each; fetch the file again")
+    files = sorted(path for path in _files_of(audio) if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise PreparationError(
+            f"{audio}: found no recording, expected those that are searched; name the folder that holds them itself"
+        )
+    recordings = [_of_file(path.name, path, ()) for path in files]
+    return EvaluationSet(f"{captions}, {audio}", "", _checked(recordings, str(audio)), tuple(queries))
+
+
+def _refuse(what: str, **options: str | os.PathLike | None) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise PreparationError(f"{name} is {os.fspath(value)!r}, but {what} takes none; leave it out")
+
+
+def _files_of(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise PreparationError(f"{folder}: found no such folder, expected the recordings in it; check the path")
+    return [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+
+
+def _of_file(name: str, path: Path, captions: Sequence[str], absence: str = "") -> Recording:
+    return Recording(name, tuple(captions), functools.partial(load_audio, path), absence)
+
+
+def _checked(recordings: list[Recording], where: str) -> list[Recording]:
+    """
+    Raises:
+        PreparationError: there is none, or two have one name, or a name cannot be written to a file of results.
+    """
+    if not recordings:
+        raise PreparationError(f"{where}: found no recording, expected at least one")
+    seen = set()
+    for recording in recordings:
+        if recording.name in seen:
+            raise PreparationError(f"{where}: found the name {recording.name!r} twice, expected it once; correct it")
+        seen.add(recording.name)
+        if recording.name != recording.name.encode(errors="replace").decode():
+            raise PreparationError(f"{where}: found the name {recording.name!r}, expected UTF-8; rename the file")
+    return recordings
+
+
+# --------------------------------------------------------------------------------------------------- the four forms
+
+
+def _of_caption_file(path: Path, audio: str | os.PathLike | None) -> EvaluationSet:
+    if audio is None:
+        raise PreparationError(f"{path} holds captions only; name the folder of their recordings too: --audio DIR")
+    captions, folder = read_captions(path), Path(audio)
+    _files_of(folder)  # says so where there is no such folder
+    files = match_recordings(captions, folder)
+    recordings = [
+        _of_file(name, files.get(name, folder / name), texts, "" if name in files else _not_in(name, folder))
+        for name, texts in captions.items()
+    ]
+    return EvaluationSet(str(path), "", _checked(recordings, str(path)))
+
+
+def _not_in(name: str, folder: Path) -> str:
+    return f"{name}: found no such file in {folder}; fetch the recordings again, or name the folder that has them"
+
+
+def _of_manifests(folder: Path, split: str, sources: str | os.PathLike | None) -> EvaluationSet:
+    sources = folder / "sources" if sources is None else sources
+    banks: dict[int, SourceBank] = {}
+
+    def load(scene: Scene, sampling_rate: int) -> np.ndarray:
+        return render(scene, banks.setdefault(sampling_rate, SourceBank(sources, sampling_rate)))
+
+    scenes = read_manifest(folder / f"{split}.jsonl", sources)
+    recordings = [Recording(scene.id, scene.captions, functools.partial(load, scene)) for scene in scenes]
+    return EvaluationSet(str(folder), split, _checked(recordings, str(folder)))
+
+
+def _of_folder(folder: Path, split: str | None) -> EvaluationSet:
+    if not (folder / "state.json").is_file() and not any(
+        (parent / name).is_file()
+        for parent in (folder, *(child for child in folder.iterdir() if child.is_dir()))
+        for name in METADATA_FILES
+    ):
+        raise PreparationError(f"{folder}: found none of the forms of a data set, expected {FORMS}")
+    splits = {name: entries for name, entries in own_recordings(str(folder))[0].items() if entries}
+    if not splits:
+        raise PreparationError(f"{folder}: found metadata of no recording, expected a line each; write them")
+    wanted = OTHER_NAMES_OF_SPLITS.get(split, split) if split else None
+    wanted = wanted or (next(iter(splits)) if len(splits) == 1 else "test")
+    if wanted not in splits:
+        raise PreparationError(f"{folder}: found the splits {', '.join(splits)}, expected {wanted}; name one of them")
+    return EvaluationSet(str(folder), wanted, _checked([_of_entry(entry) for entry in splits[wanted]], str(folder)))
+
+
+def _of_entry(entry: Entry) -> Recording:
+    captions = tuple(entry.columns["captions"])
+    if isinstance(entry.audio, StoredAudio):
+        return Recording(entry.file_name, captions, functools.partial(entry.audio.load, entry.file_name))
+    if entry.audio is None:
+        return _of_file(entry.file_name, Path(entry.file_name), captions, entry.absence)
+    absence = "" if entry.audio.is_file() else _not_in(entry.audio.name, entry.audio.parent)
+    return _of_file(entry.file_name, entry.audio, captions, absence)
+
+
+def _of_prepared(name: str, split: str | None) -> EvaluationSet:
+    try:
+        split, table = load_prepared_split(name, split)
+    except PreparedDataError as error:
+        raise PreparationError(str(error)) from error
+    if isinstance(table.features["audio"], datasets.Audio):  # as the Hub may give it; its decoding needs torchcodec
+        table = table.cast_column("audio", datasets.Audio(decode=False))
+    columns, audio = table.select_columns(["file_name", "captions"]), table.select_columns(["audio"])
+    recordings = [
+        _of_entry(Entry(row["file_name"], StoredAudio(audio, number, "audio"), {"captions": row["captions"]}))
+        for number, row in enumerate(columns)
+    ]
+    return EvaluationSet(name, split, _checked(recordings, name))
