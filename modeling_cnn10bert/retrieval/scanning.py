@@ -8,12 +8,15 @@ from collections.abc import Iterable
 from ..data.audio_io import printable
 from .records import RetrievalError
 
-# What libsndfile or FFmpeg decode and people have, by the ending of its name in lower case.
-ENDINGS = frozenset(
-    "3g2 3ga 3gp aac ac3 aif aifc aiff amr ape asf au avi awb caf dsf dts eac3 flac flv m4a m4b m4r m4v mka mkv mov mp1 mp2 "
-    "mp3 mp4 mpa mpc mpeg mpg mpga mts nist oga ogg ogv ogx opus pvf ra rf64 rm sd2 snd sph spx svx tak tta ts vob voc w64 "
-    "wav wave weba webm wma wmv wv".split()
+# What libsndfile or FFmpeg decode and people have, by the ending of its name in lower case. Of containers of video only
+# those that recordings come in too.
+LIBSNDFILE_ENDINGS = (
+    "aif aifc aiff au caf flac mp1 mp2 mp3 mpga nist oga ogg opus pvf rf64 sd2 snd sph voc w64 wav wave"
 )
+FFMPEG_ENDINGS = (
+    "3g2 3ga 3gp aac ac3 amr ape asf awb dsf dts eac3 m4a m4b m4r mka mp4 mpc ra spx tak tta weba webm wma wv"
+)
+ENDINGS = frozenset(f"{LIBSNDFILE_ENDINGS} {FFMPEG_ENDINGS}".split())
 
 
 @dataclasses.dataclass

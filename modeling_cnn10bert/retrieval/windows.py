@@ -1,0 +1,107 @@
+"""A recording of any length as windows of one length, which is what is embedded."""
+
+import contextlib
+import hashlib
+import math
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..data.audio_io import audio_blocks
+from .records import RetrievalError
+
+HASH_BYTES = 16
+CHUNK_BYTES = 1 << 20
+
+
+def window_spans(duration: float, window: float, overlap: float) -> list[tuple[float, float]]:
+    """
+    Where the windows of a recording begin and end.
+
+    All are as long as `window` and share `overlap` with their neighbours, but the last ends with the recording and
+    shares more; a recording no longer than `window` is one.
+
+    Args:
+        duration: of the recording, in seconds.
+        window, overlap: in seconds.
+
+    Raises:
+        RetrievalError: `overlap` is negative or not shorter than `window`.
+    """
+    _check(window, overlap)
+    if duration <= window:
+        return [(0.0, duration)]
+    step = window - overlap
+    # 1e-9: a recording that ends with a window has no second one there that rounding made.
+    before_last = math.ceil((duration - window) / step - 1e-9)
+    return [(k * step, k * step + window) for k in range(before_last)] + [(duration - window, duration)]
+
+
+def read_windows(
+    path: str | os.PathLike, sampling_rate: int, window: float, overlap: float
+) -> Iterator[tuple[float, float, np.ndarray]]:
+    """
+    The windows of a recording, while it is decoded: memory does not grow with its length.
+
+    Args:
+        path: the recording.
+        sampling_rate: of the waveforms, in Hz.
+        window, overlap: in seconds, see `window_spans`; rounded to whole samples.
+
+    Yields:
+        Start and end in seconds, and the waveform [samples] float32. The last end is the recording's duration. A
+        recording of one window is what `load_audio` returns.
+
+    Raises:
+        RetrievalError: `overlap` is negative or not shorter than `window`.
+        AudioError: as `load_audio`, but some windows may have been yielded before.
+    """
+    _check(window, overlap)
+    length = max(1, round(window * sampling_rate))
+    step = max(1, length - round(overlap * sampling_rate))
+    kept = np.zeros(0, np.float32)  # the samples up to `seen`, from the next window or the last `length` on
+    seen = start = 0  # samples decoded, and where the next window begins
+    fresh: list[np.ndarray] = []
+    with contextlib.closing(audio_blocks(path, sampling_rate)) as blocks:
+        for block in blocks:
+            fresh.append(block)
+            seen += block.size
+            if seen < start + length:
+                continue
+            kept, fresh = np.concatenate([kept, *fresh]), []
+            first = seen - kept.size
+            while seen >= start + length:
+                yield _cut(kept, first, start, start + length, sampling_rate)
+                start += step
+            kept = kept[max(0, kept.size - length) :].copy()
+    last_end = start - step + length if start else 0
+    if seen > last_end:  # else the last window ended with the recording
+        kept = np.concatenate([kept, *fresh])
+        yield _cut(kept, seen - kept.size, max(0, seen - length), seen, sampling_rate)
+
+
+def content_hash(path: str | os.PathLike) -> str:
+    """A digest of a file's bytes: 16 bytes of BLAKE2b as hexadecimal digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=HASH_BYTES)
+    with open(path, "rb", buffering=0) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _check(window: float, overlap: float) -> None:
+    if not 0 <= overlap < window:
+        raise RetrievalError(
+            f"found windows of {window:g} s that overlap by {overlap:g} s, expected an overlap of at least 0 and "
+            "shorter than a window"
+        )
+
+
+def _cut(samples: np.ndarray, first: int, start: int, end: int, sampling_rate: int) -> tuple[float, float, np.ndarray]:
+    """A window out of samples that begin at sample `first` of the recording; a copy, so that the rest is let go of."""
+    return start / sampling_rate, end / sampling_rate, samples[start - first : end - first].copy()
