@@ -1,0 +1,70 @@
+"""Search filters in the languages of the stores: SQL for LanceDB, boolean expressions for Milvus."""
+
+import datetime
+import json
+from collections.abc import Callable, Iterable, Sequence
+
+from ..records import SearchFilter
+from .paths import encode_path, folder_range
+
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+
+
+def to_sql(where: SearchFilter | None) -> str | None:
+    """A condition on the columns of LanceDB's table; `None` where everything is wanted."""
+    return _conjunction(where, sql_text, lambda values: f"({', '.join(values)})", ("AND", "OR", "IN"))
+
+
+def to_milvus(where: SearchFilter | None) -> str:
+    """An expression on the fields of a Milvus collection; empty where everything is wanted."""
+    return _conjunction(where, milvus_text, lambda values: f"[{', '.join(values)}]", ("and", "or", "in")) or ""
+
+
+def sql_text(value: str) -> str:
+    """A string literal of SQL, in which nothing but the quote is special."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def milvus_text(value: str) -> str:
+    """A string literal of Milvus, whose escapes are those of JSON."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def sql_in(column: str, values: Iterable[str]) -> str:
+    return f"{column} IN ({', '.join(map(sql_text, values))})"
+
+
+def milvus_in(field: str, values: Iterable[str]) -> str:
+    return f"{field} in [{', '.join(map(milvus_text, values))}]"
+
+
+def nanoseconds(moment: datetime.datetime) -> int:
+    """Since 1970, exactly; a moment without a time zone is local time."""
+    return (moment.astimezone() - _EPOCH) // datetime.timedelta(microseconds=1) * 1000
+
+
+def _conjunction(
+    where: SearchFilter | None,
+    text: Callable[[str], str],
+    listed: Callable[[Sequence[str]], str],
+    words: tuple[str, str, str],
+) -> str | None:
+    if where is None:
+        return None
+    both, either, among = words
+    terms = []
+    if where.min_duration is not None:
+        terms.append(f"duration >= {float(where.min_duration)!r}")
+    if where.max_duration is not None:
+        terms.append(f"duration <= {float(where.max_duration)!r}")
+    if where.folders:
+        ranges = [folder_range(folder) for folder in where.folders]
+        below = [f"(path >= {text(first)} {both} path < {text(end)})" for first, end in ranges]
+        terms.append(f"({f' {either} '.join(below)})")
+    if where.formats:
+        terms.append(f"format {among} {listed([text(encode_path(name)) for name in where.formats])}")
+    if where.modified_after is not None:
+        terms.append(f"modified_ns >= {nanoseconds(where.modified_after)}")
+    if where.modified_before is not None:
+        terms.append(f"modified_ns < {nanoseconds(where.modified_before)}")
+    return f" {both} ".join(terms) or None

@@ -1,0 +1,287 @@
+"""An index in a folder, by LanceDB: `index.json` says what it is, the table `windows` beside it has a row a window.
+
+Every write is one commit of the table, which readers see whole or not at all; a kill leaves the commit before. A lock
+file lets writers take turns. Readers take no lock: they read the newest commit, and versions that they may still be
+reading are kept for `KEPT_VERSIONS`.
+"""
+
+import contextlib
+import datetime
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import filelock
+import lancedb
+import numpy as np
+import pyarrow as pa
+
+from ...evaluation.reports import write_text
+from ..records import EmbeddedFile, FileRecord, Hit, IndexInfo, RetrievalError, SearchFilter
+from .base import VectorStore
+from .filters import sql_in, to_sql
+from .paths import encode_path
+from .rows import (
+    RECORD_COLUMNS,
+    checked_files,
+    checked_query,
+    checked_records,
+    file_of,
+    missing_index,
+    ranked_hits,
+    read_info,
+    record_of,
+    record_values,
+)
+
+INFO = "index.json"
+LOCK = ".lock"
+TABLE = "windows"
+KEPT_VERSIONS = datetime.timedelta(minutes=2)  # longer than any search; `embedded` goes on from the next version
+PATHS_IN_A_QUERY = 1000
+BATCH_ROWS = 4096  # of 4 kB at 1024 dimensions
+
+KEY = ["path", "window"]
+
+
+class LanceStore(VectorStore):
+    """
+    An index in a folder.
+
+    Args:
+        folder: where it is.
+        info: what it was made with.
+        table: its rows.
+    """
+
+    def __init__(self, folder: Path, info: IndexInfo, table: lancedb.table.Table):
+        self.folder = folder
+        self.info = info
+        self._table = table
+        self._lock = _lock(folder)
+
+    @classmethod
+    def open(cls, location: str, info: IndexInfo | None = None) -> "LanceStore":
+        """
+        Opens the index in a folder; with `info`, makes it where there is none.
+
+        Raises:
+            RetrievalError: there is no index and no `info`, the folder holds something else, or it cannot be read.
+        """
+        folder = Path(location)
+        try:
+            if not (folder / INFO).is_file():
+                _make(folder, info)
+            found = read_info(json.loads((folder / INFO).read_text(encoding="utf-8")), location)
+            return cls(folder, found, _open_table(folder, found))
+        except RetrievalError:
+            raise
+        except Exception as error:  # lancedb raises ValueError, RuntimeError and OSError, whichever it comes to
+            raise RetrievalError(
+                f"{location}: found an index that cannot be opened ({error}); check the disk and your rights to the "
+                "folder, or make the index again elsewhere: cnn10bert index FOLDER --index NEW"
+            ) from error
+
+    # ----------------------------------------------------------------------------------------------------- reading
+
+    def files(self) -> dict[str, FileRecord]:
+        with self._reading():
+            rows = self._table.search().where(f"{KEY[1]} = 0").select(list(RECORD_COLUMNS))
+            records = [record_of(row) for batch in rows.to_batches(BATCH_ROWS) for row in batch.to_pylist()]
+        return {record.path: record for record in records}
+
+    def embedded(self, paths: Iterable[str] | None = None) -> Iterator[EmbeddedFile]:
+        with self._reading():
+            if paths is None:
+                yield from self._embedded_where(None)
+                return
+            wanted = list(dict.fromkeys(encode_path(path) for path in paths))
+            for start in range(0, len(wanted), PATHS_IN_A_QUERY):
+                yield from self._embedded_where(sql_in("path", wanted[start : start + PATHS_IN_A_QUERY]))
+
+    def _embedded_where(self, condition: str | None) -> Iterator[EmbeddedFile]:
+        """A file's rows mostly stand together, so few files are waited for at a time."""
+        rows = self._table.search() if condition is None else self._table.search().where(condition)
+        waiting: dict[str, list[tuple[dict[str, Any], np.ndarray]]] = {}
+        for batch in rows.to_batches(BATCH_ROWS):
+            columns, embeds = _without_vectors(pa.Table.from_batches([batch]))
+            for row, embed in zip(columns, embeds, strict=True):
+                windows = waiting.setdefault(row["path"], [])
+                windows.append((row, embed))
+                if len(windows) == row["windows"]:
+                    del waiting[row["path"]]
+                    yield file_of([row for row, _ in windows], np.stack([embed for _, embed in windows]))
+
+    def search_windows(
+        self, query: np.ndarray, limit: int, where: SearchFilter | None = None
+    ) -> tuple[list[Hit], bool]:
+        query = checked_query(query, self.info, str(self.folder))
+        condition = to_sql(where)
+        with self._reading():
+            found = self._nearest(query, limit + 1, condition)  # one more tells whether there are more
+        hits = ranked_hits(*_without_vectors(found), query)
+        return hits[:limit], len(hits) <= limit
+
+    def _nearest(self, query: np.ndarray, count: int, condition: str | None) -> pa.Table:
+        search = self._table.search(query, vector_column_name="vector").distance_type("dot").limit(count)
+        if condition is not None:
+            search = search.where(condition, prefilter=True)
+        return search.to_arrow()
+
+    def __len__(self) -> int:
+        with self._reading():
+            return self._table.count_rows()
+
+    # ----------------------------------------------------------------------------------------------------- writing
+
+    def put(self, files: Sequence[EmbeddedFile]) -> None:
+        files = checked_files(files, self.info, str(self.folder))
+        if files:
+            rows = self._to_rows(files)
+            with self._writing():
+                self._write(rows, {encode_path(file.record.path) for file in files})
+
+    def remove(self, paths: Iterable[str]) -> None:
+        paths = [encode_path(path) for path in paths]
+        if paths:
+            with self._writing():
+                self._table.delete(sql_in("path", paths))
+
+    def relabel(self, records: Mapping[str, FileRecord]) -> None:
+        records = {encode_path(old): record for old, record in checked_records(records).items()}
+        if records:
+            with self._writing():
+                rows = self._table.search().where(sql_in("path", records)).to_arrow().cast(self._table.schema)
+                if rows.num_rows:
+                    renamed = _relabelled(rows, records)
+                    self._write(renamed, {*rows["path"].to_pylist(), *renamed["path"].to_pylist()})
+
+    def _write(self, rows: pa.Table, paths: Iterable[str]) -> None:
+        """One commit after which the table has these rows of these paths, and no others of them."""
+        before = self._num_windows(paths)
+        if not before:  # a hundred times as fast as a merge, which looks through the whole table
+            self._table.add(rows)
+            return
+        merge = self._table.merge_insert(KEY).when_matched_update_all().when_not_matched_insert_all()
+        after = dict(zip(rows["path"].to_pylist(), rows["windows"].to_pylist(), strict=True))
+        shrunk = [path for path, windows in before.items() if windows > after.get(path, 0)]
+        if shrunk:  # only then, as it makes the merge read every vector of the table
+            merge = merge.when_not_matched_by_source_delete(sql_in("path", shrunk))
+        merge.execute(rows)
+
+    def _num_windows(self, paths: Iterable[str]) -> dict[str, int]:
+        """Encoded path -> number of its windows in the table, of those that are in it."""
+        rows = self._table.search().where(f"{KEY[1]} = 0 AND {sql_in('path', paths)}").select(["path", "windows"])
+        return {row["path"]: row["windows"] for row in rows.to_list()}
+
+    def _to_rows(self, files: Sequence[EmbeddedFile]) -> pa.Table:
+        columns: dict[str, list] = {name: [] for name in self._table.schema.names if name != "vector"}
+        for file in files:
+            count = len(file.spans)
+            for name, value in record_values(file.record).items():
+                columns[name] += [value] * count
+            columns["window"] += range(count)
+            columns["windows"] += [count] * count
+            columns["start"] += [start for start, _ in file.spans]
+            columns["end"] += [end for _, end in file.spans]
+        embeds = np.concatenate([np.asarray(file.embeds, dtype=np.float32) for file in files])
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(embeds.reshape(-1)), embeds.shape[1])
+        return pa.table({**columns, "vector": vectors}, schema=self._table.schema)
+
+    def optimize(self) -> None:
+        with self._writing():
+            self._table.optimize(cleanup_older_than=KEPT_VERSIONS, delete_unverified=True)
+
+    def close(self) -> None:
+        self._table = None
+
+    # ------------------------------------------------------------------------------------------------------ errors
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with self._lock:
+                yield
+        except Exception as error:
+            raise RetrievalError(
+                f"{self.folder}: the index cannot be written ({error}); what was in it stays. Expected room on the "
+                "disk and the right to write there: free some space, or check the rights, and run the same again"
+            ) from error
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise RetrievalError(
+                f"{self.folder}: the index cannot be read ({error}); check the disk and your rights to the folder, "
+                "or make the index again elsewhere: cnn10bert index FOLDER --index NEW"
+            ) from error
+
+
+def _lock(folder: Path) -> filelock.FileLock:
+    return filelock.FileLock(folder / LOCK)
+
+
+def _make(folder: Path, info: IndexInfo | None) -> None:
+    """An index without rows; the folder is made where it is missing, and must be empty where it is there."""
+    if folder.exists():
+        others = sorted(name for name in os.listdir(folder) if name != LOCK and not name.startswith(f".{INFO}."))
+        if others:
+            raise RetrievalError(
+                f"{folder}: found a folder that is no index ({', '.join(map(repr, others[:3]))}), expected "
+                "an index, or an empty or new folder to make one in; give another --index"
+            )
+    if info is None:
+        raise missing_index(str(folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    with _lock(folder):
+        if not (folder / INFO).is_file():
+            write_text(folder / INFO, json.dumps(info.to_dict(), indent=2) + "\n")
+
+
+def _open_table(folder: Path, info: IndexInfo) -> lancedb.table.Table:
+    # An interval of 0: every read looks for the newest commit, as other processes write too.
+    database = lancedb.connect(str(folder.absolute()), read_consistency_interval=datetime.timedelta(0))
+    if not any((folder / f"{TABLE}.lance" / "_versions").glob("*.manifest")):  # a new index, or a kill before its table
+        with _lock(folder):
+            return database.create_table(TABLE, schema=_schema(info.model.dimension), exist_ok=True)
+    return database.open_table(TABLE)
+
+
+def _schema(dimension: int) -> pa.Schema:
+    return pa.schema(
+        [
+            pa.field("path", pa.string(), nullable=False),
+            pa.field("content_hash", pa.string(), nullable=False),
+            pa.field("size", pa.int64(), nullable=False),
+            pa.field("modified_ns", pa.int64(), nullable=False),
+            pa.field("duration", pa.float64(), nullable=False),
+            pa.field("folder", pa.string(), nullable=False),
+            pa.field("format", pa.string(), nullable=False),
+            pa.field("window", pa.int32(), nullable=False),
+            pa.field("windows", pa.int32(), nullable=False),
+            pa.field("start", pa.float64(), nullable=False),
+            pa.field("end", pa.float64(), nullable=False),
+            pa.field("vector", pa.list_(pa.float32(), dimension), nullable=False),
+        ]
+    )
+
+
+def _without_vectors(rows: pa.Table) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Rows -> all but their vectors, as dictionaries, and the vectors [N, D] float32."""
+    vectors = rows["vector"].combine_chunks()
+    embeds = vectors.flatten().to_numpy(zero_copy_only=False).reshape(rows.num_rows, vectors.type.list_size)
+    return rows.drop_columns(["vector"]).to_pylist(), embeds
+
+
+def _relabelled(rows: pa.Table, records: Mapping[str, FileRecord]) -> pa.Table:
+    """Rows with what is known of their recordings now."""
+    values = [record_values(records[path]) for path in rows["path"].to_pylist()]
+    for name in values[0]:
+        position = rows.schema.get_field_index(name)
+        field = rows.schema.field(position)
+        rows = rows.set_column(position, field, pa.array([value[name] for value in values], field.type))
+    return rows

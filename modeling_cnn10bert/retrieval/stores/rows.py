@@ -1,0 +1,137 @@
+"""What the stores share: recordings to rows, one a window, and back; exact scores; the checks of what is written."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..records import FORMAT_VERSION, EmbeddedFile, FileRecord, Hit, IndexInfo, RetrievalError
+from .paths import decode_path, encode_path
+
+RECORD_COLUMNS = ("path", "content_hash", "size", "modified_ns", "duration")  # the fields of a `FileRecord`
+WINDOW_COLUMNS = ("window", "windows", "start", "end", "vector")  # number and count of windows, seconds, embedding
+
+
+def record_values(record: FileRecord) -> dict[str, Any]:
+    """The values of a recording that each of its rows repeats; folder and format are there to filter by."""
+    return {
+        "path": encode_path(record.path),
+        "content_hash": record.content_hash,
+        "size": record.size,
+        "modified_ns": record.modified_ns,
+        "duration": record.duration,
+        "folder": encode_path(record.folder),
+        "format": encode_path(record.format),
+    }
+
+
+def record_of(row: Mapping[str, Any]) -> FileRecord:
+    values = {name: row[name] for name in RECORD_COLUMNS}
+    return FileRecord(**{**values, "path": decode_path(values["path"])})
+
+
+def file_of(rows: Sequence[Mapping[str, Any]], embeds: np.ndarray) -> EmbeddedFile:
+    """All rows of one recording, in any order, and their embeddings [W, D] -> the recording."""
+    order = sorted(range(len(rows)), key=lambda position: rows[position]["window"])
+    spans = [(rows[position]["start"], rows[position]["end"]) for position in order]
+    return EmbeddedFile(record_of(rows[0]), spans, np.ascontiguousarray(embeds[order], dtype=np.float32))
+
+
+def ranked_hits(rows: Iterable[Mapping[str, Any]], embeds: np.ndarray, query: np.ndarray) -> list[Hit]:
+    """
+    Rows that a search found -> hits, best first; equal scores by path and start.
+
+    Args:
+        rows: N rows, in any order.
+        embeds: [N, D] float32, their vectors.
+        query: [D].
+    """
+    # Row by row and not as a matrix product, whose rounding depends on where in the matrix a row stands: the same
+    # vector has the same score wherever it was found.
+    scores = (embeds.astype(np.float64) * query.astype(np.float64)).sum(axis=1).tolist()
+    hits = [
+        Hit(record_of(row), score, row["start"], row["end"], embed)
+        for row, score, embed in zip(rows, scores, embeds, strict=True)
+    ]
+    return sorted(hits, key=lambda hit: (-hit.score, hit.record.path, hit.start))
+
+
+# ---------------------------------------------------------------------------------------------------------- checks
+
+
+def checked_files(files: Sequence[EmbeddedFile], info: IndexInfo, location: str) -> list[EmbeddedFile]:
+    """What is to be put into an index; of two recordings of one path the last.
+
+    Raises:
+        RetrievalError: a recording without windows, or embeddings that are not those of the index's model.
+    """
+    for file in files:
+        path, dimension = file.record.path, info.model.dimension
+        if not file.spans:
+            raise RetrievalError(f"{path!r}: found no window, expected at least one; leave the recording out")
+        if file.embeds.shape != (len(file.spans), dimension):
+            raise RetrievalError(
+                f"{path!r}: found embeddings {list(file.embeds.shape)}, expected {[len(file.spans), dimension]}: one a "
+                f"window, by the model of {location}, {info.model.name}; embed it with that model, or make another "
+                "index: cnn10bert index FOLDER --index NEW"
+            )
+        if not np.isfinite(file.embeds).all():
+            raise RetrievalError(f"{path!r}: found NaN or infinite values in its embeddings; check the model")
+    return list({file.record.path: file for file in files}.values())
+
+
+def checked_query(query: np.ndarray, info: IndexInfo, location: str) -> np.ndarray:
+    """[D] float32.
+
+    Raises:
+        RetrievalError: not an embedding of the index's model.
+    """
+    query = np.asarray(query, dtype=np.float32)
+    if query.shape != (info.model.dimension,) or not np.isfinite(query).all():
+        found = list(query.shape) if np.isfinite(query).all() else "NaN or infinite values"
+        raise RetrievalError(
+            f"query: found {found}, expected the {info.model.dimension} values of an embedding by the model of "
+            f"{location}, {info.model.name}; embed it with that model"
+        )
+    return query
+
+
+def checked_records(records: Mapping[str, FileRecord]) -> Mapping[str, FileRecord]:
+    """Old path -> recording, whose new paths differ from one another.
+
+    Raises:
+        RetrievalError: two recordings would have one path.
+    """
+    seen: dict[str, str] = {}
+    for old, record in records.items():
+        if seen.setdefault(record.path, old) != old:
+            raise RetrievalError(
+                f"{record.path!r}: found two recordings to get this path, {seen[record.path]!r} and {old!r}; "
+                "a file is one recording"
+            )
+    return records
+
+
+def read_info(fields: Any, location: str) -> IndexInfo:
+    """The `IndexInfo` that an index holds.
+
+    Raises:
+        RetrievalError: it is of a format that this version does not read.
+    """
+    version = fields.get("format_version") if isinstance(fields, dict) else None
+    try:
+        if version == FORMAT_VERSION:
+            return IndexInfo.from_dict(fields)
+        found = f"format {version!r}"
+    except (TypeError, KeyError) as error:
+        found = f"fields that do not belong to format {version} ({error})"
+    raise RetrievalError(
+        f"{location}: found an index of {found}, expected format {FORMAT_VERSION}; make it anew with this version, "
+        "beside the old one: cnn10bert index FOLDER --index NEW"
+    )
+
+
+def missing_index(location: str) -> RetrievalError:
+    return RetrievalError(
+        f"{location}: found no index; make one of a folder of recordings: cnn10bert index FOLDER --index {location}"
+    )
