@@ -1,0 +1,481 @@
+"""An index in a Milvus collection: of a server, or of a `.db` folder on disk by Milvus Lite.
+
+Milvus has no transaction over the rows of a recording. So each write of a recording is a version of its own, whose rows
+say how many there are: what readers see is the newest version of which all rows are there. A write inserts the new
+version, then deletes the older ones. Killed in between, it leaves rows that no reader of this class takes into account,
+and that the next `put` of the recording or `optimize` deletes.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import heapq
+import json
+import logging
+import os
+import re
+import time
+import urllib.parse
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..records import EmbeddedFile, FileRecord, Hit, IndexInfo, RetrievalError, SearchFilter
+from .base import VectorStore
+from .filters import milvus_in, milvus_text, to_milvus
+from .paths import encode_path
+from .rows import (
+    RECORD_COLUMNS,
+    WINDOW_COLUMNS,
+    checked_files,
+    checked_query,
+    checked_records,
+    file_of,
+    missing_index,
+    ranked_hits,
+    read_info,
+    record_of,
+    record_values,
+)
+
+COLLECTION = "cnn10bert"
+INFO = "cnn10bert.index"  # property of the collection; the same stands in its description
+CONNECT_SECONDS = 5.0
+REQUEST_BYTES = 32 * 2**20  # of rows at once; a server takes 64 MB
+ROW_BYTES = 1024  # of a row besides its vector and path, generously
+MAX_LIMIT = 16_384  # rows that a server gives back at once
+VECTOR_ROWS = 2048  # rows with vectors at once: 8 MB at 1024 dimensions
+PATHS_IN_A_QUERY = 200
+UNFINISHED_SECONDS = 3600  # a write that has not been finished for so long never will be
+VISIBLE_FIELDS = ["path", "version", "windows"]
+HIT_FIELDS = ["version", *RECORD_COLUMNS, *WINDOW_COLUMNS]
+
+_open_stores: collections.Counter[str] = collections.Counter()  # of this process, by the path of the Milvus Lite folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Address:
+    """
+    Where a collection is.
+
+    Attributes:
+        location: as the user gave it, for error messages.
+        uri: of the server, or the path of a Milvus Lite folder.
+        collection: its name.
+        token: `user:password`, or empty.
+    """
+
+    location: str
+    uri: str
+    collection: str
+    token: str = ""
+
+    @property
+    def is_lite(self) -> bool:
+        return not self.uri.startswith(("http://", "https://"))
+
+    @classmethod
+    def of(cls, location: str) -> "Address":
+        if not location.startswith(("http://", "https://")):
+            return cls(location, os.path.abspath(location), COLLECTION)
+        parts = urllib.parse.urlsplit(location)
+        name = parts.path.strip("/") or COLLECTION
+        if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+            raise RetrievalError(
+                f"{location}: found the collection {name!r}, expected a name of letters, digits and _, "
+                "not beginning with a digit; give another --index"
+            )
+        account, _, host = parts.netloc.rpartition("@")
+        return cls(location, f"{parts.scheme}://{host}", name, urllib.parse.unquote(account))
+
+
+class MilvusStore(VectorStore):
+    """
+    An index in a Milvus collection.
+
+    Args:
+        address: where the collection is.
+        info: what the index was made with.
+        client: a connection to it.
+    """
+
+    def __init__(self, address: Address, info: IndexInfo, client):
+        self.address = address
+        self.info = info
+        self._client = client
+
+    @classmethod
+    def open(cls, location: str, info: IndexInfo | None = None) -> "MilvusStore":
+        """
+        Opens the index at an address; with `info`, makes it where there is none.
+
+        Raises:
+            RetrievalError: there is no index and no `info`, no server answers, another process has the `.db` open, or
+                the collection is no index.
+        """
+        address = Address.of(location)
+        if address.is_lite:
+            _check_lite_folder(address, info)
+        client = _connect(address)
+        try:
+            with _errors(address, "opened"):
+                if not client.has_collection(address.collection):
+                    if info is None:
+                        raise missing_index(location)
+                    _make(client, address, info)
+                found = _stored_info(client.describe_collection(address.collection), address)
+                client.load_collection(address.collection)
+        except BaseException:
+            _disconnect(address, client)
+            raise
+        return cls(address, found, client)
+
+    # ----------------------------------------------------------------------------------------------------- reading
+
+    def files(self) -> dict[str, FileRecord]:
+        with _errors(self.address, "read"):
+            visible = _newest_whole(self._versions(""))
+            records = {}
+            for row in self._rows("window == 0", [*RECORD_COLUMNS, "version"]):
+                if visible.get(row["path"]) == row["version"]:
+                    record = record_of(row)
+                    records[record.path] = record
+            return records
+
+    def embedded(self, paths: Iterable[str] | None = None) -> Iterator[EmbeddedFile]:
+        with _errors(self.address, "read"):
+            if paths is None:
+                yield from self._embedded_where("")
+                return
+            for chunk in _chunks(dict.fromkeys(encode_path(path) for path in paths)):
+                yield from self._embedded_where(milvus_in("path", chunk))
+
+    def _embedded_where(self, condition: str) -> Iterator[EmbeddedFile]:
+        """Rows come by their ids, so those of a recording together, its versions from old to new."""
+        by_path = groupby(self._rows(condition, HIT_FIELDS, VECTOR_ROWS), key=lambda row: row["path"])
+        for _, rows in by_path:
+            newest = None
+            for _, version in groupby(rows, key=lambda row: row["version"]):
+                windows = list(version)
+                if len(windows) == windows[0]["windows"]:
+                    newest = windows
+            if newest is not None:
+                yield file_of(newest, _vectors(newest))
+
+    def search_windows(
+        self, query: np.ndarray, limit: int, where: SearchFilter | None = None
+    ) -> tuple[list[Hit], bool]:
+        query = checked_query(query, self.info, self.address.location)
+        condition = to_milvus(where)
+        with _errors(self.address, "searched"):
+            rows, complete = self._nearest(query, limit, condition)
+            visible = self._visible({row["path"] for row in rows})
+        rows = [row for row in rows if visible.get(row["path"]) == row["version"]]
+        hits = ranked_hits(rows, _vectors(rows), query)
+        return hits[:limit], complete and len(hits) <= limit
+
+    def _nearest(self, query: np.ndarray, limit: int, condition: str) -> tuple[list[dict[str, Any]], bool]:
+        """Rows of any version with the largest inner products, in any order, and whether these are all."""
+        count = limit + 1  # one more tells whether there are more
+        if count <= MAX_LIMIT:
+            found = self._client.search(
+                self.address.collection,
+                data=[query.tolist()],
+                limit=count,
+                filter=condition,
+                output_fields=HIT_FIELDS,
+                search_params={"metric_type": "IP"},
+            )[0]
+            if len(found) == count:
+                return [hit["entity"] for hit in found], False
+            # An approximate index may have lost some behind a filter.
+            if len(found) == self._count(condition):
+                return [hit["entity"] for hit in found], True
+        rows = self._rows(condition, HIT_FIELDS, VECTOR_ROWS)
+        best = heapq.nlargest(count, rows, key=lambda row: float(np.dot(np.float32(row["vector"]), query)))
+        return best, len(best) < count
+
+    def __len__(self) -> int:
+        """Windows in the index; with those of unfinished writes until `optimize`."""
+        with _errors(self.address, "read"):
+            return self._count("")
+
+    def _count(self, condition: str) -> int:
+        return self._client.query(self.address.collection, filter=condition, output_fields=["count(*)"])[0]["count(*)"]
+
+    def _rows(self, condition: str, fields: Sequence[str], batch_rows: int = MAX_LIMIT) -> Iterator[dict[str, Any]]:
+        """All rows that a condition admits, by their ids."""
+        rows = self._client.query_iterator(
+            self.address.collection, batch_size=batch_rows, filter=condition, output_fields=list(fields)
+        )
+        try:
+            while batch := rows.next():
+                yield from batch
+        finally:
+            rows.close()
+
+    def _versions(self, condition: str) -> dict[str, dict[str, tuple[int, int]]]:
+        """Encoded path -> version -> how many of its rows are there, and how many there should be."""
+        versions: dict[str, dict[str, tuple[int, int]]] = collections.defaultdict(dict)
+        for row in self._rows(condition, VISIBLE_FIELDS):
+            present, _ = versions[row["path"]].get(row["version"], (0, 0))
+            versions[row["path"]][row["version"]] = present + 1, row["windows"]
+        return versions
+
+    def _visible(self, paths: Iterable[str]) -> dict[str, str]:
+        """Encoded path -> the version of it that readers see."""
+        visible = {}
+        for chunk in _chunks(paths):
+            visible |= _newest_whole(self._versions(milvus_in("path", chunk)))
+        return visible
+
+    # ----------------------------------------------------------------------------------------------------- writing
+
+    def put(self, files: Sequence[EmbeddedFile]) -> None:
+        files = checked_files(files, self.info, self.address.location)
+        with _errors(self.address, "written"):
+            for batch in _batches(files, self.info.model.dimension):
+                paths = [encode_path(file.record.path) for file in batch]
+                older = [
+                    version for versions in self._versions(milvus_in("path", paths)).values() for version in versions
+                ]
+                version = _version_after(older)
+                self._insert(batch, version)
+                if older:
+                    self._delete(f"{milvus_in('path', paths)} and version < {milvus_text(version)}")
+
+    def _insert(self, files: Sequence[EmbeddedFile], version: str) -> None:
+        """One request; only a recording that alone exceeds one is split, and is not seen until all of it is there."""
+        rows = [row for file in files for row in _rows_of(file, version)]
+        at_once = len(rows)
+        if len(files) == 1:
+            at_once = REQUEST_BYTES // _row_bytes(self.info.model.dimension, rows[0]["path"])
+        for start in range(0, len(rows), at_once):
+            self._client.insert(self.address.collection, rows[start : start + at_once])
+
+    def _delete(self, condition: str) -> None:
+        self._client.delete(self.address.collection, filter=condition)
+
+    def remove(self, paths: Iterable[str]) -> None:
+        with _errors(self.address, "written"):
+            for chunk in _chunks(encode_path(path) for path in paths):
+                self._delete(milvus_in("path", chunk))
+
+    def relabel(self, records: Mapping[str, FileRecord]) -> None:
+        """As `VectorStore`; for a moment readers may see a renamed recording under both paths."""
+        records = checked_records(records)
+        files = [dataclasses.replace(file, record=records[file.record.path]) for file in self.embedded(records)]
+        before = {old for old, record in records.items()}
+        self.put(files)
+        self.remove(before - {record.path for record in records.values()})
+
+    def optimize(self) -> None:
+        """Deletes what interrupted writes have left; a server compacts, and builds its index, by itself."""
+        with _errors(self.address, "optimised"):
+            versions = self._versions("")
+            visible = _newest_whole(versions)
+            now = time.time_ns()
+            for path, found in versions.items():
+                for version in found:
+                    stale = version < visible.get(path, "") or now - _written_ns(version) > UNFINISHED_SECONDS * 10**9
+                    if stale and version != visible.get(path):
+                        self._delete(f"path == {milvus_text(path)} and version == {milvus_text(version)}")
+            self._client.flush(self.address.collection)
+
+    def close(self) -> None:
+        if self._client is not None:
+            _disconnect(self.address, self._client)
+            self._client = None
+
+
+# ------------------------------------------------------------------------------------------------------------ rows
+
+
+def _rows_of(file: EmbeddedFile, version: str) -> list[dict[str, Any]]:
+    values = record_values(file.record)
+    name = hashlib.blake2b(values["path"].encode(), digest_size=16).hexdigest()  # ids are short, and need no escapes
+    return [
+        {
+            "id": f"{name}-{version}-{window:08d}",
+            **values,
+            "version": version,
+            "window": window,
+            "windows": len(file.spans),
+            "start": start,
+            "end": end,
+            "vector": embed,
+        }
+        for window, ((start, end), embed) in enumerate(
+            zip(file.spans, np.asarray(file.embeds, dtype=np.float32), strict=True)
+        )
+    ]
+
+
+def _version_after(older: Iterable[str]) -> str:
+    """The name of a version, by time, but above the older ones whatever the clock says."""
+    latest = max((_written_ns(version) for version in older), default=0)
+    return f"{max(time.time_ns(), latest + 1):020d}-{os.urandom(4).hex()}"
+
+
+def _written_ns(version: str) -> int:
+    return int(version.partition("-")[0])
+
+
+def _newest_whole(versions: Mapping[str, Mapping[str, tuple[int, int]]]) -> dict[str, str]:
+    """Path -> its newest version of which all rows are there, of those paths that have one."""
+    whole = {
+        path: [version for version, (present, expected) in found.items() if present == expected]
+        for path, found in versions.items()
+    }
+    return {path: max(names) for path, names in whole.items() if names}
+
+
+def _vectors(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """[N, D] float32."""
+    return np.array([row["vector"] for row in rows], dtype=np.float32)
+
+
+def _row_bytes(dimension: int, path: str) -> int:
+    return 4 * dimension + 2 * len(path.encode()) + ROW_BYTES
+
+
+def _batches(files: Sequence[EmbeddedFile], dimension: int) -> Iterator[list[EmbeddedFile]]:
+    """Recordings that fit into one request together; one that does not fit into any is a batch of its own."""
+    batch: list[EmbeddedFile] = []
+    size = 0
+    for file in files:
+        needed = len(file.spans) * _row_bytes(dimension, encode_path(file.record.path))
+        if batch and (size + needed > REQUEST_BYTES or len(batch) == PATHS_IN_A_QUERY):
+            yield batch
+            batch, size = [], 0
+        batch.append(file)
+        size += needed
+    if batch:
+        yield batch
+
+
+def _chunks(paths: Iterable[str]) -> Iterator[list[str]]:
+    paths = list(paths)
+    for start in range(0, len(paths), PATHS_IN_A_QUERY):
+        yield paths[start : start + PATHS_IN_A_QUERY]
+
+
+# ------------------------------------------------------------------------------------------------------ connecting
+
+
+def _check_lite_folder(address: Address, info: IndexInfo | None) -> None:
+    """Looks before Milvus Lite does, which would make a folder, or write into one of someone else's."""
+    folder = Path(address.uri)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "collections").is_dir():
+        raise RetrievalError(
+            f"{address.location}: found a folder that is not Milvus Lite's, expected an index or a new name; "
+            "give another --index"
+        )
+    if not folder.exists() and info is None:
+        raise missing_index(address.location)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _connect(address: Address):
+    try:
+        from pymilvus import MilvusClient
+    except ImportError as error:
+        raise RetrievalError(
+            f"{address.location}: found no pymilvus, which an index on Milvus needs; "
+            'install it: pip install "cnn10bert[milvus]"'
+        ) from error
+    # What goes wrong is raised; these would print it, with its traceback, as well.
+    for name in ("pymilvus", "milvus_lite"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        client = MilvusClient(address.uri, token=address.token, timeout=CONNECT_SECONDS)
+    except Exception as error:
+        raise RetrievalError(_no_connection(address, error)) from error
+    _open_stores[address.uri] += 1
+    return client
+
+
+def _no_connection(address: Address, error: Exception) -> str:
+    if address.is_lite:
+        return (
+            f"{address.location}: Milvus Lite cannot open it ({error}). Expected an index that no other process has "
+            "open, as it serves one at a time: end the other one, or use a folder (LanceDB) or a Milvus server, which "
+            "serve several"
+        )
+    return (
+        f"{address.uri}: no Milvus server answers ({error}); start one, such as by "
+        "`docker compose up -d` with the compose file of Milvus' releases, or check host and port"
+    )
+
+
+def _disconnect(address: Address, client) -> None:
+    client.close()
+    _open_stores[address.uri] -= 1
+    if address.is_lite and not _open_stores[address.uri]:
+        # Else the server, a thread of this process, would keep the folder locked until the process ends.
+        with contextlib.suppress(ImportError):
+            from milvus_lite.server_manager import server_manager_instance
+
+            server_manager_instance.release_server(address.uri)
+
+
+@contextlib.contextmanager
+def _errors(address: Address, done: str) -> Iterator[None]:
+    from pymilvus.exceptions import MilvusException
+
+    try:
+        yield
+    except MilvusException as error:
+        raise RetrievalError(
+            f"{address.location}: the index cannot be {done} ({error}); what was in it stays. Check that the server "
+            "runs, its disk has room and you have the right to, then run the same again"
+        ) from error
+
+
+def _make(client, address: Address, info: IndexInfo) -> None:
+    from pymilvus import DataType
+
+    text = json.dumps(info.to_dict())
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=False, description=text)
+    schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=128)
+    for name, length in {
+        "path": 65_535,
+        "content_hash": 256,
+        "folder": 65_535,
+        "format": 65_535,
+        "version": 64,
+    }.items():
+        schema.add_field(name, DataType.VARCHAR, max_length=length)
+    for name in ("size", "modified_ns"):
+        schema.add_field(name, DataType.INT64)
+    for name in ("window", "windows"):
+        schema.add_field(name, DataType.INT32)
+    for name in ("duration", "start", "end"):
+        schema.add_field(name, DataType.DOUBLE)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=info.model.dimension)
+    index = client.prepare_index_params()
+    index.add_index("vector", index_type="FLAT" if address.is_lite else "AUTOINDEX", metric_type="IP")
+    client.create_collection(
+        address.collection,
+        schema=schema,
+        index_params=index,
+        properties={INFO: text},
+        consistency_level="Strong",  # what was put is found
+        num_shards=1,  # the rows of a request become visible together
+    )
+
+
+def _stored_info(description: Mapping[str, Any], address: Address) -> IndexInfo:
+    text = (description.get("properties") or {}).get(INFO) or description.get("description") or ""
+    try:
+        fields = json.loads(text)
+    except ValueError as error:
+        raise RetrievalError(
+            f"{address.location}: found a collection {address.collection!r} that is no index, expected one that "
+            "`cnn10bert index` made; give another --index"
+        ) from error
+    return read_info(fields, address.location)
