@@ -1,0 +1,181 @@
+"""Hits of a search as text: a table for the eye, JSON and CSV for programs, a playlist for the ear."""
+
+import csv
+import datetime
+import io
+import json
+import os
+import re
+import sys
+import unicodedata
+import urllib.parse
+from collections.abc import Sequence
+from typing import Any
+
+from .records import FileRecord, Hit
+from .tags import Tag
+
+FORMATS = ("table", "json", "csv", "m3u")
+CSV_COLUMNS = ("rank", "score", "file", "start", "end", "duration")
+# Of a control character, or one that is invisible or turns the direction of what follows: what is shown instead.
+UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+SURROGATES = re.compile("[\ud800-\udfff]")
+WIDE = 10_000  # columns of a table that no terminal shows: a hit a line
+
+
+def listing(hits: Sequence[Hit], form: str, tags: Sequence[Sequence[Tag]] | None = None) -> bytes:
+    """
+    Hits as one of `FORMATS`, ready to be written; the table as for a file, without colours.
+
+    JSON and CSV are UTF-8. What is no UTF-8 in a file's name is an escape there: in JSON as `os.fsdecode` has it, so
+    that `os.fsencode` of what Python's json reads is the name; in CSV and the table as text. A playlist has the bytes.
+
+    Args:
+        hits: best first.
+        form: one of `FORMATS`.
+        tags: of each hit, best first.
+    """
+    if form == "json":
+        return to_json(hit_rows(hits, tags))
+    if form == "csv":
+        return to_csv(hit_rows(hits, tags), CSV_COLUMNS if tags is None else (*CSV_COLUMNS, "tags"))
+    if form == "m3u":
+        return _playlist(hits)
+    return table_text(hits_table(hits, tags)).encode("utf-8", "backslashreplace")
+
+
+def hit_rows(hits: Sequence[Hit], tags: Sequence[Sequence[Tag]] | None = None) -> list[dict[str, Any]]:
+    """What a program wants to know of each hit, as JSON values; times in seconds."""
+    rows = []
+    for rank, hit in enumerate(hits, start=1):
+        row = {"rank": rank, "score": round(hit.score, 6), **file_row(hit.record)}
+        row |= {"start": round(hit.start, 3), "end": round(hit.end, 3)}
+        if tags is not None:
+            row["tags"] = tag_rows(tags[rank - 1])
+        rows.append(row)
+    return rows
+
+
+def file_row(record: FileRecord) -> dict[str, Any]:
+    modified = datetime.datetime.fromtimestamp(record.modified_ns / 1e9).astimezone()
+    return {
+        "file": record.path,
+        "duration": round(record.duration, 3),
+        "size": record.size,
+        "modified": modified.isoformat(timespec="seconds"),
+    }
+
+
+def tag_rows(tags: Sequence[Tag]) -> list[dict[str, Any]]:
+    return [{"label": tag.label, "score": round(tag.score, 6)} for tag in tags]
+
+
+def to_json(value: Any) -> bytes:
+    """UTF-8, but what is no UTF-8 in a name as an escape."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    return (SURROGATES.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n").encode("utf-8")
+
+
+def to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> bytes:
+    """A table with a header; several tags in a cell are separated by semicolons."""
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        if isinstance(row.get("tags"), list):
+            row = {**row, "tags": "; ".join(tag["label"] for tag in row["tags"])}
+        writer.writerow(row)
+    return file.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _playlist(hits: Sequence[Hit]) -> bytes:
+    """An extended M3U; VLC begins where the window of a hit does, other players at the beginning."""
+    lines = [b"#EXTM3U"]
+    for hit in hits:
+        title = printable(os.path.basename(hit.file)).encode("utf-8")
+        lines.append(b"#EXTINF:%d,%b" % (max(1, round(hit.record.duration)), title))
+        if hit.start > 0:
+            lines.append(b"#EXTVLCOPT:start-time=%b" % f"{hit.start:.3f}".encode())
+        lines.append(_location(hit.file))
+    return b"\n".join(lines) + b"\n"
+
+
+def _location(path: str) -> bytes:
+    """The bytes of a path; one that would break the line as an address."""
+    name = os.fsencode(path)
+    if any(byte < 32 for byte in name):
+        return b"file://" + urllib.parse.quote(name).encode("ascii")
+    return name
+
+
+# ---------------------------------------------------------------------------------------------------- for the eye
+
+
+def printable(text: str) -> str:
+    """A text that a terminal shows as it is: control characters, invisible ones and bytes that are no UTF-8 escaped."""
+    return "".join(_escape(character) if _is_unprintable(character) else character for character in text)
+
+
+def _is_unprintable(character: str) -> bool:
+    return unicodedata.category(character) in UNPRINTABLE
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # of os.fsdecode: a byte
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def hits_table(hits: Sequence[Hit], tags: Sequence[Sequence[Tag]] | None = None):
+    """A table of rich, of plain text: a name with square brackets is shown as it is."""
+    columns = ["", ">score", "file", ">from", ">to", ">of"] + (["tags"] if tags is not None else [])
+    rows = []
+    for rank, hit in enumerate(hits, start=1):
+        row = [str(rank), f"{hit.score:.3f}", hit.file, clock(hit.start), clock(hit.end), clock(hit.record.duration)]
+        if tags is not None:
+            row.append(", ".join(f"{tag.label} {tag.score:.2f}" for tag in tags[rank - 1]))
+        rows.append(row)
+    return plain_table(columns, rows)
+
+
+def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]):
+    """A table of rich; a column whose name begins with `>` is aligned on the right."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        right = column.startswith(">")
+        table.add_column(Text(column[right:]), justify="right" if right else "left", overflow="fold", no_wrap=False)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    return table
+
+
+def table_text(table) -> str:
+    """A table of rich as text without colours, a row a line."""
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=WIDE, color_system=None, force_terminal=False)
+    console.print(table)
+    return "".join(f"{line.rstrip()}\n" for line in console.file.getvalue().splitlines())
+
+
+def print_table(table) -> None:
+    """Prints a table of rich to a terminal in its width, to a pipe or a file with a row a line."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(table)
+    else:
+        sys.stdout.buffer.write(table_text(table).encode("utf-8", "backslashreplace"))
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, such as `3:07.5`; hours before them where there are any."""
+    tenths = round(seconds * 10)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    start = f"{hours}:{minutes:02d}" if hours else str(minutes)
+    return f"{start}:{rest / 10:04.1f}"

@@ -1,0 +1,73 @@
+"""Tags: which labels of a list fit a recording best, without any training on them."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from .embedding import Embedder
+from .records import RetrievalError
+
+
+@dataclasses.dataclass(frozen=True)
+class Tag:
+    """
+    A label that fits a recording.
+
+    Attributes:
+        label: as it was given.
+        score: cosine of the label and the recording's window that it fits best.
+    """
+
+    label: str
+    score: float
+
+
+def read_labels(path: str | os.PathLike) -> list[str]:
+    """
+    The labels of a UTF-8 text file: one a line; empty lines, and lines that begin with `#`, are skipped.
+
+    Raises:
+        RetrievalError: no such file, no text, no label in it, or a label without a word.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            lines = [line.strip() for line in file]
+    except (OSError, UnicodeDecodeError) as error:
+        raise RetrievalError(f"{path}: found {error}, expected a UTF-8 file of labels, one a line") from error
+    for number, line in enumerate(lines, start=1):
+        if line and not line.startswith("#") and not any(character.isalnum() for character in line):
+            raise RetrievalError(f"{path}:{number}: found {line[:80]!r}, expected a label of at least one word")
+    labels = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    if not labels:
+        raise RetrievalError(f"{path}: found no label, expected one a line, such as: dog barking")
+    return labels
+
+
+class Tagger:
+    """
+    Labels of a recording by their cosine with it, the number that a search ranks by.
+
+    Not a softmax at the model's temperature: its probabilities depend on which other labels there are, and promise
+    that one of them is right. The cosine of a label is the same in any list, and can be compared between recordings.
+
+    Args:
+        embedder: the model that embedded the recordings.
+        labels: words or descriptions, at least one.
+    """
+
+    def __init__(self, embedder: Embedder, labels: Sequence[str]):
+        if not labels:
+            raise RetrievalError("found no label, expected at least one")
+        self.labels = list(labels)
+        self._embeds = embedder.embed_text(self.labels)  # [L, D]
+
+    def best(self, embeds: np.ndarray, count: int = 1) -> list[Tag]:
+        """The `count` best labels of a recording with the windows `embeds` [W, D], best first; all if they are fewer.
+
+        A label counts at the window that it fits best, as in a search.
+        """
+        scores = (self._embeds @ np.atleast_2d(embeds).T).max(axis=1)  # [L]
+        order = np.argsort(-scores, kind="stable")[:count]
+        return [Tag(self.labels[row], float(scores[row])) for row in order]
