@@ -16,7 +16,7 @@ from ..data.entries import Entry, PreparationError, StoredAudio
 from ..data.recordings_table import PreparedDataError, load_prepared_split
 from ..data.soundscapes import SPLITS, Scene, SourceBank, read_manifest, render
 from ..data.tables import read_rows
-from ..data.youtube import SUFFIXES
+from ..retrieval.scanning import ENDINGS
 
 FORMS = (
     "a prepared data set (its folder, or its Hub id), a folder of soundscape manifests (train.jsonl, validation.jsonl, "
@@ -124,7 +124,7 @@ def load_unpaired_set(captions: str | os.PathLike, audio: str | os.PathLike) -> 
         queries.append(row["caption"].strip())
     if not queries:
         raise PreparationError(f"{captions}: found no query, expected a line each; fetch the file again")
-    files = sorted(path for path in _files_of(audio) if path.suffix.lower() in SUFFIXES)
+    files = sorted(path for path in _files_of(audio) if path.suffix[1:].lower() in ENDINGS)
     if not files:
         raise PreparationError(
             f"{audio}: found no recording, expected those that are searched; name the folder that holds them itself"
