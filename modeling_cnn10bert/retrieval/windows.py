@@ -29,7 +29,7 @@ def window_spans(duration: float, window: float, overlap: float) -> list[tuple[f
     Raises:
         RetrievalError: `overlap` is negative or not shorter than `window`.
     """
-    _check(window, overlap)
+    check_windows(window, overlap)
     if duration <= window:
         return [(0.0, duration)]
     step = window - overlap
@@ -57,7 +57,7 @@ def read_windows(
         RetrievalError: `overlap` is negative or not shorter than `window`.
         AudioError: as `load_audio`, but some windows may have been yielded before.
     """
-    _check(window, overlap)
+    check_windows(window, overlap)
     length = max(1, round(window * sampling_rate))
     step = max(1, length - round(overlap * sampling_rate))
     kept = np.zeros(0, np.float32)  # the samples up to `seen`, from the next window or the last `length` on
@@ -94,7 +94,7 @@ def content_hash(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
-def _check(window: float, overlap: float) -> None:
+def check_windows(window: float, overlap: float) -> None:
     if not 0 <= overlap < window:
         raise RetrievalError(
             f"found windows of {window:g} s that overlap by {overlap:g} s, expected an overlap of at least 0 and "
