@@ -140,7 +140,12 @@ def run_submit(
         raise PreparationError(f"{_named(searched)}: found no caption, expected the queries; name them: --captions CSV")
     text = embed_captions(embedder, queries, progress=progress)  # first: the faster to fail
     names, embeds, _ = embed_recordings(embedder, searched.recordings, progress=progress)
-    similarity = cosine_similarity(text, embeds)
+    try:
+        similarity = cosine_similarity(text, embeds)
+    except ValueError as error:
+        raise RetrievalError(
+            f"{embedder.identity.name}: {error}; check the model, its training may have diverged"
+        ) from error
     if format == "dcase2022":
         found = best_first(similarity, names, RANKS)
         write_dcase2022(path, queries, [[names[column] for column in columns] for columns in found])
@@ -177,6 +182,10 @@ def _searched(
                 f"found both the data set {dataset!r} and captions {captions!r}, expected one; a data set has its own"
             )
         return load_evaluation_set(dataset, split=split, sources=sources, audio=audio)
+    if surplus := [name for name, value in (("split", split), ("sources", sources)) if value is not None]:
+        raise PreparationError(
+            f"{surplus[0]} is given, but queries and recordings of their own take none; leave it out"
+        )
     if captions is None or audio is None:
         raise PreparationError(
             "found no data set, expected one, or --captions CSV (the queries, column caption) and --audio DIR (the "

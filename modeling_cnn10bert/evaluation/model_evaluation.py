@@ -125,7 +125,12 @@ def evaluate_model(
     pairs = [(text, recording.name) for recording in at_hand if recording.name in used for text in recording.captions]
     captions, recording_of_caption = [text for text, _ in pairs], [name for _, name in pairs]
     text = embed_captions(embedder, captions, progress=progress)
-    ranked = rank_both_directions(audio, text, names, recording_of_caption)
+    try:
+        ranked = rank_both_directions(audio, text, names, recording_of_caption)
+    except ValueError as error:
+        raise RetrievalError(
+            f"{embedder.identity.name}: {error}; check the model, its training may have diverged"
+        ) from error
     bootstrap = {"resamples": resamples, "confidence": confidence, "seed": seed}
     directions = {"": (ranked.text_to_audio, recording_of_caption), "a2t_": (ranked.audio_to_text, names)}
     intervals: dict[str, Interval] = {}

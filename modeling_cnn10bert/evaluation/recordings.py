@@ -92,6 +92,11 @@ def load_evaluation_set(
         ManifestError: what is wrong with a manifest.
     """
     path, name = Path(dataset), os.fspath(dataset)
+    no_csv = path.is_file() and path.suffix.lower() != ".csv"
+    no_hub_id = path.is_absolute() or name.startswith(".") or name.count("/") > 1 or path.suffix.lower() == ".csv"
+    if no_csv or (no_hub_id and not path.exists()):
+        found = "a file that is no CSV file" if no_csv else "no such file or folder"
+        raise PreparationError(f"{name}: found {found}, expected {FORMS}")
     if path.is_file():
         _refuse("a CSV file of captions", sources=sources, split=split)
         return _of_caption_file(path, audio)

@@ -194,6 +194,13 @@ def test_missing_files_and_captions_are_found_before_anything_is_embedded(case):
         evaluate_model(embedder, others[:1], **QUIET)
 
 
+def test_a_model_that_diverged_is_an_error_that_names_it(case):
+    embedder, recordings, _, (audio, _, _) = case
+    audio[7] = np.nan
+    with pytest.raises(RetrievalError, match="given vectors: row 7 of audio_embeds has norm nan"):
+        evaluate_model(embedder, recordings, **QUIET)
+
+
 def test_a_clap_is_evaluated_by_the_same_code_at_its_own_sampling_rate(soundscapes, tokenizer, tmp_path):
     torch.manual_seed(0)
     text = {"vocab_size": len(tokenizer), "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
