@@ -75,23 +75,24 @@ class ModelInputs:
             yield Batch(rows, _stack(features, self.feature_extractor.padding_value))
 
     def text(self, texts: Sequence[str]) -> Iterator[Batch]:
-        """Texts -> batches in their order, as the processor normalises and cuts them.
+        """Texts -> batches of similar length, as the processor normalises and cuts them.
 
         Raises:
             RetrievalError: a text without a word.
         """
+        for text in texts:
+            if not isinstance(text, str) or not any(character.isalnum() for character in text):
+                raise RetrievalError(
+                    f"the text {text!r} holds no word, expected a description of a sound; describe it in words"
+                )
+        order = np.argsort([len(text) for text in texts], kind="stable")
         for start in range(0, len(texts), self.batch_size):
-            batch = list(texts[start : start + self.batch_size])
-            for text in batch:
-                if not isinstance(text, str) or not any(character.isalnum() for character in text):
-                    raise RetrievalError(
-                        f"the text {text!r} holds no word, expected a description of a sound; describe it in words"
-                    )
+            rows = order[start : start + self.batch_size]
             try:
-                tokens = self.processor(text=batch, return_tensors="np", **self._text_length)
+                tokens = self.processor(text=[texts[row] for row in rows], return_tensors="np", **self._text_length)
             except ValueError as error:
                 raise RetrievalError(" ".join(str(error).split())) from error
-            yield Batch(np.arange(start, start + len(batch)), dict(tokens))
+            yield Batch(rows, dict(tokens))
 
     def _checked(self, waveform: np.ndarray, row: int) -> np.ndarray:
         waveform = np.asarray(waveform)

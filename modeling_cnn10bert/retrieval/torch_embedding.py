@@ -44,6 +44,7 @@ class TorchEmbedder:
         self.device = torch.device(device)
         self.dtype = getattr(torch, dtype)
         self.model = model.to(self.device).eval()
+        self.processor = processor
         self._inputs = ModelInputs(processor, _longest_text(model.config), batch_size)
         self.sampling_rate = self._inputs.sampling_rate
 

@@ -1,0 +1,180 @@
+"""Embeddings by ONNX Runtime, of the folder that `export_onnx` writes."""
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .model_inputs import Batch, ModelInputs, gather
+from .records import ModelIdentity, RetrievalError
+
+CONFIG_NAME = "onnx_config.json"
+AUDIO_NAME, TEXT_NAME = "audio_model.onnx", "text_model.onnx"
+FORMAT_VERSION = 1  # of an export; raise it when older code could no longer read what is written
+CAPTIONS_IN_A_GROUP = 8  # of similar length: padding costs a CPU as much as words
+
+
+@dataclasses.dataclass(frozen=True)
+class OnnxConfig:
+    """
+    What `onnx_config.json` says of an export.
+
+    Attributes:
+        model: the model that it was made from.
+        opset: ONNX's, of both files.
+        project_version: that made it.
+        files: by tower, `audio` and `text`: `file`, `precision` (`float32` or `int8`), `inputs` and `outputs`, each
+            by name with type and shape, of which a name stands for any size.
+        format_version: `FORMAT_VERSION` of the code that made it.
+    """
+
+    model: ModelIdentity
+    opset: int
+    project_version: str
+    files: dict[str, dict[str, Any]]
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike) -> "OnnxConfig":
+        """
+        Raises:
+            RetrievalError: the folder holds no export, or one of a newer version.
+        """
+        path = Path(folder) / CONFIG_NAME
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            version = fields["format_version"]
+            if version > FORMAT_VERSION:
+                raise RetrievalError(
+                    f"{path}: found format_version {version}, expected at most {FORMAT_VERSION}; upgrade cnn10bert"
+                )
+            return cls(**{**fields, "model": ModelIdentity(**fields["model"])})
+        except OSError as error:
+            raise RetrievalError(
+                f"{folder}: found no {CONFIG_NAME}, expected an export; write one: "
+                "cnn10bert export MODEL OUT --format onnx"
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, RetrievalError):
+                raise
+            raise RetrievalError(f"{path}: found {error!r}, expected an export; export the model again") from error
+
+
+class OnnxEmbedder:
+    """
+    An exported model in ONNX Runtime. Each tower is loaded when it is first used.
+
+    Args:
+        folder: that `export_onnx` wrote.
+        device: `cpu` (the default), or `cuda` with onnxruntime-gpu.
+        batch_size: most recordings in a batch.
+        threads: of one operation, by default ONNX Runtime's choice: as many as there are cores.
+
+    Raises:
+        RetrievalError: no export there, or a package or device that is missing.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        *,
+        device: str | None = None,
+        batch_size: int = 32,
+        threads: int | None = None,
+    ):
+        self.folder = Path(folder)
+        self.config = OnnxConfig.read(self.folder)
+        self.identity = self.config.model
+        self.threads = threads
+        self._providers = _providers(device)
+        self._inputs = ModelInputs(_processor(self.folder), batch_size=batch_size)
+        self._texts = ModelInputs(self._inputs.processor, batch_size=min(batch_size, CAPTIONS_IN_A_GROUP))
+        self.sampling_rate = self._inputs.sampling_rate
+
+    def embed_audio(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        """Mono waveforms [samples] float32 at `sampling_rate` -> [N, D] float32, L2-normalised, in their order.
+
+        Raises:
+            RetrievalError: a waveform that is not mono, empty, or not of finite floats.
+        """
+        batches = self._run(lambda: self._audio_session, self._inputs.audio(waveforms))
+        return gather(batches, len(waveforms), self.identity.dimension)
+
+    def embed_text(self, texts: Sequence[str]) -> np.ndarray:
+        """Captions -> [N, D] float32, L2-normalised, in their order.
+
+        Raises:
+            RetrievalError: a text without a word.
+        """
+        batches = self._run(lambda: self._text_session, self._texts.text(texts))
+        return gather(batches, len(texts), self.identity.dimension)
+
+    def _run(self, session: Callable, batches: Iterator[Batch]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for batch in batches:
+            names = [given.name for given in session().get_inputs()]
+            (embeds,) = session().run(None, {name: as_declared(batch.arguments[name]) for name in names})
+            yield batch.rows, embeds
+
+    @functools.cached_property
+    def _audio_session(self):
+        return self._session("audio")
+
+    @functools.cached_property
+    def _text_session(self):
+        return self._session("text")
+
+    def _session(self, tower: str):
+        runtime = _onnxruntime()
+        options = runtime.SessionOptions()
+        if self.threads is not None:
+            options.intra_op_num_threads = self.threads
+        path = self.folder / self.config.files[tower]["file"]
+        try:
+            return runtime.InferenceSession(str(path), options, providers=self._providers)
+        except Exception as error:  # its exceptions have no common class of their own
+            raise RetrievalError(f"{path}: {error}; export the model again") from error
+
+
+def as_declared(array: np.ndarray) -> np.ndarray:
+    """Features are float32, tokens and masks int64, whatever a processor makes of them."""
+    return array.astype(np.float32 if np.issubdtype(array.dtype, np.floating) else np.int64, copy=False)
+
+
+def _processor(folder: Path):
+    from ..processing_cnn10bert import CNN10BertProcessor
+
+    try:
+        return CNN10BertProcessor.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise RetrievalError(f"{folder}: cannot load its processor: {reason}; export the model again") from error
+
+
+def _onnxruntime():
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise RetrievalError(
+            'an ONNX export needs onnxruntime, which is not installed; install it: pip install "cnn10bert[onnx]"'
+        ) from error
+    return onnxruntime
+
+
+def _providers(device: str | None) -> list[str]:
+    available = _onnxruntime().get_available_providers()
+    kind = (device or "cpu").split(":")[0]
+    wanted = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(kind)
+    if wanted is None or wanted not in available:
+        raise RetrievalError(
+            f"device is {device!r}, but this ONNX Runtime has {', '.join(available)}; leave device out, or install "
+            "onnxruntime-gpu for cuda"
+        )
+    return [wanted] if kind == "cpu" else [wanted, "CPUExecutionProvider"]
