@@ -282,14 +282,16 @@ class AudioRetriever:
         """Texts -> [N, D] float32, L2-normalised; warns of one that is longer than the model reads."""
         if not texts:
             return np.zeros((0, self.store.info.model.dimension), np.float32)
+        embedder = self.embedder
         for text in texts:
-            if len(text) > MAX_TEXT:
+            if _is_cut(embedder, text):
                 warnings.warn(
-                    f"a text of {len(text.split())} words is longer than the model reads; what counts is its beginning",
+                    f"the text {text[:40]!r}... of {len(text.split())} words is longer than the model reads; what "
+                    "counts is its beginning",
                     RetrievalWarning,
                     stacklevel=3,
                 )
-        return self.embedder.embed_text([text[:MAX_TEXT] for text in texts])
+        return embedder.embed_text([text[:MAX_TEXT] for text in texts])
 
     def _embed_path(self, path: str | os.PathLike) -> tuple[np.ndarray, str | None]:
         """The windows of a recording [W, D], and its path in the index, `None` if it is not in there."""
@@ -411,6 +413,18 @@ def _texts(texts: str | Sequence[str], name: str) -> list[str]:
         if not any(character.isalnum() for character in text):
             raise RetrievalError(f"{name}: found {text[:80]!r}, expected words that describe a sound")
     return texts
+
+
+def _is_cut(embedder: Embedder, text: str) -> bool:
+    """Whether a model that shows its processor reads only the beginning of a text."""
+    if len(text) > MAX_TEXT:
+        return True
+    tokenizer = getattr(getattr(embedder, "processor", None), "tokenizer", None)
+    if tokenizer is None:
+        return False
+    return (
+        len(tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"]) > tokenizer.model_max_length
+    )
 
 
 def _check_k(k: int) -> None:
