@@ -4,6 +4,7 @@ import collections
 import csv
 import dataclasses
 import io
+import itertools
 import os
 import threading
 import time
@@ -26,6 +27,7 @@ WORKERS = 2  # threads that decode
 BATCH_SECONDS = 160.0  # 32 recordings of 5 s, or 5 windows of 30 s
 COMMIT_SECONDS = 30.0  # at most so much work is lost when the program is killed
 COMMIT_WINDOWS = 4096  # that wait to be stored: 16 MB at 1024 dimensions
+TWINS_AT_ONCE = 256  # looked up in the index at once
 
 
 @dataclasses.dataclass
@@ -192,6 +194,7 @@ class _Run:
         self.claimed: set[tuple[str, int]] = set()  # contents that are decoded in this run
         self.unusable: dict[tuple[str, int], str] = {}  # and those of them that are no recordings
         self.copies: dict[tuple[str, int], list[FileRecord]] = collections.defaultdict(list)  # files that wait for one
+        self.twins: list[FileRecord] = []  # files of contents that are embedded already
         self.lock = threading.Lock()
         self.puts: dict[str, EmbeddedFile] = {}
         self.put_windows = 0
@@ -216,6 +219,7 @@ class _Run:
                     self._take(self.reader.next())
                     if not self.reader.unfinished:
                         self._embedded(self.batcher.flush())
+                        self._put_twins()
                         self._read_orphans()
             except KeyboardInterrupt:
                 self.commit()
@@ -275,7 +279,10 @@ class _Run:
             self._embedded(self.batcher.end(message.record))
         else:
             self._recognised(message.record)
+        if len(self.twins) >= TWINS_AT_ONCE:
+            self._put_twins()
         if self.put_windows >= COMMIT_WINDOWS or time.monotonic() - self.committed >= self.commit_seconds:
+            self._put_twins()  # before what they are copied from may be replaced
             self.commit()
 
     def _embedded(self, files: list[EmbeddedFile]) -> None:
@@ -302,22 +309,26 @@ class _Run:
             self.gone.discard(before)
             self.relabels[before] = dataclasses.replace(record, duration=self.known[before].duration)
             self._done("renamed")
-        elif (twin := self._stored_twin(content)) is not None:
-            self._put_copy(record, twin)
+        elif content in self.holders:
+            self.twins.append(record)
         elif content in self.claimed:
             self.copies[content].append(record)
         else:  # another run took it out of the index meanwhile
             self.reader.submit(record.path, unconditionally=True)
 
-    def _stored_twin(self, content: tuple[str, int]) -> EmbeddedFile | None:
-        """A recording of this content that is in the index, or about to be."""
-        path = self.holders.get(content)
-        if path is None:
-            return None
-        waiting = self.puts.get(path)
-        if waiting is not None and _content(waiting.record) == content:
-            return waiting
-        return next((file for file in self.store.embedded([path]) if _content(file.record) == content), None)
+    def _put_twins(self) -> None:
+        """Takes the embeddings of recordings that hold what the index, or what waits to be stored, holds already."""
+        twins: dict[tuple[str, int], list[FileRecord]] = collections.defaultdict(list)
+        for record in self.twins:
+            twins[_content(record)].append(record)
+        self.twins = []
+        holders = [self.holders[content] for content in twins]
+        waiting = [self.puts[path] for path in holders if path in self.puts]
+        for file in itertools.chain(waiting, self.store.embedded(holders)):
+            for record in twins.pop(_content(file.record), []):
+                self._put_copy(record, file)
+        for record in itertools.chain.from_iterable(twins.values()):  # another run changed the index meanwhile
+            self.reader.submit(record.path, unconditionally=True)
 
     def _failed(self, failure: Failure) -> None:
         """Lists a file that cannot be used, and those that waited for it; what is no recording leaves the index."""
