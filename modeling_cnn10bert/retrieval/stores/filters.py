@@ -2,9 +2,10 @@
 
 import datetime
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 
-from ..records import SearchFilter
+from ..records import RetrievalError, SearchFilter
 from .paths import encode_path, folder_range
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
@@ -43,6 +44,12 @@ def nanoseconds(moment: datetime.datetime) -> int:
     return (moment.astimezone() - _EPOCH) // datetime.timedelta(microseconds=1) * 1000
 
 
+def _seconds(name: str, value: float) -> str:
+    if not math.isfinite(value):
+        raise RetrievalError(f"{name}: found {value!r}, expected a finite number of seconds; leave it out for no limit")
+    return repr(float(value))
+
+
 def _conjunction(
     where: SearchFilter | None,
     text: Callable[[str], str],
@@ -54,9 +61,9 @@ def _conjunction(
     both, either, among = words
     terms = []
     if where.min_duration is not None:
-        terms.append(f"duration >= {float(where.min_duration)!r}")
+        terms.append(f"duration >= {_seconds('min_duration', where.min_duration)}")
     if where.max_duration is not None:
-        terms.append(f"duration <= {float(where.max_duration)!r}")
+        terms.append(f"duration <= {_seconds('max_duration', where.max_duration)}")
     if where.folders:
         ranges = [folder_range(folder) for folder in where.folders]
         below = [f"(path >= {text(first)} {both} path < {text(end)})" for first, end in ranges]

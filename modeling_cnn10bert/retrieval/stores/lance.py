@@ -6,8 +6,10 @@ reading are kept for `KEPT_VERSIONS`.
 """
 
 import contextlib
+import dataclasses
 import datetime
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 import filelock
 import lancedb
+import lancedb.index
 import numpy as np
 import pyarrow as pa
 
@@ -25,6 +28,7 @@ from .filters import sql_in, to_sql
 from .paths import encode_path
 from .rows import (
     RECORD_COLUMNS,
+    best_hits,
     checked_files,
     checked_query,
     checked_records,
@@ -44,6 +48,14 @@ PATHS_IN_A_QUERY = 1000
 BATCH_ROWS = 4096  # of 4 kB at 1024 dimensions
 
 KEY = ["path", "window"]
+INDEX = "vectors_"  # and the number of rows that it was built of
+INDEXED_ROWS = 10_000
+REBUILT_AT = 2  # times the rows that the index was built of
+TRAINING_ITERATIONS = 10
+PROBED_SHARE = 0.03  # of the partitions
+PROBES_BEHIND_FILTER = 4  # times as many: what a filter leaves of the neighbours is spread more widely
+REFINE = 5  # times what is asked for: vectors that are read for their exact scores
+EXACT_ROWS = 20_000  # so few rows behind a filter are searched exactly
 
 
 class LanceStore(VectorStore):
@@ -120,15 +132,31 @@ class LanceStore(VectorStore):
         query = checked_query(query, self.info, str(self.folder))
         condition = to_sql(where)
         with self._reading():
-            found = self._nearest(query, limit + 1, condition)  # one more tells whether there are more
-        hits = ranked_hits(*_without_vectors(found), query)
-        return hits[:limit], len(hits) <= limit
+            index = self._index()
+            exact = index is None or (condition and self._table.count_rows(condition) <= EXACT_ROWS)
+            if not exact:
+                probes = num_probes(index.rows) * (PROBES_BEHIND_FILTER if condition else 1)
+                hits, complete = best_hits(lambda count: self._find(query, count, condition, probes), limit)
+                if not complete:
+                    return hits, False
+            # Also where the index has found fewer than were asked for: only an exact search knows that there are none.
+            return best_hits(lambda count: self._find(query, count, condition), limit)
 
-    def _nearest(self, query: np.ndarray, count: int, condition: str | None) -> pa.Table:
+    def _find(
+        self, query: np.ndarray, count: int, condition: str | None, probes: int | None = None
+    ) -> tuple[list[Hit], bool]:
+        """The best `count` hits and whether these are all; without `probes` past the index, which is exact."""
         search = self._table.search(query, vector_column_name="vector").distance_type("dot").limit(count)
         if condition is not None:
             search = search.where(condition, prefilter=True)
-        return search.to_arrow()
+        search = search.bypass_vector_index() if probes is None else search.nprobes(probes).refine_factor(REFINE)
+        found = search.to_arrow()
+        return ranked_hits(*_without_vectors(found), query), found.num_rows < count
+
+    def _index(self) -> "VectorIndex | None":
+        """The newest index of the vectors."""
+        found = [VectorIndex(index.name) for index in self._table.list_indices() if index.name.startswith(INDEX)]
+        return max(found, key=lambda index: index.rows, default=None)
 
     def __len__(self) -> int:
         with self._reading():
@@ -191,8 +219,34 @@ class LanceStore(VectorStore):
         return pa.table({**columns, "vector": vectors}, schema=self._table.schema)
 
     def optimize(self) -> None:
+        """
+        Merges small files, takes new rows into the index, or builds one.
+
+        There is none below `INDEXED_ROWS`, where an exact search is fast enough, and none for embeddings whose
+        dimension is no multiple of 8. It is built anew when the rows have doubled, as the number of its partitions
+        stays. What only versions older than `KEPT_VERSIONS` use is deleted.
+        """
         with self._writing():
-            self._table.optimize(cleanup_older_than=KEPT_VERSIONS, delete_unverified=True)
+            self._tidy()
+            rows, index = self._table.count_rows(), self._index()
+            wanted = rows >= INDEXED_ROWS and self.info.model.dimension % 8 == 0
+            if wanted and (index is None or rows >= REBUILT_AT * index.rows):
+                self._build_index(rows)
+                self._tidy()  # building takes so long that the versions from before are old now
+
+    def _tidy(self) -> None:
+        # Unverified files are those of writes that are under way, or were killed; the lock says that none is under way.
+        self._table.optimize(cleanup_older_than=KEPT_VERSIONS, delete_unverified=True)
+
+    def _build_index(self, rows: int) -> None:
+        """RaBitQ: a bit a dimension, by which the windows are chosen whose vectors are then read."""
+        older = [index.name for index in self._table.list_indices() if index.name.startswith(INDEX)]
+        config = lancedb.index.IvfRq(
+            distance_type="dot", num_partitions=num_partitions(rows), max_iterations=TRAINING_ITERATIONS
+        )
+        self._table.create_index("vector", config=config, name=VectorIndex.of(rows).name)
+        for name in older:
+            self._table.drop_index(name)
 
     def close(self) -> None:
         self._table = None
@@ -219,6 +273,31 @@ class LanceStore(VectorStore):
                 f"{self.folder}: the index cannot be read ({error}); check the disk and your rights to the folder, "
                 "or make the index again elsewhere: cnn10bert index FOLDER --index NEW"
             ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorIndex:
+    """An approximate index, in whose name stands of how many rows it was built."""
+
+    name: str
+
+    @classmethod
+    def of(cls, rows: int) -> "VectorIndex":
+        return cls(f"{INDEX}{rows}")
+
+    @property
+    def rows(self) -> int:
+        return int(self.name.removeprefix(INDEX))
+
+
+def num_partitions(rows: int) -> int:
+    """Of an index of so many rows."""
+    return max(1, round(math.sqrt(rows)))
+
+
+def num_probes(rows: int) -> int:
+    """How many partitions of an index of so many rows a search looks into."""
+    return max(10, round(PROBED_SHARE * num_partitions(rows)))
 
 
 def _lock(folder: Path) -> filelock.FileLock:

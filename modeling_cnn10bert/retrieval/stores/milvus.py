@@ -31,6 +31,7 @@ from .paths import encode_path
 from .rows import (
     RECORD_COLUMNS,
     WINDOW_COLUMNS,
+    best_hits,
     checked_files,
     checked_query,
     checked_records,
@@ -172,15 +173,17 @@ class MilvusStore(VectorStore):
         query = checked_query(query, self.info, self.address.location)
         condition = to_milvus(where)
         with _errors(self.address, "searched"):
-            rows, complete = self._nearest(query, limit, condition)
-            visible = self._visible({row["path"] for row in rows})
-        rows = [row for row in rows if visible.get(row["path"]) == row["version"]]
-        hits = ranked_hits(rows, _vectors(rows), query)
-        return hits[:limit], complete and len(hits) <= limit
+            return best_hits(lambda count: self._find(query, count, condition), limit)
 
-    def _nearest(self, query: np.ndarray, limit: int, condition: str) -> tuple[list[dict[str, Any]], bool]:
-        """Rows of any version with the largest inner products, in any order, and whether these are all."""
-        count = limit + 1  # one more tells whether there are more
+    def _find(self, query: np.ndarray, count: int, condition: str) -> tuple[list[Hit], bool]:
+        """The best hits among the best `count` rows, of which a reader may not see all, and whether these are all."""
+        rows = self._nearest(query, count, condition)
+        visible = self._visible({row["path"] for row in rows})
+        seen = [row for row in rows if visible.get(row["path"]) == row["version"]]
+        return ranked_hits(seen, _vectors(seen), query), len(rows) < count
+
+    def _nearest(self, query: np.ndarray, count: int, condition: str) -> list[dict[str, Any]]:
+        """Rows of any version with the largest inner products, in any order; fewer only where there are no more."""
         if count <= MAX_LIMIT:
             found = self._client.search(
                 self.address.collection,
@@ -190,14 +193,11 @@ class MilvusStore(VectorStore):
                 output_fields=HIT_FIELDS,
                 search_params={"metric_type": "IP"},
             )[0]
-            if len(found) == count:
-                return [hit["entity"] for hit in found], False
             # An approximate index may have lost some behind a filter.
-            if len(found) == self._count(condition):
-                return [hit["entity"] for hit in found], True
+            if len(found) == count or len(found) == self._count(condition):
+                return [hit["entity"] for hit in found]
         rows = self._rows(condition, HIT_FIELDS, VECTOR_ROWS)
-        best = heapq.nlargest(count, rows, key=lambda row: float(np.dot(np.float32(row["vector"]), query)))
-        return best, len(best) < count
+        return heapq.nlargest(count, rows, key=lambda row: float(np.dot(np.float32(row["vector"]), query)))
 
     def __len__(self) -> int:
         """Windows in the index; with those of unfinished writes until `optimize`."""
@@ -336,7 +336,7 @@ def _newest_whole(versions: Mapping[str, Mapping[str, tuple[int, int]]]) -> dict
 
 def _vectors(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """[N, D] float32."""
-    return np.array([row["vector"] for row in rows], dtype=np.float32)
+    return np.array([row["vector"] for row in rows], dtype=np.float32).reshape(len(rows), -1)
 
 
 def _row_bytes(dimension: int, path: str) -> int:

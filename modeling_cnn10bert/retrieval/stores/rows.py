@@ -1,6 +1,6 @@
 """What the stores share: recordings to rows, one a window, and back; exact scores; the checks of what is written."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ from .paths import decode_path, encode_path
 
 RECORD_COLUMNS = ("path", "content_hash", "size", "modified_ns", "duration")  # the fields of a `FileRecord`
 WINDOW_COLUMNS = ("window", "windows", "start", "end", "vector")  # number and count of windows, seconds, embedding
+TIE = 1e-6  # scores that differ by less are taken for equal where a store, which computes in float32, cuts its list
+MOST_TIES = 64  # times what is asked for: where more are equal, the store chooses among them
 
 
 def record_values(record: FileRecord) -> dict[str, Any]:
@@ -54,6 +56,26 @@ def ranked_hits(rows: Iterable[Mapping[str, Any]], embeds: np.ndarray, query: np
         for row, score, embed in zip(rows, scores, embeds, strict=True)
     ]
     return sorted(hits, key=lambda hit: (-hit.score, hit.record.path, hit.start))
+
+
+def best_hits(find: Callable[[int], tuple[list[Hit], bool]], limit: int) -> tuple[list[Hit], bool]:
+    """
+    The `limit` best hits, also where the last of them has the score of others.
+
+    Args:
+        find: number of hits -> that many hits, best first, and whether there are no more.
+        limit: how many are wanted.
+
+    Returns:
+        The hits, and whether there are no more.
+    """
+    count = limit + 1  # one more tells whether there are more
+    while True:
+        hits, all_found = find(count)
+        cut_between_equals = len(hits) > limit > 0 and hits[limit - 1].score - hits[-1].score < TIE
+        if all_found or not cut_between_equals or count > MOST_TIES * limit:
+            return hits[:limit], all_found and len(hits) <= limit
+        count *= 2
 
 
 # ---------------------------------------------------------------------------------------------------------- checks
