@@ -336,7 +336,7 @@ def _newest_whole(versions: Mapping[str, Mapping[str, tuple[int, int]]]) -> dict
 
 def _vectors(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """[N, D] float32."""
-    return np.array([row["vector"] for row in rows], dtype=np.float32).reshape(len(rows), -1)
+    return np.array([row["vector"] for row in rows], dtype=np.float32)
 
 
 def _row_bytes(dimension: int, path: str) -> int:
@@ -389,7 +389,7 @@ def _connect(address: Address):
             'install it: pip install "cnn10bert[milvus]"'
         ) from error
     # What goes wrong is raised; these would print it, with its traceback, as well.
-    for name in ("pymilvus", "milvus_lite"):
+    for name in ("pymilvus", "milvus_lite", "grpc._server"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         client = MilvusClient(address.uri, token=address.token, timeout=CONNECT_SECONDS)

@@ -48,6 +48,9 @@ def ranked_hits(rows: Iterable[Mapping[str, Any]], embeds: np.ndarray, query: np
         embeds: [N, D] float32, their vectors.
         query: [D].
     """
+    rows = list(rows)
+    if not rows:
+        return []
     # Row by row and not as a matrix product, whose rounding depends on where in the matrix a row stands: the same
     # vector has the same score wherever it was found.
     scores = (embeds.astype(np.float64) * query.astype(np.float64)).sum(axis=1).tolist()
