@@ -19,6 +19,7 @@ import typer
 
 # Everything else is imported by the command that needs it, so that help and errors of usage come at once.
 if TYPE_CHECKING:
+    from .retrieval.indexing import IndexReport
     from .retrieval.records import Hit, SearchFilter
     from .retrieval.retriever import AudioRetriever
 
@@ -139,7 +140,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             _say("interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except _input_errors() as error:
-            _say(f"error: {' '.join(str(error).split())}")
+            _say_error(error)
             raise typer.Exit(1) from error
 
     return app.command()(run)
@@ -150,6 +151,10 @@ def _input_errors() -> tuple[type[Exception], ...]:
     return tuple(getattr(module, INPUT_ERRORS[name]) for name, module in modules.items() if module is not None)
 
 
+def _say_error(error: Exception) -> None:
+    _say(f"error: {' '.join(str(error).split())}")
+
+
 def _say(line: str) -> None:
     """A line on standard error; a name that is no UTF-8 is escaped there."""
     typer.echo(line.encode("utf-8", "backslashreplace").decode("utf-8"), err=True)
@@ -158,10 +163,9 @@ def _say(line: str) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """No bars and reports of libraries; of the warnings, those that are about the user's query or index."""
-    os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1", TOKENIZERS_PARALLELISM="false")
     from transformers.utils import logging
 
-    verbosity = logging.get_verbosity()
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
@@ -170,7 +174,8 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.set_verbosity(verbosity)
-        logging.enable_progress_bar()
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_) -> None:
@@ -226,18 +231,54 @@ def index(
         "batch_size": batch_size,
     }
     with _retriever_to_fill(model, index, options) as retriever:
-        result = retriever.index(
-            paths,
-            window=window,
-            overlap=overlap,
-            allow_empty=allow_empty,
-            **({} if workers is None else {"workers": workers}),
-        )
-        if report is not None:
-            result.write_csv(report)
-        elif result.problems:
-            _say(f"{len(result.problems)} could not be used; --report FILE.csv says why")
-        typer.echo(str(result))
+
+        def update(unfinished: frozenset[str] = frozenset()) -> "IndexReport":
+            return retriever.index(
+                paths,
+                window=window,
+                overlap=overlap,
+                allow_empty=allow_empty,
+                unfinished=unfinished,
+                **({} if workers is None else {"workers": workers}),
+            )
+
+        if watch:
+            _watch(paths, update, index, report)
+        else:
+            _tell(update(), report)
+
+
+def _watch(paths: Sequence[Path], update: Callable[[frozenset[str]], "IndexReport"], index: str, report: Path | None):
+    """Updates at once and whenever something changed. Only the first update may fail: a drive comes back."""
+    from .retrieval.records import RetrievalError
+    from .retrieval.watching import watch_folders
+
+    updates = 0
+
+    def on_change(unfinished: frozenset[str]) -> None:
+        nonlocal updates
+        updates += 1
+        try:
+            result = update(unfinished)
+        except RetrievalError as error:
+            if updates == 1:
+                raise
+            _say_error(error)
+            return
+        if updates == 1 or result.added or result.changed or result.renamed or result.removed or result.skipped:
+            _tell(result, report)
+
+    watch_folders(paths, on_change, ignored=[index])
+
+
+def _tell(result: "IndexReport", report: Path | None) -> None:
+    """What an update came to, and where to read what could not be used."""
+    if report is not None:
+        result.write_csv(report)
+    elif result.problems:
+        _say(f"{len(result.problems)} could not be used; --report FILE.csv says why")
+    typer.echo(str(result))
+    sys.stdout.flush()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import tempfile
 import threading
 import warnings
@@ -232,11 +233,12 @@ class AudioRetriever:
         texts = _texts(text, "text")
         without = _texts(without, "without") if without is not None else []
         _check_k(k)
+        _check_contradiction(texts, without)
         store = self.store  # that there is none is said before the model is loaded
         if not texts or not len(store):
             return [] if isinstance(text, str) else [[] for _ in texts]
         embeds = self.embed_text([*texts, *without])
-        queries = without_words(embeds[: len(texts)], embeds[len(texts) :], texts)
+        queries = without_words(embeds[: len(texts)], embeds[len(texts) :])
         hits = [store.search(query, k, where) for query in queries]
         return hits[0] if isinstance(text, str) else hits
 
@@ -274,7 +276,7 @@ class AudioRetriever:
         embeds, itself = self._embed_path(audio) if is_path else (self._embed_waveform(audio, sampling_rate), None)
         if not len(self.store):
             return []
-        query = without_words(_mean(embeds)[None], self.embed_text(without), [None])[0]
+        query = without_words(_mean(embeds)[None], self.embed_text(without))[0]
         hits = self.store.search(query, k if itself is None else k + 1, where)
         return [hit for hit in hits if hit.file != itself][:k]
 
@@ -364,7 +366,7 @@ class AudioRetriever:
             yield file, tagger.best(file.embeds, count)
 
 
-def without_words(queries: np.ndarray, unwanted: np.ndarray, texts: Sequence[str | None]) -> np.ndarray:
+def without_words(queries: np.ndarray, unwanted: np.ndarray) -> np.ndarray:
     """
     Queries that keep away from something: q - 0.8 n, normalised, n being the normalised sum of what is unwanted.
 
@@ -377,19 +379,10 @@ def without_words(queries: np.ndarray, unwanted: np.ndarray, texts: Sequence[str
     Args:
         queries: [N, D], L2-normalised.
         unwanted: [M, D], L2-normalised; M may be 0.
-        texts: [N] of the queries, for error messages; `None` for a recording.
-
-    Raises:
-        RetrievalError: what is asked for is what is unwanted.
     """
     if not len(unwanted):
         return queries
-    away = _mean(unwanted)
-    for query, text in zip(queries, texts, strict=True):
-        if query @ away > 1 - 1e-4:
-            what = "the recording" if text is None else repr(text[:80])
-            raise RetrievalError(f"{what} is both asked for and unwanted; change what is to be left out (without)")
-    difference = queries - WITHOUT_WEIGHT * away
+    difference = queries - WITHOUT_WEIGHT * _mean(unwanted)
     return difference / np.linalg.norm(difference, axis=1, keepdims=True)
 
 
@@ -413,6 +406,19 @@ def _texts(texts: str | Sequence[str], name: str) -> list[str]:
         if not any(character.isalnum() for character in text):
             raise RetrievalError(f"{name}: found {text[:80]!r}, expected words that describe a sound")
     return texts
+
+
+def _check_contradiction(texts: Sequence[str], without: Sequence[str]) -> None:
+    unwanted = {_words(text) for text in without}
+    for text in texts:
+        if _words(text) in unwanted:
+            raise RetrievalError(
+                f"{text[:80]!r} is both asked for and unwanted; change what is to be left out (without)"
+            )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\w+", text.casefold()))
 
 
 def _is_cut(embedder: Embedder, text: str) -> bool:

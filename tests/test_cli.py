@@ -1,0 +1,365 @@
+"""The command `cnn10bert`: what goes to standard output and error, and how it ends."""
+
+import ast
+import csv
+import inspect
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from modeling_cnn10bert import cli
+
+RATE = 32_000
+COMMANDS = ["index", "info", "search", "similar", "duplicates", "tag", "evaluate", "submit", "score", "export"]
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch):
+    for name in (cli.MODEL_VARIABLE, cli.INDEX_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def run():
+    """Runs the command in this process; checks its exit code."""
+
+    def invoke(*arguments, code=0):
+        result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+        assert result.exit_code == code, result.output + repr(result.exception)
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def sounds(tmp_path, noise):
+    """Five recordings of 1 to 3 s, one of them twice, and one with a name that is no UTF-8."""
+    folder = (tmp_path / "sounds").resolve()
+    (folder / "far").mkdir(parents=True)
+    for number, name in enumerate([b"0.wav", b"1.flac", b"far/2.wav", b"caf\xe9.wav", b"[red]4.wav"]):
+        waveform = np.convolve(noise(RATE * (number + 2) // 2, seed=number), np.hanning(3 + 5 * number), mode="same")
+        soundfile.write(os.path.join(os.fsencode(folder), name), 0.2 * waveform, RATE)
+    shutil.copy(folder / "0.wav", folder / "far" / "copy of 0.wav")
+    return folder
+
+
+@pytest.fixture
+def index(tmp_path, run, tiny_folder, sounds):
+    location = tmp_path / "sounds.index"
+    result = run("index", sounds, "--index", location, "--model", tiny_folder[0])
+    assert result.stdout.startswith("6 added, 0 changed, 0 renamed, 0 removed, 0 unchanged, 0 skipped")
+    return location
+
+
+def error_line(result):
+    """What was said of an error: one line, and nothing on standard output."""
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith("error: ")
+    return result.stderr
+
+
+# ------------------------------------------------------------------------------------------------------------ usage
+
+
+def test_help_names_every_command_and_every_command_has_help(run):
+    text = run("--help").stdout
+    for name in COMMANDS:
+        assert f" {name} " in text
+        assert "Usage" in run(name, "--help").stdout
+
+
+def test_help_and_errors_of_usage_import_no_library_of_search():
+    tree = ast.parse(Path(cli.__file__).read_text(encoding="utf-8"))
+    statements = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    modules = {node.module for node in statements if isinstance(node, ast.ImportFrom)}
+    modules |= {alias.name for node in statements if isinstance(node, ast.Import) for alias in node.names}
+    assert modules - set(sys.stdlib_module_names) == {"collections.abc", "typer"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["search"],
+        ["search", "rain", "-k", "0"],
+        ["search", "rain", "--output", "xml"],
+        ["search", "rain", "--after", "yesterday"],
+        ["similar"],
+        ["index"],
+        ["submit", "model", "dataset"],
+        ["export", "model", "out", "--format", "coreml"],
+        ["unknown"],
+    ],
+)
+def test_wrong_usage_ends_with_2(run, arguments):
+    result = run(*arguments, code=2)
+    assert result.stdout == ""
+    assert "Usage" in result.stderr
+
+
+# -------------------------------------------------------------------------------------------------------- the index
+
+
+def test_index_again_does_only_what_changed(run, index, sounds, noise):
+    assert run("index", sounds, "--index", index).stdout.startswith("0 added, 0 changed, 0 renamed, 0 removed, 6 un")
+    soundfile.write(sounds / "0.wav", noise(RATE, seed=77), RATE)
+    (sounds / "1.flac").unlink()
+    assert run("index", sounds, "--index", index).stdout.startswith("0 added, 1 changed, 0 renamed, 1 removed, 4 un")
+    files = [row["file"] for row in json.loads(run("search", "rain", "--index", index, "--output", "json").stdout)]
+    assert len(files) == 5 and str(sounds / "1.flac") not in files
+
+
+def test_what_cannot_be_indexed_is_counted_and_reported(run, index, sounds, tmp_path):
+    (sounds / "broken.wav").write_bytes(b"no sound at all")
+    result = run("index", sounds, "--index", index)
+    assert "1 skipped" in result.stdout
+    assert "--report FILE.csv says why" in result.stderr
+    run("index", sounds, "--index", index, "--report", tmp_path / "report.csv")
+    rows = list(csv.DictReader((tmp_path / "report.csv").read_text().splitlines()))
+    assert [row["path"] for row in rows] == [str(sounds / "broken.wav")]
+
+
+def test_a_folder_that_was_emptied_needs_allow_empty(run, index, sounds):
+    shutil.rmtree(sounds)
+    sounds.mkdir()
+    assert "--allow-empty" in error_line(run("index", sounds, "--index", index, code=1))
+    assert "6 removed" in run("index", sounds, "--index", index, "--allow-empty").stdout
+    result = run("search", "rain", "--index", index)
+    assert result.stdout == ""
+    assert f"the index is empty; fill it: cnn10bert index FOLDER --index {index}" in result.stderr
+
+
+def test_watching_updates_at_once_and_again_and_a_drive_that_is_away_does_not_end_it(
+    run, tmp_path, tiny_folder, sounds, monkeypatch
+):
+    watched = {}
+
+    def watch_folders(paths, on_change, *, ignored):
+        watched.update(paths=list(paths), ignored=list(ignored))
+        on_change(frozenset())
+        on_change(frozenset())  # nothing changed
+        (sounds / "0.wav").unlink()
+        on_change(frozenset({str(sounds / "1.flac")}))  # which is being written
+        sounds.rename(tmp_path / "away")
+        on_change(frozenset())
+        (tmp_path / "away").rename(sounds)
+        (sounds / "1.flac").unlink()
+        on_change(frozenset())
+
+    monkeypatch.setattr("modeling_cnn10bert.retrieval.watching.watch_folders", watch_folders)
+    result = run("index", sounds, "--index", tmp_path / "new", "--model", tiny_folder[0], "--watch")
+    assert watched == {"paths": [sounds], "ignored": [str(tmp_path / "new")]}
+    first, second, third = result.stdout.splitlines()
+    assert first.startswith("6 added") and "1 removed" in second and "1 removed" in third
+    assert result.stderr.count("error: ") == 1 and "no such folder" in result.stderr
+
+
+def test_watching_fails_at_once_where_there_is_nothing_to_watch(run, tmp_path, tiny_folder):
+    arguments = ["index", tmp_path / "gone", "--index", tmp_path / "new", "--model", tiny_folder[0], "--watch"]
+    error_line(run(*arguments, code=1))
+
+
+def test_info_tells_what_is_in_an_index(run, index, tiny_folder):
+    found = json.loads(run("info", "--index", index, "--output", "json").stdout)
+    assert found["recordings"] == 6
+    assert found["model"] == str(tiny_folder[0])
+    assert found["formats"] == "5 wav, 1 flac"
+    assert (found["window"], found["overlap"], found["dimension"]) == (30.0, 10.0, 12)
+    assert "5 wav, 1 flac" in run("info", "--index", index).stdout
+
+
+def test_the_default_model_of_a_new_index_can_be_a_variable(run, sounds, tmp_path, tiny_folder, monkeypatch):
+    message = error_line(run("index", sounds, "--index", tmp_path / "new", code=1))
+    for word in (cli.DEFAULT_MODEL, "--model", cli.MODEL_VARIABLE, "make demo"):
+        assert word in message
+    monkeypatch.setenv(cli.MODEL_VARIABLE, str(tiny_folder[0]))
+    monkeypatch.setenv(cli.INDEX_VARIABLE, str(tmp_path / "new"))
+    assert run("index", sounds).stdout.startswith("6 added")
+    assert (tmp_path / "new").is_dir()
+
+
+def test_a_folder_that_is_no_index_is_left_alone(run, sounds, tiny_folder):
+    before = sorted(os.listdir(sounds))
+    assert "no index" in error_line(run("index", sounds, "--index", sounds, "--model", tiny_folder[0], code=1))
+    assert "no index" in error_line(run("search", "rain", "--index", sounds, code=1))
+    assert sorted(os.listdir(sounds)) == before
+
+
+# -------------------------------------------------------------------------------------------------------- searching
+
+
+def test_json_csv_playlist_and_table_name_the_same_recordings(run, index, sounds, tmp_path):
+    rows = json.loads(run("search", "a dog bark", "--index", index, "-k", 5, "--output", "json").stdout)
+    assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5]
+    assert rows == sorted(rows, key=lambda row: -row["score"])
+    table = run("search", "a dog bark", "--index", index, "-k", 5).stdout
+    assert len(table.splitlines()) == 6
+    for form in ("csv", "m3u"):
+        by_option = run("search", "a dog bark", "--index", index, "-k", 5, "--output", form).stdout_bytes
+        out = tmp_path / f"hits.{form}"
+        assert run("search", "a dog bark", "--index", index, "-k", 5, "--out", out).stdout == ""
+        assert out.read_bytes() == by_option  # the ending tells what is wanted
+    found = list(csv.DictReader((tmp_path / "hits.csv").read_text().splitlines()))
+    assert [float(row["score"]) for row in found] == [row["score"] for row in rows]
+    playlist = [line for line in (tmp_path / "hits.m3u").read_bytes().splitlines() if not line.startswith(b"#")]
+    assert playlist == [os.fsencode(row["file"]) for row in rows]
+    assert all(os.path.isfile(path) for path in playlist)
+
+
+def test_names_that_are_no_utf8_and_markup_survive(run, index):
+    rows = json.loads(run("search", "rain", "--index", index, "--output", "json").stdout)
+    assert b"caf\xe9.wav" in [os.path.basename(os.fsencode(row["file"])) for row in rows]
+    table = run("search", "rain", "--index", index).stdout
+    assert "caf\\xe9.wav" in table and "[red]4.wav" in table
+
+
+def test_filters_restrict_what_is_found(run, index, sounds):
+    def names(*options):
+        rows = json.loads(run("search", "rain", "--index", index, "--output", "json", *options).stdout)
+        return sorted(os.path.basename(row["file"]) for row in rows)
+
+    assert names("--folder", sounds / "far") == ["2.wav", "copy of 0.wav"]
+    assert names("--format", "flac") == names("--format", ".FLAC") == ["1.flac"]
+    assert names("--max-duration", 1.0) == ["0.wav", "copy of 0.wav"]
+    assert names("--min-duration", 2.75) == ["[red]4.wav"]
+    assert names("--before", "2001-01-01") == []
+    assert len(names("--after", "2001-01-01")) == 6
+    os.utime(sounds / "0.wav", (1_000_000_000, 1_000_000_000))  # 2001-09-09
+    run("index", sounds, "--index", index)
+    assert names("--after", "2001-09-01", "--before", "2001-09-30") == ["0.wav"]
+    result = run("search", "rain", "--index", index, "--min-duration", 1000)
+    assert (result.stdout, result.stderr) == ("", "nothing found: no recording that the filters admit\n")
+
+
+def test_without_changes_the_scores_and_can_be_repeated(run, index):
+    def scores(*options):
+        rows = json.loads(run("search", "rain", "--index", index, "--output", "json", *options).stdout)
+        return {row["file"]: row["score"] for row in rows}
+
+    assert scores() != scores("--without", "dog") != scores("--without", "dog", "--without", "siren wails")
+    assert "both asked for and unwanted" in error_line(
+        run("search", "rain", "--index", index, "--without", "Rain!", code=1)
+    )
+
+
+def test_similar_leaves_out_the_recording_itself(run, index, sounds):
+    rows = json.loads(run("similar", sounds / "0.wav", "--index", index, "--output", "json").stdout)
+    assert len(rows) == 5
+    assert rows[0]["file"] == str(sounds / "far" / "copy of 0.wav")
+    assert rows[0]["score"] == pytest.approx(1, abs=1e-4)
+    assert "no such file" in error_line(run("similar", "a dog barks", "--index", index, code=1))
+
+
+def test_tags_are_added_to_hits_and_to_a_whole_index(run, index, tmp_path):
+    labels = tmp_path / "labels.txt"
+    labels.write_text("# sounds\ndog\nrain\nsiren\n")
+    hits = json.loads(run("search", "water", "--index", index, "--tags", labels, "--output", "json").stdout)
+    by_hit = {row["file"]: row["tags"][0]["label"] for row in hits}
+    assert set(by_hit.values()) <= {"dog", "rain", "siren"}
+    tagged = json.loads(run("tag", labels, "--index", index, "-k", 2, "--output", "json").stdout)
+    assert {row["file"]: row["tags"][0]["label"] for row in tagged} == by_hit
+    assert [len(row["tags"]) for row in tagged] == [2] * 6
+    flat = list(csv.DictReader(io.StringIO(run("tag", labels, "--index", index, "--output", "csv").stdout)))
+    assert list(flat[0]) == ["file", "label", "score"]
+    assert len(run("tag", labels, "--index", index).stdout.splitlines()) == 7
+    labels.write_text("# nothing\n")
+    assert "found no label" in error_line(run("tag", labels, "--index", index, code=1))
+
+
+def test_duplicates_are_listed_and_left_alone(run, index, sounds):
+    (group,) = json.loads(run("duplicates", "--index", index, "--threshold", 1, "--output", "json").stdout)
+    assert group["kind"] == "identical"
+    assert [row["file"] for row in group["files"]] == [str(sounds / "0.wav"), str(sounds / "far" / "copy of 0.wav")]
+    assert all(os.path.isfile(row["file"]) for row in group["files"])
+    rows = list(csv.DictReader(io.StringIO(run("duplicates", "--index", index, "--output", "csv").stdout)))
+    assert {"group", "kind", "similarity", "file"} <= set(rows[0])
+    assert "identical" in run("duplicates", "--index", index, "--threshold", 1).stdout
+
+
+# ----------------------------------------------------------------------------------------------------------- errors
+
+
+def test_what_is_wrong_with_the_input_is_one_line(run, index, tmp_path):
+    assert "cnn10bert index" in error_line(run("search", "rain", "--index", tmp_path / "none", code=1))
+    assert "expected words" in error_line(run("search", "?!", "--index", index, code=1))
+    assert "none.txt" in error_line(run("search", "rain", "--index", index, "--tags", tmp_path / "none.txt", code=1))
+    assert "cannot be written" in error_line(
+        run("search", "rain", "--index", index, "--out", tmp_path / "no folder" / "a.csv", code=1)
+    )
+    assert "no such folder or file" in error_line(run("index", tmp_path / "gone", "--index", index, code=1))
+
+
+def test_another_model_is_refused(run, index, tmp_path, tiny_model, processor):
+    other = tmp_path / "other"
+    tiny_model(seed=1, text={"vocab_size": len(processor.tokenizer)}).save_pretrained(other)
+    processor.save_pretrained(other)
+    assert "cannot be compared" in error_line(run("search", "rain", "--index", index, "--model", other, code=1))
+
+
+def test_an_interrupt_ends_with_130(run, index, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("modeling_cnn10bert.retrieval.retriever.AudioRetriever.search", interrupt)
+    assert run("search", "rain", "--index", index, code=130).stderr == "interrupted\n"
+
+
+def test_a_long_text_is_cut_with_a_warning(run, index):
+    result = run("search", "rain " * 100, "--index", index, "--output", "json")
+    assert len(json.loads(result.stdout)) == 6
+    assert result.stderr.startswith("warning: the text 'rain rain") and result.stderr.count("\n") == 1
+
+
+def test_the_real_command_gives_json_alone_to_a_pipe(index, tiny_folder):
+    command = [sys.executable, "-m", "modeling_cnn10bert.cli", "search", "a dog bark", "--index", str(index)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CNN10BERT_")}
+    done = subprocess.run([*command, "--output", "json"], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(json.loads(done.stdout)) == 6
+
+
+# ----------------------------------------------------------------------------------------------------------- models
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "expected"),
+    [
+        (
+            "evaluation.commands.run_evaluate",
+            ["evaluate", "m", "d", "--split", "dev", "--skip-missing", "--bootstrap-resamples", "7"],
+            {"model": "m", "dataset": "d", "split": "dev", "skip_missing": True, "bootstrap_resamples": 7},
+        ),
+        (
+            "evaluation.commands.run_submit",
+            ["submit", "m", "--captions", "c.csv", "--audio", "a", "--format", "dcase2025", "--out", "o.csv"],
+            {"model": "m", "dataset": None, "captions": "c.csv", "audio": "a", "format": "dcase2025", "out": "o.csv"},
+        ),
+        ("evaluation.commands.run_score", ["score", "o.csv", "c.csv"], {"output": "o.csv", "captions": "c.csv"}),
+        (
+            "retrieval.onnx_export.export_onnx",
+            ["export", "m", "o", "--int8", "--calibration", "sounds"],
+            {"model": "m", "out": "o", "int8": True, "calibration": "sounds"},
+        ),
+    ],
+)
+def test_commands_for_models_hand_their_options_on(run, monkeypatch, function, arguments, expected):
+    module, name = f"modeling_cnn10bert.{function}".rsplit(".", 1)
+    signature = inspect.signature(getattr(pytest.importorskip(module), name))
+    given = {}
+    monkeypatch.setattr(f"{module}.{name}", lambda *a, **k: given.update(signature.bind(*a, **k).arguments))
+    run(*arguments)
+    assert {option: given[option] for option in expected} == expected
+
+
+def test_faults_of_a_data_set_are_one_line_too(run, tiny_folder, tmp_path):
+    assert "none" in error_line(run("evaluate", tiny_folder[0], tmp_path / "none", code=1))
+    assert "none.csv" in error_line(run("score", tmp_path / "none.csv", tmp_path / "none2.csv", code=1))
