@@ -83,7 +83,7 @@ def scan(paths: Iterable[str | os.PathLike]) -> Scan:
     if not found.roots:
         raise RetrievalError("found no folder to look for recordings in, expected at least one")
     for root in found.roots:
-        _check_existence(root)
+        check_existence(root)
     links: list[str] = []
     for root in found.roots:
         if os.path.isdir(root):
@@ -95,7 +95,11 @@ def scan(paths: Iterable[str | os.PathLike]) -> Scan:
     return found
 
 
-def _check_existence(root: str) -> None:
+def check_existence(root: str) -> None:
+    """
+    Raises:
+        RetrievalError: a folder or file that was given does not exist.
+    """
     try:
         os.stat(root)
     except (FileNotFoundError, NotADirectoryError) as error:

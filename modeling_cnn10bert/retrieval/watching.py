@@ -1,0 +1,150 @@
+"""Says when the recordings below some folders have changed."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from ..data.audio_io import printable
+from .records import RetrievalError
+from .scanning import canonical, check_existence, is_below, is_recording
+
+SETTLE_SECONDS = 2.0  # without a change, after which a file counts as whole
+STEP_SECONDS = 0.5  # between two looks
+PATIENCE = 10  # times `settle` that what is whole waits for what is being written
+
+
+def watch_folders(
+    paths: Iterable[str | os.PathLike],
+    on_change: Callable[[frozenset[str]], object],
+    *,
+    settle: float = SETTLE_SECONDS,
+    step: float = STEP_SECONDS,
+    ignored: Iterable[str | os.PathLike] = (),
+    stop: threading.Event | None = None,
+) -> None:
+    """
+    Calls `on_change` at once, and again whenever recordings appeared, changed, moved or went; ends on Ctrl-C.
+
+    What changes while `on_change` runs leads to another call, so that `index_folders` misses nothing.
+
+    Args:
+        paths: folders and files.
+        on_change: gets the paths that are still being written, as `unfinished` of `index_folders`; when they hold
+            still it is called again.
+        settle: seconds without a change after which a file counts as whole.
+        step: seconds between two looks.
+        ignored: folders whose changes do not count, such as that of the index.
+        stop: ends the watching when it is set.
+
+    Raises:
+        RetrievalError: a path does not exist, or the system cannot watch so many folders.
+    """
+    roots = [canonical(path) for path in paths]
+    for root in roots:
+        check_existence(root)  # the watcher of folders would wait for nothing
+    skipped = [canonical(path) for path in ignored]
+    changes = _Changes(settle)
+    called = False
+    try:
+        for seen in _looks(roots, step, stop or threading.Event()):
+            changes.add(path for path in seen if _counts(path, roots, skipped))
+            if not called or changes.are_due():
+                called = True
+                on_change(changes.take())
+    except KeyboardInterrupt:
+        return
+
+
+class _Changes:
+    """What changed and was not told of yet; `settle` in seconds."""
+
+    def __init__(self, settle: float):
+        self.settle = settle
+        self.since = 0.0  # when the first of them was seen
+        self.last: dict[str, float] = {}  # path -> when it changed
+        self.status: dict[str, tuple[int, int] | None] = {}  # and what it was then
+
+    def add(self, paths: Iterable[str]) -> None:
+        """Takes what was seen now; also looks at what is waiting, as not every system tells of each write."""
+        now = time.monotonic()
+        if not self.last:
+            self.since = now
+        for path in paths:
+            self.last[path] = now
+        for path in self.last:
+            status = _status(path)
+            if self.status.setdefault(path, status) != status:
+                self.status[path], self.last[path] = status, now
+
+    def are_due(self) -> bool:
+        """Whether something is whole and need not wait for the rest."""
+        growing = self._growing()
+        waited_enough = time.monotonic() - self.since >= PATIENCE * self.settle
+        return len(growing) < len(self.last) and (not growing or waited_enough)
+
+    def take(self) -> frozenset[str]:
+        """Forgets what is whole; what is not."""
+        growing = self._growing()
+        self.last = {path: self.last[path] for path in growing}
+        self.status = {path: self.status[path] for path in growing}
+        self.since = time.monotonic()
+        return growing
+
+    def _growing(self) -> frozenset[str]:
+        now = time.monotonic()
+        return frozenset(path for path, last in self.last.items() if now - last < self.settle)
+
+
+def _looks(roots: list[str], step: float, stop: threading.Event) -> Iterator[set[str]]:
+    """Every `step` seconds, the paths that changed since."""
+    import watchfiles  # only watching needs it
+    from watchfiles._rust_notify import WatchfilesRustInternalError
+
+    milliseconds = max(1, round(1000 * step))
+    while not stop.is_set():
+        looks = watchfiles.watch(
+            *roots,
+            watch_filter=None,
+            debounce=milliseconds,
+            step=min(50, milliseconds),
+            rust_timeout=milliseconds,
+            yield_on_timeout=True,
+            stop_event=stop,
+            ignore_permission_denied=True,
+        )
+        try:
+            for seen in looks:
+                paths = {path for _, path in seen}
+                yield paths
+                if any(path in paths and not os.path.isdir(path) for path in roots):
+                    break  # a given file may have been replaced by another, and it is the old one that is watched
+        except WatchfilesRustInternalError:
+            yield set(roots)  # a name that is no UTF-8: nobody says which, so look at everything
+        except (OSError, UnicodeError) as error:
+            raise RetrievalError(
+                f"{', '.join(printable(root) for root in roots)}: cannot be watched ({error}); check that it exists; "
+                "where the limit of watched files is reached, raise fs.inotify.max_user_watches or set "
+                "WATCHFILES_FORCE_POLLING=1"
+            ) from error
+
+
+def _counts(path: str, roots: list[str], skipped: list[str]) -> bool:
+    """Whether a change of this path can change what is to be indexed."""
+    if path in roots:
+        return True
+    if any(is_below(path, folder) for folder in skipped):
+        return False
+    root = max((root for root in roots if is_below(path, root)), key=len, default="")
+    if any(part.startswith(".") for part in path[len(root) :].split(os.sep)):
+        return False
+    # What is gone may have been a folder.
+    return is_recording(path) or os.path.isdir(path) or not os.path.lexists(path)
+
+
+def _status(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
