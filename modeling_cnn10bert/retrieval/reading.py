@@ -15,6 +15,7 @@ from .records import FileRecord
 from .scanning import reason_of
 from .windows import content_hash, read_windows
 
+THREAD = "cnn10bert-reader"  # what the names of the threads begin with
 DELETED = "deleted while it was indexed"
 
 
@@ -81,7 +82,9 @@ class Reader:
         self.messages = _Channel(limit=ahead)
         self.unfinished = 0  # files that were submitted and are neither whole nor failed
         # Daemons: a decoder that hangs must not keep the program from ending.
-        self.threads = [threading.Thread(target=self._work, daemon=True) for _ in range(max(1, workers))]
+        self.threads = [
+            threading.Thread(target=self._work, name=f"{THREAD}-{n}", daemon=True) for n in range(max(1, workers))
+        ]
         for thread in self.threads:
             thread.start()
 
