@@ -50,11 +50,11 @@ def _evaluation_figure(evaluation: ModelEvaluation, title: str) -> Figure:
         f"{100 * evaluation.bootstrap['confidence']:g} % intervals over the choice of the recordings"
     )
     if evaluation.left_out:
-        about += f"; {len(evaluation.left_out)} recordings left out"
+        about += f"; {len(evaluation.left_out):,} recordings left out"
     figure.suptitle(
         "\n".join(textwrap.wrap(title, 120)), x=0.01, ha="left", fontsize=12, weight="bold", parse_math=False
     )
-    figure.text(0.99, 0.005, about, ha="right", va="bottom", fontsize=8.5, color="#555555")
+    figure.supxlabel(about, x=0.99, ha="right", fontsize=8.5, color="#555555")
     keys = [Patch(color=color, alpha=0.8, label=label) for label, color in DIRECTIONS.values()]
     keys.append(Line2D([], [], color=_CHANCE, linewidth=1.6, linestyle=(0, (2, 1)), label="by chance"))
     figure.legend(handles=keys, loc="outside lower left", ncols=3, frameon=False, fontsize=9.5)

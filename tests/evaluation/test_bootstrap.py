@@ -44,6 +44,9 @@ def test_two_recordings_by_hand():
     middle = bootstrap_intervals(ranks, recordings, resamples=4000, confidence=0.4)  # between the 30 % and the 70 %
     assert middle["R@1"] == Interval(1 / 3, pytest.approx(1 / 3), pytest.approx(1 / 3))
     assert middle["MedR"] == Interval(7.0, 7.0, 7.0)
+    # two queries in the middle: 1, 2.5 or 4
+    even = bootstrap_intervals(as_ranks([1, 4]), ["a", "b"], resamples=4000, confidence=0.4)
+    assert even["MedR"] == Interval(2.5, 2.5, 2.5)
 
 
 def test_each_resample_scores_as_if_it_were_written_out():
@@ -57,10 +60,12 @@ def test_each_resample_scores_as_if_it_were_written_out():
         metrics_of_ranks(as_ranks([b for b, r in zip(best, recordings, strict=True) for _ in range(row[numbers[r]])]))
         for row in times
     ]
-    intervals = bootstrap_intervals(as_ranks(best), recordings.tolist(), resamples=60, seed=5)
-    for name, interval in intervals.items():
-        expected = np.quantile([metrics[name] for metrics in written_out], [0.025, 0.975])
-        assert (interval.low, interval.high) == pytest.approx(tuple(expected)), name
+    for confidence in (0.95, 0.5, 0.1):
+        options = {"resamples": 60, "confidence": confidence, "seed": 5}
+        for name, interval in bootstrap_intervals(as_ranks(best), recordings.tolist(), **options).items():
+            tails = (1 - confidence) / 2, (1 + confidence) / 2
+            expected = np.quantile([metrics[name] for metrics in written_out], tails)
+            assert (interval.low, interval.high) == pytest.approx(tuple(expected)), name
 
 
 def test_a_perfect_system_has_no_doubt_and_a_seed_repeats_itself():

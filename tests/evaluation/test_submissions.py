@@ -53,15 +53,16 @@ def test_a_matrix_with_the_published_ranking_has_the_same_scores(shared_data, wr
 def test_a_matrix_comes_back_as_it_was_written(tmp_path):
     generator = np.random.default_rng(0)
     captions = ['A dog, a "big" one', "Wind über Wasser", "a dog", "a dog"]  # a query that occurs twice has two lines
-    names = ["x, y.wav", " Ambience Birds.wav", "a.wav"]
-    scores = generator.standard_normal((4, 3)) * 10.0 ** generator.integers(-20, 20, (4, 3))
+    names = ["x, y.wav", " Ambience Birds.wav", "a.wav", *(f"{number}.wav" for number in range(200))]
+    scores = generator.standard_normal((4, 203)) * 10.0 ** generator.integers(-20, 20, (4, 203))
     scores = scores.astype(np.float32)
     write_dcase2025(tmp_path / "matrix.csv", captions, names, scores)
     found_captions, found_names, found_scores = read_dcase2025(tmp_path / "matrix.csv")
     assert (found_captions, found_names) == (captions, names)
     np.testing.assert_array_equal(found_scores, scores)
     content = (tmp_path / "matrix.csv").read_bytes()
-    assert content.startswith(b'index,"x, y.wav", Ambience Birds.wav,a.wav\n"A dog, a ""big"" one",')
+    assert content.startswith(b'index,"x, y.wav", Ambience Birds.wav,a.wav,0.wav,')
+    assert b'199.wav\n"A dog, a ""big"" one",' in content
     assert b"\r" not in content
     assert not is_ranked_output(tmp_path / "matrix.csv")
 
@@ -91,8 +92,9 @@ def test_a_matrix_is_scored_against_annotations_of_several_recordings_a_query(tm
         ["Rain.", "['b.wav', 'd.wav']"],  # ranks 2 and 4: AP (1/2 + 2/4) / 2
         ["A dog", "['a.wav']"],  # rank 1
     )
-    scores = np.tile(np.linspace(1, 0, 12), (3, 1))
-    write_dcase2025(tmp_path / "matrix.csv", ["A dog", "not annotated", "Rain."], NAMES, scores)
+    scores = np.tile(np.linspace(1, 0, 12), (4, 1))
+    scores[3] *= -1  # of equal queries the first counts
+    write_dcase2025(tmp_path / "matrix.csv", ["A dog", "not annotated", "Rain.", "A dog"], NAMES, scores)
     metrics = score_matrix(tmp_path / "matrix.csv", annotations)
     assert (metrics["R@1"], metrics["R@5"], metrics["mAP@16"]) == pytest.approx((0.5, 1.0, 0.75))
     write_dcase2025(tmp_path / "other.csv", ["A dog", "Snow"], NAMES, scores[:2])
