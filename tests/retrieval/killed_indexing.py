@@ -6,15 +6,21 @@ Each attempt is a process of its own, forked after the slow imports. It dies by 
 number of commits. The last attempt is left alone; so is one into WHOLE_INDEX. Prints one line an attempt.
 """
 
+import contextlib
 import os
 import random
 import signal
 import sys
 import time
 
+import pyarrow.dataset  # noqa: F401 (LanceDB needs it, and its own import must wait for the fork)
+
 from modeling_cnn10bert.retrieval.embedding import load_embedder
 from modeling_cnn10bert.retrieval.indexing import index_folders
 from modeling_cnn10bert.retrieval.records import IndexInfo
+
+with contextlib.suppress(ImportError):
+    import lance_namespace  # noqa: F401 (of LanceDB as well)
 
 
 def index(embedder, sounds, location, told):
