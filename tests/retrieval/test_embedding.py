@@ -226,6 +226,13 @@ def test_a_model_without_its_processor_or_with_missing_weights_is_refused(tiny_f
         load_embedder(folder)
 
 
+def test_a_damaged_file_of_weights_is_named(tiny_folder):
+    path = tiny_folder[0] / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(RetrievalError, match=f"cannot load {tiny_folder[0]}"):
+        load_embedder(tiny_folder[0])
+
+
 @pytest.mark.parametrize("argument", ["dtype", "backend", "device"])
 def test_an_unknown_precision_backend_or_device_is_named(tiny_folder, argument):
     with pytest.raises(RetrievalError, match=f"{argument} is 'float7'"):
