@@ -57,7 +57,8 @@ def _evaluation_figure(evaluation: ModelEvaluation, title: str) -> Figure:
     figure.supxlabel(about, x=0.99, ha="right", fontsize=8.5, color="#555555")
     keys = [Patch(color=color, alpha=0.8, label=label) for label, color in DIRECTIONS.values()]
     keys.append(Line2D([], [], color=_CHANCE, linewidth=1.6, linestyle=(0, (2, 1)), label="by chance"))
-    figure.legend(handles=keys, loc="outside lower left", ncols=3, frameon=False, fontsize=9.5)
+    place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 3, "borderpad": 0.2, "columnspacing": 1.2}
+    bars.legend(handles=keys, frameon=False, fontsize=8.5, handlelength=1.6, **place)
     return figure
 
 

@@ -121,7 +121,7 @@ def test_the_picture_shows_both_directions_their_values_and_chance(case, tmp_pat
     assert found[0] == pytest.approx((1, evaluation.metrics["R@1"]))
     assert by_chance[0] == pytest.approx((1, 1 / 40))
     assert tuple(found[-1]) == tuple(by_chance[-1]) == (40, 1)
-    keys = {text.get_text() for text in figure.legends[0].get_texts()}
+    keys = {text.get_text() for text in bars.get_legend().get_texts()}
     assert keys == {"a caption finds its recording", "a recording finds its captions", "by chance"}
 
 
