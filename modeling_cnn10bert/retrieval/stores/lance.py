@@ -54,7 +54,8 @@ REBUILT_AT = 2  # times the rows that the index was built of
 TRAINING_ITERATIONS = 10
 PROBED_SHARE = 0.03  # of the partitions
 PROBES_BEHIND_FILTER = 4  # times as many: what a filter leaves of the neighbours is spread more widely
-REFINE = 5  # times what is asked for: vectors that are read for their exact scores
+REFINE = 5  # times what is asked for: vectors that are read for their exact scores, and
+CANDIDATES = 200  # at least so many
 EXACT_ROWS = 20_000  # so few rows behind a filter are searched exactly
 
 
@@ -149,7 +150,11 @@ class LanceStore(VectorStore):
         search = self._table.search(query, vector_column_name="vector").distance_type("dot").limit(count)
         if condition is not None:
             search = search.where(condition, prefilter=True)
-        search = search.bypass_vector_index() if probes is None else search.nprobes(probes).refine_factor(REFINE)
+        if probes is None:
+            search = search.bypass_vector_index()
+        else:
+            refine = max(REFINE, math.ceil(CANDIDATES / count))
+            search = search.nprobes(probes).refine_factor(refine)
         found = search.to_arrow()
         return ranked_hits(*_without_vectors(found), query), found.num_rows < count
 
