@@ -16,7 +16,7 @@ from .onnx_embedding import AUDIO_NAME, CONFIG_NAME, TEXT_NAME, OnnxConfig
 from .onnx_quantisation import calibration_waveforms, quantise_audio, quantise_text
 from .records import ModelIdentity, RetrievalError
 
-OPSET = 18  # what torch's exporter writes without converting
+OPSET = 18  # what torch's exporter writes; it converts to later ones, and silently fails to convert to earlier ones
 FLOAT32_TOLERANCE = 1e-4  # of an embedding's values, to PyTorch's
 INT8_SIMILARITY = 0.9  # least cosine to PyTorch's embedding
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -54,7 +54,7 @@ def export_onnx(
         out: the folder to write; an export that is there is replaced.
         int8: 8-bit weights in the text tower, and in the audio tower where there are recordings to calibrate it with;
             without them it stays float32. `onnx_quantisation.py` says what it costs.
-        opset: ONNX's.
+        opset: ONNX's, 18 or later.
         calibration: a folder of recordings such as are to be embedded, or mono waveforms [samples] at the model's
             sampling rate.
         revision: branch, tag or commit on the Hub.
@@ -72,6 +72,8 @@ def export_onnx(
         raise RetrievalError(
             f'an export needs {", ".join(missing)}, not installed here; install them: pip install "cnn10bert[onnx]"'
         )
+    if opset < OPSET:
+        raise RetrievalError(f"opset is {opset}, expected {OPSET} or later; leave it out")
     out = Path(os.path.abspath(out))
     _check_target(out)
     from .torch_embedding import TorchEmbedder
@@ -87,7 +89,7 @@ def export_onnx(
         for tower in _towers(embedder.model.config):
             _export_tower(embedder.model, tower, folder / tower.file, opset)
             precision = _quantise(tower, folder / tower.file, embedder.processor, waveforms) if int8 else "float32"
-            _describe(folder / tower.file, embedder.identity)
+            _describe(folder / tower.file, embedder.identity, opset)
             _check_tower(embedder.model, tower, folder / tower.file, precision)
             files[tower.name] = _file_entry(tower, precision, embedder.identity.dimension)
         embedder.processor.save_pretrained(folder)
@@ -233,11 +235,18 @@ def _quantise(tower: _Tower, path: Path, processor, waveforms: Sequence[np.ndarr
     return "int8"
 
 
-def _describe(path: Path, identity: ModelIdentity) -> None:
-    """Writes into the file which model it is."""
+def _describe(path: Path, identity: ModelIdentity, opset: int) -> None:
+    """Writes into the file which model it is.
+
+    Raises:
+        RetrievalError: the file has another opset than was asked for.
+    """
     import onnx
 
     proto = onnx.load(path)
+    written = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    if written != opset:
+        raise RetrievalError(f"opset is {opset}, but torch's exporter wrote {written}; ask for that, or leave it out")
     properties = {
         "model": identity.name,
         "revision": identity.revision or "",

@@ -202,6 +202,15 @@ def test_a_file_that_computes_something_else_is_refused(exported, tiny_model, pr
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("opset", "message"), [(17, "opset is 17, expected 18 or later"), (21, "exporter wrote 18")])
+def test_an_opset_that_is_not_written_is_refused(exported, tmp_path, opset, message, monkeypatch):
+    source, folder = exported()
+    monkeypatch.setattr(onnx_export, "_export_tower", export_of_before(folder))
+    with pytest.raises(RetrievalError, match=message):
+        onnx_export.export_onnx(source, tmp_path / "out", opset=opset)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("package", ["onnxruntime", "onnxscript"])
 def test_a_missing_package_is_named_with_the_way_to_install_it(exported, tmp_path, package, monkeypatch):
     source, folder = exported()
