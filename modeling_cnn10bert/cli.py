@@ -163,6 +163,7 @@ def _say(line: str) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """No bars and reports of libraries; of the warnings, those that are about the user's query or index."""
+    os.environ.setdefault("LANCEDB_LOG", "error")  # read when lancedb is imported
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
