@@ -6,7 +6,6 @@ reading are kept for `KEPT_VERSIONS`.
 """
 
 import contextlib
-import dataclasses
 import datetime
 import json
 import math
@@ -48,14 +47,13 @@ PATHS_IN_A_QUERY = 1000
 BATCH_ROWS = 4096  # of 4 kB at 1024 dimensions
 
 KEY = ["path", "window"]
-INDEX = "vectors_"  # and the number of rows that it was built of
+INDEX = "vectors"
 INDEXED_ROWS = 10_000
-REBUILT_AT = 2  # times the rows that the index was built of
+PARTITION_ROWS = 1000
 TRAINING_ITERATIONS = 10
-PROBED_SHARE = 0.03  # of the partitions
+MIN_PROBES, PROBED_SHARE = 10, 0.03  # of the partitions
 PROBES_BEHIND_FILTER = 4  # times as many: what a filter leaves of the neighbours is spread more widely
-REFINE = 5  # times what is asked for: vectors that are read for their exact scores, and
-CANDIDATES = 200  # at least so many
+REFINE, CANDIDATES = 2, 100  # times what is asked for, and at least: vectors that are read for their exact scores
 EXACT_ROWS = 20_000  # so few rows behind a filter are searched exactly
 
 
@@ -133,10 +131,10 @@ class LanceStore(VectorStore):
         query = checked_query(query, self.info, str(self.folder))
         condition = to_sql(where)
         with self._reading():
-            index = self._index()
-            exact = index is None or (condition and self._table.count_rows(condition) <= EXACT_ROWS)
+            indexed = self._indexed_rows()
+            exact = not indexed or (condition and self._table.count_rows(condition) <= EXACT_ROWS)
             if not exact:
-                probes = num_probes(index.rows) * (PROBES_BEHIND_FILTER if condition else 1)
+                probes = num_probes(indexed) * (PROBES_BEHIND_FILTER if condition else 1)
                 hits, complete = best_hits(lambda count: self._find(query, count, condition, probes), limit)
                 if not complete:
                     return hits, False
@@ -158,10 +156,9 @@ class LanceStore(VectorStore):
         found = search.to_arrow()
         return ranked_hits(*_without_vectors(found), query), found.num_rows < count
 
-    def _index(self) -> "VectorIndex | None":
-        """The newest index of the vectors."""
-        found = [VectorIndex(index.name) for index in self._table.list_indices() if index.name.startswith(INDEX)]
-        return max(found, key=lambda index: index.rows, default=None)
+    def _indexed_rows(self) -> int:
+        """Rows in the index of the vectors, 0 where there is none."""
+        return sum(index.num_indexed_rows for index in self._table.list_indices() if index.name == INDEX)
 
     def __len__(self) -> int:
         with self._reading():
@@ -225,33 +222,28 @@ class LanceStore(VectorStore):
 
     def optimize(self) -> None:
         """
-        Merges small files, takes new rows into the index, or builds one.
+        Merges small files, takes new rows into the index of the vectors, or builds it.
 
         There is none below `INDEXED_ROWS`, where an exact search is fast enough, and none for embeddings whose
-        dimension is no multiple of 8. It is built anew when the rows have doubled, as the number of its partitions
-        stays. What only versions older than `KEPT_VERSIONS` use is deleted.
+        dimension is no multiple of 8. What only versions older than `KEPT_VERSIONS` use is deleted.
         """
         with self._writing():
             self._tidy()
-            rows, index = self._table.count_rows(), self._index()
-            wanted = rows >= INDEXED_ROWS and self.info.model.dimension % 8 == 0
-            if wanted and (index is None or rows >= REBUILT_AT * index.rows):
-                self._build_index(rows)
+            wanted = self._table.count_rows() >= INDEXED_ROWS and self.info.model.dimension % 8 == 0
+            if wanted and not self._indexed_rows():
+                # RaBitQ: a bit a dimension, by which the candidates are chosen whose vectors are then read. With the
+                # size of the partitions, and not their number, Lance splits them as rows are added.
+                config = lancedb.index.IvfRq(
+                    distance_type="dot",
+                    target_partition_size=PARTITION_ROWS,
+                    max_iterations=TRAINING_ITERATIONS,
+                )
+                self._table.create_index("vector", config=config, name=INDEX)
                 self._tidy()  # building takes so long that the versions from before are old now
 
     def _tidy(self) -> None:
         # Unverified files are those of writes that are under way, or were killed; the lock says that none is under way.
         self._table.optimize(cleanup_older_than=KEPT_VERSIONS, delete_unverified=True)
-
-    def _build_index(self, rows: int) -> None:
-        """RaBitQ: a bit a dimension, by which the windows are chosen whose vectors are then read."""
-        older = [index.name for index in self._table.list_indices() if index.name.startswith(INDEX)]
-        config = lancedb.index.IvfRq(
-            distance_type="dot", num_partitions=num_partitions(rows), max_iterations=TRAINING_ITERATIONS
-        )
-        self._table.create_index("vector", config=config, name=VectorIndex.of(rows).name)
-        for name in older:
-            self._table.drop_index(name)
 
     def close(self) -> None:
         self._table = None
@@ -280,29 +272,9 @@ class LanceStore(VectorStore):
             ) from error
 
 
-@dataclasses.dataclass(frozen=True)
-class VectorIndex:
-    """An approximate index, in whose name stands of how many rows it was built."""
-
-    name: str
-
-    @classmethod
-    def of(cls, rows: int) -> "VectorIndex":
-        return cls(f"{INDEX}{rows}")
-
-    @property
-    def rows(self) -> int:
-        return int(self.name.removeprefix(INDEX))
-
-
-def num_partitions(rows: int) -> int:
-    """Of an index of so many rows."""
-    return max(1, round(math.sqrt(rows)))
-
-
 def num_probes(rows: int) -> int:
     """How many partitions of an index of so many rows a search looks into."""
-    return max(10, round(PROBED_SHARE * num_partitions(rows)))
+    return max(MIN_PROBES, round(PROBED_SHARE * rows / PARTITION_ROWS))
 
 
 def _lock(folder: Path) -> filelock.FileLock:
@@ -320,6 +292,14 @@ def _make(folder: Path, info: IndexInfo | None) -> None:
             )
     if info is None:
         raise missing_index(str(folder))
+    # Lance takes a backslash for a separator, and names that are no UTF-8 have no address.
+    if os.sep == "/" and (
+        "\\" in str(folder.absolute()) or encode_path(str(folder.absolute())) != str(folder.absolute())
+    ):
+        raise RetrievalError(
+            f"{str(folder.absolute())!r}: found a backslash or bytes that are no UTF-8 in the name, expected none of "
+            "them in the name of an index; give another --index"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
         if not (folder / INFO).is_file():
