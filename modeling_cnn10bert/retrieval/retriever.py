@@ -81,7 +81,7 @@ class AudioRetriever:
         options = {"device": device, "dtype": dtype, "backend": backend, **options}
         model = None if model is None else os.fspath(model)
         if index is not None:
-            retriever = cls(os.fspath(index), model, **options)
+            retriever = cls(os.path.expanduser(os.fspath(index)), model, **options)
             if model is None:
                 retriever.store  # noqa: B018 (that there is none is said here)
             return retriever
