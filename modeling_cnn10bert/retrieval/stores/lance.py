@@ -42,7 +42,7 @@ from .rows import (
 INFO = "index.json"
 LOCK = ".lock"
 TABLE = "windows"
-KEPT_VERSIONS = datetime.timedelta(minutes=2)  # longer than any search; `embedded` goes on from the next version
+KEPT_VERSIONS = datetime.timedelta(minutes=2)  # longer than any search; `embedded` goes on with a newer one
 PATHS_IN_A_QUERY = 1000
 BATCH_ROWS = 4096  # of 4 kB at 1024 dimensions
 
@@ -100,17 +100,34 @@ class LanceStore(VectorStore):
     def files(self) -> dict[str, FileRecord]:
         with self._reading():
             rows = self._table.search().where(f"{KEY[1]} = 0").select(list(RECORD_COLUMNS))
-            records = [record_of(row) for batch in rows.to_batches(BATCH_ROWS) for row in batch.to_pylist()]
+            records = [record_of(row) for batch in rows.to_batches() for row in batch.to_pylist()]
         return {record.path: record for record in records}
 
     def embedded(self, paths: Iterable[str] | None = None) -> Iterator[EmbeddedFile]:
+        paths = None if paths is None else list(dict.fromkeys(paths))
+        given: set[str] = set()
         with self._reading():
-            if paths is None:
-                yield from self._embedded_where(None)
-                return
-            wanted = list(dict.fromkeys(encode_path(path) for path in paths))
-            for start in range(0, len(wanted), PATHS_IN_A_QUERY):
-                yield from self._embedded_where(sql_in("path", wanted[start : start + PATHS_IN_A_QUERY]))
+            left = paths
+            while True:
+                version = self._table.version
+                try:
+                    for file in self._stream(left):
+                        given.add(file.record.path)
+                        yield file
+                    return
+                except Exception:
+                    if self._table.version == version:
+                        raise
+                    # The version that was being read is gone, as reading it took longer than versions are kept.
+                    left = [path for path in (self.files() if paths is None else paths) if path not in given]
+
+    def _stream(self, paths: Sequence[str] | None) -> Iterator[EmbeddedFile]:
+        if paths is None:
+            yield from self._embedded_where(None)
+            return
+        encoded = [encode_path(path) for path in paths]
+        for start in range(0, len(encoded), PATHS_IN_A_QUERY):
+            yield from self._embedded_where(sql_in("path", encoded[start : start + PATHS_IN_A_QUERY]))
 
     def _embedded_where(self, condition: str | None) -> Iterator[EmbeddedFile]:
         """A file's rows mostly stand together, so few files are waited for at a time."""

@@ -162,6 +162,34 @@ def test_a_stream_of_embeddings_survives_writing_and_optimizing(store, many, mon
     assert {file.record.path for file in found} == {file.record.path for file in many}
 
 
+def test_a_stream_whose_version_is_deleted_goes_on_with_the_newest(store, many, recording, monkeypatch):
+    store.put(many)
+    read, added = store._embedded_where, recording("/added.wav")
+
+    def read_until_the_version_is_gone(condition):
+        files = read(condition)
+        yield from (next(files) for _ in range(7))
+        monkeypatch.setattr(store, "_embedded_where", read)
+        store.put([added])
+        store.remove([many[-1].record.path])
+        raise OSError("Not found: index/windows.lance/data/0.lance")
+
+    monkeypatch.setattr(store, "_embedded_where", read_until_the_version_is_gone)
+    found = [file.record.path for file in store.embedded()]
+    assert sorted(found) == sorted([file.record.path for file in many[:-1]] + ["/added.wav"])
+
+
+def test_a_stream_that_cannot_be_read_is_an_error(store, many, monkeypatch):
+    store.put(many)
+
+    def fail(condition):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(store, "_embedded_where", fail)
+    with pytest.raises(RetrievalError, match="cannot be read.*the disk is gone"):
+        list(store.embedded())
+
+
 def test_a_folder_of_any_name_can_hold_an_index(tmp_path, info, many):
     folder = tmp_path / "a b%20#?'é"
     with open_store(str(folder), info) as store:
