@@ -10,7 +10,6 @@ from .paths import decode_path, encode_path
 
 RECORD_COLUMNS = ("path", "content_hash", "size", "modified_ns", "duration")  # the fields of a `FileRecord`
 WINDOW_COLUMNS = ("window", "windows", "start", "end", "vector")  # number and count of windows, seconds, embedding
-TIE = 1e-6  # scores that differ by less are taken for equal where a store, which computes in float32, cuts its list
 MOST_TIES = 64  # times what is asked for: where more are equal, the store chooses among them
 
 
@@ -75,7 +74,7 @@ def best_hits(find: Callable[[int], tuple[list[Hit], bool]], limit: int) -> tupl
     count = limit + 1  # one more tells whether there are more
     while True:
         hits, all_found = find(count)
-        cut_between_equals = len(hits) > limit > 0 and hits[limit - 1].score - hits[-1].score < TIE
+        cut_between_equals = len(hits) > limit > 0 and hits[limit - 1].score == hits[-1].score
         if all_found or not cut_between_equals or count > MOST_TIES * limit:
             return hits[:limit], all_found and len(hits) <= limit
         count *= 2
