@@ -13,6 +13,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
 from ..data.pairs import PairSampler, SharedEpoch
 from ..evaluation.pictures import plot_training_curve
+from .memory import keep_freed_memory
 from .recipe import RecipeError
 from .schedule import create_schedule
 
@@ -74,6 +75,8 @@ class KeyedTrainer(Trainer):
 
     def train_and_save(self, checkpoint: str | None) -> dict[str, float]:
         """Trains, from a checkpoint if there is one; leaves model, metrics, state and curve in the output folder."""
+        if self.args.device.type == "cpu":
+            keep_freed_memory()
         metrics = self.train(resume_from_checkpoint=checkpoint).metrics
         self.save_model()
         self.save_metrics("train", metrics)
