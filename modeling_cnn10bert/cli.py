@@ -164,15 +164,24 @@ def _say(line: str) -> None:
 def _quiet() -> Iterator[None]:
     """No bars and reports of libraries; of the warnings, those that are about the user's query or index."""
     os.environ.setdefault("LANCEDB_LOG", "error")  # read when lancedb is imported
+    with _quiet_transformers(), warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        yield
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    if "transformers" not in sys.modules:  # it reads these when it is imported, if it is
+        os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
+        yield
+        return
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
-            yield
+        yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:

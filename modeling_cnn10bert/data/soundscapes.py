@@ -303,9 +303,9 @@ class SourceBank:
 def render(scene: Scene, bank: SourceBank) -> np.ndarray:
     """Mixes a scene.
 
-    Each source is played at its speed, cut to [start, end), scaled by 10^(gain_db / 20) and added at its onset. What runs past the scene's
-    end is cut; where a source is shorter than its cut, what there is sounds. Sums are not clipped, so they may exceed
-    1.
+    Each source is played at its speed, cut to [start, end), scaled by 10^(gain_db / 20) and added at its onset. What
+    runs past the scene's end is cut; where a source is shorter than its cut, what there is sounds. Sums are not
+    clipped, so they may exceed 1.
 
     Returns:
         Waveform [duration * sampling_rate], float32.

@@ -39,6 +39,9 @@ class Embedder(Protocol):
             RetrievalError: a text without a word.
         """
 
+    def is_cut(self, text: str) -> bool:
+        """Whether the model reads only the beginning of a text."""
+
 
 def load_embedder(
     model: str | os.PathLike,
@@ -79,16 +82,16 @@ def load_embedder(
         return OnnxEmbedder(model, device=device, batch_size=batch_size)
     if exported:
         raise RetrievalError(f"{model} is an ONNX export, but backend is 'torch'; leave backend out, or name the model")
+    options = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code, "batch_size": batch_size}
+    # Where a device or precision is named, the whole model is loaded now, to say if it cannot be had.
+    if device is None and dtype == "float32":
+        from .checkpoint_embedding import CheckpointEmbedder
+
+        if CheckpointEmbedder.reads(model):
+            return CheckpointEmbedder(model, **options)
     from .torch_embedding import TorchEmbedder
 
-    return TorchEmbedder.from_pretrained(
-        model,
-        device=device,
-        dtype=dtype,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-        batch_size=batch_size,
-    )
+    return TorchEmbedder.from_pretrained(model, revision=revision, **options)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -81,10 +81,7 @@ class ModelInputs:
             RetrievalError: a text without a word.
         """
         for text in texts:
-            if not isinstance(text, str) or not any(character.isalnum() for character in text):
-                raise RetrievalError(
-                    f"the text {text!r} holds no word, expected a description of a sound; describe it in words"
-                )
+            check_text(text)
         order = np.argsort([len(text) for text in texts], kind="stable")
         for start in range(0, len(texts), self.batch_size):
             rows = order[start : start + self.batch_size]
@@ -93,6 +90,12 @@ class ModelInputs:
             except ValueError as error:
                 raise RetrievalError(" ".join(str(error).split())) from error
             yield Batch(rows, dict(tokens))
+
+    def is_cut(self, text: str) -> bool:
+        """Whether the model reads only the beginning of a text."""
+        tokenizer = self.processor.tokenizer
+        tokens = tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"]
+        return len(tokens) > min(tokenizer.model_max_length, self._text_length.get("max_length", len(tokens)))
 
     def _checked(self, waveform: np.ndarray, row: int) -> np.ndarray:
         waveform = np.asarray(waveform)
@@ -119,6 +122,17 @@ class ModelInputs:
         with _seeded_numpy():
             features = self.feature_extractor([waveform], sampling_rate=self.sampling_rate, return_tensors="np")
         return dict(features)
+
+
+def check_text(text: str) -> None:
+    """
+    Raises:
+        RetrievalError: a text without a word.
+    """
+    if not isinstance(text, str) or not any(character.isalnum() for character in text):
+        raise RetrievalError(
+            f"the text {text!r} holds no word, expected a description of a sound; describe it in words"
+        )
 
 
 @contextlib.contextmanager

@@ -117,6 +117,10 @@ class OnnxEmbedder:
         batches = self._run(lambda: self._text_session, self._texts.text(texts))
         return gather(batches, len(texts), self.identity.dimension)
 
+    def is_cut(self, text: str) -> bool:
+        """Whether the model reads only the beginning of a text."""
+        return self._texts.is_cut(text)
+
     def _run(self, session: Callable, batches: Iterator[Batch]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for batch in batches:
             names = [given.name for given in session().get_inputs()]

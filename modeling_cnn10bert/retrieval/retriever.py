@@ -423,15 +423,9 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _is_cut(embedder: Embedder, text: str) -> bool:
-    """Whether a model that shows its processor reads only the beginning of a text."""
-    if len(text) > MAX_TEXT:
-        return True
-    tokenizer = getattr(getattr(embedder, "processor", None), "tokenizer", None)
-    if tokenizer is None:
-        return False
-    return (
-        len(tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"]) > tokenizer.model_max_length
-    )
+    """Whether a model reads only the beginning of a text; of one that cannot tell, by the text's length."""
+    is_cut = getattr(embedder, "is_cut", None)
+    return len(text) > MAX_TEXT or (is_cut is not None and is_cut(text))
 
 
 def _check_k(k: int) -> None:

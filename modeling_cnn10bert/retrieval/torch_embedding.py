@@ -12,10 +12,13 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.utils import logging
 
+import modeling_cnn10bert
+
 from .identity import feature_parameters, model_name, weights_fingerprint
 from .model_inputs import ModelInputs, accepted, gather
 from .records import ModelIdentity, RetrievalError
 
+modeling_cnn10bert.register()  # where a command has put it off
 METHODS = ("get_audio_features", "get_text_features")
 
 
@@ -94,6 +97,10 @@ class TorchEmbedder:
             RetrievalError: a text without a word.
         """
         return self._embed(self.model.get_text_features, self._inputs.text(texts), len(texts))
+
+    def is_cut(self, text: str) -> bool:
+        """Whether the model reads only the beginning of a text."""
+        return self._inputs.is_cut(text)
 
     def _embed(self, tower, batches, count: int) -> np.ndarray:
         embeds = ((batch.rows, self._run(tower, accepted(tower, batch.arguments))) for batch in batches)

@@ -35,7 +35,7 @@ def _scores(results, prefix="test_"):
 
 
 def _as_before(scores):
-    """Embeddings of another batch size differ in the last bit, which can swap the ranks of two that are almost equal."""
+    """Embeddings of another batch size differ in the last bit, which can swap the ranks of two almost equal ones."""
     return pytest.approx(scores, abs=0.01)
 
 
