@@ -294,14 +294,14 @@ def _tell(result: "IndexReport", report: Path | None) -> None:
 @contextlib.contextmanager
 def _retriever_to_fill(model: str | None, index: str, options: dict) -> Iterator["AudioRetriever"]:
     """The retriever of an index that may not be there yet."""
-    from .retrieval.records import RetrievalError
+    from .retrieval.records import MissingIndexError, RetrievalError
     from .retrieval.retriever import AudioRetriever
 
     is_default = False
     if model is None:
         try:
             retriever = AudioRetriever.from_pretrained(None, index, **options)
-        except RetrievalError:  # there is none, or making it says what is wrong with it
+        except MissingIndexError:
             is_default = True
             model = os.environ.get(MODEL_VARIABLE) or DEFAULT_MODEL
     if model is not None:

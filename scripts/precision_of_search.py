@@ -45,7 +45,7 @@ def _row(
     retriever: AudioRetriever, options: argparse.Namespace, name: str, question: str
 ) -> tuple[str, str, float, float]:
     of_class = fnmatch.filter(os.listdir(options.folder / name), options.only)
-    found = [Path(hit.file) for hit in retriever.search(question, k=sys.maxsize)]
+    found = [Path(hit.file) for hit in retriever.search(question, k=len(retriever.store))]
     right = [path.parent.name == name for path in found if fnmatch.fnmatch(path.name, options.only)]
     return name, question, sum(right[:K]) / K, sum(right[: len(of_class)]) / len(of_class)
 

@@ -190,6 +190,7 @@ def test_the_default_model_of_a_new_index_can_be_a_variable(run, sounds, tmp_pat
 def test_a_folder_that_is_no_index_is_left_alone(run, sounds, tiny_folder):
     before = sorted(os.listdir(sounds))
     assert "no index" in error_line(run("index", sounds, "--index", sounds, "--model", tiny_folder[0], code=1))
+    assert "no index" in error_line(run("index", sounds, "--index", sounds, code=1))  # and not that a model is missing
     assert "no index" in error_line(run("search", "rain", "--index", sounds, code=1))
     assert sorted(os.listdir(sounds)) == before
 

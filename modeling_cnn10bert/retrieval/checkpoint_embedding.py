@@ -12,7 +12,7 @@ from .model_inputs import check_text
 from .records import ModelIdentity
 from .text_tower import TextTower
 
-FEW_TEXTS = 8  # for more, it pays to load the whole model
+FEW_TEXTS = 8  # for more, batches and the time to load the whole model pay
 MAX_TOKENS = 32  # that the model's processor reads of a text, as in section 6.1 of the paper
 
 
@@ -71,7 +71,7 @@ class CheckpointEmbedder:
         Raises:
             RetrievalError: a text without a word.
         """
-        if self._whole is not None or len(texts) > FEW_TEXTS:
+        if len(texts) > FEW_TEXTS:
             return self._whole_model().embed_text(texts)
         for text in texts:
             check_text(text)

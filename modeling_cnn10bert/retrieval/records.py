@@ -14,6 +14,10 @@ class RetrievalError(ValueError):
     """An index or a query cannot be used; the message says what was found, what was expected and what to do."""
 
 
+class MissingIndexError(RetrievalError):
+    """There is no index at a place, and nothing else that would be in the way of one."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelIdentity:
     """

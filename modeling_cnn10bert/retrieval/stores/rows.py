@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..records import FORMAT_VERSION, EmbeddedFile, FileRecord, Hit, IndexInfo, RetrievalError
+from ..records import FORMAT_VERSION, EmbeddedFile, FileRecord, Hit, IndexInfo, MissingIndexError, RetrievalError
 from .paths import decode_path, encode_path
 
 RECORD_COLUMNS = ("path", "content_hash", "size", "modified_ns", "duration")  # the fields of a `FileRecord`
@@ -155,7 +155,7 @@ def read_info(fields: Any, location: str) -> IndexInfo:
     )
 
 
-def missing_index(location: str) -> RetrievalError:
-    return RetrievalError(
+def missing_index(location: str) -> MissingIndexError:
+    return MissingIndexError(
         f"{location}: found no index; make one of a folder of recordings: cnn10bert index FOLDER --index {location}"
     )
