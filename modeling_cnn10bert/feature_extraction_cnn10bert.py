@@ -126,11 +126,13 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
             waveform = torch.as_tensor(waveform).to(device=device, dtype=torch.float32)
             missing = max(0, self._min_samples - len(waveform))
             waveform = torch.nn.functional.pad(waveform, (0, missing))
+            # In float64 first: a window rounded at every step of its formula leaks into bins 100 dB below a loud one.
+            window = torch.hann_window(self.n_fft, dtype=torch.float64).to(device=device, dtype=torch.float32)
             spectrum = torch.stft(
                 waveform,
                 n_fft=self.n_fft,
                 hop_length=self.hop_length,
-                window=torch.hann_window(self.n_fft, device=device),
+                window=window,
                 center=True,
                 pad_mode="reflect",
                 return_complex=True,
