@@ -1,12 +1,17 @@
-# `make demo` and `make test` do all the set-up they need.
+# `make demo`, `make app` and `make test` do all the set-up they need.
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo app test lint clean
 
 demo: $(VENV)/.installed
 	$(RUN)/python scripts/demo.py
+
+# The page, on what the demo trained; on other sounds: scripts/app.py --help
+app: $(VENV)/.installed
+	test -f runs/demo/test_results.json || $(RUN)/python scripts/demo.py
+	$(RUN)/python scripts/app.py
 
 test: $(VENV)/.installed lint
 	$(RUN)/python -m pytest
