@@ -1,0 +1,336 @@
+"""The model card of a run: what its facts and its results say, in the words of model_cards/template.md."""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.utils import yaml_dump
+
+from ..evaluation.reports import TABLE_METRICS, in_percent, markdown_table, read_results, write_text
+from ..training.data import RecordingTables
+from ..training.model import PACKAGED_TEXT_MODEL
+from ..training.run_queue import REPOSITORY
+from ..training.trainer import RetrievalTrainer
+from .eval_results import DIRECTIONS, METRIC_TYPES, model_index_results, scores, write_eval_results
+from .run_facts import FACTS, collect_facts, read_facts
+
+CARD = "README.md"
+TEMPLATE = REPOSITORY / "model_cards" / "template.md"
+PAPER = "https://arxiv.org/abs/2208.11460"
+# The Hub has no task of retrieval, nor transformers' zero-shot-audio-classification: what this model gives is vectors.
+PIPELINE_TAG = "feature-extraction"
+TAGS = [
+    "audio",
+    "audio-retrieval",
+    "text-to-audio-retrieval",
+    "audio-to-text-retrieval",
+    "zero-shot-audio-classification",
+    "contrastive-learning",
+    "cnn10bert",
+]
+_CANONICAL = {"bert-base-uncased": "google-bert/bert-base-uncased"}  # ids from before the Hub had owners
+_PACKAGED = "a Python package that holds, by its own account, sentence-transformers/all-MiniLM-L6-v2"
+LICENCES = {
+    "Clotho": "Clotho v2.1 ([Zenodo 4783391](https://zenodo.org/records/4783391)): the captions are under a licence of "
+    "Tampere University, for non-commercial use and with attribution; each recording is under the licence of its "
+    "original on Freesound, which Clotho's metadata files name.",
+    "AudioCaps": "AudioCaps: the captions are under the MIT licence; the recordings are parts of videos on YouTube, to "
+    "which their owners hold the rights.",
+    "AudioSet": "AudioSet, from which the audio tower starts: the list of classes is under CC BY 4.0; the recordings "
+    "are parts of videos on YouTube, to which their owners hold the rights.",
+}
+
+
+def write_model_card(
+    trainer: RetrievalTrainer,
+    tables: RecordingTables,
+    argv: Sequence[str] | None = None,
+    *,
+    checkpoint: str | None = None,
+    code: Mapping[str, Any] | None = None,
+) -> Path:
+    """
+    Writes OUTPUT_DIR/run_facts.json, OUTPUT_DIR/.eval_results and, last, the card OUTPUT_DIR/README.md.
+
+    Call it on the main process, behind a training and once all results are in all_results.json. Each file is written
+    whole or not at all.
+
+    Args:
+        trainer, tables: as `build_trainer` gave them.
+        argv: what `parse_recipe` was given; `None` are the arguments of the process.
+        checkpoint: what `checkpoint_to_resume` said.
+        code: what `code_version` said when the run began; by default, what it says now.
+
+    Returns:
+        The path of the card.
+    """
+    facts = collect_facts(trainer, tables, argv, checkpoint, code)
+    write_text(Path(trainer.args.output_dir) / FACTS, json.dumps(facts, indent=2) + "\n")
+    return write_card_of_run(trainer.args.output_dir)
+
+
+def write_card_of_run(folder: str | os.PathLike, model_id: str | None = None) -> Path:
+    """
+    Writes the card again, and the evaluation results, from the facts and results that a run left in its folder.
+
+    Args:
+        folder: of the run.
+        model_id: by which name the model is opened; by default, the one that its facts have.
+
+    Returns:
+        The path of the card.
+
+    Raises:
+        ValueError: the folder lacks the facts or the results.
+    """
+    facts, path = read_facts(folder), Path(folder) / CARD
+    if model_id is not None:
+        facts |= {"name": model_id.rsplit("/", 1)[-1], "model_id": model_id}
+    results = read_results(folder, [])
+    write_eval_results(folder, facts, results)
+    write_text(path, str(card_of_run(facts, results)))
+    return path
+
+
+def card_of_run(facts: Mapping[str, Any], results: Mapping[str, float]) -> ModelCard:
+    """The card of a run, from its facts and its `all_results.json`."""
+    earlier = facts["start"]["earlier_data"]
+    data = card_data(
+        facts["name"],
+        datasets=[found["hub_id"] for found in (facts["data"], *earlier) if found["hub_id"]],
+        base_models=_base_models(facts["start"]),
+        eval_results=model_index_results(facts, results),
+    )
+    return render_card(
+        data,
+        title=facts["name"],
+        model_id=facts["model_id"],
+        model=facts["model"],
+        weights=True,
+        results=results_table(facts, results),
+        results_note=results_note(facts, results),
+        how=how_it_was_trained(facts),
+        recipe=yaml_dump(facts["fields"], sort_keys=False).strip(),
+        commands=facts["command"],
+        folders_left_out=facts["folders_left_out"],
+        data_notes=[note for found in (*earlier, facts["data"]) for note in data_notes(found)],
+        known_sounds=known_sounds(facts["data"]),
+    )
+
+
+def card_data(
+    name: str, datasets: list[str], base_models: list[str], eval_results: list | None = None
+) -> ModelCardData:
+    """The metadata of a card; what is empty is left out."""
+    return ModelCardData(
+        language="en",
+        license="apache-2.0",
+        library_name="transformers",
+        pipeline_tag=PIPELINE_TAG,
+        tags=TAGS,
+        datasets=datasets or None,
+        base_model=base_models or None,
+        metrics=list(METRIC_TYPES.values()),
+        model_name=name if eval_results else None,  # which stands in a model-index alone
+        eval_results=eval_results or None,
+    )
+
+
+def render_card(data: ModelCardData, **context: Any) -> ModelCard:
+    """The template with its places filled in."""
+    card = ModelCard.from_template(data, template_path=str(TEMPLATE), **context)
+    card.text = re.sub(r"\n{3,}", "\n\n", card.text) + "\n"  # what the template's conditions leave behind
+    return card
+
+
+def _base_models(start: Mapping[str, Any]) -> list[str]:
+    found = [start["model"]] if start["model"] else [start["text_model"], start["audio_model"]]
+    return [_CANONICAL.get(model["hub_id"], model["hub_id"]) for model in found if model and model["hub_id"]]
+
+
+# -------------------------------------------------------------------------------------------------------------- results
+
+
+def results_table(facts: Mapping[str, Any], results: Mapping[str, float]) -> str:
+    """Each direction beside its chance, on test or, where that was not scored, on validation; else nothing."""
+    split = _scored_split(facts)
+    if split is None:
+        return ""
+    prefix = {"validation": "eval_", "test": "test_"}[split]
+    rows = []
+    for task, metrics in scores(facts, results, split).items():
+        name, direction = DIRECTIONS[task]
+        rows.append([name, *(in_percent([metrics[metric]]) for metric in TABLE_METRICS)])
+        chance = [results[f"{prefix}chance_{direction}{metric}"] for metric in TABLE_METRICS]
+        rows.append(["a random ranking", *(in_percent([value]) for value in chance)])
+    return markdown_table([f"{split}, in percent", *TABLE_METRICS], rows)
+
+
+def results_note(facts: Mapping[str, Any], results: Mapping[str, float]) -> str:
+    """What the table stands on."""
+    split, data = _scored_split(facts), facts["data"]
+    if split is None:
+        return "The run that made this model scored nothing."
+    size, part = data["splits"][split], ""
+    if limit := data["limits"].get("max_eval_samples"):
+        part = f" (the first {limit} of the set: not comparable with figures of the whole)"
+    note = (
+        f"{size['recordings']:,} recordings and {size['captions']:,} captions of the {split} set of "
+        f"{described_data(data)}{part}. Every caption is a query for its recording, and every recording one for its "
+        f"captions; ties do not count in the model's favour. One run, seed {facts['training']['seed']}"
+    )
+    best = facts["training"]["best"]
+    if split == "validation":
+        return (
+            f"{note}. **The test set was not scored.** "
+            + ("By these figures the weights were chosen, so they flatter." if best else "")
+        ).strip()
+    chosen = (
+        f": the weights of step {best['step']:,} were chosen by {best['metric']} on the validation set "
+        f"({_value(best['value'])}), and the test set was scored once, with them."
+        if best
+        else ": the test set was scored once, with the weights of the last step."
+    )
+    return note + chosen
+
+
+def _value(value: float) -> str:
+    return f"{in_percent([value])} %" if 0 <= value <= 1 else f"{value:.4g}"
+
+
+def _scored_split(facts: Mapping[str, Any]) -> str | None:
+    return next((split for split in ("test", "validation") if facts["scored"][split]), None)
+
+
+# ------------------------------------------------------------------------------------------------------------- training
+
+
+def how_it_was_trained(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is told of a run, as rows of a name and a text."""
+    training, code, model = facts["training"], facts["code"], facts["model"]
+    steps = (
+        f"{training['steps']:,} steps of {training['pairs_per_step']} pairs of a caption and a recording "
+        f"({training['epochs']:.4g} epochs), {training['precision']}, seed {training['seed']}"
+    )
+    rows = [
+        ("training data", _training_data(facts["data"])),
+        ("started from", _started_from(facts["start"])),
+        ("parameters", f"audio tower {_parameters(model['audio'])}; text tower {_parameters(model['text'])}"),
+        ("training", steps),
+        ("time", _time(training)),
+        ("hardware", _hardware(facts["hardware"])),
+        ("code", _code(code)),
+        ("versions", ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)),
+    ]
+    return [(name, text) for name, text in rows if text]
+
+
+def _parameters(tower: Mapping[str, int]) -> str:
+    trained = "all trained" if tower["trained"] == tower["parameters"] else f"{tower['trained']:,} of them trained"
+    return f"{tower['parameters']:,} ({trained})"
+
+
+def _started_from(start: Mapping[str, Any]) -> str:
+    if start["model"]:
+        return f"the whole model {_link(start['model'])}"
+    audio = _link(start["audio_model"]) if start["audio_model"] else "random weights"
+    return f"audio tower: {audio}; text tower: {_link(start['text_model'])}; projection heads: random weights"
+
+
+def _link(model: Mapping[str, str | None]) -> str:
+    if model["hub_id"]:
+        name = _CANONICAL.get(model["hub_id"], model["hub_id"])
+        return f"[{name}](https://huggingface.co/{name})"
+    note = f" ({_PACKAGED})" if model["name"] == PACKAGED_TEXT_MODEL else ""
+    return f"`{model['name']}`{note}"
+
+
+def _time(training: Mapping[str, Any]) -> str:
+    first, seconds = training["resumed_from_step"], training["seconds"]
+    if seconds is None or first >= training["steps"]:
+        return ""
+    if first:
+        return f"{_duration(seconds)} from step {first:,} on, where the run was resumed; what came before was not noted"
+    return f"{_duration(seconds)}, evaluations during training included, preparing the data not"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "min"), (rest, "s")]
+    shown = next((number for number, (value, _) in enumerate(parts) if value), 2)
+    return " ".join(f"{value} {unit}" for value, unit in parts[shown : shown + 2])
+
+
+def _hardware(hardware: Mapping[str, Any]) -> str:
+    cores = f"{hardware['cores']} cores of {hardware['processor']}"
+    if hardware["accelerator"]:
+        cores = f"{hardware['num_accelerators']} x {hardware['accelerator']}, {cores}"
+    processes = hardware["processes"]
+    return f"{cores}, {processes} process{'' if processes == 1 else 'es'}"
+
+
+def _code(code: Mapping[str, Any]) -> str:
+    if code["commit"] is None:
+        return "not from a git checkout: the commit is not known"
+    return f"commit `{code['commit']}`" + (", with changes that were not committed" if code["changed"] else "")
+
+
+# ----------------------------------------------------------------------------------------------------------------- data
+
+
+def described_data(data: Mapping[str, Any]) -> str:
+    """The name of the data, as running text has it."""
+    if data["kind"] == "soundscapes":
+        return f"the {'synthetic ' if data['synthetic'] else ''}soundscapes `{data['name']}`"
+    if data["hub_id"]:
+        return f"[{data['hub_id']}](https://huggingface.co/datasets/{data['hub_id']})"
+    return data["source"] or f"`{data['name']}`"
+
+
+def _training_data(data: Mapping[str, Any]) -> str:
+    size = data["splits"]["train"]
+    recordings, captions = size["recordings"], size["captions"]
+    if data["kind"] == "soundscapes":
+        renderings = data["renderings"]
+        scenes = f"{recordings // renderings:,} scenes of {described_data(data)}"
+        scenes += f", each rendered {renderings} times" if renderings > 1 else ""
+        text = f"{scenes}, with {captions // renderings:,} captions, {size['different_captions']:,} of them different"
+    else:
+        text = f"{recordings:,} recordings of {described_data(data)} with {captions:,} captions"
+    return text + (" (the first of the set: a quick try)" if "max_train_samples" in data["limits"] else "")
+
+
+def data_notes(data: Mapping[str, Any]) -> list[str]:
+    """What the data are and under which licences they stand, as far as they say so."""
+    if data["kind"] == "soundscapes":
+        return [_soundscape_note(data)]
+    notes = [LICENCES[data["source"]]] if data["source"] else []
+    if data["licences"]:
+        named = ", ".join(f"{name} ({count:,})" for name, count in data["licences"].items())
+        notes.append(f"Licences that the training recordings of {described_data(data)} name: {named}.")
+    return notes or [f"{described_data(data)}: its prepared form does not say under which licence it stands."]
+
+
+def _soundscape_note(data: Mapping[str, Any]) -> str:
+    scenes = (
+        f"`{data['name']}`: scenes that a program mixed, not recordings of real ones; those for training mix "
+        f"{data['num_sources']:,} recordings"
+    )
+    if data["synthetic"]:
+        return f"{scenes}, which `cnn10bert`'s own synthesizers made, captions included."
+    if data["notice"] is None:
+        return f"{scenes} of the folder `{data['sources']}`, which does not say under which licence they stand."
+    notice, licences = data["notice"], ", ".join(data["licences"])
+    names = f", which names {licences}" if licences else ""
+    return f"{scenes} of `{data['sources']}` (“{notice['title']}”), under the licences in its {notice['file']}{names}."
+
+
+def known_sounds(data: Mapping[str, Any]) -> str:
+    """The kinds of sound of the training recordings, where their folders tell."""
+    kinds = data.get("kinds_of_sound") or []
+    return ", ".join(re.sub(r"^\d+\W+", "", kind).lower() for kind in kinds)
