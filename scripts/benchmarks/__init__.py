@@ -1,0 +1,1 @@
+"""The subjects of scripts/benchmark.py, one a module."""
