@@ -3,11 +3,16 @@
     python train_retrieval.py RECIPE.yaml [--field value ...]
     accelerate launch [...] train_retrieval.py RECIPE.yaml [--field value ...]
 
-`--help` lists all fields. Results go to OUTPUT_DIR/all_results.json, the loss and metric curve to OUTPUT_DIR/curve.png.
+`--help` lists all fields. Results go to OUTPUT_DIR/all_results.json, the loss and metric curve to OUTPUT_DIR/curve.png,
+the model card to OUTPUT_DIR/README.md. `--push_to_hub` publishes the folder when all is done; whether that may be is
+asked before anything else.
 """
 
 from transformers.utils import logging
 
+from modeling_cnn10bert.publishing.model_card import write_model_card
+from modeling_cnn10bert.publishing.preflight import check_before_training
+from modeling_cnn10bert.publishing.run_facts import code_version
 from modeling_cnn10bert.training.build import build_trainer
 from modeling_cnn10bert.training.command_line import run
 from modeling_cnn10bert.training.data import evaluation_recordings
@@ -21,6 +26,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     model_args, data_args, augmentation_args, training_args = parse_recipe(argv, description=__doc__)
     logging.set_verbosity(training_args.get_process_log_level())
     checkpoint = checkpoint_to_resume(training_args) if training_args.do_train else None
+    check_before_training(training_args)
+    code = code_version()
     trainer, tables = build_trainer(model_args, data_args, augmentation_args, training_args)
 
     results = {}
@@ -32,8 +39,10 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         results |= _score(
             trainer, evaluation_recordings(tables.test, trainer.processing_class.feature_extractor), "test"
         )
+    if training_args.do_train and trainer.is_world_process_zero():
+        write_model_card(trainer, tables, argv, checkpoint=checkpoint, code=code)
     if training_args.push_to_hub:
-        trainer.push_to_hub(finetuned_from=model_args.text_model_name_or_path)
+        trainer.push_to_hub()
     return results
 
 

@@ -1,4 +1,4 @@
-"""The command `cnn10bert`: search your own sounds; evaluate and export models.
+"""The command `cnn10bert`: search your own sounds; evaluate, export and publish models.
 
 Results go to standard output, all else to standard error. Exit codes: 0 fine, 1 an error in one line, 2 wrong usage,
 130 interrupted.
@@ -34,11 +34,12 @@ INPUT_ERRORS = {
     "data.soundscapes": "ManifestError",
     "data.recordings_table": "PreparedDataError",
     "training.recipe": "RecipeError",
+    "publishing.access": "PublishError",
 }
 ENDINGS = {".json": "json", ".csv": "csv", ".m3u": "m3u", ".m3u8": "m3u"}
 
 app = typer.Typer(
-    help="Search your own sounds by a text or by a sound; evaluate and export the models that do it.",
+    help="Search your own sounds by a text or by a sound; evaluate, export and publish the models that do it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -128,13 +129,13 @@ def main() -> None:
     app()
 
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Registers a command; what is wrong with its input ends it with one line."""
+def command(function: Callable[..., None], bars: bool = False) -> Callable[..., None]:
+    """Registers a command, which may show progress bars; what is wrong with its input ends it with one line."""
 
     @functools.wraps(function)
     def run(*args, **kwargs) -> None:
         try:
-            with _quiet():
+            with _quiet(bars):
                 function(*args, **kwargs)
         except KeyboardInterrupt:
             _say("interrupted")
@@ -161,18 +162,20 @@ def _say(line: str) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet(bars: bool = False) -> Iterator[None]:
     """No bars and reports of libraries; of the warnings, those that are about the user's query or index."""
     os.environ.setdefault("LANCEDB_LOG", "error")  # read when lancedb is imported
-    with _quiet_transformers(), warnings.catch_warnings():
+    with _quiet_transformers(bars), warnings.catch_warnings():
         warnings.showwarning = _show_warning
         yield
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def _quiet_transformers(bars: bool) -> Iterator[None]:
     if "transformers" not in sys.modules:  # it reads these when it is imported, if it is
-        os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
+        os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+        if not bars:
+            os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
         yield
         return
     from transformers.utils import logging
@@ -725,6 +728,27 @@ def export(
             trust_remote_code=trust_remote_code,
         )
     typer.echo(str(folder))
+
+
+def publish(
+    folder: Annotated[Path, typer.Argument(help="Of a finished run, or of any saved model.", show_default=False)],
+    to: Annotated[
+        str, typer.Option("--to", help="ORGANISATION/NAME on the Hub, or NAME for your own.", show_default=False)
+    ],
+    private: Annotated[bool, typer.Option("--private", help="Only for whom it is shared with.")] = False,
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="The branch, made if missing; by default main.")
+    ] = None,
+) -> None:
+    """Publish a trained model on the Hub in one commit: model, processor, code, card and results."""
+    from .publishing.publish import publish as publish_folder
+
+    with _results_only():
+        commit = publish_folder(folder, to, private=private or None, revision=revision, field="--to")
+    typer.echo(commit.commit_url)
+
+
+command(publish, bars=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from transformers.utils import logging
 
 from modeling_cnn10bert.evaluation.tagging import score_classes, write_class_scores
+from modeling_cnn10bert.publishing.preflight import check_before_training
 from modeling_cnn10bert.training.command_line import run
 from modeling_cnn10bert.training.recipe import parse_recipe
 from modeling_cnn10bert.training.run_folder import checkpoint_to_resume
@@ -24,6 +25,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     tagger_args, data_args, training_args = parse_recipe(argv, __doc__, TAGGING_ARGUMENT_CLASSES)
     logging.set_verbosity(training_args.get_process_log_level())
     checkpoint = checkpoint_to_resume(training_args) if training_args.do_train else None
+    check_before_training(training_args)
     trainer, tables = build_tagging_trainer(tagger_args, data_args, training_args)
 
     results = {}
@@ -33,6 +35,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         results |= _score(trainer, tables, "validation", "eval")
     if training_args.do_predict:
         results |= _score(trainer, tables, "test", "test")
+    if training_args.push_to_hub:
+        trainer.push_to_hub()
     return results
 
 

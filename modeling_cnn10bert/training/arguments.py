@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers import SchedulerType, TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 
 @dataclass
@@ -163,6 +164,17 @@ class KeyedTrainingArguments(TrainingArguments):
         },
     )
     report_to: None | str | list[str] = field(default="none", metadata={"help": "Where else to send the logs."})
+    push_to_hub: bool = field(
+        default=False,
+        metadata={"help": "Publish model, card and results on the Hub, in one commit when all is done."},
+    )
+    hub_model_id: str | None = field(
+        default=None,
+        metadata={"help": "ORGANISATION/NAME there, or NAME for your own; by default the output folder's name."},
+    )
+    hub_strategy: HubStrategy | str = field(
+        default="end", metadata={"help": "Must stay end: nothing is published before all is done."}
+    )
 
     def __post_init__(self):
         names = ["step", "one_cycle", *(schedule.value for schedule in SchedulerType)]
@@ -179,6 +191,11 @@ class KeyedTrainingArguments(TrainingArguments):
         if self.train_sampling_strategy not in ("random", "group_by_length"):
             raise ValueError(
                 f"train_sampling_strategy must be random or group_by_length, found {self.train_sampling_strategy!r}"
+            )
+        if self.hub_strategy != HubStrategy.END:
+            raise ValueError(
+                f"hub_strategy must be end, found {HubStrategy(self.hub_strategy).value}: a run is published once, "
+                "when it is whole"
             )
         if self.early_stopping_patience is not None:
             if self.early_stopping_patience < 1:

@@ -9,6 +9,7 @@ import torch
 from ..data.audio_io import AudioError
 from ..data.entries import PreparationError
 from ..data.soundscapes import ManifestError
+from ..publishing.access import PublishError
 from .recipe import RecipeError
 
 OUT_OF_MEMORY = (
@@ -21,7 +22,7 @@ def run(main: Callable[[], object]) -> None:
     """Runs a script; what is wrong with its input, or too large for its device, ends it with one line."""
     try:
         main()
-    except RecipeError as error:
+    except (RecipeError, PublishError) as error:
         # Every process finds the same fault in the same arguments: the first one says so.
         sys.exit(f"error: {error}" if os.environ.get("RANK", "0") == "0" else 1)
     except (ManifestError, AudioError, PreparationError) as error:

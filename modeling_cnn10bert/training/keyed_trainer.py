@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 from ..data.pairs import PairSampler, SharedEpoch
 from ..evaluation.pictures import plot_training_curve
+from ..publishing.trainer import PublishingTrainer
 from .memory import keep_freed_memory
 from .recipe import RecipeError
 from .schedule import create_schedule
@@ -49,9 +50,10 @@ class StopWithoutGainCallback(EarlyStoppingCallback):
             super().on_evaluate(args, state, control, metrics, **kwargs)
 
 
-class KeyedTrainer(Trainer):
+class KeyedTrainer(PublishingTrainer):
     """
-    transformers' Trainer, of which every random draw is a function of the seed and of where training stands.
+    transformers' Trainer, of which every random draw is a function of the seed and of where training stands, and which
+    publishes once, at the end.
 
     Args:
         args: `KeyedTrainingArguments`.

@@ -1,0 +1,104 @@
+"""A Hub on loopback, and a tiny run of train_retrieval.py to publish there."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import close_session
+
+from modeling_cnn10bert.publishing import publish as publishing
+
+
+def _load(path):
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look there for their annotations
+    spec.loader.exec_module(module)
+    return module
+
+
+Hub = _load(Path(__file__).with_name("hub_server.py")).Hub
+_training = _load(Path(__file__).parents[1] / "training" / "conftest.py")
+one_thread, soundscapes, text_folder, fields = (
+    _training.one_thread,
+    _training.soundscapes,
+    _training.text_folder,
+    _training.fields,
+)
+write_recipe, train_retrieval, train_tagging = (
+    _training.write_recipe,
+    _training.train_retrieval,
+    _training.train_tagging,
+)
+run, start_process, start_two_processes = _training.run, _training.start_process, _training.start_two_processes
+
+TOKEN = "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"
+READER = "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"
+
+
+@pytest.fixture(scope="session")
+def token():
+    """Of somebody, who may write under their name and in org, and only read in closed."""
+    return TOKEN
+
+
+@pytest.fixture(scope="session")
+def reading_token():
+    """Of the same user, to read only."""
+    return READER
+
+
+@pytest.fixture
+def hub():
+    """A Hub without repositories."""
+    with new_hub() as hub:
+        yield hub
+
+
+def new_hub():
+    hub = Hub()
+    somebody = hub.add_user("somebody", TOKEN, org="write", closed="read")
+    hub.add_user("somebody", READER, role="read", **somebody.organisations)
+    return hub
+
+
+@pytest.fixture(scope="session")
+def make_hub():
+    """Makes a Hub that is not started."""
+    return new_hub
+
+
+@pytest.fixture
+def online(hub, monkeypatch):
+    """This process talks to the Hub on loopback, is logged in there, and does not wait long between two tries."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # the server offers git LFS
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(publishing, "WAITS", (0.01, 0.01, 0.01, 0.01))
+    close_session()
+    yield hub
+    close_session()
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """Makes the environment of a process of its own that talks to a Hub, with an empty cache."""
+
+    def make(hub, token=TOKEN):
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING_FACE_"))}
+        kept |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+        return kept | ({"HF_TOKEN": token} if token else {})
+
+    return make
+
+
+@pytest.fixture
+def model_folder(tiny_folder):
+    """The folder of a saved toy model with its processor and a card."""
+    folder, _ = tiny_folder
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A toy\n", encoding="utf-8")
+    return folder
