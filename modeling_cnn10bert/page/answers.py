@@ -1,0 +1,186 @@
+"""From a question, in words or as a recording, to what the page shows."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..data.audio_io import AudioError, printable
+from ..retrieval.records import RetrievalError
+from ..retrieval.retriever import MAX_TEXT
+from ..retrieval.tags import Tag
+from ..retrieval.windows import read_windows
+from .clips import Span
+from .collection import Collection
+from .shelf import Shelf
+
+HITS = 10
+FITTING = 5  # captions shown of a recording that was dropped in
+MAX_UPLOAD_BYTES = 50 << 20
+MAX_UPLOAD_SECONDS = 300.0
+
+
+class QuestionError(ValueError):
+    """A question cannot be answered; the message is one line for who asked it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """
+    A recording, or a part of it, as the page shows it.
+
+    Attributes:
+        name: of its file, printable.
+        folder: in which that is, printable.
+        score: cosine with the question; `None` of the question itself.
+        start, end: the part, in seconds.
+        duration: of the whole recording, in seconds.
+        captions: its own, as far as they are known.
+        key: of its clip and picture on the shelf; `None` where the file is gone.
+    """
+
+    name: str
+    folder: str
+    score: float | None
+    start: float
+    end: float
+    duration: float
+    captions: Sequence[str] = ()
+    key: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """
+    Attributes:
+        question: as the page repeats it.
+        found: best first.
+        notes: what who asked should know, a sentence each.
+        recording: the question, where it was a recording.
+        fitting: captions that fit it, best first.
+        source: where they are from.
+    """
+
+    question: str
+    found: Sequence[Found]
+    notes: Sequence[str] = ()
+    recording: Found | None = None
+    fitting: Sequence[Tag] = ()
+    source: str = ""
+
+
+class Answers:
+    """
+    Answers questions about a collection; can be asked by several threads at the same time.
+
+    Args:
+        collection: what is searched.
+        shelf: where clips and pictures of what is found can be fetched.
+    """
+
+    def __init__(self, collection: Collection, shelf: Shelf):
+        self.collection = collection
+        self.shelf = shelf
+
+    def by_text(self, text: str, without: str = "") -> Answer:
+        """
+        The recordings that a text describes.
+
+        Args:
+            text: what is to be heard.
+            without: what is not; may be empty.
+
+        Raises:
+            QuestionError: a text without a word, or the same in both.
+        """
+        text, without = _checked(text, "what is to be heard, such as: a dog barks"), without.strip()
+        unwanted = _checked(without, "what is not to be heard, or leave that field empty") if without else None
+        notes = [note for words in (text, unwanted or "") for note in self._notes(words)]
+        question = _shortened(text) + (f" without {_shortened(unwanted)}" if unwanted else "")
+        try:
+            hits = self.collection.retriever.search(
+                text[:MAX_TEXT], HITS, without=None if unwanted is None else unwanted[:MAX_TEXT]
+            )
+        except RetrievalError as error:
+            raise QuestionError(str(error)) from error
+        return Answer(question, self._found(hits), notes)
+
+    def by_recording(self, path: str) -> Answer:
+        """
+        The recordings that sound most like one, and the captions that fit it.
+
+        Args:
+            path: of an upload.
+
+        Raises:
+            QuestionError: it is no recording, or an empty, damaged or too long one.
+        """
+        name = printable(os.path.basename(path))
+        embeds, duration = self._embed(path, name)
+        mean = embeds.mean(axis=0)
+        mean /= max(float(np.linalg.norm(mean)), 1e-6)
+        window = self.collection.retriever.store.info.window
+        span = Span(path, 0.0, min(duration, window))
+        recording = Found(name, "", None, span.start, span.end, duration, (), self.shelf.put(span))
+        return Answer(
+            question=name,
+            found=self._found(self.collection.retriever.store.search(mean, HITS)),
+            recording=recording,
+            fitting=self.collection.tagger.best(embeds, FITTING),
+            source=self.collection.captions.source,
+        )
+
+    def _notes(self, text: str) -> list[str]:
+        cut = len(text) > MAX_TEXT or self.collection.retriever.embedder.is_cut(text)
+        return [f"Of these {len(text.split()):,} words, only the beginning counts: the model reads no more."] * cut
+
+    def _embed(self, path: str, name: str) -> tuple[np.ndarray, float]:
+        """The windows of an upload [W, D], and its duration in seconds."""
+        size = os.path.getsize(path)
+        if size == 0:
+            raise QuestionError(f"{name} is empty: 0 bytes.")
+        if size > MAX_UPLOAD_BYTES:
+            raise QuestionError(f"{name} has {size >> 20} MB; the limit is {MAX_UPLOAD_BYTES >> 20} MB.")
+        info, embedder = self.collection.retriever.store.info, self.collection.retriever.embedder
+        embeds, end = [], 0.0
+        try:
+            for _, end, waveform in read_windows(path, embedder.sampling_rate, info.window, info.overlap):
+                if end > MAX_UPLOAD_SECONDS:
+                    raise QuestionError(
+                        f"{name} is longer than {MAX_UPLOAD_SECONDS / 60:g} minutes, which is the limit; cut out the "
+                        "part that you want to find."
+                    )
+                embeds.append(embedder.embed_audio([waveform]))
+        except (AudioError, RetrievalError) as error:
+            reason = str(error).removeprefix(f"{printable(path)}: ").split("; ")[0]
+            raise QuestionError(f"{name} cannot be used: {reason}.") from error
+        return np.concatenate(embeds), end
+
+    def _found(self, hits) -> list[Found]:
+        return [
+            Found(
+                name=printable(os.path.basename(hit.file)),
+                folder=printable(os.path.dirname(hit.file)),
+                score=hit.score,
+                start=hit.start,
+                end=hit.end,
+                duration=hit.record.duration,
+                captions=self.collection.captions.of(hit.file),
+                key=self.shelf.put(Span(hit.file, hit.start, hit.end)) if os.path.isfile(hit.file) else None,
+            )
+            for hit in hits
+        ]
+
+
+def _checked(text: str, expected: str) -> str:
+    """A text with a word in it, and no half of a surrogate pair, which no tokenizer takes."""
+    text = text.encode("utf-8", "replace").decode("utf-8").strip()
+    if not any(character.isalnum() for character in text):
+        found = f"“{_shortened(text)}” has no word in it. " if text else ""
+        raise QuestionError(f"{found}Say in words {expected}.")
+    return text
+
+
+def _shortened(text: str, length: int = 80) -> str:
+    return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"

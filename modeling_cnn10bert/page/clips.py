@@ -1,0 +1,70 @@
+"""A part of a recording: its samples as they are in the file, and a clip of them that any browser plays."""
+
+import contextlib
+import dataclasses
+import io
+import os
+
+import numpy as np
+import soundfile
+
+from ..data.audio_io import AudioError, audio_blocks, printable
+
+FALLBACK_RATE = 32_000  # Hz, of what only FFmpeg decodes
+LONGEST = 120.0  # seconds of a clip, whatever the windows of an index are
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """
+    A part of a recording.
+
+    Attributes:
+        path: of the recording.
+        start, end: in seconds.
+    """
+
+    path: str
+    start: float
+    end: float
+
+
+def read_span(span: Span) -> tuple[np.ndarray, int]:
+    """
+    Samples [frames, channels] float32 of a part of a recording, and their rate in Hz.
+
+    libsndfile jumps to the part; what only FFmpeg decodes is decoded, as one channel, from its beginning on.
+
+    Raises:
+        AudioError: the recording is gone, cannot be decoded, or ends before the part begins.
+    """
+    end = min(span.end, span.start + LONGEST)
+    try:
+        with soundfile.SoundFile(os.fsencode(span.path)) as file:
+            rate = file.samplerate
+            file.seek(min(round(span.start * rate), file.frames))
+            samples = file.read(max(1, round((end - span.start) * rate)), dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError):
+        samples, rate = _decode(span.path, span.start, end), FALLBACK_RATE  # which says what is wrong, if it is
+    if not len(samples):
+        raise AudioError(f"{printable(span.path)}: found nothing from {span.start:g} s on; index the recording again")
+    return np.nan_to_num(samples), rate
+
+
+def _decode(path: str, start: float, end: float) -> np.ndarray:
+    first, last, seen, parts = round(start * FALLBACK_RATE), round(end * FALLBACK_RATE), 0, []
+    with contextlib.closing(audio_blocks(path, FALLBACK_RATE)) as blocks:
+        for block in blocks:
+            parts.append(block[max(0, first - seen) : max(0, last - seen)])
+            seen += len(block)
+            if seen >= last:
+                break
+    return np.concatenate(parts)[:, None]
+
+
+def encode_clip(samples: np.ndarray, rate: int) -> bytes:
+    """[frames, channels] -> a FLAC file of 16 bits and at most two channels."""
+    channels = samples if samples.shape[1] <= 2 else samples.mean(axis=1, keepdims=True)
+    encoded = io.BytesIO()
+    soundfile.write(encoded, np.clip(channels, -1, 1), rate, format="FLAC", subtype="PCM_16")
+    return encoded.getvalue()

@@ -1,0 +1,47 @@
+"""The test scenes of `make demo` as files, since the demo itself mixes them anew whenever it needs them."""
+
+import csv
+import io
+import os
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..data.audio_io import encode_audio
+from ..data.soundscapes import SourceBank, read_manifest, render
+from ..evaluation.reports import write_text
+
+RATE = 32_000  # Hz
+
+
+def write_demo_sounds(data: str | os.PathLike, folder: str | os.PathLike) -> Path:
+    """
+    Writes the test scenes of a soundscape set as recordings with their captions; what is there already stays.
+
+    Args:
+        data: the set, as `generate_soundscapes` leaves it.
+        folder: where to write `<id>.flac` and metadata.csv, which comes last.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ManifestError: the set cannot be read.
+    """
+    data, folder = Path(data), Path(folder)
+    scenes = read_manifest(data / "test.jsonl", data / "sources")
+    missing = [scene for scene in scenes if not (folder / f"{scene.id}.flac").is_file()]
+    folder.mkdir(parents=True, exist_ok=True)
+    bank = SourceBank(data / "sources", RATE)
+    for scene in tqdm(missing, desc="Writing the demo's recordings", disable=None):
+        path = folder / f"{scene.id}.flac"
+        waveform = render(scene, bank)
+        unfinished = path.with_suffix(".tmp")
+        unfinished.write_bytes(encode_audio(waveform / max(1.0, 1.01 * abs(waveform).max()), RATE))
+        os.replace(unfinished, path)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["file_name", "caption"])
+    writer.writerows((f"{scene.id}.flac", caption) for scene in scenes for caption in scene.captions)
+    write_text(folder / "metadata.csv", table.getvalue())
+    return folder

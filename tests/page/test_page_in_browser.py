@@ -1,0 +1,271 @@
+"""The page in a real browser: Debian's Chromium without a window, driven by Playwright."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the extra `test`)")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (apt-get install chromium)")
+
+SECONDS = 30_000  # milliseconds that an answer may take on a busy machine
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--mute-audio"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def requests():
+    """The addresses that the page asked for."""
+    return []
+
+
+@pytest.fixture
+def open_page(browser, server, requests):
+    """Opens the page in a window of its own; what it asks for elsewhere, or says as an error, fails the test."""
+    contexts, errors = [], []
+
+    def open_window(size=DESKTOP, **options):
+        context = browser.new_context(viewport=size, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(SECONDS)
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(server)
+        page.get_by_text("recordings are ready").wait_for()
+        return page
+
+    yield open_window
+    hacked = [page.evaluate("window.hacked") for context in contexts for page in context.pages]
+    for context in contexts:
+        context.close()
+    outside = [url for url in requests if not url.startswith((server, "data:", "blob:"))]
+    assert outside == [] and requests
+    assert errors == []
+    assert not any(hacked)
+
+
+@pytest.fixture
+def screenshot(tmp_path):
+    """Keeps a picture of a page, in $SCREENSHOTS if that is set."""
+    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def take(page, name, whole=False):
+        if whole:  # pictures are loaded when they come into view
+            for picture in page.locator(".mel img").all():
+                picture.scroll_into_view_if_needed()
+            page.evaluate("scrollTo(0, 0)")
+        page.wait_for_function(
+            "[...document.images].every(i => i.complete || i.getBoundingClientRect().top > innerHeight)"
+        )
+        page.screenshot(path=folder / f"{name}.png", full_page=whole)
+
+    return take
+
+
+def ask(page, text):
+    page.get_by_label("Describe a sound").fill(text)
+    page.get_by_label("Describe a sound").press("Enter")
+
+
+def hits(page):
+    return page.locator(".hits .hit")
+
+
+def ask_and_wait(page, text="a dog barks"):
+    ask(page, text)
+    hits(page).nth(9).wait_for()
+    return hits(page)
+
+
+def is_playing(page, number):
+    """Waits until a hit's player has moved on."""
+    page.wait_for_function(
+        "n => { const a = document.querySelectorAll('.hit audio')[n]; return !a.paused && a.currentTime > 0.1 }",
+        arg=number,
+    )
+
+
+def selected(page):
+    """The rank of the selected hit."""
+    return page.locator(".hit[aria-current] .rank").all_inner_texts()
+
+
+def upload(page, path):
+    page.locator("#recording input[type=file]").set_input_files(path)
+
+
+def test_a_question_brings_ten_recordings_with_score_part_picture_and_player(open_page, screenshot):
+    page = open_page()
+    screenshot(page, "empty")
+    found = ask_and_wait(page)
+    assert found.count() == 10
+    scores = [float(score) for score in page.locator(".hit .score").all_inner_texts()]
+    assert scores == sorted(scores, reverse=True) and len(scores) == 10
+    assert "0:00.0 – 0:05.0, all of it" in found.first.inner_text()
+    assert page.locator(".hit .hertz").first.inner_text().split("\n") == [
+        "500 Hz", "1 kHz", "2 kHz", "4 kHz", "8 kHz"
+    ]  # fmt: skip
+    assert page.locator(".hit .seconds").first.inner_text().split("\n") == [f"{n} s" for n in range(6)]
+    page.wait_for_function("document.querySelector('.hit img').naturalHeight == 64")  # the model's mel bins
+    screenshot(page, "answer", whole=True)
+
+
+def test_an_example_that_is_clicked_is_asked(open_page):
+    page = open_page()
+    page.get_by_role("button", name="church bells are ringing").click()
+    hits(page).nth(9).wait_for()
+    assert page.get_by_label("Describe a sound").input_value() == "church bells are ringing"
+    assert "church bells are ringing" in page.locator(".say").inner_text()
+
+
+def test_the_player_of_a_hit_plays_and_only_one_at_a_time(open_page):
+    page = open_page()
+    found = ask_and_wait(page)
+    found.nth(1).locator(".cells").click()
+    is_playing(page, 1)
+    found.nth(4).locator(".cells").click()
+    is_playing(page, 4)
+    assert page.evaluate("[...document.querySelectorAll('audio')].filter(a => !a.paused).length") == 1
+    assert page.evaluate("document.querySelectorAll('.hit audio')[4].duration") == pytest.approx(5, abs=0.01)
+
+
+def test_arrow_keys_walk_through_the_results_and_play_them_and_space_pauses(open_page, screenshot):
+    page = open_page(size={"width": 1280, "height": 500})
+    ask_and_wait(page)
+    page.locator(".hit[aria-current]").wait_for()  # after Enter, the keys belong to the results
+    assert selected(page) == ["1"]
+    page.keyboard.press("ArrowDown")
+    assert selected(page) == ["2"]
+    is_playing(page, 1)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    assert selected(page) == ["3"]
+    is_playing(page, 2)
+    screenshot(page, "arrow_keys")
+    page.keyboard.press("Space")
+    page.wait_for_function("document.querySelectorAll('.hit audio')[2].paused")
+    for _ in range(12):
+        page.keyboard.press("ArrowDown")
+    assert selected(page) == ["10"]
+    page.wait_for_function(
+        "() => { const r = document.querySelector('.hit[aria-current]').getBoundingClientRect();"
+        " return r.top >= 0 && r.bottom <= innerHeight }"
+    )
+    assert page.evaluate("document.activeElement.classList.contains('hit')")
+    page.keyboard.press("/")
+    ask(page, "something else")
+    page.wait_for_function("document.querySelector('.hit[aria-current] .rank')?.innerText === '1'")
+
+
+def test_arrow_keys_in_the_search_field_move_the_cursor_alone(open_page):
+    page = open_page()
+    ask_and_wait(page)
+    page.keyboard.press("/")
+    assert page.get_by_label("Describe a sound").evaluate("field => field === document.activeElement")
+    before = selected(page)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.type(" x")
+    assert selected(page) == before
+    assert page.get_by_label("Describe a sound").input_value() == "a dog bark xs"
+
+
+def test_a_recording_brings_similar_ones_and_the_captions_that_fit_it(open_page, sounds, screenshot):
+    page = open_page()
+    upload(page, sounds / "siren.flac")
+    hits(page).nth(9).wait_for()
+    assert hits(page).first.locator(".name").inner_text() == "siren.flac"
+    assert hits(page).first.locator(".score").inner_text() == "1.000"
+    assert page.locator(".asked .fitting li").count() == 5
+    assert "the 12 captions of this collection" in page.locator(".asked").inner_text()
+    page.locator(".asked .cells").click()
+    page.wait_for_function("document.querySelector('.asked audio').currentTime > 0.1")
+    screenshot(page, "similar", whole=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("letter.txt", b"Dear Sir or Madam", "letter.txt cannot be used: found 17 bytes that do not decode"),
+        ("empty.wav", b"", "empty.wav is empty: 0 bytes."),
+        ("cut.wav", b"RIFF\x24\x00\x00\x00WAVEfmt ", "cut.wav cannot be used: found 16 bytes that do not decode"),
+    ],
+)
+def test_an_upload_that_is_no_recording_is_one_clear_line(open_page, tmp_path, screenshot, name, content, line):
+    (tmp_path / name).write_bytes(content)
+    page = open_page()
+    upload(page, tmp_path / name)
+    page.get_by_role("alert").wait_for()
+    text = page.get_by_role("alert").inner_text()
+    assert text.startswith(line) and "\n" not in text and str(tmp_path) not in text and "gradio" not in text
+    screenshot(page, f"upload_{name}")
+
+
+def test_a_recording_longer_than_the_limit_is_refused(open_page, tmp_path):
+    soundfile.write(tmp_path / "long.flac", np.zeros(8000 * 301), 8000)
+    page = open_page()
+    upload(page, tmp_path / "long.flac")
+    page.get_by_role("alert").wait_for()
+    assert page.get_by_role("alert").inner_text().startswith("long.flac is longer than 5 minutes, which is the limit")
+
+
+def test_a_question_without_a_word_is_one_clear_line(open_page, screenshot):
+    page = open_page()
+    ask(page, "   ")
+    page.get_by_role("alert").wait_for()
+    assert page.get_by_role("alert").inner_text() == "Say in words what is to be heard, such as: a dog barks."
+    ask(page, "?!… --")
+    page.get_by_text("has no word in it").wait_for()
+    screenshot(page, "no_word")
+
+
+def test_a_question_of_five_thousand_words_is_answered_with_a_note(open_page, screenshot):
+    page = open_page()
+    ask_and_wait(page, " ".join(["a dog barks while rain falls on a roof"] * 556)[:-8])
+    note = page.locator(".note").inner_text()
+    assert re.fullmatch(r"Of these 5,00\d words, only the beginning counts: the model reads no more\.", note)
+    screenshot(page, "long_question")
+
+
+def test_names_and_captions_that_are_code_are_shown_as_they_are(open_page, sounds, screenshot):
+    page = open_page()
+    name = next(path.name for path in sounds.iterdir() if path.name.startswith("<img"))
+    upload(page, sounds / name)  # which finds itself
+    hits(page).nth(9).wait_for()
+    assert hits(page).first.locator(".name").inner_text() == name
+    assert hits(page).first.locator(".caption").inner_text() == (
+        "<script>window.hacked=1</script> a strange hum & a “buzz” {{value}} `${window.hacked=1}`"
+    )
+    ask(page, "<img src=x onerror=window.hacked=1> {{7*7}} ${window.hacked=1}")
+    page.get_by_text("“<img src=x onerror=window.hacked=1> {{7*7}} ${window.hacked=1}”").wait_for()
+    screenshot(page, "code_in_names")
+
+
+def test_a_phone_sees_all_of_the_page_without_scrolling_sideways(open_page, sounds, screenshot):
+    page = open_page(size=PHONE, has_touch=True, is_mobile=True)
+    wide = "document.documentElement.scrollWidth > innerWidth"
+    assert not page.evaluate(wide)
+    screenshot(page, "phone_empty")
+    ask_and_wait(page)
+    assert not page.evaluate(wide)
+    page.locator(".hit audio").first.scroll_into_view_if_needed()
+    screenshot(page, "phone_answer")
+    upload(page, sounds / "siren.flac")
+    page.locator(".asked").wait_for()
+    assert not page.evaluate(wide)
+    screenshot(page, "phone_similar", whole=True)
