@@ -71,27 +71,47 @@ def make_hub():
     return new_hub
 
 
+@pytest.fixture(scope="session")
+def go_online():
+    """Makes this process talk to the Hub on loopback, and not wait long between two tries."""
+
+    def go(hub, monkeypatch):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # the server offers git LFS
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(publishing, "WAITS", (0.01, 0.01, 0.01, 0.01))
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        close_session()
+
+    return go
+
+
 @pytest.fixture
-def online(hub, monkeypatch):
-    """This process talks to the Hub on loopback, is logged in there, and does not wait long between two tries."""
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # the server offers git LFS
-    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+def online(hub, go_online, monkeypatch):
+    """The Hub on loopback, which this process talks to, logged in there."""
+    go_online(hub, monkeypatch)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.setattr(publishing, "WAITS", (0.01, 0.01, 0.01, 0.01))
-    close_session()
     yield hub
     close_session()
 
 
 @pytest.fixture
 def environment(tmp_path):
-    """Makes the environment of a process of its own that talks to a Hub, with an empty cache."""
+    """Makes what the environment of a process of its own has, so that it talks to a Hub, with an empty cache."""
 
     def make(hub, token=TOKEN):
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING_FACE_"))}
-        kept |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
-        return kept | ({"HF_TOKEN": token} if token else {})
+        home = tmp_path / "home"
+        return {
+            **os.environ,
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(home),
+            "HF_MODULES_CACHE": str(home / "modules"),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+            "HF_TOKEN": token,
+        }
 
     return make
 
