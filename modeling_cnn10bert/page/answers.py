@@ -153,8 +153,7 @@ class Answers:
                     )
                 embeds.append(embedder.embed_audio([waveform]))
         except (AudioError, RetrievalError) as error:
-            reason = str(error).removeprefix(f"{printable(path)}: ").split("; ")[0]
-            raise QuestionError(f"{name} cannot be used: {reason}.") from error
+            raise QuestionError(f"{name} cannot be used: {_reason(error, path)}.") from error
         return np.concatenate(embeds), end
 
     def _found(self, hits) -> list[Found]:
@@ -171,6 +170,13 @@ class Answers:
             )
             for hit in hits
         ]
+
+
+def _reason(error: AudioError | RetrievalError, path: str) -> str:
+    """Why an upload cannot be used, without its path here and without advice for files of one's own."""
+    if isinstance(error, AudioError) and error.__cause__ is not None:  # a decoder's own words, which help nobody
+        return "it does not decode as wav, flac, ogg, mp3 or any other format that is known here"
+    return str(error).removeprefix(f"{printable(path)}: ").split("; ")[0]
 
 
 def _checked(text: str, expected: str) -> str:

@@ -70,6 +70,7 @@ def make_page(answers: Answers) -> gr.Blocks:
                     "recordings, and the captions that fit it.</p>",
                     elem_id="limits",
                 )
+        _refuse_addresses(recording)
         gr.HTML(
             "<p><kbd>↑</kbd> <kbd>↓</kbd> walk through the results and play them, <kbd>space</kbd> pauses, "
             "<kbd>/</kbd> leads back to the search field.</p>",
@@ -93,7 +94,21 @@ def make_page(answers: Answers) -> gr.Blocks:
             api_name="similar",
         )
     page.queue(max_size=MAX_WAITING)
+    # Without it, Gradio 6.31 does not check that a path which a program names as its upload lies among the uploads.
+    page.has_launched = True
     return page
+
+
+def _refuse_addresses(upload: gr.File) -> None:
+    """Gradio would fetch what a program names by an address instead of uploading it; here nothing is fetched."""
+    keep = upload.async_move_resource_to_block_cache
+
+    async def keep_upload(path: str | Path | None) -> str | None:
+        if str(path).lower().startswith(("http:", "https:")):
+            raise gr.Error("An address is no recording: upload the file itself.", print_exception=False)
+        return await keep(path)
+
+    upload.async_move_resource_to_block_cache = keep_upload
 
 
 def _fields() -> tuple[gr.Textbox, gr.Textbox]:

@@ -77,6 +77,7 @@ def make_app(collection: Collection) -> FastAPI:
         ssr_mode=False,
         show_error=False,
         run_history=False,
+        enable_monitoring=False,
         footer_links=[],
     )
 

@@ -45,6 +45,7 @@ def open_page(browser, server, requests):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(server)
         page.get_by_text("recordings are ready").wait_for()
+        page.get_by_label("Describe a sound").wait_for()
         return page
 
     yield open_window
@@ -201,9 +202,9 @@ def test_a_recording_brings_similar_ones_and_the_captions_that_fit_it(open_page,
 @pytest.mark.parametrize(
     ("name", "content", "line"),
     [
-        ("letter.txt", b"Dear Sir or Madam", "letter.txt cannot be used: found 17 bytes that do not decode"),
+        ("letter.txt", b"Dear Sir or Madam", "letter.txt cannot be used: it does not decode"),
         ("empty.wav", b"", "empty.wav is empty: 0 bytes."),
-        ("cut.wav", b"RIFF\x24\x00\x00\x00WAVEfmt ", "cut.wav cannot be used: found 16 bytes that do not decode"),
+        ("cut.wav", b"RIFF\x24\x00\x00\x00WAVEfmt ", "cut.wav cannot be used: it does not decode"),
     ],
 )
 def test_an_upload_that_is_no_recording_is_one_clear_line(open_page, tmp_path, screenshot, name, content, line):

@@ -1,0 +1,119 @@
+"""Questions that are answered, and those that get one clear line."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import soundfile
+
+from modeling_cnn10bert.page import answers as module
+from modeling_cnn10bert.page.answers import Answers, QuestionError
+from modeling_cnn10bert.page.collection import open_folder
+from modeling_cnn10bert.page.markup import answer_html
+from modeling_cnn10bert.page.pictures import feature_extractor
+from modeling_cnn10bert.page.shelf import Shelf
+
+
+@pytest.fixture(scope="module")
+def shelf(collection):
+    shelf = Shelf(feature_extractor(collection.retriever.store.info.model.features))
+    yield shelf
+    shelf.close()
+
+
+@pytest.fixture(scope="module")
+def answers(collection, shelf):
+    return Answers(collection, shelf)
+
+
+def test_an_answer_is_what_the_retriever_finds_with_the_captions_of_the_folder(answers, collection):
+    answer = answers.by_text("a dog barks")
+    hits = collection.retriever.search("a dog barks", 10)
+    assert [found.score for found in answer.found] == [hit.score for hit in hits]
+    assert [found.name for found in answer.found] == [hit.file.rsplit("/", 1)[1] for hit in hits]
+    captions = {found.name: found.captions for found in answer.found}
+    assert captions["dog.flac" if "dog.flac" in captions else answer.found[0].name]
+    assert all(len(found.captions) == 1 for found in answer.found) and answer.notes == []
+
+
+def test_words_to_keep_out_change_the_answer(answers, collection):
+    answer = answers.by_text("a dog barks", "rain")
+    hits = collection.retriever.search("a dog barks", 10, without="rain")
+    assert [found.score for found in answer.found] == [hit.score for hit in hits]
+    assert answer.question == "a dog barks without rain"
+
+
+@pytest.mark.parametrize("text", ["", "   ", "?!", "\ud800", "\n"])
+def test_a_question_without_a_word_is_refused(answers, text):
+    with pytest.raises(QuestionError, match="Say in words what is to be heard"):
+        answers.by_text(text)
+
+
+def test_the_same_words_asked_for_and_unwanted_are_refused(answers):
+    with pytest.raises(QuestionError, match="both asked for and unwanted"):
+        answers.by_text("a dog", "A dog!")
+
+
+def test_a_question_of_many_words_is_answered_with_a_note(answers):
+    answer = answers.by_text("rain " * 5000)
+    assert len(answer.found) == 10 and len(answer.question) <= 80
+    assert answer.notes == ["Of these 5,000 words, only the beginning counts: the model reads no more."]
+
+
+def test_a_recording_finds_itself_and_its_captions_are_ranked_by_the_cosine(answers, collection, sounds):
+    answer = answers.by_recording(str(sounds / "rain.flac" if (sounds / "rain.flac").exists() else sounds / "dog.flac"))
+    assert answer.found[0].name == answer.recording.name and answer.found[0].score == pytest.approx(1, abs=1e-5)
+    scores = [tag.score for tag in answer.fitting]
+    assert len(scores) == 5 and scores == sorted(scores, reverse=True)
+    embeds = collection.retriever.embed_text([answer.fitting[0].label])
+    recording = next(iter(collection.retriever.store.embedded([str(sounds / answer.recording.name)])))
+    assert scores[0] == pytest.approx(float(embeds[0] @ recording.embeds[0]), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("samples", "line"),
+    [
+        (np.zeros(0), "x.wav cannot be used: found 0 samples, expected a recording."),
+        (
+            np.full(800, np.nan),
+            "x.wav cannot be used: found 800 of 800 samples NaN or infinite, expected finite numbers.",
+        ),
+    ],
+)
+def test_a_damaged_recording_is_refused_without_its_path_here(answers, tmp_path, samples, line):
+    soundfile.write(tmp_path / "x.wav", samples, 8000, subtype="FLOAT")
+    with pytest.raises(QuestionError) as error:
+        answers.by_recording(str(tmp_path / "x.wav"))
+    assert str(error.value) == line
+
+
+def test_a_recording_beyond_the_limit_of_bytes_is_refused_unread(answers, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_UPLOAD_BYTES", 3 << 20)
+    with (tmp_path / "large.wav").open("wb") as file:
+        file.truncate((5 << 20) + 1)
+    with pytest.raises(QuestionError, match=r"large.wav has 5 MB; the limit is 3 MB\."):
+        answers.by_recording(str(tmp_path / "large.wav"))
+
+
+def test_a_file_that_moved_after_it_was_indexed_is_shown_as_gone(sounds, model_folder, tmp_path, shelf):
+    copy = shutil.copytree(sounds, tmp_path / "sounds")
+    moving = open_folder(copy, str(model_folder))
+    (copy / "dog.flac").unlink()
+    answers = Answers(moving, shelf)
+    answer = answers.by_recording(str(sounds / "dog.flac"))
+    gone = [found for found in answer.found if found.name == "dog.flac"]
+    assert [found.key for found in gone] == [None]
+    assert all(found.key for found in answer.found if found.name != "dog.flac")
+    assert answer_html(answer, []).count("This file is gone") == 1
+    moving.retriever.close()
+
+
+def test_twenty_questions_at_once_have_the_answers_of_one_after_the_other(answers, sounds):
+    texts = [f"sound number {number}" for number in range(20)]
+    alone = [answers.by_text(text) for text in texts]
+    with ThreadPoolExecutor(20) as pool:
+        upload = pool.submit(answers.by_recording, str(sounds / "siren.flac"))
+        together = list(pool.map(answers.by_text, texts))
+    assert together == alone
+    assert upload.result().found[0].name == "siren.flac"

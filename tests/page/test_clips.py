@@ -1,0 +1,37 @@
+"""Parts of recordings: the same samples from wherever they are read."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import soundfile
+
+from modeling_cnn10bert.page.clips import Span, encode_clip, read_span
+
+
+def test_a_part_that_libsndfile_jumps_to_is_the_one_that_decoding_all_finds(tmp_path):
+    waveform = 0.3 * np.random.default_rng(0).standard_normal(44_100 * 4).clip(-1, 1)
+    soundfile.write(tmp_path / "noise.flac", waveform, 44_100)
+    everything, _ = soundfile.read(tmp_path / "noise.flac", dtype="float32")
+    samples, rate = read_span(Span(str(tmp_path / "noise.flac"), 1.25, 3.0))
+    assert rate == 44_100
+    assert np.array_equal(samples[:, 0], everything[round(1.25 * 44_100) : 3 * 44_100])
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="there is no ffmpeg (apt-get install ffmpeg)")
+def test_what_only_ffmpeg_decodes_has_its_parts_too(tmp_path):
+    time = np.arange(32_000 * 3) / 32_000
+    soundfile.write(tmp_path / "tones.wav", 0.5 * np.sin(2 * np.pi * np.where(time < 2, 440, 1760) * time), 32_000)
+    command = ["ffmpeg", "-v", "error", "-i", tmp_path / "tones.wav", tmp_path / "tones.m4a"]
+    subprocess.run(command, check=True)
+    samples, rate = read_span(Span(str(tmp_path / "tones.m4a"), 2.2, 2.7))
+    assert samples.shape == (16_000, 1) and rate == 32_000
+    assert np.abs(np.fft.rfft(samples[:, 0])).argmax() * rate / len(samples) == pytest.approx(1760, abs=3)
+
+
+def test_a_clip_has_at_most_two_channels_and_no_sample_beyond_full_scale(tmp_path):
+    samples = np.stack([np.full(100, level, np.float32) for level in (3.0, 0.0, 0.0)], axis=1)
+    (tmp_path / "clip.flac").write_bytes(encode_clip(samples, 8000))
+    heard, _ = soundfile.read(tmp_path / "clip.flac")
+    assert heard.shape == (100,) and heard == pytest.approx(1, abs=1e-4)
