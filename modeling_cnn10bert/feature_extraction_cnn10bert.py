@@ -25,6 +25,7 @@ from transformers.utils import TensorType, logging
 logger = logging.get_logger(__name__)
 
 LOG_MEL_FLOOR = 1e-10  # of the mel power, so -100 dB: librosa's and PANNs' `amin`
+FRAMES_AT_ONCE = 128  # on a CPU: what is computed on the way from them to their mels stays in its cache
 
 
 class CNN10FeatureExtractor(SequenceFeatureExtractor):
@@ -128,17 +129,12 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
             waveform = torch.nn.functional.pad(waveform, (0, missing))
             # In float64 first: a window rounded at every step of its formula leaks into bins 100 dB below a loud one.
             window = torch.hann_window(self.n_fft, dtype=torch.float64).to(device=device, dtype=torch.float32)
-            spectrum = torch.stft(
-                waveform,
-                n_fft=self.n_fft,
-                hop_length=self.hop_length,
-                window=window,
-                center=True,
-                pad_mode="reflect",
-                return_complex=True,
-            )  # [n_fft // 2 + 1, num_frames]
-            power = spectrum.real.square() + spectrum.imag.square()
-            mel = power.T @ torch.as_tensor(self.mel_filters, device=device)  # [num_frames, n_mels]
+            padded = torch.nn.functional.pad(waveform[None], (self.n_fft // 2, self.n_fft // 2), mode="reflect")[0]
+            frames = padded.unfold(0, self.n_fft, self.hop_length)  # [num_frames, n_fft]
+            # A filter's weight for the square of the real and again for that of the imaginary part of each bin.
+            filters = torch.as_tensor(self.mel_filters, device=device).repeat_interleave(2, dim=0)
+            at_once = FRAMES_AT_ONCE if frames.device.type == "cpu" else len(frames)
+            mel = torch.cat([_mel(part, window, filters) for part in frames.split(at_once)])  # [num_frames, n_mels]
             return 10.0 * torch.log10(mel.clamp(min=LOG_MEL_FLOOR))
 
     def __call__(
@@ -237,6 +233,12 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
             bad = int(np.count_nonzero(~np.isfinite(clip)))
             raise ValueError(f"{name}expected finite samples, found {bad} NaN or infinite ones. Repair the recording.")
         return clip.astype(np.float32)
+
+
+def _mel(frames: torch.Tensor, window: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
+    """Frames [T, n_fft] to their mel power [T, n_mels]; `filters` is [2 * (n_fft // 2 + 1), n_mels]."""
+    spectrum = torch.fft.rfft(frames * window)  # [T, n_fft // 2 + 1]
+    return torch.view_as_real(spectrum).flatten(1).square_() @ filters
 
 
 # Here and not in the package, so that what is saved where this file came with a checkpoint carries it on.
