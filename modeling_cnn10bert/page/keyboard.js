@@ -14,7 +14,12 @@
     element.scrollIntoView({ block, behavior: still ? "auto" : "smooth" });
   }
 
+  function silence(audio) {
+    document.querySelectorAll("audio").forEach((other) => other !== audio && other.pause());
+  }
+
   function play(audio) {
+    silence(audio);
     audio?.play().catch(() => {}); // interrupted by the next key, or the file is gone: the player shows it
   }
 
@@ -68,7 +73,8 @@
 
   // One recording sounds at a time, and the one that does is the selected one.
   document.addEventListener("play", (event) => {
-    document.querySelectorAll("audio").forEach((other) => other !== event.target && other.pause());
+    if (event.target.paused) return; // the event comes late, and another recording has begun meanwhile
+    silence(event.target);
     const hit = event.target.closest(".hit");
     if (hit) select(hit);
     const line = event.target.closest(".hit, .asked")?.querySelector(".now");
