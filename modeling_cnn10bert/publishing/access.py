@@ -50,7 +50,8 @@ def check_access(
         with patience(PATIENCE):
             return open_repository(api, name, private=private, revision=revision, field=field)
     except (HTTPError, OSError, ValueError) as error:
-        raise PublishError(f"{field} {name}: {reason(error, api)}") from error
+        advice = "; check the connection and try again" if is_temporary(error) else ""
+        raise PublishError(f"{field} {name}: {reason(error, api)}{advice}") from error
 
 
 def connect(name: str, token: str | None = None, field: str = FIELD) -> HfApi:
@@ -128,9 +129,11 @@ def reason(error: Exception, api: HfApi) -> str:
         said = cause.server_message or cause.response.reason_phrase
         text = f"{api.endpoint} answers {cause.response.status_code}: {said}"
     elif isinstance(cause, json.JSONDecodeError):
-        text = f"{api.endpoint} does not answer as a Hub does; check HF_ENDPOINT, or try again later"
-    elif isinstance(cause, (HTTPError, ConnectionError, TimeoutError)):
-        text = f"{api.endpoint} cannot be reached ({type(cause).__name__}: {cause}); check the connection and try again"
+        text = f"{api.endpoint} does not answer as a Hub does (HF_ENDPOINT may say which one it is)"
+    elif isinstance(cause, HTTPError):
+        text = f"{api.endpoint} cannot be reached ({type(cause).__name__}: {cause})"
+    elif isinstance(cause, (ConnectionError, TimeoutError)):  # of hf_xet, which sends large files
+        text = f"sending to {api.endpoint} failed ({type(cause).__name__}: {cause})"
     else:
         text = str(cause)
     return " ".join(text.replace(api.token, "***").split())[:500]
