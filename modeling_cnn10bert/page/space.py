@@ -1,0 +1,253 @@
+"""The page as a Hugging Face Space: a folder that runs by itself, with this code, the recordings and their index."""
+
+import contextlib
+import csv
+import dataclasses
+import importlib.metadata
+import io
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from huggingface_hub import SpaceCardData
+from packaging.requirements import Requirement
+
+import modeling_cnn10bert
+
+from ..data.audio_io import printable
+from ..retrieval.embedding import load_embedder
+from ..retrieval.identity import check_same_model
+from ..retrieval.records import EmbeddedFile, IndexInfo, RetrievalError
+from ..retrieval.retriever import AudioRetriever
+from ..retrieval.scanning import scan
+from ..retrieval.stores import VectorStore, open_store
+from .captions import built_in_captions, find_captions, read_captions
+from .collection import folder_index
+
+# Of this package's requirements, what a page imports; torchaudio is not among them.
+NEEDED = ("torch", "transformers", "huggingface-hub", "soundfile", "soxr", "scipy", "matplotlib", "tqdm", "lancedb")
+CODE = ("*.py", "*.css", "*.js")
+MODEL_FILES = (
+    "config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "vocab*",
+    "merges.txt",
+)
+
+APP = '''"""The page of this Space: the recordings in sounds, found by a text or by a sound."""
+
+import os
+from pathlib import Path
+
+from modeling_cnn10bert.page.collection import open_folder
+from modeling_cnn10bert.page.server import serve
+
+HERE = Path(__file__).resolve().parent
+MODEL = {model}
+
+if __name__ == "__main__":
+    host = "0.0.0.0" if "SPACE_ID" in os.environ else "127.0.0.1"  # a Space is reached from outside its container
+    port = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
+    serve(open_folder(HERE / "sounds", MODEL), host, port)
+'''
+
+README = """---
+{metadata}
+---
+
+# {title}
+
+Type what you want to hear, or drop in a recording: the ten best of {count} recordings are shown with score and log-mel
+picture, and played. The arrow keys walk through them, the space bar pauses.
+
+The model is {model}.
+The code in `modeling_cnn10bert` (Apache-2.0) implements Primus & Widmer, *Improving Natural-Language-Based Audio
+Retrieval with Transfer Learning and Audio & Text Augmentations* (DCASE Workshop 2022). The recordings are under the
+licences of their authors. `python app.py` starts the same page on your own machine, after
+`pip install -r requirements.txt`.
+"""
+
+
+def make_space(
+    out: str | os.PathLike,
+    model: str,
+    sounds: str | os.PathLike,
+    captions: str | os.PathLike | None = None,
+    title: str = "Search sounds",
+) -> Path:
+    """
+    Writes a Space: app.py, requirements.txt, README.md, the code, the recordings, their index, and a model in a folder.
+
+    The index holds no path of this machine. The folder appears when all of it is written.
+
+    Args:
+        out: where to write; absent or empty.
+        model: folder, which is copied, or Hub id, which the Space loads from there.
+        sounds: folder of recordings, or the location of an index of this model, whose embeddings are taken over.
+        captions: a file, see `read_captions`; by default the folder's metadata.
+        title: of the Space.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RetrievalError: there is something at `out`, no recording, no such model, or a file that cannot be used.
+    """
+    out = Path(out).absolute()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RetrievalError(f"{out}: found something there, expected no such folder or an empty one; choose another")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
+        space = Path(temporary, "space")
+        files = _copy_sounds(space, model, sounds, captions)
+        _copy_code(space)
+        in_folder = os.path.isdir(model)
+        if in_folder:
+            _copy_model(Path(model), space / "model")
+        place = 'str(HERE / "model")' if in_folder else repr(model)
+        (space / "app.py").write_text(APP.format(model=place), encoding="utf-8")
+        (space / "requirements.txt").write_text(_requirements(), encoding="utf-8")
+        (space / "README.md").write_text(_readme(title, None if in_folder else model, files), encoding="utf-8")
+        if out.is_dir():
+            out.rmdir()
+        space.rename(out)
+    return out
+
+
+# ------------------------------------------------------------------------------------------------- recordings, index
+
+
+def _copy_sounds(space: Path, model: str, sounds: str | os.PathLike, captions: str | os.PathLike | None) -> int:
+    """Copies the recordings with their captions and makes their index; how many there are."""
+    embedder = load_embedder(model)
+    with _source(sounds) as (paths, store):
+        if not paths:
+            raise RetrievalError(f"{sounds}: found no recording, expected at least one; check the path")
+        names = _names(paths)
+        info = IndexInfo(embedder.identity) if store is None else store.info
+        check_same_model(info.model, embedder.identity)
+        # What is indexed are links in a folder for temporary files: the index, which is published, tells their names.
+        with tempfile.TemporaryDirectory(prefix="space-") as folder:
+            root = Path(folder).resolve() / "sounds"
+            for path, name in names.items():
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                (root / name).symlink_to(path)
+            anonymous = dataclasses.replace(info.model, name="model" if os.path.isdir(model) else model)
+            location = folder_index(root, embedder)
+            with open_store(str(location), dataclasses.replace(info, model=anonymous)) as made:
+                if store is not None:
+                    made.put([_renamed(file, str(root / names[file.record.path])) for file in store.embedded(names)])
+                report = AudioRetriever(made, embedder).index([root])
+                indexed = {str(Path(path).relative_to(root)) for path in made.files()}
+            if not indexed:
+                raise RetrievalError(f"{sounds}: found no recording that can be used ({report})")
+            shutil.copytree(location, space / location.name)
+    kept = {path: name for path, name in names.items() if name in indexed}
+    for path, name in kept.items():
+        (space / "sounds" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, space / "sounds" / name)
+    _write_captions(space / "sounds", kept, sounds, captions)
+    return len(kept)
+
+
+@contextlib.contextmanager
+def _source(sounds: str | os.PathLike) -> Iterator[tuple[list[str], VectorStore | None]]:
+    """The recordings of a folder; or of an index, and that index."""
+    try:
+        store = open_store(os.fspath(sounds))
+    except RetrievalError:
+        if not os.path.isdir(sounds):
+            raise
+        store = None
+    if store is None:
+        yield sorted(scan([sounds]).files), None
+        return
+    with store:
+        yield sorted(path for path in store.files() if os.path.isfile(path)), store
+
+
+def _names(paths: list[str]) -> dict[str, str]:
+    """Path -> the same below the folder that they all have in common."""
+    common = os.path.commonpath([os.path.dirname(path) for path in paths])
+    names = {path: os.path.relpath(path, common) for path in paths}
+    if strange := [name for name in names.values() if printable(name) != name]:
+        raise RetrievalError(f"{printable(strange[0])}: found a name that is no UTF-8, which the Hub takes from nobody")
+    return names
+
+
+def _renamed(file: EmbeddedFile, path: str) -> EmbeddedFile:
+    return dataclasses.replace(file, record=dataclasses.replace(file.record, path=path))
+
+
+def _write_captions(folder: Path, names: dict[str, str], sounds, captions: str | os.PathLike | None) -> None:
+    """metadata.csv, of the recordings whose captions are known."""
+    if captions is not None:
+        known = read_captions(captions)
+    else:
+        known = find_captions(sounds) if os.path.isdir(sounds) else built_in_captions()
+    rows = [(name, caption) for path, name in names.items() for caption in known.of(path)]
+    if rows:
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows([("file_name", "caption"), *rows])
+        (folder / "metadata.csv").write_text(table.getvalue(), encoding="utf-8")
+
+
+# --------------------------------------------------------------------------------------------- code, model, metadata
+
+
+def _copy_code(space: Path) -> None:
+    package = Path(modeling_cnn10bert.__file__).parent
+    for path in sorted(path for pattern in CODE for path in package.rglob(pattern)):
+        target = space / package.name / path.relative_to(package)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+def _copy_model(folder: Path, target: Path) -> None:
+    """What a model is loaded from, without what its training left there."""
+    target.mkdir()
+    for path in sorted(path for pattern in MODEL_FILES for path in folder.glob(pattern)):
+        shutil.copyfile(path, target / path.name)
+
+
+def _requirements() -> str:
+    """The ranges of this package for what a page needs; the Space's `sdk_version` brings gradio."""
+    ranges = {}
+    for line in importlib.metadata.requires("cnn10bert") or ():
+        requirement = Requirement(line)
+        if requirement.name in NEEDED and requirement.marker is None:
+            ranges[requirement.name] = f"{requirement.name}{requirement.specifier}"
+    lines = [
+        "# torch as the package wants it: with a newer one, the last torchaudio that may lie beside it breaks.",
+        "# Its build for CUDA, 3 GB, is what a Space without a GPU gets too; it works there.",
+        *(ranges[name] for name in NEEDED),
+        f"gradio=={importlib.metadata.version('gradio')}",
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _readme(title: str, model_id: str | None, count: int) -> str:
+    metadata = SpaceCardData(
+        title=title,
+        sdk="gradio",
+        sdk_version=importlib.metadata.version("gradio"),
+        python_version=f"{sys.version_info.major}.{sys.version_info.minor}",
+        app_file="app.py",
+        models=None if model_id is None else [model_id],
+        tags=["audio", "audio-retrieval", "cnn10bert"],
+        emoji="🔊",
+        colorFrom="indigo",
+        colorTo="purple",
+        pinned=False,
+        short_description="Describe a sound, hear the recordings that match",
+    )
+    model = "in the folder `model`" if model_id is None else f"[{model_id}](https://huggingface.co/{model_id})"
+    return README.format(metadata=metadata.to_yaml(), title=title, count=count, model=model)
