@@ -155,6 +155,11 @@ class CNN10BatchNorm(nn.BatchNorm2d):
         unbiased = variance.detach() * count / (count - 1).clamp(min=1)
         return output.to(hidden_states.dtype), (mean.detach().flatten(), unbiased.flatten())
 
+    def scale_and_shift(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What evaluation multiplies each channel by and then adds to it: [C] each, in float32 at least."""
+        scale = _at_least_float32(self.weight) * torch.rsqrt(_at_least_float32(self.running_var) + self.eps)
+        return scale, _at_least_float32(self.bias) - _at_least_float32(self.running_mean) * scale
+
     @torch.no_grad()
     def update_running_statistics(self, statistics: tuple[torch.Tensor, torch.Tensor] | None) -> None:
         """Takes the mean and variance [C] of a training batch into the running ones, `None` changes nothing."""
@@ -189,17 +194,30 @@ class CNN10Block(GradientCheckpointingLayer):
 
         `mask` [B, 1, T, 1] and `pooled_mask` [B, 1, T // 2, 1] are 1 on valid frames; without them all are.
         """
-        hidden_states, statistics1 = self.norm1(self.conv1(hidden_states), mask)
-        hidden_states = _zero_padding(F.relu(hidden_states), mask)
-        hidden_states, statistics2 = self.norm2(self.conv2(hidden_states), mask)
+        hidden_states, statistics1 = _convolve(self.conv1, self.norm1, hidden_states, mask)
+        hidden_states = _zero_padding(F.relu_(hidden_states), mask)
+        hidden_states, statistics2 = _convolve(self.conv2, self.norm2, hidden_states, mask)
         # A pooled frame is valid where both of its frames are, so zeroing before the pooling too would change nothing.
-        hidden_states = _zero_padding(F.avg_pool2d(F.relu(hidden_states), kernel_size=2), pooled_mask)
+        hidden_states = _zero_padding(F.avg_pool2d(F.relu_(hidden_states), kernel_size=2), pooled_mask)
         return self.dropout(hidden_states), (statistics1, statistics2)
 
     def update_running_statistics(self, statistics: tuple) -> None:
         """Takes the statistics that `forward` returned into both normalisations."""
         self.norm1.update_running_statistics(statistics[0])
         self.norm2.update_running_statistics(statistics[1])
+
+
+def _convolve(
+    conv: nn.Conv2d, norm: CNN10BatchNorm, hidden_states: torch.Tensor, mask: torch.Tensor | None
+) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
+    """A convolution and its normalisation, which in evaluation is one: its weights are scaled, not its output."""
+    # An exported network keeps both: whoever runs it joins them, and quantisation looks for plain weights.
+    if norm.training or torch.compiler.is_compiling():
+        return norm(conv(hidden_states), mask)
+    scale, shift = norm.scale_and_shift()
+    dtype = conv.weight.dtype
+    weight = (conv.weight * scale.view(-1, 1, 1, 1)).to(dtype, memory_format=torch.preserve_format)
+    return F.conv2d(hidden_states, weight, shift.to(dtype), padding=conv.padding), None
 
 
 def _zero_padding(hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

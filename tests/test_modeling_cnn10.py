@@ -56,6 +56,22 @@ def test_the_time_pooling_joins_mean_and_maximum(randomise_norms, log_mels):
     torch.testing.assert_close(outputs.pooler_output, (frames.mean(dim=1) + frames.max(dim=1).values) / 2)
 
 
+def test_in_evaluation_a_block_is_its_convolutions_normalisations_and_poolings(randomise_norms, log_mels):
+    model = randomise_norms(CNN10Model(CNN10Config(hidden_sizes=[4, 4, 8, 8]))).eval()
+    hidden_states = log_mels([33, 33])[0][:, None] / 20
+    block = model.blocks[0]
+    expected = hidden_states
+    for conv, norm in ((block.conv1, block.norm1), (block.conv2, block.norm2)):
+        expected = F.conv2d(expected, conv.weight, padding=1)
+        mean, std = norm.running_mean.view(1, -1, 1, 1), (norm.running_var + 1e-5).sqrt().view(1, -1, 1, 1)
+        expected = (expected - mean) / std * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
+        expected = F.relu(expected)
+    with torch.no_grad():
+        found, statistics = block(hidden_states)
+    torch.testing.assert_close(found, F.avg_pool2d(expected, 2).detach(), atol=1e-4, rtol=1e-5)
+    assert statistics == (None, None)
+
+
 def test_arguments_come_in_the_usual_order():
     assert list(inspect.signature(CNN10Model.forward).parameters)[:3] == [
         "self",
