@@ -46,6 +46,7 @@ TRIED = {
     "python -m modeling_cnn10bert.data.synthesizers": (
         "--num_train 8 --num_validation 4 --num_test 4 --clips_per_kind 3"
     ),
+    "python scripts/make_space.py": "",
     "python scripts/prepare_folder.py data/mine": "",
     "python scripts/prepare_folder.py OUT FOLDER": "",
     "python scripts/prepare_audioset.py": "--num_proc 1",
@@ -75,6 +76,7 @@ SHOWN = {
     "ACCELERATE_USE_CPU=true accelerate launch": "tests/training/test_two_processes.py trains in two processes",
     "cnn10bert evaluate laion/clap-htsat-unfused": "downloads a model from the Hub",
     "hf auth login": "asks for a token",
+    "hf upload": "needs a token for the Hub",
     "make app": "serves until it is stopped",
     "python -m nltk.downloader": "downloads WordNet",
     "python scripts/app.py": "serves until it is stopped",
