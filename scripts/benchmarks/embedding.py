@@ -149,13 +149,15 @@ def build_clap(files: Path, device: str, dtype: str, threads: int, tiny: bool = 
     extractor = ClapFeatureExtractor(truncation="rand_trunc")  # as of the published models without fusion
     dataset = ClapFiles(sorted(files.glob("*.wav")), extractor)
     half = torch.autocast(device, dtype=torch.bfloat16, enabled=dtype == "bfloat16")
-    workers = 0 if tiny else threads
+    # One keeps up with the model on a CPU, whose cores it would else take away.
+    workers = 0 if tiny else 1 if device == "cpu" else threads
+    loader = DataLoader(dataset, batch_size=CLAP_BATCH, num_workers=workers, persistent_workers=workers > 0)
 
     @torch.inference_mode()
     def run() -> dict[str, float]:
         started = time.perf_counter()
         embeds = []
-        for batch in DataLoader(dataset, batch_size=CLAP_BATCH, num_workers=workers):
+        for batch in loader:
             with half:
                 output = model.get_audio_features(input_features=batch.to(device))
             embeds.append(output.pooler_output.float().cpu())
