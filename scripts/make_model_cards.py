@@ -17,13 +17,15 @@ from huggingface_hub.utils import yaml_dump
 from modeling_cnn10bert import CNN10BertConfig, CNN10BertModel, CNN10FeatureExtractor
 from modeling_cnn10bert.evaluation.reports import TABLE_METRICS, markdown_table, write_text
 from modeling_cnn10bert.processing_cnn10bert import MAX_CAPTION_TOKENS
-from modeling_cnn10bert.publishing.model_card import LICENCES, TEMPLATE, card_data, render_card
+from modeling_cnn10bert.publishing.model_card import LICENCES, card_data, render_card
 from modeling_cnn10bert.publishing.run_facts import RECIPES, parameters_of, published_fields
 from modeling_cnn10bert.training.arguments import RetrievalTrainingArguments
 from modeling_cnn10bert.training.ladders import TABLES, Row
 from modeling_cnn10bert.training.prerequisites import MADE_BY
 from modeling_cnn10bert.training.recipe import RUNS, read_recipe
+from modeling_cnn10bert.training.run_queue import REPOSITORY
 
+CARDS = REPOSITORY / "model_cards"
 TEXT_MODEL = "google-bert/bert-base-uncased"
 AUGMENTATIONS = {  # field that switches it on -> what it is
     "g_max": "gain",
@@ -36,8 +38,8 @@ AUGMENTATIONS = {  # field that switches it on -> what it is
 
 def main() -> None:
     for name, text in paper_cards().items():
-        write_text(TEMPLATE.parent / name, text)
-        print(TEMPLATE.parent / name)
+        write_text(CARDS / name, text)
+        print(CARDS / name)
 
 
 def paper_cards() -> dict[str, str]:

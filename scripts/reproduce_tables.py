@@ -1,7 +1,7 @@
 """Tables 3 and 5 of the paper: runs what has not been run, and writes mean and standard deviation over seeds.
 
     python scripts/reproduce_tables.py --table 3 --seeds 3 --dry_run                                     # what it takes
-    python scripts/reproduce_tables.py --table 3 --seeds 3 [--num_processes 4] [--field value ...]
+    python scripts/reproduce_tables.py --table 3 --seeds 3 [--num_processes 2] [--field value ...]
     python scripts/reproduce_tables.py --table 5 --ladder soundscapes --seeds 3 --manifests DIR --sources DIR --jobs 2
 
 Run from the repository. The table, with the paper's figures beside ours, is written as Markdown and as a chart behind

@@ -19,7 +19,19 @@ from typer.testing import CliRunner
 from modeling_cnn10bert import cli
 
 RATE = 32_000
-COMMANDS = ["index", "info", "search", "similar", "duplicates", "tag", "evaluate", "submit", "score", "export"]
+COMMANDS = [
+    "index",
+    "info",
+    "search",
+    "similar",
+    "duplicates",
+    "tag",
+    "evaluate",
+    "submit",
+    "score",
+    "export",
+    "publish",
+]
 
 
 @pytest.fixture(autouse=True)

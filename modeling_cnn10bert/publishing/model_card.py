@@ -1,4 +1,4 @@
-"""The model card of a run: what its facts and its results say, in the words of model_cards/template.md."""
+"""The model card of a run: what its facts and its results say, in the words of model_card_template.md."""
 
 import json
 import os
@@ -13,13 +13,12 @@ from huggingface_hub.utils import yaml_dump
 from ..evaluation.reports import TABLE_METRICS, in_percent, markdown_table, read_results, write_text
 from ..training.data import RecordingTables
 from ..training.model import PACKAGED_TEXT_MODEL
-from ..training.run_queue import REPOSITORY
 from ..training.trainer import RetrievalTrainer
 from .eval_results import DIRECTIONS, METRIC_TYPES, model_index_results, scores, write_eval_results
 from .run_facts import FACTS, collect_facts, read_facts
 
 CARD = "README.md"
-TEMPLATE = REPOSITORY / "model_cards" / "template.md"
+TEMPLATE = Path(__file__).with_name("model_card_template.md")
 PAPER = "https://arxiv.org/abs/2208.11460"
 # The Hub has no task of retrieval, nor transformers' zero-shot-audio-classification: what this model gives is vectors.
 PIPELINE_TAG = "feature-extraction"
