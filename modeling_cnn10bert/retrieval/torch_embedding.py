@@ -12,13 +12,10 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.utils import logging
 
-import modeling_cnn10bert
-
 from .identity import feature_parameters, model_name, weights_fingerprint
 from .model_inputs import ModelInputs, accepted, gather
 from .records import ModelIdentity, RetrievalError
 
-modeling_cnn10bert.register()  # where a command has put it off
 METHODS = ("get_audio_features", "get_text_features")
 
 

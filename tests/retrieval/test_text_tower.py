@@ -80,29 +80,8 @@ def _run(code, *arguments):
 def test_the_command_embeds_a_text_without_torch_and_transformers(saved):
     code = """
 import sys
-import cnn10bert_command
 import modeling_cnn10bert.cli
 from modeling_cnn10bert.retrieval.embedding import load_embedder
 print(load_embedder(sys.argv[1]).embed_text(["a dog barks"]).shape, {"torch", "transformers"} & set(sys.modules))
 """
     assert _run(code, saved()) == "(1, 12) set()\n"
-
-
-def test_the_command_registers_the_model_when_it_needs_it(saved):
-    code = """
-import sys
-import cnn10bert_command
-import modeling_cnn10bert
-from modeling_cnn10bert.retrieval.torch_embedding import TorchEmbedder
-print(type(TorchEmbedder.from_pretrained(sys.argv[1]).model) is modeling_cnn10bert.CNN10BertModel)
-"""
-    assert _run(code, saved()) == "True\n"
-
-
-def test_importing_the_package_registers_its_classes():
-    code = """
-import modeling_cnn10bert
-from transformers import AutoConfig
-print(type(AutoConfig.for_model("cnn10bert")) is modeling_cnn10bert.CNN10BertConfig)
-"""
-    assert _run(code) == "True\n"

@@ -1,0 +1,102 @@
+"""After `import modeling_cnn10bert`, transformers' Auto classes know its models, whichever was imported first."""
+
+import subprocess
+import sys
+
+import pytest
+
+import modeling_cnn10bert
+
+# Runs in a fresh process behind a few imports, which it is given as code.
+CHECKS = """
+import pickle
+import sys
+import modeling_cnn10bert
+from transformers import (
+    AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification, AutoProcessor, AutoTokenizer, pipeline
+)
+folder = sys.argv[1]
+config = AutoConfig.from_pretrained(folder)
+model = AutoModel.from_pretrained(folder)
+assert type(config) is modeling_cnn10bert.CNN10BertConfig
+assert type(model) is modeling_cnn10bert.CNN10BertModel
+assert type(AutoModel.from_config(config.audio_config)) is modeling_cnn10bert.CNN10Model
+assert type(AutoModel.from_pretrained(folder, trust_remote_code=True)) is type(model)  # what is installed, not a copy
+assert type(AutoProcessor.from_pretrained(folder)) is modeling_cnn10bert.CNN10BertProcessor
+assert type(AutoFeatureExtractor.from_pretrained(folder)) is modeling_cnn10bert.CNN10FeatureExtractor
+assert AutoTokenizer.from_pretrained(folder)("rain").input_ids
+tagger = AutoModelForAudioClassification.from_config(config.audio_config)
+assert type(tagger) is modeling_cnn10bert.CNN10ForAudioClassification
+assert pickle.loads(pickle.dumps(config)).to_dict() == config.to_dict()
+assert type(pickle.loads(pickle.dumps(model))) is type(model)
+assert type(pipeline("zero-shot-audio-classification", model=folder).model) is type(model)
+print("all known")
+"""
+AT_ONCE = """
+import threading
+import modeling_cnn10bert
+import transformers
+found = []
+def load(name):
+    found.append(getattr(transformers, name))
+    from transformers import AutoConfig, AutoModel
+    config = AutoConfig.for_model("cnn10", hidden_sizes=[4, 4, 4, 4])
+    found.append(type(AutoModel.from_config(config)) is modeling_cnn10bert.CNN10Model)
+names = ["BertModel", "AutoModel", "AutoConfig", "AutoProcessor"]
+threads = [threading.Thread(target=load, args=[name]) for name in names]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert found.count(True) == len(names), found
+"""
+
+
+def run(code, *arguments):
+    command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "",
+        "import modeling_cnn10bert; from transformers import BertModel",
+        "from transformers import AutoConfig",
+        "from transformers import AutoModel, pipeline",
+        "from modeling_cnn10bert import CNN10BertModel",
+        AT_ONCE,
+    ],
+)
+def test_the_auto_classes_load_a_saved_folder_whatever_was_imported_first(first, tiny_folder):
+    assert run(f"{first}\n{CHECKS}", tiny_folder[0]) == "all known"
+
+
+def test_importing_the_package_imports_neither_torch_nor_transformers():
+    code = "import sys, modeling_cnn10bert; print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
+    assert run(code) == "[]"
+
+
+def test_a_configuration_comes_without_the_model():
+    code = """
+import sys
+from modeling_cnn10bert import CNN10Config
+print(CNN10Config().model_type, "modeling_cnn10bert.modeling_cnn10bert" in sys.modules)
+"""
+    assert run(code) == "cnn10 False"
+
+
+def test_a_star_import_brings_all_that_the_package_names():
+    names = {}
+    exec("from modeling_cnn10bert import *", names)
+    assert names.keys() - {"__builtins__"} == set(modeling_cnn10bert.__all__)
+    assert set(modeling_cnn10bert.__all__) <= set(dir(modeling_cnn10bert))
+    for name in modeling_cnn10bert.__all__:
+        assert names[name].__name__ == name
+
+
+def test_what_the_package_does_not_hold_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'modeling_cnn10bert' has no attribute 'CNN14Model'"):
+        _ = modeling_cnn10bert.CNN14Model
