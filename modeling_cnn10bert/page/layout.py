@@ -1,11 +1,12 @@
 """The page of Gradio: what can be asked, and where the answer appears."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import gradio as gr
 
 from . import markup
-from .answers import MAX_UPLOAD_BYTES, MAX_UPLOAD_SECONDS, Answers, QuestionError
+from .answers import MAX_UPLOAD_BYTES, MAX_UPLOAD_SECONDS, Answer, Answers, QuestionError
 from .pictures import frequency_ticks
 
 TITLE = "Search sounds"
@@ -36,23 +37,29 @@ THEME = gr.themes.Base(
 )
 
 
-def make_page(answers: Answers) -> gr.Blocks:
-    """The page that asks these answers."""
+def make_page(answers: Answers, run: Callable[..., Awaitable]) -> gr.Blocks:
+    """
+    The page that asks for answers.
+
+    Args:
+        answers: of a collection.
+        run: has a function called, with the arguments that follow it, in a thread that such work is done in.
+    """
     frequencies = frequency_ticks(answers.shelf.extractor)
 
-    def search(text: str, without: str) -> str:
+    async def answer(question: Callable[..., Answer], *arguments: str) -> str:
         try:
-            return markup.answer_html(answers.by_text(text or "", without or ""), frequencies)
+            return markup.answer_html(await run(question, *arguments), frequencies)
         except QuestionError as error:
             return markup.problem(str(error))
 
-    def similar(recording: str | None) -> str:
+    async def search(text: str, without: str) -> str:
+        return await answer(answers.by_text, text or "", without or "")
+
+    async def similar(recording: str | None) -> str:
         if recording is None:
             return markup.problem("Drop in a recording first.")
-        try:
-            return markup.answer_html(answers.by_recording(recording), frequencies)
-        except QuestionError as error:
-            return markup.problem(str(error))
+        return await answer(answers.by_recording, recording)
 
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(UPLOADS_KEPT, UPLOADS_KEPT)) as page:
         gr.HTML(

@@ -1,9 +1,13 @@
 """The server of the page: Gradio's page, and beside it the clips and pictures of what was found."""
 
+import asyncio
 import os
 import tempfile
 import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 # Read when gradio is imported and when its app is made: nothing is sent home, and uploads go when the server does.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -29,6 +33,9 @@ POLICY = (
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
     "object-src 'none'; base-uri 'self'"
 )
+# Answers, clips and pictures are made by so many threads, and not by the 40 of an ASGI server: each keeps the memory
+# that the libraries once needed in it.
+WORKERS = 4
 CACHED = {"Cache-Control": "private, max-age=3600"}
 NOT_FOUND = "found by no answer, or long ago: ask again"
 
@@ -58,15 +65,20 @@ def make_app(collection: Collection) -> FastAPI:
     app = FastAPI(title="cnn10bert", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Policy)
 
+    workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="cnn10bert-page")
+
+    async def run(function: Callable, *arguments) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(workers, function, *arguments)
+
     @app.get("/clip/{key}")
-    def clip(key: str) -> FileResponse:
-        return FileResponse(_from_shelf(shelf.clip, key), media_type="audio/flac", headers=CACHED)
+    async def clip(key: str) -> FileResponse:
+        return FileResponse(await run(_from_shelf, shelf.clip, key), media_type="audio/flac", headers=CACHED)
 
     @app.get("/picture/{key}")
-    def picture(key: str) -> FileResponse:
-        return FileResponse(_from_shelf(shelf.picture, key), media_type="image/png", headers=CACHED)
+    async def picture(key: str) -> FileResponse:
+        return FileResponse(await run(_from_shelf, shelf.picture, key), media_type="image/png", headers=CACHED)
 
-    page = make_page(Answers(collection, shelf))
+    page = make_page(Answers(collection, shelf), run)
     return gr.mount_gradio_app(
         app,
         page,
@@ -82,7 +94,7 @@ def make_app(collection: Collection) -> FastAPI:
     )
 
 
-def _from_shelf(make, key: str) -> Path:
+def _from_shelf(make: Callable[[str], Path], key: str) -> Path:
     try:
         return make(key)
     except KeyError:

@@ -47,6 +47,8 @@ APP = '''"""The page of this Space: the recordings in sounds, found by a text or
 import os
 from pathlib import Path
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: several questions at once, a core for each
+
 from modeling_cnn10bert.page.collection import open_folder
 from modeling_cnn10bert.page.server import serve
 
