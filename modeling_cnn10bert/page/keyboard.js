@@ -101,7 +101,7 @@
     known = answer.textContent;
     if (isWelcome) return;
     selected()?.removeAttribute("aria-current");
-    document.querySelectorAll("#results .now").forEach((line) => (line.style.left = 0));
+    document.querySelectorAll("#results .now").forEach((line) => (line.style.left = ""));
     const first = hits()[0];
     if (asked && first) {
       select(first);
