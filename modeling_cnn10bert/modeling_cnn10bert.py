@@ -26,12 +26,12 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring, can_return_tuple
-from transformers.utils.generic import maybe_autocast
+from transformers.utils.generic import is_flash_attention_requested, maybe_autocast
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_cnn10bert import CNN10BertConfig, CNN10Config
 
-CAPTIONS_IN_A_GROUP = 8  # on a CPU, see `CNN10BertModel._run_text_model`
+TOKENS_IN_A_ROW = 96  # about eight captions, on a CPU, see `CNN10BertModel._run_text_model`
 MAX_LOGIT_SCALE = 100.0  # a learned temperature never falls below 0.01, as in CLIP
 
 
@@ -592,26 +592,37 @@ class CNN10BertModel(CNN10BertPreTrainedModel):
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs
     ) -> BaseModelOutputWithPooling:
         """
-        The text network's output. On a CPU the captions go through it in groups of similar length.
+        The text network's output. On a CPU, rows of several captions without padding go through it.
 
-        Padding costs a CPU as much as words, and nearly half of a batch of captions is padding. Elsewhere one large
-        batch is faster, and looking at the lengths would make the device wait.
+        Padding costs a CPU as much as words, and nearly half of a batch of captions is padding. Elsewhere looking at
+        the lengths would make the device wait.
         """
-        plain = attention_mask is None or input_ids.device.type != "cpu" or torch.compiler.is_compiling()
         config = self.text_model.config
-        if plain or kwargs or config.output_hidden_states or config.output_attentions:
+        plain = attention_mask is None or input_ids.device.type != "cpu" or torch.compiler.is_compiling()
+        plain = plain or is_flash_attention_requested(config)  # takes no mask that says which tokens are strangers
+        if plain or kwargs or config.output_hidden_states or config.output_attentions or bool(attention_mask.all()):
             return self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
-        columns = torch.arange(1, input_ids.shape[1] + 1)
-        lengths = (attention_mask * columns).amax(dim=1)  # up to the last token, whichever side is padded
-        order = lengths.argsort()
-        groups = []
-        for rows in order.split(CAPTIONS_IN_A_GROUP):
-            longest = int(lengths[rows].amax())
-            outputs = self.text_model(
-                input_ids=input_ids[rows, :longest], attention_mask=attention_mask[rows, :longest], return_dict=True
-            )
-            groups.append(F.pad(outputs.last_hidden_state, (0, 0, 0, input_ids.shape[1] - longest)))
-        return BaseModelOutputWithPooling(last_hidden_state=torch.cat(groups)[order.argsort()])
+        caption, position = attention_mask.nonzero(as_tuple=True)  # of every token, [N]
+        row, column = _deal_into_rows(caption.bincount(minlength=len(input_ids)), caption)
+        rows, columns = int(row.amax()) + 1, int(column.amax()) + 1
+        place = row * columns + column
+
+        def in_rows(values: torch.Tensor, filling: int) -> torch.Tensor:
+            return values.new_full((rows * columns,), filling).index_copy(0, place, values).view(rows, columns)
+
+        owner = in_rows(caption, -1)
+        strangers = owner[:, None, :, None] != owner[:, None, None, :]  # a token attends to those of its caption alone
+        mask = torch.zeros(strangers.shape, dtype=self.text_model.dtype)
+        outputs = self.text_model(
+            input_ids=in_rows(input_ids[caption, position], 0),
+            attention_mask=mask.masked_fill(strangers, torch.finfo(mask.dtype).min),
+            position_ids=in_rows(position, 0),
+            return_dict=True,
+        )
+        tokens = outputs.last_hidden_state.flatten(0, 1).index_select(0, place)  # [N, H]
+        hidden_states = tokens.new_zeros(input_ids.numel(), tokens.shape[1])
+        hidden_states = hidden_states.index_copy(0, caption * input_ids.shape[1] + position, tokens)
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states.view(*input_ids.shape, -1))
 
     def _pool_tokens(self, tokens: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """The [CLS] vector (section 6.3), or the mean over the caption's tokens: [B, L, H] to [B, H]."""
@@ -691,6 +702,24 @@ class CNN10BertModel(CNN10BertPreTrainedModel):
             audio_model_output=audio_outputs,
             text_model_output=text_outputs,
         )
+
+
+def _deal_into_rows(lengths: torch.Tensor, caption: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Lays captions of so many tokens `lengths` [B] one behind another in rows that are about equally long.
+
+    Returns the row and the column [N] of each token, given the `caption` [N] that it is of, in order.
+    """
+    sizes = lengths.tolist()
+    filled = [0] * max(1, round(sum(sizes) / max(TOKENS_IN_A_ROW, *sizes)))
+    rows, starts = [0] * len(sizes), [0] * len(sizes)
+    for index in sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True):
+        rows[index] = filled.index(min(filled))
+        starts[index] = filled[rows[index]]
+        filled[rows[index]] += sizes[index]
+    # Of the tokens of all captions, counted through: where a caption's first goes, less its number.
+    shift = torch.tensor(starts) - lengths.cumsum(0) + lengths
+    return torch.tensor(rows)[caption], torch.arange(len(caption)) + shift[caption]
 
 
 def _load_tower(model_class: type[PreTrainedModel], source, **kwargs) -> PreTrainedModel:

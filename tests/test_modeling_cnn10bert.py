@@ -487,15 +487,104 @@ def test_the_lower_layers_of_the_text_network_can_be_frozen(tiny_model, batch):
         model.freeze_text_layers(3)
 
 
+@pytest.fixture
+def captions():
+    """Makes token ids and attention mask of 41 captions of 1 to 20 tokens, or of one that is longer than a row too."""
+
+    def make(side="right", longest=20):
+        lengths = torch.cat([torch.arange(1, 21), torch.arange(1, 21), torch.tensor([longest])])
+        lengths = lengths[torch.randperm(len(lengths), generator=torch.Generator().manual_seed(0))]
+        mask = (torch.arange(longest) < lengths[:, None]).long()
+        mask = mask.flip(1) if side == "left" else mask
+        return torch.randint(5, 20, mask.shape, generator=torch.Generator().manual_seed(1)), mask
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("side", "longest", "attention", "checkpointing"),
+    [
+        ("right", 20, "sdpa", False),
+        ("right", 20, "eager", False),
+        ("left", 20, "sdpa", False),
+        ("right", 150, "sdpa", False),
+        ("right", 20, "sdpa", True),
+    ],
+)
+def test_captions_in_rows_without_padding_are_what_they_are_in_a_padded_batch(
+    tiny_model, captions, side, longest, attention, checkpointing
+):
+    input_ids, mask = captions(side, longest)
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = tiny_model(text={"max_position_embeddings": 150, **no_dropout}).train()
+    model.set_attn_implementation(attention)
+    if checkpointing:
+        model.activation_checkpointing_enable()
+    found = []
+    for tokens in (
+        model.get_text_features(input_ids, mask).last_hidden_state,
+        model.text_model(input_ids=input_ids, attention_mask=mask).last_hidden_state,
+    ):
+        tokens = tokens * mask[:, :, None]
+        weights = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(2))
+        model.zero_grad()
+        (tokens * weights).sum().div(100).backward()
+        grads = {name: p.grad.clone() for name, p in model.text_model.named_parameters() if p.grad is not None}
+        found.append((tokens, grads))
+    (rows, row_grads), (padded, padded_grads) = found
+    torch.testing.assert_close(rows, padded, rtol=0, atol=1e-6)
+    assert row_grads.keys() == padded_grads.keys()
+    for name, grad in padded_grads.items():
+        torch.testing.assert_close(row_grads[name], grad, rtol=1e-5, atol=1e-6, msg=name)
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("side", ["right", "left"])
-def test_captions_grouped_by_length_are_embedded_as_in_one_batch(tiny_model, side):
-    lengths = torch.arange(1, 20)  # more than two groups, in an order that the grouping changes
-    lengths = lengths[torch.randperm(len(lengths), generator=torch.Generator().manual_seed(0))]
-    mask = (torch.arange(20) < lengths[:, None]).long()
-    mask = mask.flip(1) if side == "left" else mask
-    input_ids = torch.randint(5, 20, mask.shape, generator=torch.Generator().manual_seed(1))
-    model = tiny_model().eval()
-    grouped = model.get_text_features(input_ids, mask).last_hidden_state
-    plain = model.text_model(input_ids=input_ids, attention_mask=mask).last_hidden_state
-    torch.testing.assert_close(grouped * mask[:, :, None], plain * mask[:, :, None], rtol=0, atol=1e-6)
+def test_captions_in_rows_agree_in_bfloat16_too(tiny_model, captions):
+    input_ids, mask = captions()
+    model = tiny_model()
+    expected = model.get_text_features(input_ids, mask).pooler_output
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(model.get_text_features(input_ids, mask).pooler_output, expected, rtol=0, atol=0.02)
+    half = tiny_model().to(torch.bfloat16).get_text_features(input_ids, mask).pooler_output
+    torch.testing.assert_close(half, expected, rtol=0, atol=0.02)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("longest", [20, 150])
+def test_nearly_no_padding_goes_through_the_text_network(tiny_model, captions, longest):
+    input_ids, mask = captions(longest=longest)
+    model = tiny_model(text={"max_position_embeddings": 150})
+    shapes = []
+    model.text_model.embeddings.register_forward_hook(lambda module, given, found: shapes.append(found.shape))
+    model.get_text_features(input_ids, mask)
+    ((rows, columns, _),) = shapes
+    assert mask.sum() <= rows * columns <= 1.1 * mask.sum()
+
+
+@torch.no_grad()
+def test_captions_whose_hidden_states_are_wanted_and_captions_of_one_length_stay_in_their_batch(tiny_model, captions):
+    input_ids, mask = captions()
+    model = tiny_model()
+    outputs = model.get_text_features(input_ids, mask, output_hidden_states=True)
+    assert all(states.shape[:2] == input_ids.shape for states in outputs.hidden_states)
+    shapes = []
+    model.text_model.embeddings.register_forward_hook(lambda module, given, found: shapes.append(found.shape[:2]))
+    model.get_text_features(input_ids, torch.ones_like(mask))
+    assert shapes == [input_ids.shape]
+
+
+def test_flash_attention_which_takes_no_mask_of_pairs_gets_the_padded_batch(tiny_model, captions):
+    input_ids, mask = captions()
+    model = tiny_model()
+    model.text_model.config._attn_implementation = "flash_attention_2"
+    given = {}
+
+    def look(module, args, kwargs):
+        given.update(kwargs)
+        raise InterruptedError  # there is no flash attention to run on
+
+    model.text_model.register_forward_pre_hook(look, with_kwargs=True)
+    with pytest.raises(InterruptedError):
+        model.get_text_features(input_ids, mask)
+    assert given["input_ids"] is input_ids
+    assert given["attention_mask"] is mask
