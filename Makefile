@@ -14,7 +14,7 @@ app: $(VENV)/.installed
 	$(RUN)/python scripts/app.py
 
 test: $(VENV)/.installed lint
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(RUN)/ruff check .

@@ -1,6 +1,7 @@
 """A store in memory, a model that needs no torch, and recordings: what the tests of indexing share."""
 
 import os
+import signal
 import time
 
 import numpy as np
@@ -89,6 +90,14 @@ class MemoryStore(VectorStore):
 
     def close(self):
         pass
+
+
+@pytest.fixture
+def interruptible():
+    """Control-C interrupts, as in a terminal: whoever runs the tests may have switched it off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

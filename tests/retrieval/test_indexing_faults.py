@@ -315,6 +315,7 @@ def test_a_full_disk_is_one_error_and_what_was_stored_stays(index, store, new_st
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(reading.THREAD)]
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_control_c_keeps_what_is_whole_and_ends_the_threads(index, store, embedder, sounds, record):
     for number in range(8):
         record(sounds / f"{number}.wav")

@@ -151,6 +151,7 @@ def test_an_error_of_the_caller_ends_the_watching(sounds):
         watch_folders([sounds], fail, step=0.05)
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("while_it_waits", [True, False])
 def test_control_c_ends_it_without_an_error(sounds, while_it_waits):
     calls = []
