@@ -124,8 +124,8 @@ def test_what_is_no_data_set_or_takes_no_such_option_is_an_error_that_says_what_
         load_evaluation_set(tmp_path)
     with pytest.raises(PreparationError, match="nowhere: found no such file or folder, expected a prepared data set"):
         load_evaluation_set(tmp_path / "nowhere")
-    with pytest.raises(PreparationError, match="captions.csv: found no such file or folder"):
-        load_evaluation_set("captions.csv", audio=tmp_path)
+    with pytest.raises(PreparationError, match="missing.csv: found no such file or folder"):
+        load_evaluation_set("missing.csv", audio=tmp_path)
     with pytest.raises(PreparationError, match="found no data set someone/nowhere"):
         load_evaluation_set("someone/nowhere")
     with pytest.raises(PreparationError, match="test.jsonl: found a file that is no CSV file"):
