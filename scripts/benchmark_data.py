@@ -24,7 +24,7 @@ import datasets  # noqa: E402
 import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 import torch  # noqa: E402
-import torchaudio  # noqa: E402
+from benchmarks.torchaudio_log_mel import torchaudio_log_mel  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
 from modeling_cnn10bert import CNN10FeatureExtractor  # noqa: E402
@@ -90,19 +90,7 @@ def measure_cache(folder: pathlib.Path, num_clips: int) -> None:
     table = recordings_table(prepared, extractor, folder / "cache")
     whole = 1e3 * (time.process_time() - started) / num_clips
 
-    spectrogram = torch.nn.Sequential(
-        torchaudio.transforms.MelSpectrogram(
-            extractor.sampling_rate,
-            n_fft=extractor.n_fft,
-            hop_length=extractor.hop_length,
-            f_min=extractor.f_min,
-            f_max=extractor.f_max,
-            n_mels=extractor.feature_size,
-            norm="slaney",
-            mel_scale="slaney",
-        ),
-        torchaudio.transforms.AmplitudeToDB("power"),
-    )
+    spectrogram = torchaudio_log_mel(extractor)
     waveforms = [load_audio(path, extractor.sampling_rate) for path in paths]
     build, reference = medians_ms(
         [

@@ -4,7 +4,6 @@ import time
 
 import numpy as np
 import torch
-import torchaudio
 from transformers import ClapFeatureExtractor
 
 from modeling_cnn10bert import CNN10FeatureExtractor
@@ -12,27 +11,11 @@ from modeling_cnn10bert import CNN10FeatureExtractor
 from .recordings import SECONDS, clips
 from .report import Row, compared, figure
 from .timing import in_turns, timed
+from .torchaudio_log_mel import torchaudio_log_mel
 
 SUBJECT = "features"
 TORCHAUDIO = "torchaudio's MelSpectrogram and AmplitudeToDB"
 CLAP = "transformers' ClapFeatureExtractor"
-
-
-def torchaudio_log_mel(extractor: CNN10FeatureExtractor) -> torch.nn.Module:
-    """[samples] to [n_mels, T] in dB, with the parameters of our extractor."""
-    return torch.nn.Sequential(
-        torchaudio.transforms.MelSpectrogram(
-            extractor.sampling_rate,
-            n_fft=extractor.n_fft,
-            hop_length=extractor.hop_length,
-            f_min=extractor.f_min,
-            f_max=extractor.f_max,
-            n_mels=extractor.feature_size,
-            norm="slaney",
-            mel_scale="slaney",
-        ),
-        torchaudio.transforms.AmplitudeToDB("power"),
-    )
 
 
 def clap_extractor(extractor: CNN10FeatureExtractor) -> ClapFeatureExtractor:

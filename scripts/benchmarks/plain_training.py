@@ -24,6 +24,7 @@ from modeling_cnn10bert.training.recipe import parse_recipe
 
 from .machine import synchronize
 from .timing import Round
+from .torchaudio_log_mel import torchaudio_log_mel
 from .workload import read_waveforms
 
 MAX_TOKENS = 32
@@ -65,17 +66,7 @@ class PlainModel(nn.Module):
         config = model.config
         self.temperature, self.text_pooling = config.temperature, config.text_pooling
         self.augmentation = augmentation
-        self.mel = torchaudio.transforms.MelSpectrogram(
-            extractor.sampling_rate,
-            n_fft=extractor.n_fft,
-            hop_length=extractor.hop_length,
-            f_min=extractor.f_min,
-            f_max=extractor.f_max,
-            n_mels=extractor.feature_size,
-            norm="slaney",
-            mel_scale="slaney",
-        )
-        self.decibels = torchaudio.transforms.AmplitudeToDB("power")
+        self.log_mel = torchaudio_log_mel(extractor)
         if augmentation is not None:
             self.time_mask = torchaudio.transforms.TimeMasking(augmentation.w_t, iid_masks=True)
             self.frequency_mask = torchaudio.transforms.FrequencyMasking(augmentation.w_f, iid_masks=True)
@@ -94,7 +85,7 @@ class PlainModel(nn.Module):
         self, waveforms: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Zero-padded waveforms [B, samples] and captions [B, L] to embeddings [B, D] of both."""
-        x = self.decibels(self.mel(waveforms))  # [B, n_mels, T]
+        x = self.log_mel(waveforms)  # [B, n_mels, T]
         if self.training and self.augmentation is not None and self.augmentation.p_ms:
             x = self.mix_style(x)
         x = self.input_norm(x[:, :, :, None]).permute(0, 3, 1, 2)  # [B, 1, n_mels, T]
