@@ -69,48 +69,74 @@ class PairSampler(Sampler[int]):
     With `group_by_length` the permutation is cut into pieces of `GROUP` batches, each sorted by length, so that the
     clips of a batch are of similar length and little is padded; the batches of a piece are shuffled again.
 
-    Only whole batches are drawn: what is left over at the end of a permutation waits for another epoch.
+    With `captions_per_recording` of k, every k pairs in a row are of one recording, so that one pass through the audio
+    network serves them all. Which captions come together is drawn anew every epoch.
+
+    Only whole batches are drawn, and only k captions together: what is left over waits for another epoch.
 
     Args:
         lengths: [N] frames of each pair's recording, read before any transform runs.
-        batch_size: pairs of one optimiser step, over all processes.
+        batch_size: pairs of one optimiser step, over all processes; a multiple of `captions_per_recording`.
         seed: of the permutations.
         epoch: which epoch it is.
         group_by_length: whether to batch clips of similar length.
+        recordings: [N] number of each pair's recording; without it, no two pairs share one.
+        captions_per_recording: pairs of one recording that come together.
 
     Raises:
-        ValueError: fewer pairs than a batch.
+        ValueError: fewer pairs to draw than a batch.
     """
 
     GROUP = 50
 
     def __init__(
-        self, lengths: Sequence[int], batch_size: int, seed: int, epoch: SharedEpoch, group_by_length: bool = False
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int,
+        epoch: SharedEpoch,
+        group_by_length: bool = False,
+        recordings: Sequence[int] | None = None,
+        captions_per_recording: int = 1,
     ):
-        if len(lengths) < batch_size:
-            raise ValueError(
-                f"found {len(lengths)} pairs of caption and recording, expected at least a batch of {batch_size}"
-            )
         self.lengths = np.asarray(lengths)
+        self.recordings = np.arange(len(self.lengths)) if recordings is None else np.asarray(recordings)
+        self.captions_per_recording = captions_per_recording
+        together = np.bincount(self.recordings) // captions_per_recording * captions_per_recording
+        self.num_batches = int(together.sum()) // batch_size
+        if self.num_batches == 0:
+            raise ValueError(f"found {together.sum()} training examples, expected at least one batch of {batch_size}")
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = epoch
         self.group_by_length = group_by_length
 
     def __len__(self) -> int:
-        return len(self.lengths) // self.batch_size * self.batch_size
+        return self.num_batches * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng([self.seed, self.epoch.get()])
-        order = rng.permutation(len(self.lengths))[: len(self)]
+        units = self._units(rng)
+        order = units[rng.permutation(len(units))].reshape(-1)[: len(self)]
         if self.group_by_length:
             order = self._grouped(order, rng)
         return iter(order.tolist())
 
+    def _units(self, rng: np.random.Generator) -> np.ndarray:
+        """[n, k] pairs, each row of one recording."""
+        k = self.captions_per_recording
+        if k == 1:
+            return np.arange(len(self.lengths))[:, None]
+        pairs = rng.permutation(len(self.lengths))
+        pairs = pairs[np.argsort(self.recordings[pairs], kind="stable")]  # by recording, at random within each
+        counts = np.bincount(self.recordings)
+        position = np.arange(len(pairs)) - np.repeat(counts.cumsum() - counts, counts)
+        return pairs[position < np.repeat(counts // k * k, counts)].reshape(-1, k)
+
     def _grouped(self, order: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         batches = []
         for start in range(0, len(order), self.GROUP * self.batch_size):
-            piece = order[start : start + self.GROUP * self.batch_size]
-            piece = piece[np.argsort(self.lengths[piece], kind="stable")].reshape(-1, self.batch_size)
-            batches.append(piece[rng.permutation(len(piece))].reshape(-1))
+            units = order[start : start + self.GROUP * self.batch_size].reshape(-1, self.captions_per_recording)
+            units = units[np.argsort(self.lengths[units[:, 0]], kind="stable")].reshape(-1, self.batch_size)
+            batches.append(units[rng.permutation(len(units))].reshape(-1))
         return np.concatenate(batches)

@@ -58,7 +58,10 @@ class RecordingTransform:
 
 class PairTransform:
     """
-    Training: pairs become augmented log-mels, each with its one caption.
+    Training: pairs become augmented log-mels, each with its caption.
+
+    With `captions_per_recording` of k, every k pairs in a row, which a `PairSampler` takes from one recording, become
+    one log-mel with k captions; it is augmented as that of the first pair.
 
     Every draw is keyed by (seed, epoch, row id, audio or text): it is the same whatever the number of workers or
     processes, whatever else is in the batch, and after a resume; and a new one every epoch.
@@ -70,6 +73,7 @@ class PairTransform:
         augment_text: called with each caption, its back-translations and its generator, or `None`.
         seed: of all draws.
         epoch: which epoch it is.
+        captions_per_recording: pairs that share a log-mel.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class PairTransform:
         augment_text: AugmentText | None,
         seed: int,
         epoch: SharedEpoch,
+        captions_per_recording: int = 1,
     ):
         self.read = LogMelReader(recordings, feature_extractor)
         self.log_mels = recordings.select_columns([self.read.column])
@@ -88,20 +93,23 @@ class PairTransform:
         self.augment_text = augment_text
         self.seed = seed
         self.epoch = epoch
+        self.captions_per_recording = captions_per_recording
 
     def __call__(self, rows: dict[str, list]) -> dict[str, list]:
-        log_mels = self.read(self.log_mels[rows["recording"]])
+        k = self.captions_per_recording
+        recordings = rows["recording"][::k]
+        log_mels = self.read(self.log_mels[recordings])
         captions = rows["caption"]
         if self.augment_audio is not None:
-            log_mels = self.augment_audio(log_mels, self._generators(rows["row_id"], AUDIO))
+            log_mels = self.augment_audio(log_mels, self._generators(rows["row_id"][::k], AUDIO))
         if self.augment_text is not None:
             variants = rows.get("back_translations") or [[]] * len(captions)
             generators = self._generators(rows["row_id"], TEXT)
             captions = [self.augment_text(*given) for given in zip(captions, variants, generators, strict=True)]
         return {
             "log_mel": log_mels,
-            "captions": [[caption] for caption in captions],
-            "recording_id": [int(self.numbers[row]) for row in rows["recording"]],
+            "captions": [captions[first : first + k] for first in range(0, len(captions), k)],
+            "recording_id": [int(self.numbers[row]) for row in recordings],
         }
 
     def _generators(self, row_ids: list[int], stream: int) -> list[np.random.Generator]:

@@ -229,9 +229,40 @@ class RetrievalTrainingArguments(KeyedTrainingArguments):
     total_train_batch_size: int = field(
         default=30, metadata={"help": "Pairs of one step over all processes, each other's negatives."}
     )
+    captions_per_recording: int = field(
+        default=1,
+        metadata={
+            "help": "Captions of a recording that come together and share its pass through the audio network. With "
+            "more than one a step is faster, but has fewer recordings to tell apart."
+        },
+    )
+    contrastive_cache_chunk: int | None = field(
+        default=None,
+        metadata={
+            "help": "Pairs of a process that are in memory at once: larger batches then take more time, not more "
+            "memory. The gradients are those of the whole batch but for batch normalisation, whose statistics are a "
+            "chunk's."
+        },
+    )
     metric_for_best_model: str | None = field(
         default="mAP@10", metadata={"help": "Validation metric of the best epoch."}
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        together = self.captions_per_recording
+        if together < 1:
+            raise ValueError(f"captions_per_recording must be at least 1, found {together}")
+        if self.per_device_train_batch_size % together:
+            raise ValueError(
+                f"captions_per_recording is {together}, but a process takes {self.per_device_train_batch_size} pairs "
+                "of a step; choose a multiple"
+            )
+        if self.contrastive_cache_chunk is not None and self.contrastive_cache_chunk < together:
+            raise ValueError(
+                f"contrastive_cache_chunk must be at least {together}, which is captions_per_recording, found "
+                f"{self.contrastive_cache_chunk}"
+            )
 
 
 ARGUMENT_CLASSES = (ModelArguments, DataArguments, AugmentationArguments, RetrievalTrainingArguments)

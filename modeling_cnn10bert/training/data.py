@@ -116,18 +116,35 @@ def training_pairs(
     feature_extractor: CNN10FeatureExtractor,
     seed: int,
     epoch: SharedEpoch,
+    captions_per_recording: int = 1,
 ) -> datasets.Dataset:
     """
     The pairs of the training recordings, augmented as the arguments say.
 
     Raises:
-        RecipeError: an augmentation needs what is not there.
+        RecipeError: an augmentation needs what is not there, or a recording has too few captions.
     """
     pairs = pair_rows(tables.train)
+    _check_captions(tables.train, captions_per_recording)
     augment_audio = _audio_augmentation(augmentation, tables.train) if augmentation.augment_audio else None
     augment_text = _text_augmentation(augmentation, pairs) if augmentation.augment_text else None
-    pairs.set_transform(PairTransform(tables.train, feature_extractor, augment_audio, augment_text, seed, epoch))
+    pairs.set_transform(
+        PairTransform(tables.train, feature_extractor, augment_audio, augment_text, seed, epoch, captions_per_recording)
+    )
     return pairs
+
+
+def _check_captions(recordings: datasets.Dataset, captions_per_recording: int) -> None:
+    """Of a recording with fewer captions, none would ever be drawn."""
+    if captions_per_recording == 1:
+        return
+    counts = [len(captions) for captions in recordings["captions"]]
+    if few := [row for row, count in enumerate(counts) if count < captions_per_recording]:
+        raise RecipeError(
+            f"field captions_per_recording is {captions_per_recording}, but {len(few)} of {len(counts)} training "
+            f"recordings have fewer captions, such as {recordings[few[0]]['file_name']} with {counts[few[0]]}; set it "
+            f"to {max(1, min(counts))}"
+        )
 
 
 def _audio_augmentation(arguments: AugmentationArguments, recordings: datasets.Dataset) -> AudioAugmentation | None:

@@ -19,6 +19,11 @@ from .recipe import RecipeError
 from .schedule import create_schedule
 
 
+def read_column(dataset: datasets.Dataset, name: str) -> np.ndarray:
+    """[N] a column of numbers, read past the transform."""
+    return dataset.with_format("numpy").select_columns([name])[name][:]
+
+
 class KeyedDrawsCallback(TrainerCallback):
     """
     Makes every random draw of training a function of the seed and of where training stands, also after a resume.
@@ -90,7 +95,7 @@ class KeyedTrainer(PublishingTrainer):
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
         """The schedule of the arguments; the paper's step decay by default."""
         if self.lr_scheduler is None:
-            batches = len(self.train_dataset) // (self._train_batch_size * self.args.world_size)
+            batches = self._get_train_sampler().num_batches
             self.lr_scheduler = create_schedule(
                 self.args.learning_rate_schedule,
                 self.optimizer if optimizer is None else optimizer,
@@ -103,25 +108,25 @@ class KeyedTrainer(PublishingTrainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> Sampler:
+    def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> PairSampler:
         train_dataset = self.train_dataset if train_dataset is None else train_dataset
-        batch_size = self._train_batch_size * self.args.world_size
-        if len(train_dataset) < batch_size:
-            raise RecipeError(
-                f"found {len(train_dataset)} training examples, expected at least one batch of "
-                f"{batch_size}; give more data or a smaller --total_train_batch_size"
-            )
         group_by_length = self.args.train_sampling_strategy == "group_by_length"
-        lengths = np.zeros(len(train_dataset))
-        if group_by_length:  # read past the transform
-            lengths = train_dataset.with_format("numpy").select_columns(["length"])["length"][:]
-        return PairSampler(
-            lengths,
-            batch_size=batch_size,
-            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
-            epoch=self.epoch,
-            group_by_length=group_by_length,
-        )
+        lengths = read_column(train_dataset, "length") if group_by_length else np.zeros(len(train_dataset))
+        try:
+            return PairSampler(
+                lengths,
+                batch_size=self._train_batch_size * self.args.world_size,
+                seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+                epoch=self.epoch,
+                group_by_length=group_by_length,
+                **self._pairs_together(train_dataset),
+            )
+        except ValueError as error:
+            raise RecipeError(f"{error}; give more data or a smaller --total_train_batch_size") from error
+
+    def _pairs_together(self, train_dataset: datasets.Dataset) -> dict[str, Any]:
+        """What the sampler is told of examples that come together: nothing."""
+        return {}
 
     def _run_epoch(self, *args, **kwargs) -> None:
         if self.state.global_step >= self.state.max_steps:  # resumed behind its last step: Trainer would take one more

@@ -189,7 +189,14 @@ def build_search_trainer(
     epoch = SharedEpoch()
 
     def pairs(augmentation: AugmentationArguments) -> datasets.Dataset:
-        return training_pairs(tables, augmentation, processor.feature_extractor, training_args.seed, epoch)
+        return training_pairs(
+            tables,
+            augmentation,
+            processor.feature_extractor,
+            training_args.seed,
+            epoch,
+            training_args.captions_per_recording,
+        )
 
     try:
         train_dataset = pairs(strongest_augmentation(space, augmentation_args))

@@ -1,7 +1,10 @@
 """RetrievalTrainer: transformers' Trainer with the contrastive loss and an evaluation over the whole set."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
+import datasets
 import torch
 from accelerate.utils import gather_object
 from torch import distributed, nn
@@ -10,7 +13,8 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from ..evaluation.metric import retrieval_metrics_both_directions
 from ..modeling_cnn10bert import contrastive_loss
-from .keyed_trainer import KeyedTrainer
+from .gradient_cache import backward_in_chunks
+from .keyed_trainer import KeyedTrainer, read_column
 
 
 class GatherWithGradient(torch.autograd.Function):
@@ -70,13 +74,56 @@ class RetrievalTrainer(KeyedTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """The model's `contrastive_loss` over the rows of all processes: each sees every other's negatives."""
-        inputs = dict(inputs)
-        audio_ids, text_ids = inputs.pop("recording_ids"), inputs.pop("text_recording_ids")
+        inputs, loss_of = self._split_loss(model, inputs)
         outputs = model(**inputs)
-        similarity = self.accelerator.unwrap_model(model, keep_torch_compile=False).similarity
-        logits_per_audio = similarity(gather_rows(outputs.audio_embeds), gather_rows(outputs.text_embeds))
-        loss = contrastive_loss(logits_per_audio, gather_rows(audio_ids), gather_rows(text_ids))
+        loss = loss_of(outputs.audio_embeds, outputs.text_embeds)
         return (loss, outputs) if return_outputs else loss
+
+    def _split_loss(
+        self, model: nn.Module, inputs: dict[str, torch.Tensor]
+    ) -> tuple[dict[str, torch.Tensor], Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
+        """What the model is given of a batch, and the loss as a function of what it makes of it."""
+        inputs = dict(inputs)
+        audio_ids, text_ids = gather_rows(inputs.pop("recording_ids")), gather_rows(inputs.pop("text_recording_ids"))
+        similarity = self.accelerator.unwrap_model(model, keep_torch_compile=False).similarity
+
+        def loss_of(audio_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
+            logits_per_audio = similarity(gather_rows(audio_embeds), gather_rows(text_embeds))
+            return contrastive_loss(logits_per_audio, audio_ids, text_ids)
+
+        return inputs, loss_of
+
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """As Trainer's; with `contrastive_cache_chunk`, in chunks by cached gradients."""
+        chunk = self.args.contrastive_cache_chunk
+        if chunk is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()
+        inputs, loss_of = self._split_loss(model, self._prepare_inputs(inputs))
+        network = self.accelerator.unwrap_model(model, keep_torch_compile=False)
+        accumulated = self.current_gradient_accumulation_steps
+        with self.compute_loss_context_manager():
+            loss = backward_in_chunks(
+                model,
+                inputs,
+                math.ceil(len(inputs["input_ids"]) / chunk),
+                loss_of,
+                other_weights=[network.logit_scale] if network.config.learnable_temperature else [],
+                backward=lambda share: self.accelerator.backward(share / accumulated),
+                not_yet=lambda: self.accelerator.no_sync(model),
+            )
+        return loss / accumulated
+
+    def _pairs_together(self, train_dataset: datasets.Dataset) -> dict[str, Any]:
+        together = self.args.captions_per_recording
+        if together == 1:
+            return {}
+        return {"recordings": read_column(train_dataset, "recording"), "captions_per_recording": together}
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimiser of the arguments, in which the text network may have a learning rate of its own."""

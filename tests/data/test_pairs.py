@@ -69,7 +69,7 @@ def test_grouped_batches_do_not_come_in_the_order_of_their_lengths():
 
 
 def test_fewer_pairs_than_a_batch_is_one_clear_error():
-    with pytest.raises(ValueError, match="found 29 pairs of caption and recording, expected at least a batch of 30"):
+    with pytest.raises(ValueError, match="found 29 training examples, expected at least one batch of 30"):
         PairSampler(LENGTHS[:29], 30, seed=0, epoch=SharedEpoch())
     assert len(_order(lengths=LENGTHS[:30])) == 30
 
@@ -120,3 +120,50 @@ def test_variants_that_do_not_match_the_captions_are_one_clear_error():
         ValueError, match="row 0: back_translations_de: found 1 texts, expected 2, one for each caption"
     ):
         pair_rows(datasets.Dataset.from_dict(columns))
+
+
+# ------------------------------------------------------------------------------------ captions that come together
+
+
+def _together(recordings, k, epoch=0, batch_size=12, grouped=False, lengths=None):
+    shared = SharedEpoch()
+    shared.set(epoch)
+    lengths = np.asarray(recordings) if lengths is None else lengths
+    sampler = PairSampler(lengths, batch_size, 5, shared, grouped, recordings=recordings, captions_per_recording=k)
+    order = list(sampler)
+    assert len(order) == len(sampler) == sampler.num_batches * batch_size
+    return np.array(order)
+
+
+CAPTIONS = np.repeat(np.arange(40), 5)  # five of each of 40 recordings
+
+
+@pytest.mark.parametrize("grouped", [False, True], ids=["shuffled", "grouped by length"])
+@pytest.mark.parametrize("k", [2, 3])
+def test_pairs_of_a_recording_come_together(k, grouped):
+    order = _together(CAPTIONS, k, grouped=grouped)
+    assert len(set(order.tolist())) == len(order) == (160 if k == 2 else 120) // 12 * 12
+    recordings = CAPTIONS[order].reshape(-1, k)
+    assert (recordings == recordings[:, :1]).all()
+    neighbours = (recordings[1:, 0] == recordings[:-1, 0]).sum()
+    assert grouped or neighbours < 5  # two groups of a recording, which have the same length, seldom meet
+
+
+def test_which_captions_come_together_is_drawn_anew_and_every_one_comes():
+    groups = [{frozenset(row) for row in _together(CAPTIONS, 2, epoch).reshape(-1, 2).tolist()} for epoch in range(12)]
+    assert groups[0] == {frozenset(row) for row in _together(CAPTIONS, 2, 0).reshape(-1, 2).tolist()}
+    assert len(groups[0] & groups[1]) < len(groups[0]) / 2
+    assert {pair for epoch in groups for group in epoch for pair in group} == set(range(200))
+
+
+def test_a_recording_with_too_few_captions_is_left_out_as_a_whole():
+    recordings = np.array([0, 1, 1, 2, 2, 2, 3, 3])
+    assert set(_together(recordings, 2, batch_size=6).tolist()) <= {1, 2, 3, 4, 5, 6, 7}
+    with pytest.raises(ValueError, match="found 6 training examples, expected at least one batch of 8"):
+        _together(recordings, 2, batch_size=8)
+
+
+def test_groups_of_captions_are_batched_by_length_too():
+    lengths = np.random.default_rng(1).integers(500, 3000, size=40)[CAPTIONS]
+    order = _together(CAPTIONS, 2, lengths=lengths, grouped=True).reshape(-1, 12)
+    assert np.ptp(lengths[order], axis=1).mean() < np.ptp(lengths) / 3

@@ -33,7 +33,7 @@ def recordings():
     return datasets.Dataset.from_list(rows, features=TABLE_FEATURES)
 
 
-def _pairs(recordings, epoch=0, augmented=True, seed=1):
+def _pairs(recordings, epoch=0, augmented=True, seed=1, together=1):
     statistics = MelStatistics.of_table(recordings)
     augment_audio = AudioAugmentation(
         6.0, 0.5, 0.8, 1, 3, 2, 8, statistics.mean, statistics.std, statistics.overall_mean
@@ -43,7 +43,8 @@ def _pairs(recordings, epoch=0, augmented=True, seed=1):
     shared = SharedEpoch()
     shared.set(epoch)
     pairs = pair_rows(recordings)
-    pairs.set_transform(PairTransform(recordings, CNN10FeatureExtractor(feature_size=N_MELS), *augment, seed, shared))
+    extractor = CNN10FeatureExtractor(feature_size=N_MELS)
+    pairs.set_transform(PairTransform(recordings, extractor, *augment, seed, shared, together))
     return pairs, shared
 
 
@@ -84,6 +85,19 @@ def test_the_draw_is_a_new_one_for_every_epoch_row_and_seed_and_else_the_same(re
     assert torch.equal(draw(3), first)
     other_seed, _ = _pairs(recordings, seed=2)
     assert not torch.equal(other_seed.__getitems__([3])[0]["log_mel"], first)
+
+
+def test_captions_that_come_together_share_one_log_mel(recordings):
+    apart, _ = _pairs(recordings)
+    together, _ = _pairs(recordings, together=2)
+    rows, expected = together.__getitems__([7, 6, 4, 5]), apart.__getitems__([7, 6, 4, 5])
+    assert [row["captions"] for row in rows] == [
+        expected[0]["captions"] + expected[1]["captions"],
+        expected[2]["captions"] + expected[3]["captions"],
+    ]
+    for row, first in zip(rows, expected[::2], strict=True):  # augmented as the first of them
+        assert torch.equal(row["log_mel"], first["log_mel"])
+        assert row["recording_id"] == first["recording_id"]
 
 
 def test_evaluation_gives_each_recording_with_all_its_captions_unchanged(recordings):

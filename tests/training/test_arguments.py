@@ -141,3 +141,17 @@ def test_a_batch_that_the_processes_cannot_share_is_an_error(processes, monkeypa
     monkeypatch.setattr(RetrievalTrainingArguments, "world_size", property(lambda self: processes))
     with pytest.raises(ValueError, match=f"total_train_batch_size is 30, which {processes} processes cannot share"):
         RetrievalTrainingArguments(output_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"captions_per_recording": 0}, "captions_per_recording must be at least 1, found 0"),
+        ({"captions_per_recording": 4}, "captions_per_recording is 4, but a process takes 30 pairs of a step"),
+        ({"contrastive_cache_chunk": 0}, "contrastive_cache_chunk must be at least 1"),
+        ({"captions_per_recording": 5, "contrastive_cache_chunk": 3}, "must be at least 5, .* found 3"),
+    ],
+)
+def test_what_a_batch_is_made_of_must_fit_it(fields, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        RetrievalTrainingArguments(output_dir=tmp_path, **fields)

@@ -84,6 +84,12 @@ def test_bad_input_leaves_one_line_and_no_traceback(start_process, broken_recipe
         ({"text_model_name_or_path": "./no-such-model"}, "text_model_name_or_path './no-such-model'"),
         ({"model_name_or_path": "./no-such-model"}, "model_name_or_path './no-such-model'"),
         ({"audio_model_name_or_path": "./no-such-model"}, "audio_model_name_or_path './no-such-model'"),
+        (
+            {"captions_per_recording": 6},
+            "captions_per_recording is 6, but 40 of 40 training recordings have fewer captions, such as .* with 5; "
+            "set it to 5",
+        ),
+        ({"captions_per_recording": 5, "max_train_samples": 5}, "found 25 training examples, .* batch of 30"),
         ({"freeze_text_layers": 3}, "freeze_text_layers.* has 1 layers, found 3"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "error",

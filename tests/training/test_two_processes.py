@@ -70,14 +70,15 @@ def computed(tmp_path_factory, start_two_processes, write_recipe, uninterrupted)
     return alone, ranks
 
 
+@pytest.mark.parametrize("chunk", [None, 3], ids=["whole", "in chunks"])
 @pytest.mark.parametrize("case", CASES)
-def test_loss_and_gradients_are_those_of_one_process_on_the_joined_batch(case, computed):
+def test_loss_and_gradients_are_those_of_one_process_on_the_joined_batch(case, chunk, computed):
     alone, ranks = computed
     loss, expected = alone[case]
     assert ("logit_scale" in expected) == (case == "a learned temperature")
     overall = torch.cat([gradient.flatten() for gradient in expected.values()]).norm()
     for rank in ranks:
-        found_loss, found = rank["gradients"][f"case-{case}"]
+        found_loss, found = rank["gradients"][f"case-{case}", chunk]
         assert found_loss.item() == pytest.approx(loss.item(), rel=1e-5)
         assert found.keys() == expected.keys()
         error = torch.cat([(found[name] - expected[name]).flatten() for name in expected]).norm()

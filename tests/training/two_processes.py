@@ -13,17 +13,20 @@ from modeling_cnn10bert.training.recipe import RecipeError, parse_recipe
 from modeling_cnn10bert.training.trainer import RetrievalTrainer
 
 
-def gradients(case: Path) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def gradients(case: Path, chunk: int | None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Loss and gradients of this process's half of a batch, as a training step computes them."""
     model = CNN10BertModel.from_pretrained(case / "model")
-    arguments = RetrievalTrainingArguments(output_dir=case / "out", total_train_batch_size=8, use_cpu=True)
+    arguments = RetrievalTrainingArguments(
+        output_dir=case / "out", total_train_batch_size=8, contrastive_cache_chunk=chunk, use_cpu=True
+    )
     trainer = RetrievalTrainer(model=model, args=arguments)
     parallel = trainer.accelerator.prepare(trainer._wrap_model(model)).eval()
+    parallel.train = lambda mode=True: parallel  # statistics would be those of a half, or of a chunk
+    trainer.current_gradient_accumulation_steps = 1
     inputs = torch.load(case / "inputs.pt")
     half = {name: value.chunk(2)[distributed.get_rank()] for name, value in inputs.items()}
-    loss = trainer.compute_loss(parallel, half)
-    trainer.accelerator.backward(loss)
-    return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    loss = trainer.training_step(parallel, half)
+    return loss, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
 def augmented_batches(recipe: str) -> list[list[dict[str, torch.Tensor]]]:
@@ -37,7 +40,8 @@ def augmented_batches(recipe: str) -> list[list[dict[str, torch.Tensor]]]:
 
 
 def main(folder: Path, recipe: str) -> None:
-    results = {"gradients": {case.name: gradients(case) for case in sorted(folder.glob("case-*"))}}
+    cases = sorted(folder.glob("case-*"))
+    results = {"gradients": {(case.name, chunk): gradients(case, chunk) for case in cases for chunk in (None, 3)}}
     results["batches"] = augmented_batches(recipe)
     results["world_size"] = distributed.get_world_size()
     try:
