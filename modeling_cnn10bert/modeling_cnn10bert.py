@@ -32,6 +32,23 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_cnn10bert import CNN10BertConfig, CNN10Config
 
 TOKENS_IN_A_ROW = 96  # about eight captions, on a CPU, see `CNN10BertModel._run_text_model`
+# When and how a CPU convolves in tiles, see `_convolve_in_tiles`.
+WIDE = 64 * 128  # channels in times channels out
+MANY_CELLS = 512  # of the clips of a batch; below, it takes longer to transform the weights
+CACHED_VALUES = 32_768  # tiles times channels of a chunk, of each of which there are 36 numbers
+# The matrices of F(4x4, 3x3) for the points 0, 1, -1, 2, -2 and infinity (Lavin & Gray, 2016).
+_OF_INPUT = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0]]
+_OF_INPUT += [[0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]
+_OF_WEIGHTS = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]
+_OF_OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
+TILES_OF_INPUT, TILES_OF_WEIGHTS, TILES_OF_OUTPUT = (
+    torch.kron(matrix, matrix).float()
+    for matrix in (
+        torch.tensor(_OF_INPUT, dtype=torch.float64),
+        torch.tensor(_OF_WEIGHTS, dtype=torch.float64) / 24,
+        torch.tensor(_OF_OUTPUT, dtype=torch.float64),
+    )
+)
 MAX_LOGIT_SCALE = 100.0  # a learned temperature never falls below 0.01, as in CLIP
 
 
@@ -217,7 +234,48 @@ def _convolve(
     scale, shift = norm.scale_and_shift()
     dtype = conv.weight.dtype
     weight = (conv.weight * scale.view(-1, 1, 1, 1)).to(dtype, memory_format=torch.preserve_format)
-    return F.conv2d(hidden_states, weight, shift.to(dtype), padding=conv.padding), None
+    convolve = _convolve_in_tiles if _pays_in_tiles(hidden_states, weight) else F.conv2d
+    return convolve(hidden_states, weight, shift.to(dtype), padding=conv.padding), None
+
+
+def _pays_in_tiles(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether `_convolve_in_tiles` is the faster way: on a CPU, in float32, where it is arithmetic that takes time."""
+    plain = hidden_states.device.type == "cpu" and hidden_states.dtype == weight.dtype == torch.float32
+    if not plain or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        return False
+    return weight.shape[0] * weight.shape[1] >= WIDE and hidden_states[:, 0].numel() >= MANY_CELLS
+
+
+def _convolve_in_tiles(
+    hidden_states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, padding: tuple[int, int] = (1, 1)
+) -> torch.Tensor:
+    """
+    A 3x3 convolution by Winograd's F(4x4, 3x3): a quarter of the products, the result but for rounding.
+
+    [B, C, T, F] to [B, O, T, F]. Of each 6x6 cells it makes 36 sums, multiplies these by as many of the weights, and
+    makes sums of the products that are 4x4 cells of the result (Lavin & Gray, 2016).
+    """
+    batch_size, channels_in, frames, bins = hidden_states.shape
+    channels = weight.shape[0]
+    rows, columns = -(-frames // 4), -(-bins // 4)  # of tiles
+    weights = TILES_OF_WEIGHTS @ weight.permute(2, 3, 1, 0).reshape(9, -1)
+    weights = weights.view(36, channels_in, channels)
+    cells = F.pad(hidden_states.permute(0, 2, 3, 1), (0, 0, 1, 4 * columns + 1 - bins, 1, 4 * rows + 1 - frames))
+    clip, frame, bin_, channel = cells.stride()
+    tiles = cells.as_strided(
+        (batch_size, 6, 6, rows, columns, channels_in), (clip, frame, bin_, 4 * frame, 4 * bin_, channel)
+    )
+    output = hidden_states.new_empty(batch_size, rows, 4, columns, 4, channels)
+    # So many rows of tiles at once that all stays in a core's cache.
+    at_once = max(1, CACHED_VALUES // (columns * max(channels_in, channels)))
+    for tiles_of_clip, output_of_clip in zip(tiles, output.permute(0, 2, 4, 1, 3, 5), strict=True):
+        for first in range(0, rows, at_once):
+            some = tiles_of_clip[:, :, first : first + at_once].reshape(36, -1)
+            products = (TILES_OF_INPUT @ some).view(36, -1, channels_in) @ weights
+            sums = (TILES_OF_OUTPUT @ products.view(36, -1)).view(4, 4, -1, columns, channels)
+            torch.add(sums, bias, out=output_of_clip[:, :, first : first + at_once])
+    output = output.view(batch_size, 4 * rows, 4 * columns, channels)[:, :frames, :bins]
+    return output.permute(0, 3, 1, 2)
 
 
 def _zero_padding(hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

@@ -54,7 +54,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--manifests", type=Path, help="a folder of soundscape manifests that mix them")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of PyTorch and the others, all cores")
     parser.add_argument("--rounds", type=int, default=5, help="that count")
-    parser.add_argument("--clips", type=int, default=48, help="of 10 s that are embedded")
+    parser.add_argument("--clips", type=int, default=144, help="of 10 s that are embedded")
     parser.add_argument("--rows", type=int, default=100_000, help="vectors that are searched")
     parser.add_argument("--vectors", type=Path, help="an .npy file of them, such as scripts/embed_windows.py writes")
     parser.add_argument("--quick", action="store_true", help="tiny sizes in one process: whether it runs, not how fast")

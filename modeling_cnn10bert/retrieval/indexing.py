@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ..data.audio_io import printable
 from ..evaluation.reports import write_text
+from ..memory import freed_memory_kept
 from .batching import BATCHES_AT_ONCE, Batcher
 from .embedding import Embedder
 from .identity import check_same_model
@@ -134,7 +135,8 @@ def index_folders(
             changed.append(path)
     run = _Run(store, known, gone - set(unfinished), report, commit_seconds)
     if changed:
-        run.read(changed, embedder, workers, batch_seconds, progress)
+        with freed_memory_kept():
+            run.read(changed, embedder, workers, batch_seconds, progress)
     run.finish()
     report.wall_seconds = time.monotonic() - began
     return report

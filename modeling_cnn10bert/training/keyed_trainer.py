@@ -13,8 +13,8 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 
 from ..data.pairs import PairSampler, SharedEpoch
 from ..evaluation.pictures import plot_training_curve
+from ..memory import keep_freed_memory
 from ..publishing.trainer import PublishingTrainer
-from .memory import keep_freed_memory
 from .recipe import RecipeError
 from .schedule import create_schedule
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
+from modeling_cnn10bert.memory import keep_freed_memory
 from modeling_cnn10bert.training.build import build_trainer
-from modeling_cnn10bert.training.memory import keep_freed_memory
 from modeling_cnn10bert.training.recipe import parse_recipe
 from modeling_cnn10bert.training.trainer import RetrievalTrainer
 
