@@ -135,6 +135,50 @@ class CNN10BertOutput(ModelOutput):
         return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
 
 
+def _by_channel(values: torch.Tensor) -> torch.Tensor:
+    """[C] to [1, C, 1, 1]."""
+    return values.view(1, -1, 1, 1)
+
+
+class _NormaliseValidFrames(torch.autograd.Function):
+    """
+    Batch normalisation [B, C, T, F] by the statistics of the frames where `mask` [B, 1, T, 1] is 1; 0 elsewhere.
+
+    Returns the mean and the biased variance [C] beside it, without gradients. It passes over its input less often than
+    autograd does over the same formula.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden_states, mask, weight, bias, eps):
+        dtype = _at_least_float32(weight[:0]).dtype
+        valid = mask.to(hidden_states.dtype)
+        count = mask.sum(dtype=dtype) * hidden_states.shape[-1]
+        centred = hidden_states * valid
+        mean = centred.sum(dim=(0, 2, 3), dtype=dtype) / count
+        centred.addcmul_(valid, _by_channel(-mean).to(valid.dtype))
+        variance = centred.square().sum(dim=(0, 2, 3), dtype=dtype) / count
+        scale = torch.rsqrt(variance + eps) * weight
+        output = (centred * _by_channel(scale).to(valid.dtype)).addcmul_(valid, _by_channel(bias).to(valid.dtype))
+        ctx.save_for_backward(centred, valid, count, weight, variance)
+        ctx.eps = eps
+        ctx.mark_non_differentiable(mean, variance)
+        return output, mean, variance
+
+    @staticmethod
+    def backward(ctx, gradient, *_):
+        centred, valid, count, weight, variance = ctx.saved_tensors
+        weight_, no_mean = weight.to(variance.dtype), torch.zeros_like(variance)
+        # As if the statistics were constants, and then what they add, on the valid frames.
+        result, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient * valid, centred, weight_, no_mean, variance, None, None, False, ctx.eps, [True, True, True]
+        )
+        inverse = torch.rsqrt(variance + ctx.eps)
+        by_value = _by_channel(-weight_ * inverse.square() * of_weight / count)
+        constant = _by_channel(-weight_ * inverse * of_bias / count)
+        result.addcmul_(centred, by_value.to(valid.dtype)).addcmul_(valid, constant.to(valid.dtype))
+        return result, None, of_weight.to(weight.dtype), of_bias.to(weight.dtype), None
+
+
 class CNN10BatchNorm(nn.BatchNorm2d):
     """
     Batch normalisation whose training statistics count the valid frames only.
@@ -146,7 +190,7 @@ class CNN10BatchNorm(nn.BatchNorm2d):
     def forward(
         self, hidden_states: torch.Tensor, mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
-        """`hidden_states` [B, C, T, F] and `mask` [B, 1, T, 1], 1 on valid frames."""
+        """`hidden_states` [B, C, T, F] and `mask` [B, 1, T, 1], 1 on valid frames; in training the others become 0."""
         if not self.training:
             output = F.batch_norm(
                 hidden_states, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
@@ -160,17 +204,23 @@ class CNN10BatchNorm(nn.BatchNorm2d):
         return self._forward_masked(hidden_states, mask)
 
     def _forward_masked(self, hidden_states, mask):
-        values = _at_least_float32(hidden_states)
-        valid = mask.to(values.dtype)
-        count = valid.sum() * hidden_states.shape[-1]
-        mean = (values * valid).sum(dim=(0, 2, 3), keepdim=True) / count
-        centred = values - mean  # the one tensor of full size that the backward pass keeps
-        variance = (centred.square() * valid).sum(dim=(0, 2, 3), keepdim=True) / count
-        scale = torch.rsqrt(variance + self.eps) * self.weight.to(values.dtype).view(1, -1, 1, 1)
-        output = centred * scale + self.bias.to(values.dtype).view(1, -1, 1, 1)
+        # CODEPATH: a compiler makes as little of the formula as `_NormaliseValidFrames` does by hand.
+        if not torch.compiler.is_compiling():
+            output, mean, variance = _NormaliseValidFrames.apply(hidden_states, mask, self.weight, self.bias, self.eps)
+        else:
+            values = _at_least_float32(hidden_states)
+            valid = mask.to(values.dtype)
+            count = valid.sum() * hidden_states.shape[-1]
+            mean = (values * valid).sum(dim=(0, 2, 3)) / count
+            centred = values - _by_channel(mean)
+            variance = (centred.square() * valid).sum(dim=(0, 2, 3)) / count
+            scale = torch.rsqrt(variance + self.eps) * self.weight.to(values.dtype)
+            output = (centred * _by_channel(scale) + _by_channel(self.bias.to(values.dtype))) * valid
+            output = output.to(hidden_states.dtype)
         # Like PyTorch, normalise by the biased variance and track the unbiased one.
+        count = mask.sum() * hidden_states.shape[-1]
         unbiased = variance.detach() * count / (count - 1).clamp(min=1)
-        return output.to(hidden_states.dtype), (mean.detach().flatten(), unbiased.flatten())
+        return output, (mean.detach(), unbiased)
 
     def scale_and_shift(self) -> tuple[torch.Tensor, torch.Tensor]:
         """What evaluation multiplies each channel by and then adds to it: [C] each, in float32 at least."""
@@ -212,7 +262,8 @@ class CNN10Block(GradientCheckpointingLayer):
         `mask` [B, 1, T, 1] and `pooled_mask` [B, 1, T // 2, 1] are 1 on valid frames; without them all are.
         """
         hidden_states, statistics1 = _convolve(self.conv1, self.norm1, hidden_states, mask)
-        hidden_states = _zero_padding(F.relu_(hidden_states), mask)
+        # In training, the normalisation leaves zeros in the padding.
+        hidden_states = _zero_padding(F.relu_(hidden_states), None if self.norm1.training else mask)
         hidden_states, statistics2 = _convolve(self.conv2, self.norm2, hidden_states, mask)
         # A pooled frame is valid where both of its frames are, so zeroing before the pooling too would change nothing.
         hidden_states = _zero_padding(F.avg_pool2d(F.relu_(hidden_states), kernel_size=2), pooled_mask)

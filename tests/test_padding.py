@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from modeling_cnn10bert import CNN10Config, CNN10Model
+from modeling_cnn10bert.modeling_cnn10bert import CNN10BatchNorm
 
 # In samples at 32 kHz; no pooling divides the frames of most of them, and one holds a single sample.
 LENGTHS = [1, 4_801, 5_440, 9_999, 16_000, 31_999, 48_017]
@@ -147,7 +148,28 @@ def test_padding_a_float32_training_batch_changes_nothing(tiny_model, log_mels):
     padded, padded_mask, _ = log_mels(FRAMES, num_frames=max(FRAMES) + 211)
     expected = train_step(model, lambda: model(features, mask).pooler_output)
     found = train_step(other, lambda: other(padded, padded_mask).pooler_output)
-    assert_same_step(found, expected, rtol=1e-4, atol=1e-5)
+    assert_same_step(found, expected, rtol=1e-3, atol=1e-4)  # of gradients of up to 10
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_normalising_valid_frames_has_the_gradients_of_its_formula(layout):
+    torch.manual_seed(0)
+    norm = CNN10BatchNorm(3).double().train()
+    norm.weight.data.uniform_(0.5, 2.0)
+    norm.bias.data.normal_()
+    mask = (torch.arange(7) < torch.tensor([7, 3, 5])[:, None])[:, None, :, None]
+    values = (5 + torch.randn(3, 3, 7, 4, dtype=torch.float64)).to(memory_format=layout).requires_grad_()
+
+    def normalise(values, weight, bias):
+        return torch.func.functional_call(norm, {"weight": weight, "bias": bias}, (values, mask))[0]
+
+    output = normalise(values, norm.weight, norm.bias)
+    assert (output.masked_select(~mask) == 0).all()
+    valid = values.permute(1, 0, 2, 3)[:, mask[:, 0, :, 0]].flatten(1)  # [C, N]
+    expected = (valid - valid.mean(1, keepdim=True)) / (valid.var(1, keepdim=True, correction=0) + norm.eps).sqrt()
+    expected = expected * norm.weight[:, None] + norm.bias[:, None]
+    torch.testing.assert_close(output.permute(1, 0, 2, 3)[:, mask[:, 0, :, 0]].flatten(1), expected)
+    assert torch.autograd.gradcheck(normalise, (values, norm.weight, norm.bias))
 
 
 def test_padding_changes_nothing_under_torch_compile(randomise_norms, log_mels, compile_backend):
@@ -171,7 +193,7 @@ def test_a_compiled_training_step_counts_valid_frames_only(randomise_norms, log_
     compiled = torch.compile(model, backend="aot_eager")
     found = train_step(model, lambda: compiled(padded, padded_mask).pooler_output)
     expected = train_step(other, lambda: other(features, mask).pooler_output)
-    assert_same_step(found, expected, rtol=1e-4, atol=1e-5)
+    assert_same_step(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_real_recordings_embed_alike_alone_and_together(tiny_model, feature_extractor, real_recordings):
