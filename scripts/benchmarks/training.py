@@ -1,5 +1,6 @@
 """A training step against the plain loop and against the device's limit, and what goes with it."""
 
+import dataclasses
 import json
 import os
 import statistics
@@ -34,7 +35,9 @@ def measure(folder: Path, options) -> list[Row]:
     given = (options.manifests, options.sources)
     if options.quick:
         sizes = Sizes(train=12, evaluate=4, steps=2, warm_up_steps=1, rounds=1)
-        return _measure_small(small_workload(folder, *given, sizes), sizes, options)
+        rows = _measure_small(small_workload(folder, *given, sizes), sizes, options)
+        sizes = dataclasses.replace(sizes, steps=1)  # the captions are two batches
+        return rows + _measure_clotho(clotho_workload(folder, *given, sizes, tiny=True), sizes, options)
     sizes = Sizes(rounds=options.rounds)
     rows = _measure_small(small_workload(folder, *given, sizes), sizes, options)
     rows += _two_processes(small_workload(folder, *given, sizes), options.rounds)
@@ -64,6 +67,10 @@ def _compete(workload: Workload, sizes: Sizes, options) -> dict[str, dict[str, l
     return compete(contenders, sizes.rounds)
 
 
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def _note(workload: Workload, sizes: Sizes, options) -> str:
     what = f"{sizes.rounds} rounds in turns of {sizes.steps} steps each, processes of their own"
     return ", ".join(filter(None, [what, f"{options.threads} threads", "augmentations on", workload.remark]))
@@ -72,7 +79,7 @@ def _note(workload: Workload, sizes: Sizes, options) -> str:
 def _measure_small(workload: Workload, sizes: Sizes, options) -> list[Row]:
     found = _compete(workload, sizes, options)
     ours, plain = found["ours"], found["plain"]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device()
     milliseconds = [[1e3 * seconds for seconds in one["seconds"]] for one in (ours, plain)]
     note = _note(workload, sizes, options)
     target = 2.5 if device == "cpu" else None
@@ -120,7 +127,7 @@ def _measure_clotho(workload: Workload, sizes: Sizes, options) -> list[Row]:
         compared(
             SUBJECT, f"step, {workload.name}", "ms", milliseconds[0], REFERENCE, milliseconds[1], target=5, note=note
         ),
-        _share_of_limit(workload, step, "cuda", 0.4, options.quick),
+        _share_of_limit(workload, step, _device(), 0.4, options.quick),
         figure(
             SUBJECT,
             "the paper's 50 epochs",

@@ -17,6 +17,7 @@ from modeling_cnn10bert.training.model import PACKAGED_TEXT_MODEL, resolve_text_
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 CLOTHO_SECONDS = (15.0, 30.0)
 SCENE_SECONDS = 8.0
+TINY_TEXT = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
 WAVEFORMS, SCENES = "waveforms.npy", "scenes.json"
 
 
@@ -55,13 +56,16 @@ def small_workload(folder: Path, manifests: Path | None, sources: Path | None, s
 
 
 def clotho_workload(
-    folder: Path, manifests: Path | None, sources: Path | None, sizes: Sizes, text_config: BertConfig | None = None
+    folder: Path, manifests: Path | None, sources: Path | None, sizes: Sizes, tiny: bool = False
 ) -> Workload:
-    """The paper's recipe with all augmentations on scenes as long as Clotho's recordings; BERT of random weights."""
+    """The paper's recipe with all augmentations on scenes as long as Clotho's recordings; BERT of random weights.
+
+    With `tiny`, networks of a few channels, as tests do.
+    """
     manifests, sources = manifests or _synthetic(folder, sizes), sources or folder / "scenes" / "sources"
     folder = folder / "clotho"
     text = folder / "text"
-    BertModel(text_config or BertConfig()).save_pretrained(text)
+    BertModel(BertConfig(**TINY_TEXT) if tiny else BertConfig()).save_pretrained(text)
     # bert-base-uncased's vocabulary comes with the packaged MiniLM.
     BertTokenizer.from_pretrained(resolve_text_model(PACKAGED_TEXT_MODEL)).save_pretrained(text)
     recipe = folder / "recipe.yaml"
@@ -76,8 +80,10 @@ def clotho_workload(
         )
     )
     lengthened = _as_long_as_clotho(manifests, folder / "manifests", sizes)
-    faster = {"bf16": True, "train_sampling_strategy": "group_by_length"}
-    return _workload("Clotho-shaped", folder, recipe, lengthened, sources, sizes, faster)
+    fields = {"bf16": not tiny, "train_sampling_strategy": "group_by_length"}
+    if tiny:
+        fields |= {"hidden_sizes": (4, 4, 8, 8), "projection_hidden_size": 16, "projection_dim": 8, "hop_length": 3200}
+    return _workload("Clotho-shaped", folder, recipe, lengthened, sources, sizes, fields)
 
 
 def _workload(
@@ -104,9 +110,11 @@ def _workload(
         "log_level": "error",
         **fields,
     }
-    arguments = (str(recipe), *(word for name, value in fields.items() for word in (f"--{name}", str(value))))
+    arguments = [str(recipe)]
+    for field, value in fields.items():
+        arguments += [f"--{field}", *map(str, value if isinstance(value, tuple) else (value,))]
     _write_waveforms(folder / "waveforms", Path(manifests), Path(sources), sizes.train)
-    return Workload(name, arguments, folder / "waveforms", remark)
+    return Workload(name, tuple(arguments), folder / "waveforms", remark)
 
 
 def _synthetic(folder: Path, sizes: Sizes) -> Path:

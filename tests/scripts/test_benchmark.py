@@ -163,7 +163,18 @@ def test_a_contender_in_a_process_of_its_own_answers_and_its_faults_are_told(loa
 @pytest.mark.parametrize(
     ("subject", "expected"),
     [
-        ("train", {"step, small recipe", "share of the limit, small recipe", "evaluation, small recipe"}),
+        (
+            "train",
+            {
+                "step, small recipe",
+                "share of the limit, small recipe",
+                "evaluation, small recipe",
+                "step, Clotho-shaped",
+                "share of the limit, Clotho-shaped",
+                "the paper's 50 epochs",
+                "clips of 10 s a second",
+            },
+        ),
         ("features", {"log-mel of a clip", "feature extractor, a clip"}),
         ("embed", {"files, small recipe, float32"}),
         ("search", {"2,000 x 16, ten results", "recall@10, ours", "recall@10, numpy"}),
