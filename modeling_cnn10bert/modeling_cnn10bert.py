@@ -44,9 +44,9 @@ _OF_OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 
 TILES_OF_INPUT, TILES_OF_WEIGHTS, TILES_OF_OUTPUT = (
     torch.kron(matrix, matrix).float()
     for matrix in (
-        torch.tensor(_OF_INPUT, dtype=torch.float64),
-        torch.tensor(_OF_WEIGHTS, dtype=torch.float64) / 24,
-        torch.tensor(_OF_OUTPUT, dtype=torch.float64),
+        torch.tensor(_OF_INPUT, dtype=torch.float64, device="cpu"),
+        torch.tensor(_OF_WEIGHTS, dtype=torch.float64, device="cpu") / 24,
+        torch.tensor(_OF_OUTPUT, dtype=torch.float64, device="cpu"),
     )
 )
 MAX_LOGIT_SCALE = 100.0  # a learned temperature never falls below 0.01, as in CLIP
@@ -167,14 +167,14 @@ class _NormaliseValidFrames(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient, *_):
         centred, valid, count, weight, variance = ctx.saved_tensors
-        weight_, no_mean = weight.to(variance.dtype), torch.zeros_like(variance)
+        weights, no_mean = weight.to(variance.dtype), torch.zeros_like(variance)
         # As if the statistics were constants, and then what they add, on the valid frames.
         result, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
-            gradient * valid, centred, weight_, no_mean, variance, None, None, False, ctx.eps, [True, True, True]
+            gradient * valid, centred, weights, no_mean, variance, None, None, False, ctx.eps, [True, True, True]
         )
         inverse = torch.rsqrt(variance + ctx.eps)
-        by_value = _by_channel(-weight_ * inverse.square() * of_weight / count)
-        constant = _by_channel(-weight_ * inverse * of_bias / count)
+        by_value = _by_channel(-weights * inverse.square() * of_weight / count)
+        constant = _by_channel(-weights * inverse * of_bias / count)
         result.addcmul_(centred, by_value.to(valid.dtype)).addcmul_(valid, constant.to(valid.dtype))
         return result, None, of_weight.to(weight.dtype), of_bias.to(weight.dtype), None
 
@@ -204,7 +204,7 @@ class CNN10BatchNorm(nn.BatchNorm2d):
         return self._forward_masked(hidden_states, mask)
 
     def _forward_masked(self, hidden_states, mask):
-        # CODEPATH: a compiler makes as little of the formula as `_NormaliseValidFrames` does by hand.
+        # CODEPATH: what `_NormaliseValidFrames` spares by hand, a compiler spares by itself.
         if not torch.compiler.is_compiling():
             output, mean, variance = _NormaliseValidFrames.apply(hidden_states, mask, self.weight, self.bias, self.eps)
         else:
@@ -285,8 +285,9 @@ def _convolve(
     scale, shift = norm.scale_and_shift()
     dtype = conv.weight.dtype
     weight = (conv.weight * scale.view(-1, 1, 1, 1)).to(dtype, memory_format=torch.preserve_format)
-    convolve = _convolve_in_tiles if _pays_in_tiles(hidden_states, weight) else F.conv2d
-    return convolve(hidden_states, weight, shift.to(dtype), padding=conv.padding), None
+    if _pays_in_tiles(hidden_states, weight):
+        return _convolve_in_tiles(hidden_states, weight, shift), None
+    return F.conv2d(hidden_states, weight, shift.to(dtype), padding=conv.padding), None
 
 
 def _pays_in_tiles(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:
@@ -297,11 +298,9 @@ def _pays_in_tiles(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:
     return weight.shape[0] * weight.shape[1] >= WIDE and hidden_states[:, 0].numel() >= MANY_CELLS
 
 
-def _convolve_in_tiles(
-    hidden_states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, padding: tuple[int, int] = (1, 1)
-) -> torch.Tensor:
+def _convolve_in_tiles(hidden_states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """
-    A 3x3 convolution by Winograd's F(4x4, 3x3): a quarter of the products, the result but for rounding.
+    A 3x3 convolution with a padding of 1 by Winograd's F(4x4, 3x3), which takes a quarter of the products.
 
     [B, C, T, F] to [B, O, T, F]. Of each 6x6 cells it makes 36 sums, multiplies these by as many of the weights, and
     makes sums of the products that are 4x4 cells of the result (Lavin & Gray, 2016).
@@ -312,9 +311,10 @@ def _convolve_in_tiles(
     weights = TILES_OF_WEIGHTS @ weight.permute(2, 3, 1, 0).reshape(9, -1)
     weights = weights.view(36, channels_in, channels)
     cells = F.pad(hidden_states.permute(0, 2, 3, 1), (0, 0, 1, 4 * columns + 1 - bins, 1, 4 * rows + 1 - frames))
-    clip, frame, bin_, channel = cells.stride()
+    of_clip, of_frame, of_bin, of_channel = cells.stride()
     tiles = cells.as_strided(
-        (batch_size, 6, 6, rows, columns, channels_in), (clip, frame, bin_, 4 * frame, 4 * bin_, channel)
+        (batch_size, 6, 6, rows, columns, channels_in),
+        (of_clip, of_frame, of_bin, 4 * of_frame, 4 * of_bin, of_channel),
     )
     output = hidden_states.new_empty(batch_size, rows, 4, columns, 4, channels)
     # So many rows of tiles at once that all stays in a core's cache.
