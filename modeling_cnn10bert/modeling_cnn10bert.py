@@ -31,7 +31,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_cnn10bert import CNN10BertConfig, CNN10Config
 
-TOKENS_IN_A_ROW = 96  # about eight captions, on a CPU, see `CNN10BertModel._run_text_model`
+TOKENS_IN_A_ROW = 48  # about four captions, on a CPU, see `CNN10BertModel._run_text_model`
 # When and how a CPU convolves in tiles, see `_convolve_in_tiles`.
 WIDE = 64 * 128  # channels in times channels out
 MANY_CELLS = 512  # of the clips of a batch; below, it takes longer to transform the weights
