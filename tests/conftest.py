@@ -56,7 +56,7 @@ def real_recordings(shared_data):
     return recordings
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_config():
     """Makes a configuration of the paper's layout at toy width; keywords are fields of `CNN10BertConfig`."""
 
@@ -76,7 +76,7 @@ def tiny_config():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def randomise_norms():
     """Moves every batch normalisation far from its defaults, so that forgetting one, or its mask, shows."""
 
@@ -98,7 +98,7 @@ def randomise_norms():
     return randomise
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_model(tiny_config, randomise_norms):
     """Makes a toy `CNN10BertModel` in evaluation mode with random, unusual normalisations."""
 

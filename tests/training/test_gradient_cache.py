@@ -5,37 +5,14 @@ import copy
 
 import pytest
 import torch
-from transformers import BertConfig
 
-from modeling_cnn10bert import CNN10BertConfig, CNN10BertModel, CNN10Config, contrastive_loss
+from modeling_cnn10bert import contrastive_loss
 from modeling_cnn10bert.training.build import build_trainer
 from modeling_cnn10bert.training.gradient_cache import backward_in_chunks
 from modeling_cnn10bert.training.recipe import parse_recipe
 
+AUDIO = {"num_mel_bins": 16}
 AUDIO_IDS, TEXT_IDS = torch.tensor([3, 1, 4, 5, 9, 2]), torch.tensor([3, 3, 1, 1, 4, 4, 5, 5, 9, 9, 2, 2])
-
-
-def _model(dropout=0.0, **fields):
-    torch.manual_seed(0)
-    config = CNN10BertConfig(
-        audio_config=CNN10Config(num_mel_bins=16, hidden_sizes=[4, 4, 8, 8], block_dropout=dropout),
-        text_config=BertConfig(
-            vocab_size=50,
-            hidden_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=48,
-            hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=dropout,
-        ),
-        projection_hidden_size=24,
-        projection_dim=16,
-        **fields,
-    )
-    model = CNN10BertModel(config)
-    model.audio_model.input_norm.running_mean.fill_(-40.0)
-    model.audio_model.input_norm.running_var.fill_(200.0)
-    return model
 
 
 def _inputs():
@@ -73,8 +50,8 @@ def _in_chunks(model, num_chunks, inputs):
 
 @pytest.mark.parametrize("learnable_temperature", [False, True])
 @pytest.mark.parametrize("num_chunks", [1, 2, 4, 6])
-def test_the_gradients_are_those_of_the_whole_batch(num_chunks, learnable_temperature):
-    model = _model(learnable_temperature=learnable_temperature).double().eval()
+def test_the_gradients_are_those_of_the_whole_batch(num_chunks, learnable_temperature, tiny_model):
+    model = tiny_model(audio=AUDIO, learnable_temperature=learnable_temperature).double()
     whole = copy.deepcopy(model)
     outputs = whole(**_inputs())
     expected = _loss_of(whole)(outputs.audio_embeds, outputs.text_embeds)
@@ -88,8 +65,9 @@ def test_the_gradients_are_those_of_the_whole_batch(num_chunks, learnable_temper
             torch.testing.assert_close(gradients[name], weight.grad, rtol=1e-8, atol=1e-12, msg=name)
 
 
-def test_dropout_and_statistics_are_those_of_chunks_that_were_each_computed_once():
-    model = _model(dropout=0.3).double().train()
+def test_dropout_and_statistics_are_those_of_chunks_that_were_each_computed_once(tiny_model):
+    dropout = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3}
+    model = tiny_model(audio={**AUDIO, "block_dropout": 0.3}, text=dropout).double().train()
     once, inputs = copy.deepcopy(model), _inputs()
     parts = zip(*(value.tensor_split(3) for value in inputs.values()), strict=True)
     torch.manual_seed(7)
@@ -108,7 +86,7 @@ def test_dropout_and_statistics_are_those_of_chunks_that_were_each_computed_once
         torch.testing.assert_close(buffer, expected, rtol=0, atol=0, msg=name)
 
 
-def test_only_the_last_chunk_joins_the_gradients_of_processes():
+def test_only_the_last_chunk_joins_the_gradients_of_processes(tiny_model):
     events = []
 
     @contextlib.contextmanager
@@ -117,7 +95,7 @@ def test_only_the_last_chunk_joins_the_gradients_of_processes():
         yield
         events.append("end")
 
-    model = _model().eval()
+    model = tiny_model(audio=AUDIO)
     backward_in_chunks(
         model,
         _inputs(),

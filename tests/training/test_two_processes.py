@@ -6,9 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import BertConfig
-
-from modeling_cnn10bert import CNN10BertConfig, CNN10BertModel, CNN10Config
 
 CASES = {
     "a fixed temperature": {},
@@ -17,27 +14,9 @@ CASES = {
 }
 
 
-def _save_case(folder, learnable_temperature=False, recording_ids=tuple(range(8))):
-    """A tiny model without dropout and a batch of eight rows; returns the loss and gradients of one process."""
-    torch.manual_seed(1)
-    config = CNN10BertConfig(
-        audio_config=CNN10Config(num_mel_bins=16, hidden_sizes=[4, 4, 8, 8]),
-        text_config=BertConfig(
-            vocab_size=50,
-            hidden_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=48,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-        ),
-        projection_hidden_size=24,
-        projection_dim=16,
-        learnable_temperature=learnable_temperature,
-    )
-    model = CNN10BertModel(config)
-    model.audio_model.input_norm.running_mean.fill_(-40.0)
-    model.audio_model.input_norm.running_var.fill_(200.0)
+def _save_case(folder, make_model, learnable_temperature=False, recording_ids=tuple(range(8))):
+    """A tiny model and a batch of eight rows; returns the loss and gradients of one process."""
+    model = make_model(seed=1, audio={"num_mel_bins": 16}, learnable_temperature=learnable_temperature)
     model.save_pretrained(folder / "model")
     mask = (torch.arange(48) < torch.tensor([48, 40, 33, 48, 20, 48, 16, 31])[:, None]).int()
     inputs = {
@@ -48,19 +27,19 @@ def _save_case(folder, learnable_temperature=False, recording_ids=tuple(range(8)
     }
     ids = torch.tensor(recording_ids)
     torch.save({**inputs, "recording_ids": ids, "text_recording_ids": ids}, folder / "inputs.pt")
-    loss = model.eval()(**inputs, recording_ids=ids, return_loss=True).loss
+    loss = model(**inputs, recording_ids=ids, return_loss=True).loss
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.fixture(scope="module")
-def computed(tmp_path_factory, start_two_processes, write_recipe, uninterrupted):
+def computed(tmp_path_factory, start_two_processes, write_recipe, uninterrupted, tiny_model):
     """What one process computed for each case, and what each of two did; `uninterrupted` filled the feature cache."""
     folder = tmp_path_factory.mktemp("two-processes")
     alone = {}
     for name, options in CASES.items():
         (folder / f"case-{name}").mkdir()
-        alone[name] = _save_case(folder / f"case-{name}", **options)
+        alone[name] = _save_case(folder / f"case-{name}", tiny_model, **options)
     recipe = write_recipe(folder / "recipe.yaml", output_dir=str(folder / "run"))
     script = Path(__file__).with_name("two_processes.py")
     process = start_two_processes(folder, recipe, script=script)
