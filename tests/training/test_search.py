@@ -40,6 +40,9 @@ from modeling_cnn10bert.training.trainer import RetrievalTrainer
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "search_hyperparameters.py"
 FIXED = ("--fixed", "p_bt", "p_syn")  # they need back-translations and WordNet
 SEARCHED = ("p_eda", "p_swp", "p_ins", "p_del", "n_f", "w_f", "n_t", "w_t", "g_max", "p_ms", "ms_alpha")
+# In a few epochs; of the narrower networks of other tests every embedding is still nearly the same.
+LEARNS = {"hidden_sizes": [8, 16, 32, 64], "projection_hidden_size": 128, "projection_dim": 64, "block_dropout": 0.0}
+LEARNS |= {"learning_rate": 3e-3, "temperature": 0.1}
 ONE_STEP = {"max_steps": 1, "max_train_samples": 6, "max_eval_samples": 3}  # 30 pairs are one batch
 
 
@@ -147,7 +150,7 @@ def searched(search_script, recipe_of, tmp_path_factory):
         patch.setattr(
             search_script, "build_search_trainer", lambda *args: trainers.append(build(*args)) or trainers[-1]
         )
-        recipe = recipe_of(folder, num_train_epochs=4, logging_steps=100, learning_rate=3e-3)
+        recipe = recipe_of(folder, num_train_epochs=8, logging_steps=100, **LEARNS)
         study = search_script.main([str(recipe), *FIXED, "--n_trials", "4", "--n_startup_trials", "2"])
     return SimpleNamespace(folder=folder, study=study, used=used, recipe=recipe)
 
@@ -168,7 +171,8 @@ def test_the_best_recipe_repeats_its_trial_exactly(searched, train_retrieval):
     curve = {entry["step"]: entry["eval_mAP@10"] for entry in state["log_history"] if "eval_mAP@10" in entry}
     assert {step: curve[step] for step in best.intermediate_values} == best.intermediate_values
     assert state["best_metric"] == best.value == max(curve.values())
-    assert len(set(curve.values())) > 2  # it learnt something, so that equality says something
+    chance = json.loads((Path(fields["output_dir"]) / "eval_results.json").read_text())["eval_chance_mAP@10"]
+    assert best.value > 1.3 * chance  # it learnt something, so that equality says something
 
 
 def test_the_folder_of_a_search_holds_its_results_and_no_checkpoints(searched):
