@@ -22,7 +22,7 @@ class AudioError(ValueError):
     """A recording cannot be used; the message names the file, what was found, what was expected and what to do."""
 
 
-def load_audio(path: str | os.PathLike, sampling_rate: int) -> np.ndarray:
+def load_audio(path: str | os.PathLike, sampling_rate: int, notes: list[str] | None = None) -> np.ndarray:
     """Reads a recording as one channel at the asked sampling rate.
 
     Decodes what libsndfile decodes (wav, flac, ogg, opus, mp3, aiff, ...) and, where an `ffmpeg` is installed, what
@@ -31,6 +31,8 @@ def load_audio(path: str | os.PathLike, sampling_rate: int) -> np.ndarray:
     Args:
         path: the recording.
         sampling_rate: the rate to return, in Hz.
+        notes: takes a line, without the file's name, for each thing that a user should know of a recording that was
+            read all the same, such as that the file is cut off.
 
     Returns:
         Waveform [samples], float32; full scale of integer formats is 1. No gain is applied.
@@ -38,11 +40,12 @@ def load_audio(path: str | os.PathLike, sampling_rate: int) -> np.ndarray:
     Raises:
         AudioError: the file is missing, undecodable, empty, or holds NaN or infinite samples.
     """
-    return np.concatenate(list(audio_blocks(path, sampling_rate)))
+    return np.concatenate(list(audio_blocks(path, sampling_rate, notes)))
 
 
-def audio_blocks(path: str | os.PathLike, sampling_rate: int) -> Iterator[np.ndarray]:
-    """`load_audio` of a recording of any length, in blocks of some seconds that joined are what it returns.
+def audio_blocks(path: str | os.PathLike, sampling_rate: int, notes: list[str] | None = None) -> Iterator[np.ndarray]:
+    """`load_audio` of a recording of any length, in blocks of some seconds that joined are what it returns; `notes` are
+    complete after the last block.
 
     Raises:
         AudioError: as `load_audio`; where samples are NaN or infinite, after the blocks before them.
@@ -57,7 +60,7 @@ def audio_blocks(path: str | os.PathLike, sampling_rate: int) -> Iterator[np.nda
         yield from _mono_blocks(rate, blocks, path, sampling_rate)
 
 
-def decode_audio(encoded: bytes, sampling_rate: int, name: str) -> np.ndarray:
+def decode_audio(encoded: bytes, sampling_rate: int, name: str, notes: list[str] | None = None) -> np.ndarray:
     """`load_audio` of a recording in memory, whose file name `name` is for error messages."""
     path = pathlib.PurePath(name)
     with _open(io.BytesIO(encoded), path, len(encoded)) as (rate, blocks):

@@ -39,7 +39,7 @@ def window_spans(duration: float, window: float, overlap: float) -> list[tuple[f
 
 
 def read_windows(
-    path: str | os.PathLike, sampling_rate: int, window: float, overlap: float
+    path: str | os.PathLike, sampling_rate: int, window: float, overlap: float, notes: list[str] | None = None
 ) -> Iterator[tuple[float, float, np.ndarray]]:
     """
     The windows of a recording, while it is decoded: memory does not grow with its length.
@@ -48,6 +48,7 @@ def read_windows(
         path: the recording.
         sampling_rate: of the waveforms, in Hz.
         window, overlap: in seconds, see `window_spans`; rounded to whole samples.
+        notes: see `load_audio`; complete after the last window.
 
     Yields:
         Start and end in seconds, and the waveform [samples] float32. The last end is the recording's duration. A
@@ -63,7 +64,7 @@ def read_windows(
     kept = np.zeros(0, np.float32)  # the samples up to `seen`, from the next window or the last `length` on
     seen = start = 0  # samples decoded, and where the next window begins
     fresh: list[np.ndarray] = []
-    with contextlib.closing(audio_blocks(path, sampling_rate)) as blocks:
+    with contextlib.closing(audio_blocks(path, sampling_rate, notes)) as blocks:
         for block in blocks:
             fresh.append(block)
             seen += block.size
