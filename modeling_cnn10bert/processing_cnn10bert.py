@@ -13,6 +13,7 @@
 # limitations under the License.
 """Processor of CNN10-BERT: recordings become log-mels, captions become tokens."""
 
+import re
 import string
 
 from tokenizers import Regex, normalizers
@@ -21,6 +22,44 @@ from transformers.utils import auto_docstring
 
 MAX_CAPTION_TOKENS = 32  # section 6.1 of the paper, [CLS] and [SEP] among them
 CAPTION_LENGTH = {"padding": True, "truncation": True, "max_length": MAX_CAPTION_TOKENS, "pad_to_multiple_of": None}
+
+# Marks that word processors, telephones and web pages write where a keyboard has one of `string.punctuation`: quotation
+# marks, accents and modifier letters in the place of an apostrophe, primes, hyphens, dashes, the minus sign, ellipses,
+# bullets, and those of Chinese and Japanese. Full-width forms become plain ones before they are looked for.
+TYPOGRAPHIC_PUNCTUATION = "¡§¨¯«´¶·¸»¿ʹʺʻʼʽʾʿˈˊˋˮ\u2212\u2215" + "".join(
+    chr(code)
+    for first, last in ((0x2010, 0x2027), (0x2030, 0x2043), (0x2045, 0x2051), (0x2053, 0x205E), (0x2E00, 0x2E5D))
+    + ((0x3001, 0x3003), (0x3008, 0x3011), (0x3014, 0x301F), (0x30FB, 0x30FB))
+    for code in range(first, last + 1)
+)
+PUNCTUATION = string.punctuation + TYPOGRAPHIC_PUNCTUATION
+
+
+def caption_normalizer() -> normalizers.Normalizer:
+    """
+    Build the normalization of captions: lower case, without punctuation and accents, plain spaces.
+
+    Section 6.1 of the paper deletes `string.punctuation`. The typographic marks go with it, so that a caption means the
+    same however it was typed; so do invisible characters, such as the soft hyphen.
+    """
+    delete_punctuation = normalizers.Replace(Regex(f"[{re.escape(PUNCTUATION)}]"), "")
+    return normalizers.Sequence(
+        [
+            normalizers.Replace(Regex(r"\s"), " "),
+            delete_punctuation,  # before NFKC, which makes a space and an accent of "´"
+            normalizers.NFKC(),
+            delete_punctuation,
+            normalizers.BertNormalizer(lowercase=True),  # strips accents and invisible characters too
+        ]
+    )
+
+
+_NORMALIZER = caption_normalizer()
+
+
+def caption_words(caption: str) -> list[str]:
+    """Split a caption into its normalized words, as a new model's tokenizer sees them before WordPiece."""
+    return _NORMALIZER.normalize_str(caption).split()
 
 
 @auto_docstring(
@@ -60,17 +99,17 @@ class CNN10BertProcessor(ProcessorMixin):
     @staticmethod
     def caption_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
         """
-        The paper's text normalisation (section 6.1) built into a copy of a fast WordPiece tokenizer.
+        Build the paper's text normalization (section 6.1) into a copy of a fast WordPiece tokenizer.
 
-        Lower-cases and deletes `string.punctuation` before WordPiece. The rule is part of the saved tokenizer, so that
-        pipelines, which call the tokenizer directly, follow it too. A `PreTrainedTokenizerFast` keeps its normaliser
-        when it is saved and loaded again; a `BertTokenizer` would rebuild its own.
+        Applies `caption_normalizer` before WordPiece. The rule is part of the saved tokenizer, so that pipelines, which
+        call the tokenizer directly, follow it too, and a saved model keeps the rule that it was trained with. A
+        `PreTrainedTokenizerFast` keeps its normalizer when it is saved and loaded again; a `BertTokenizer` would
+        rebuild its own.
         """
-        delete_punctuation = normalizers.Replace(Regex(f"[{_escaped(string.punctuation)}]"), "")
         backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
         backend.no_truncation()  # a checkpoint brings the lengths it was trained with
         backend.no_padding()
-        backend.normalizer = normalizers.Sequence([normalizers.BertNormalizer(lowercase=True), delete_punctuation])
+        backend.normalizer = caption_normalizer()
         return PreTrainedTokenizerFast(
             tokenizer_object=backend,
             model_max_length=MAX_CAPTION_TOKENS,
@@ -86,16 +125,11 @@ class CNN10BertProcessor(ProcessorMixin):
         """
         super().validate_inputs(images=images, text=text, videos=videos, audio=audio, **kwargs)
         for caption in [text] if isinstance(text, str) else text or []:
-            if not caption.translate(str.maketrans("", "", string.punctuation)).strip():
+            if not caption_words(caption):
                 raise ValueError(
                     f"Expected a caption with at least one word, found {caption!r}, of which nothing is left when "
                     "punctuation is deleted. Describe the sound in words."
                 )
-
-
-def _escaped(characters: str) -> str:
-    """`characters` for use inside the brackets of a regular expression."""
-    return "".join(f"\\{character}" for character in characters)
 
 
 # Here and not in the package, so that what is saved where this file came with a checkpoint carries it on.

@@ -1,6 +1,8 @@
 """The processor: the paper's text normalisation, default lengths, and the way to disk and back."""
 
+import json
 import re
+import string
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from transformers import AutoProcessor, AutoTokenizer
 
 from modeling_cnn10bert import CNN10BertProcessor
+from modeling_cnn10bert.processing_cnn10bert import caption_words
 
 
 def test_captions_are_lower_cased_and_lose_their_punctuation(processor):
@@ -22,6 +25,65 @@ def test_every_mark_of_string_punctuation_is_deleted(processor):
     assert processor(text="the " + " ".join(marks) + " dog")["input_ids"] == expected
     for mark in marks:
         assert processor(text=f"the d{mark}og{mark}")["input_ids"] == expected, mark
+
+
+# Code points by their names in the Unicode standard, so that the test reads the same in any editor.
+@pytest.mark.parametrize(
+    ("written", "plain"),
+    [
+        ("dog\N{RIGHT SINGLE QUOTATION MARK}s", "dog's"),
+        ("dog\N{MODIFIER LETTER APOSTROPHE}s", "dog's"),
+        ("dog\N{ACUTE ACCENT}s", "dog's"),
+        ("dog\N{PRIME}s", "dog's"),
+        ("dog\N{FULLWIDTH APOSTROPHE}s", "dog's"),
+        ("\N{LEFT DOUBLE QUOTATION MARK}dog\N{RIGHT DOUBLE QUOTATION MARK}", '"dog"'),
+        ("\N{LEFT-POINTING DOUBLE ANGLE QUOTATION MARK}dog\N{RIGHT-POINTING DOUBLE ANGLE QUOTATION MARK}", "dog"),
+        ("ra\N{HYPHEN}in", "ra-in"),
+        ("ra\N{NON-BREAKING HYPHEN}in", "ra-in"),
+        ("ra\N{EN DASH}in", "ra-in"),
+        ("ra\N{EM DASH}in", "ra--in"),
+        ("ra\N{HORIZONTAL BAR}in", "ra-in"),
+        ("ra\N{MINUS SIGN}in", "ra-in"),
+        ("ra\N{SOFT HYPHEN}in", "rain"),
+        ("rain\N{HORIZONTAL ELLIPSIS}", "rain..."),
+        ("a\N{NO-BREAK SPACE}dog", "a dog"),
+        ("a\N{NARROW NO-BREAK SPACE}dog", "a dog"),
+        ("a\N{IDEOGRAPHIC SPACE}dog\N{FULLWIDTH EXCLAMATION MARK}", "a dog!"),
+        ("\N{ZERO WIDTH NO-BREAK SPACE}a \N{ZERO WIDTH SPACE}dog", "a dog"),
+        ("a\vdog", "a dog"),
+        ("\N{FULLWIDTH LATIN SMALL LETTER D}og", "dog"),
+        ("cafe\N{COMBINING ACUTE ACCENT}", "caf\N{LATIN SMALL LETTER E WITH ACUTE}"),
+    ],
+)
+def test_a_caption_means_the_same_however_it_was_typed(processor, written, plain):
+    assert caption_words(written) == caption_words(plain)
+    assert processor(text=written)["input_ids"] == processor(text=plain)["input_ids"]
+
+
+@pytest.mark.parametrize("caption", ["It\N{RIGHT SINGLE QUOTATION MARK}s 3 o'clock \N{EM DASH} caf\u00e9!", "a dog"])
+def test_words_of_a_caption_are_those_of_its_tokenizer(processor, caption):
+    pieces = processor.tokenizer.backend_tokenizer.normalizer.normalize_str(caption)
+    assert pieces.split() == caption_words(caption)
+
+
+def test_a_saved_model_keeps_the_rule_that_it_was_trained_with(processor, tokenizer, tmp_path):
+    processor.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    # As models were saved before typographic marks were deleted too.
+    ascii_marks = "".join(f"\\{mark}" for mark in string.punctuation)
+    saved["normalizer"] = {
+        "type": "Sequence",
+        "normalizers": [
+            {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None}
+            | {"lowercase": True},
+            {"type": "Replace", "pattern": {"Regex": f"[{ascii_marks}]"}, "content": ""},
+        ],
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(saved), encoding="utf-8")
+    old = CNN10BertProcessor.from_pretrained(tmp_path)
+    assert old(text="dog's")["input_ids"] == processor(text="dog's")["input_ids"]
+    typed = "dog \N{EM DASH} rain"
+    assert old(text=typed)["input_ids"] == tokenizer(typed)["input_ids"] != processor(text=typed)["input_ids"]
 
 
 def test_the_tokenizer_alone_normalises_too(processor):
@@ -100,7 +162,7 @@ def test_a_real_bert_vocabulary_splits_as_berts_own_tokenizer_does(tmp_path):
     assert len(captions("dog " * 300)["input_ids"]) == 302  # lengths are the caller's, not the checkpoint's 128
 
 
-@pytest.mark.parametrize("caption", ["", "  ", "...", "?! -"])
+@pytest.mark.parametrize("caption", ["", "  ", "...", "?! -", "\N{EM DASH}\N{HORIZONTAL ELLIPSIS}"])
 def test_a_caption_without_words_is_refused(processor, caption):
     with pytest.raises(ValueError, match=f"at least one word, found '{re.escape(caption)}'"):
         processor(text=caption)

@@ -5,17 +5,11 @@ gives every word a probability of its own; they draw from Python's global random
 insertion.
 """
 
-import string
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def caption_words(caption: str) -> list[str]:
-    """The words of a caption, normalised as section 6.1 of the paper says: lower-case, punctuation deleted."""
-    return caption.lower().translate(_NO_PUNCTUATION).split()
+from ..processing_cnn10bert import caption_words
 
 
 def vocabulary(captions: Iterable[str]) -> list[str]:

@@ -16,11 +16,11 @@ import math
 import os
 import pathlib
 import reprlib
-import string
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from ..processing_cnn10bert import caption_words
 from .audio_io import AudioError, load_audio
 
 SPLITS = ("train", "validation", "test")
@@ -29,7 +29,6 @@ GAIN_RANGE_DB = (-6.0, 0.0)  # of a varied event, as in the benchmark's manifest
 MAX_JITTER = 0.3  # seconds, of a varied onset or end
 NUM_SPEEDS = 5  # at which a varied event may play its recording; a resampled recording is kept for each
 REWRITE = "correct the line, or write the manifest again"
-_DELETE_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class ManifestError(ValueError):
@@ -210,8 +209,7 @@ class _SceneReader:
 
     def captions(self, value, field: str) -> tuple[str, ...]:
         for i, caption in enumerate(self.filled_list(value, field)):
-            # What the tokenizer sees: lower-cased and without punctuation (DCASE 2022 task 6b's own normalisation).
-            if not isinstance(caption, str) or not caption.lower().translate(_DELETE_PUNCTUATION).strip():
+            if not isinstance(caption, str) or not caption_words(caption):
                 raise self.error(f"{field}[{i}]", reprlib.repr(caption), "a text with a word in it")
         return tuple(value)
 
