@@ -619,9 +619,9 @@ def evaluate(
     out: Annotated[
         str | None, typer.Option("--out", help="The folder to write to; by default below runs/evaluation.")
     ] = None,
-    bootstrap_resamples: Annotated[int, typer.Option("--bootstrap-resamples", min=1)] = 1000,
+    bootstrap_resamples: Annotated[int, typer.Option("--bootstrap-resamples", min=1, max=1_000_000)] = 1000,
     confidence: Annotated[float, typer.Option("--confidence", help="Of the intervals.")] = 0.95,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="Leave recordings out that cannot be used.")
     ] = False,

@@ -103,6 +103,11 @@ def test_help_and_errors_of_usage_import_no_library_of_search():
     [
         ["search"],
         ["search", "rain", "-k", "0"],
+        ["search", "rain", "-k", "1e20"],
+        ["search", "rain", "-k", "nan"],
+        ["evaluate", "model", "dataset", "--bootstrap-resamples", "0"],
+        ["evaluate", "model", "dataset", "--bootstrap-resamples", "99999999999999999999"],
+        ["evaluate", "model", "dataset", "--seed", "-1"],
         ["search", "rain", "--output", "xml"],
         ["search", "rain", "--after", "yesterday"],
         ["similar"],
@@ -309,6 +314,33 @@ def test_what_is_wrong_with_the_input_is_one_line(run, index, tmp_path):
         run("search", "rain", "--index", index, "--out", tmp_path / "no folder" / "a.csv", code=1)
     )
     assert "no such folder or file" in error_line(run("index", tmp_path / "gone", "--index", index, code=1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["search", "rain", "--min-duration", "nan"], "min_duration: found nan"),
+        (["search", "rain", "--max-duration", "-inf"], "max_duration: found -inf"),
+        (["duplicates", "--threshold", "nan"], "threshold: found nan"),
+    ],
+)
+def test_a_number_that_is_none_is_one_line(run, index, arguments, expected):
+    assert expected in error_line(run(*arguments, "--index", index, code=1))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--before", "9999-12-31"],
+        ["--after", "0001-01-01"],
+        ["-k", "99999999999999999999"],
+        ["--min-duration", "-1"],
+        ["--max-duration", "1e300"],
+    ],
+)
+def test_limits_beyond_any_recording_leave_none_out(run, index, arguments):
+    rows = json.loads(run("search", "rain", "--index", index, "--output", "json", *arguments).stdout)
+    assert len(rows) == 6
 
 
 def test_another_model_is_refused(run, index, tmp_path, tiny_model, processor):

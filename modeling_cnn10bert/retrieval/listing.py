@@ -4,6 +4,7 @@ import csv
 import datetime
 import io
 import json
+import math
 import os
 import re
 import sys
@@ -19,6 +20,7 @@ FORMATS = ("table", "json", "csv", "m3u")
 CSV_COLUMNS = ("rank", "score", "file", "start", "end", "duration")
 # Of a control character, or one that is invisible or turns the direction of what follows: what is shown instead.
 UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 SURROGATES = re.compile("[\ud800-\udfff]")
 WIDE = 10_000  # columns of a table that no terminal shows: a hit a line
 
@@ -57,12 +59,17 @@ def hit_rows(hits: Sequence[Hit], tags: Sequence[Sequence[Tag]] | None = None) -
 
 
 def file_row(record: FileRecord) -> dict[str, Any]:
-    modified = datetime.datetime.fromtimestamp(record.modified_ns / 1e9).astimezone()
+    """Tell what is known of a file, as JSON values; a time beyond the years 1 to 9999 is `None`."""
+    try:
+        modified = _EPOCH + datetime.timedelta(microseconds=record.modified_ns // 1000)
+        modified = modified.astimezone().isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):
+        modified = None
     return {
         "file": record.path,
         "duration": round(record.duration, 3),
         "size": record.size,
-        "modified": modified.isoformat(timespec="seconds"),
+        "modified": modified,
     }
 
 
@@ -71,9 +78,18 @@ def tag_rows(tags: Sequence[Tag]) -> list[dict[str, Any]]:
 
 
 def to_json(value: Any) -> bytes:
-    """UTF-8, but what is no UTF-8 in a name as an escape."""
-    text = json.dumps(value, ensure_ascii=False, indent=2)
+    """Encode as UTF-8, what is no UTF-8 in a name as an escape, and what is no finite number as `null`."""
+    text = json.dumps(_json_values(value), ensure_ascii=False, indent=2)
     return (SURROGATES.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n").encode("utf-8")
+
+
+def _json_values(value: Any) -> Any:
+    """Replace NaN and infinities, for which JSON has no words."""
+    if isinstance(value, dict):
+        return {name: _json_values(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_values(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> bytes:
@@ -93,7 +109,9 @@ def _playlist(hits: Sequence[Hit]) -> bytes:
     lines = [b"#EXTM3U"]
     for hit in hits:
         title = printable(os.path.basename(hit.file)).encode("utf-8")
-        lines.append(b"#EXTINF:%d,%b" % (max(1, round(hit.record.duration)), title))
+        seconds = hit.record.duration
+        length = max(1, round(seconds)) if math.isfinite(seconds) else -1  # which a player takes for unknown
+        lines.append(b"#EXTINF:%d,%b" % (length, title))
         if hit.start > 0:
             lines.append(b"#EXTVLCOPT:start-time=%b" % f"{hit.start:.3f}".encode())
         lines.append(_location(hit.file))
@@ -173,7 +191,9 @@ def print_table(table) -> None:
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, such as `3:07.5`; hours before them where there are any."""
+    """Minutes and seconds, such as `3:07.5`; hours before them where there are any. `?` is no length."""
+    if not math.isfinite(seconds):
+        return "?"
     tenths = round(seconds * 10)
     minutes, rest = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)

@@ -2,11 +2,12 @@
 
 import collections
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from .records import EmbeddedFile, FileRecord, SearchFilter
+from .records import EmbeddedFile, FileRecord, RetrievalError, SearchFilter
 from .stores import VectorStore
 
 # Embeddings that tell sounds apart tell little else: of the 400 recordings of ESC-10, half have another's with a cosine
@@ -54,7 +55,12 @@ def find_near_duplicates(store: VectorStore, threshold: float = THRESHOLD) -> li
 
     Returns:
         The groups, the largest first.
+
+    Raises:
+        RetrievalError: the threshold is no number.
     """
+    if math.isnan(threshold):
+        raise RetrievalError(f"threshold: found {threshold}, expected a cosine, a number from -1 to 1")
     records = store.files()
     groups = _Groups()
     for paths in _same_bytes(records.values()):
@@ -86,7 +92,7 @@ def _close_pairs(
     copies = {path for same in _same_bytes(records.values()) for path in same[1:]}
     for file in store.embedded():
         path = file.record.path
-        if path not in records or path in copies or not len(file.embeds):
+        if path not in records or path in copies or not len(file.embeds) or not math.isfinite(file.record.duration):
             continue
         found = [other for other in _candidates(store, file, threshold) if other in records and other not in copies]
         # A pair is met from both sides, but only an exact search finds it from both: it is looked at twice.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..data.audio_io import AudioError, printable
-from .records import FileRecord
+from .records import FileRecord, file_stamp
 from .scanning import reason_of
 from .windows import content_hash, read_windows
 
@@ -160,8 +160,7 @@ def _undecodable(path: str, error: AudioError, claimed: FileRecord | None, statu
 
 def _status(path: str) -> tuple[int, int]:
     """Size in bytes and time of modification in nanoseconds since 1970."""
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns
+    return file_stamp(os.stat(path))
 
 
 class _Closed(Exception):

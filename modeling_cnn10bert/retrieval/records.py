@@ -9,6 +9,10 @@ import numpy as np
 
 FORMAT_VERSION = 1  # of an index; raise it when older code could no longer read what is written
 
+# Nanoseconds since 1970 in 64 bits, which is what the stores hold: the years 1677 to 2262. Without -2**63, which is no
+# literal in the language of Milvus.
+FIRST_NS, LAST_NS = 1 - 2**63, 2**63 - 1
+
 
 class RetrievalError(ValueError):
     """An index or a query cannot be used; the message says what was found, what was expected and what to do."""
@@ -73,7 +77,7 @@ class FileRecord:
             makes them.
         content_hash: digest of its bytes.
         size: in bytes.
-        modified_ns: time of modification, nanoseconds since 1970.
+        modified_ns: time of modification, nanoseconds since 1970, from `FIRST_NS` to `LAST_NS`.
         duration: in seconds.
     """
 
@@ -91,6 +95,11 @@ class FileRecord:
     def format(self) -> str:
         """The ending of its name in lower case, without the dot."""
         return os.path.splitext(self.path)[1][1:].lower()
+
+
+def file_stamp(status: os.stat_result) -> tuple[int, int]:
+    """Give size and time of modification as a `FileRecord` has them: file systems know later years than 64 bits do."""
+    return status.st_size, min(max(status.st_mtime_ns, FIRST_NS), LAST_NS)
 
 
 @dataclasses.dataclass(frozen=True)

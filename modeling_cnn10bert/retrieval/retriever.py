@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .embedding import Embedder, check_same_model, load_embedder
-from .records import EmbeddedFile, Hit, IndexInfo, RetrievalError, SearchFilter
+from .records import EmbeddedFile, Hit, IndexInfo, RetrievalError, SearchFilter, file_stamp
 from .stores import VectorStore, open_store
 
 if TYPE_CHECKING:
@@ -175,12 +175,15 @@ class AudioRetriever:
         return self._opened
 
     def _open_or_make(self, given: dict[str, float]) -> VectorStore:
+        from .windows import check_windows
+
         if self._model is None and self._loaded is None:
             return open_store(self._location)
-        info = IndexInfo(model=self.embedder.identity)
+        window = given.get("window", IndexInfo.window)
         # An overlap of 10 s would not go with windows of 8.
-        overlap = given.get("overlap", min(info.overlap, given.get("window", info.window) / 3))
-        return open_store(self._location, IndexInfo(info.model, given.get("window", info.window), overlap))
+        overlap = given.get("overlap", min(IndexInfo.overlap, window / 3))
+        check_windows(window, overlap)  # before an index is made that could never be filled
+        return open_store(self._location, IndexInfo(self.embedder.identity, window, overlap))
 
     def index(
         self,
@@ -332,7 +335,7 @@ class AudioRetriever:
         except OSError:
             return None  # reading it says why
         file = next(iter(self.store.embedded([path])), None)
-        if file is None or (file.record.size, file.record.modified_ns) != (status.st_size, status.st_mtime_ns):
+        if file is None or (file.record.size, file.record.modified_ns) != file_stamp(status):
             return None
         return file
 

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterable
 
 from ..data.audio_io import printable
-from .records import RetrievalError
+from .records import RetrievalError, file_stamp
 
 # What libsndfile or FFmpeg decode and people have, by the ending of its name in lower case. Of containers of video only
 # those that recordings come in too.
@@ -62,7 +62,7 @@ class Scan:
             return None
         if not stat.S_ISREG(status.st_mode) or os.path.realpath(path) in self.targets:
             return None
-        return status.st_size, status.st_mtime_ns
+        return file_stamp(status)
 
 
 def scan(paths: Iterable[str | os.PathLike]) -> Scan:
@@ -206,7 +206,7 @@ def _add(path: str, target: str, found: Scan) -> None:
         found.problems.append((path, "a device, pipe or socket, not a file"))
     elif target not in found.targets:
         found.targets.add(target)
-        found.files[path] = (status.st_size, status.st_mtime_ns)
+        found.files[path] = file_stamp(status)
 
 
 def reason_of(error: OSError) -> str:

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import math
 import os
+import time
 import urllib.parse
 
 import numpy as np
@@ -23,8 +25,8 @@ NAMES = [
 ]
 
 
-def hit(path="/sounds/a.wav", score=0.5, start=0.0, end=4.6, duration=4.6):
-    return Hit(FileRecord(path, "hash", 1000, 1_700_000_000 * 10**9, duration), score, start, end, np.zeros(2))
+def hit(path="/sounds/a.wav", score=0.5, start=0.0, end=4.6, duration=4.6, modified_ns=1_700_000_000 * 10**9):
+    return Hit(FileRecord(path, "hash", 1000, modified_ns, duration), score, start, end, np.zeros(2))
 
 
 def test_json_has_every_field_and_gives_back_any_name():
@@ -132,3 +134,30 @@ def test_a_lone_surrogate_is_an_escape_of_json():
 )
 def test_times_are_shown_as_a_clock_shows_them(seconds, shown):
     assert clock(seconds) == shown
+
+
+def test_a_length_that_is_no_number_stops_no_listing():
+    hits = [hit(duration=duration) for duration in (math.nan, math.inf, -math.inf, 0.0)]
+    assert [row["duration"] for row in json.loads(listing(hits, "json"))] == [None, None, None, 0.0]
+    assert b"NaN" not in listing(hits, "json") and b"Infinity" not in listing(hits, "json")
+    assert len(list(csv.DictReader(io.StringIO(listing(hits, "csv").decode())))) == 4
+    assert [line.split()[-1] for line in listing(hits, "table").decode().splitlines()] == [
+        "of",
+        "?",
+        "?",
+        "?",
+        "0:00.0",
+    ]
+    # -1 is what a playlist says of a length that is not known
+    assert listing(hits, "m3u").splitlines()[1::2] == [b"#EXTINF:-1,a.wav"] * 3 + [b"#EXTINF:1,a.wav"]
+
+
+def test_a_time_that_is_no_date_stops_no_listing(monkeypatch):
+    monkeypatch.setenv("TZ", "UTC0")
+    time.tzset()
+    moments = [-1_500_000_000, 0, 253_402_300_800 * 10**9, -62_135_596_801 * 10**9, 2**80]
+    rows = json.loads(listing([hit(modified_ns=moment) for moment in moments], "json"))
+    # The second before 1970 began, its beginning, and beyond the years 9999 and 1, of which no date is written.
+    assert [row["modified"] for row in rows] == ["1969-12-31T23:59:58+00:00", "1970-01-01T00:00:00+00:00"] + 3 * [None]
+    monkeypatch.undo()
+    time.tzset()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from modeling_cnn10bert.retrieval.near_duplicates import FIRST_LIMIT, find_near_duplicates
-from modeling_cnn10bert.retrieval.records import EmbeddedFile, FileRecord, IndexInfo, ModelIdentity
+from modeling_cnn10bert.retrieval.records import EmbeddedFile, FileRecord, IndexInfo, ModelIdentity, RetrievalError
 from modeling_cnn10bert.retrieval.stores import open_store
 
 THRESHOLD = math.cos(math.radians(5))  # so that recordings within 5 degrees are close
@@ -90,3 +90,13 @@ def test_the_largest_group_comes_first(groups):
 
 def test_an_empty_index_has_no_duplicates(groups):
     assert groups() == []
+
+
+def test_a_threshold_that_is_no_number_is_refused(groups):
+    with pytest.raises(RetrievalError, match="threshold: found nan"):
+        groups(("a", "x", 5.0, 0), threshold=math.nan)
+
+
+def test_a_recording_of_no_length_stops_no_search_for_duplicates(groups):
+    found = groups(("a", "x", math.nan, 0), ("b", "y", math.inf, 0), ("c", "z", 5.0, 0), ("d", "w", 5.0, 0))
+    assert [names for names, _, _ in found] == [{"c", "d"}]

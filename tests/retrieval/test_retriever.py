@@ -1,5 +1,6 @@
 """AudioRetriever: what a text or a recording finds, and what it refuses."""
 
+import datetime
 import math
 import os
 import shutil
@@ -104,9 +105,11 @@ def test_several_texts_get_a_list_of_hits_each(retriever):
 
 def test_k_beyond_the_index_gives_all_there_is(retriever):
     assert len(retriever.search("rain", k=1000)) == 6
+    assert len(retriever.search("rain", k=10**20)) == 6
+    assert len(retriever.similar(retriever.search("rain", k=1)[0].file, k=10**20)) == 5
 
 
-@pytest.mark.parametrize("k", [0, -1, 2.5, True, None])
+@pytest.mark.parametrize("k", [0, -1, 2.5, True, None, 1e20, math.nan, "3"])
 def test_k_must_be_a_whole_number_of_at_least_one(retriever, k):
     with pytest.raises(RetrievalError, match="expected a whole number of at least 1"):
         retriever.search("rain", k)
@@ -364,3 +367,31 @@ def test_an_index_keeps_its_windows(tmp_path, tiny_folder, recordings, retriever
         ):
             again.index(recordings, window=5, progress=False)
         assert again.index(recordings, window=30, overlap=10, progress=False).unchanged == 6
+
+
+@pytest.mark.parametrize("window", [math.nan, math.inf, 0, -1])
+def test_windows_of_no_length_make_no_index(tmp_path, tiny_folder, recordings, window):
+    with AudioRetriever.from_pretrained(tiny_folder[0], tmp_path / "new") as retriever:
+        with pytest.raises(RetrievalError, match="expected windows of a finite length"):
+            retriever.index(recordings, window=window, progress=False)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_window_longer_than_any_recording_takes_each_as_one(tmp_path, tiny_folder, recordings):
+    with AudioRetriever.from_pretrained(tiny_folder[0], tmp_path / "new") as retriever:
+        assert retriever.index(recordings, window=1e300, progress=False).added == 6
+        assert len(retriever.store) == 6
+
+
+@pytest.mark.parametrize("year", [1950, 2300])
+def test_a_recording_from_another_age_is_indexed_once_and_found(retriever, recordings, year):
+    seconds = round((datetime.datetime(year, 1, 1) - datetime.datetime(1970, 1, 1)).total_seconds())
+    path = recordings / "0.wav"
+    os.utime(path, (seconds, seconds))
+    if os.stat(path).st_mtime != seconds:
+        pytest.skip("this file system has no such time")
+    retriever.index([recordings], progress=False)
+    assert retriever.index([recordings], progress=False).unchanged == 6
+    assert str(path) in [hit.file for hit in retriever.search("rain")]
+    after_2200 = SearchFilter(modified_after=datetime.datetime(2200, 1, 1))
+    assert len(retriever.search("rain", where=after_2200)) == (year > 2200)

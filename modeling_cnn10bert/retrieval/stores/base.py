@@ -70,6 +70,9 @@ class VectorStore(abc.ABC):
 
         A recording has one hit, at its best window. Fewer than `k` come back only where the filter admits no more.
         """
+        k = min(int(k), len(self))  # no store counts to any number
+        if not k:
+            return []
         limit = FIRST_LIMIT * k
         while True:
             windows, complete = self.search_windows(query, limit, where)

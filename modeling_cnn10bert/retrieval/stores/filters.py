@@ -3,9 +3,10 @@
 import datetime
 import json
 import math
+import numbers
 from collections.abc import Callable, Iterable, Sequence
 
-from ..records import RetrievalError, SearchFilter
+from ..records import FIRST_NS, LAST_NS, RetrievalError, SearchFilter
 from .paths import encode_path, folder_range
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
@@ -40,12 +41,24 @@ def milvus_in(field: str, values: Iterable[str]) -> str:
 
 
 def nanoseconds(moment: datetime.datetime) -> int:
-    """Since 1970, exactly; a moment without a time zone is local time."""
-    return (moment.astimezone() - _EPOCH) // datetime.timedelta(microseconds=1) * 1000
+    """Count the nanoseconds since 1970, exactly; a moment without a time zone is local time."""
+    if moment.tzinfo is None:
+        try:
+            moment = moment.astimezone()
+        except (OverflowError, ValueError, OSError):  # at the ends of the calendar there is no local time
+            moment = moment.replace(tzinfo=datetime.timezone.utc)
+    return (moment - _EPOCH) // datetime.timedelta(microseconds=1) * 1000
+
+
+def _moment(name: str, value: datetime.datetime) -> int:
+    if not isinstance(value, datetime.datetime):
+        raise RetrievalError(f"{name}: found {value!r}, expected a datetime.datetime; leave it out for no limit")
+    return nanoseconds(value)
 
 
 def _seconds(name: str, value: float) -> str:
-    if not math.isfinite(value):
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value):
         raise RetrievalError(f"{name}: found {value!r}, expected a finite number of seconds; leave it out for no limit")
     return repr(float(value))
 
@@ -70,8 +83,14 @@ def _conjunction(
         terms.append(f"({f' {either} '.join(below)})")
     if where.formats:
         terms.append(f"format {among} {listed([text(encode_path(name)) for name in where.formats])}")
+    # A limit beyond the times that stores hold admits everything or nothing.
+    nothing = f"modified_ns < {FIRST_NS}"
     if where.modified_after is not None:
-        terms.append(f"modified_ns >= {nanoseconds(where.modified_after)}")
+        after = _moment("modified_after", where.modified_after)
+        if after > FIRST_NS:
+            terms.append(f"modified_ns >= {after}" if after <= LAST_NS else nothing)
     if where.modified_before is not None:
-        terms.append(f"modified_ns < {nanoseconds(where.modified_before)}")
+        before = _moment("modified_before", where.modified_before)
+        if before <= LAST_NS:
+            terms.append(f"modified_ns < {before}" if before > FIRST_NS else nothing)
     return f" {both} ".join(terms) or None

@@ -78,7 +78,22 @@ def test_a_moment_with_a_zone_is_taken_as_it_is(time_zone):
         assert nanoseconds(moment) == 1_719_828_000 * 10**9
 
 
-@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_a_moment_beyond_the_times_of_files_restricts_nothing_or_everything(time_zone):
+    first, last = datetime.datetime(1, 1, 1), datetime.datetime(9999, 12, 31, 23, 59)
+    for zone in ("XXX-14", "UTC0", "XXX12"):  # at either end of the calendar one of them has no such moment
+        time_zone(zone)
+        assert to_sql(SearchFilter(modified_after=first, modified_before=last)) is None
+        # -2^63 + 1: no file of an index is older
+        assert to_sql(SearchFilter(modified_after=last)) == "modified_ns < -9223372036854775807"
+        assert to_sql(SearchFilter(modified_before=first)) == "modified_ns < -9223372036854775807"
+
+
+def test_a_day_that_is_no_moment_is_refused():
+    with pytest.raises(RetrievalError, match="modified_after: found .*expected a datetime"):
+        to_sql(SearchFilter(modified_after=datetime.date(2024, 1, 1)))
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, "3", True])
 def test_a_duration_that_is_no_number_of_seconds_is_refused(value):
     for where in (SearchFilter(min_duration=value), SearchFilter(max_duration=value)):
         with pytest.raises(RetrievalError, match="_duration: found .*expected a finite number"):

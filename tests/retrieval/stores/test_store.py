@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from modeling_cnn10bert.retrieval.records import FORMAT_VERSION, FileRecord, RetrievalError, SearchFilter
+from modeling_cnn10bert.retrieval.records import FORMAT_VERSION, LAST_NS, FileRecord, RetrievalError, SearchFilter
 from modeling_cnn10bert.retrieval.stores import open_store
 
 ODD_PATHS = [
@@ -168,6 +168,12 @@ def test_a_search_finds_what_an_exact_one_does(store, many, k):
         assert_same_hits(store.search(query, k), exact_search(many, query, k))
 
 
+@pytest.mark.parametrize("k", [10**20, np.int64(2**63 - 1)])
+def test_a_search_for_more_than_can_be_counted_finds_all_there_is(store, many, k):
+    store.put(many)
+    assert_same_hits(store.search(random_query(), k), exact_search(many, random_query(), len(many)))
+
+
 def test_a_hit_tells_the_recording_the_window_and_its_embedding(store, many):
     store.put(many)
     file = many[7]
@@ -281,6 +287,12 @@ FILTERS = {
             and datetime.datetime(2000, 1, 1).timestamp() * 1e9 <= r.modified_ns < DAY.timestamp() * 1e9
         ),
     ),
+    "before the end of the calendar": (SearchFilter(modified_before=datetime.datetime(9999, 12, 31)), lambda r: True),
+    "after the end of the calendar": (SearchFilter(modified_after=datetime.datetime(9999, 12, 31)), lambda r: False),
+    "before its beginning": (SearchFilter(modified_before=datetime.datetime(1, 1, 1)), lambda r: False),
+    "after its beginning": (SearchFilter(modified_after=datetime.datetime(1, 1, 1)), lambda r: True),
+    "an enormous duration": (SearchFilter(min_duration=1e300), lambda r: False),
+    "a negative duration": (SearchFilter(min_duration=-1.0), lambda r: True),
     "nothing": (SearchFilter(), lambda r: True),
 }
 
@@ -290,7 +302,7 @@ def library(recording):
     folders = ["/sounds/a", "/sounds/a/deep/er", "/sounds/ab", "/sounds/a b", "/sounds", '/it\'s "so"/x', "/it's"]
     folders += ["/100%", "/100% x", "/100x", "/a_b", "/axb", "/a\\b", "/a", "/\udcff", "/\udcfe", "/é", ""]
     noon = round(DAY.timestamp()) * 10**9
-    moments = [noon - 1, noon, noon + 1, 0, 3600 * 10**9 - 1, 10**18]
+    moments = [noon - 1, noon, noon + 1, 0, 3600 * 10**9 - 1, LAST_NS]
     return [
         recording(
             f"{folder}/{number}.{ending}",
