@@ -98,8 +98,8 @@ def content_hash(path: str | os.PathLike) -> str:
 def check_windows(window: float, overlap: float) -> None:
     if not 0 <= overlap < window < math.inf:
         raise RetrievalError(
-            f"found windows of {window:g} s that overlap by {overlap:g} s, expected windows of a finite length and an "
-            "overlap of at least 0 and shorter than a window"
+            f"found windows of {window:g} s that overlap by {overlap:g} s, expected an overlap of at least 0 and "
+            "shorter than a window, which must have a finite length"
         )
 
 
