@@ -61,6 +61,7 @@ def contrastive_loss(
     logits_per_audio: torch.Tensor,
     audio_recording_ids: torch.Tensor | None = None,
     text_recording_ids: torch.Tensor | None = None,
+    positives: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """
     NT-Xent in both directions, averaged (section 3 of Primus & Widmer, 2022).
@@ -76,6 +77,8 @@ def contrastive_loss(
             Which recording each row is. Without ids, caption i belongs to audio i alone.
         text_recording_ids (`torch.Tensor` of shape `(num_captions,)`, *optional*):
             Which recording each column describes; by default as the rows.
+        positives (`torch.Tensor` of shape `(num_audios, num_captions)`, *optional*):
+            Which captions are positives of which audios, in place of the recording ids.
 
     Returns:
         `torch.Tensor` of shape `()`: the loss in float32, or in float64 for float64 logits.
@@ -87,7 +90,8 @@ def contrastive_loss(
         audio_recording_ids = torch.arange(logits_per_audio.shape[0], device=logits_per_audio.device)
     if text_recording_ids is None:
         text_recording_ids = audio_recording_ids
-    positives = audio_recording_ids[:, None] == text_recording_ids[None, :]  # [A, C]
+    if positives is None:
+        positives = audio_recording_ids[:, None] == text_recording_ids[None, :]  # [A, C]
     if positives.shape != logits_per_audio.shape:
         raise ValueError(
             f"logits_per_audio is {tuple(logits_per_audio.shape)}, but there are recording ids for {len(positives)} "

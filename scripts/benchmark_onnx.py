@@ -22,6 +22,7 @@ import torch
 
 from modeling_cnn10bert.data.audio_io import AudioError, load_audio
 from modeling_cnn10bert.data.entries import PreparationError
+from modeling_cnn10bert.data.pairs import caption_key
 from modeling_cnn10bert.data.soundscapes import ManifestError
 from modeling_cnn10bert.evaluation.metric import retrieval_metrics_both_directions
 from modeling_cnn10bert.evaluation.recordings import EvaluationSet, load_evaluation_set
@@ -111,7 +112,8 @@ def embed(embedder: Embedder, evaluated: EvaluationSet) -> tuple[np.ndarray, np.
 def mean_average_precision(audio: np.ndarray, text: np.ndarray, evaluated: EvaluationSet) -> float:
     names = [recording.name for recording in evaluated.recordings]
     described = [recording.name for recording in evaluated.recordings for _ in recording.captions]
-    return retrieval_metrics_both_directions(audio, text, names, described)["mAP@10"]
+    keys = [caption_key(caption) for caption in evaluated.captions()]
+    return retrieval_metrics_both_directions(audio, text, names, described, keys)["mAP@10"]
 
 
 # ----------------------------------------------------------------------------------------------------------- speed

@@ -80,3 +80,11 @@ def test_ids_that_do_not_fit_are_named():
         contrastive_loss(torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"logits_per_audio is \(3, 3\).*ids for 2 audios and 2 captions"):
         contrastive_loss(torch.zeros(3, 3), torch.tensor([0, 1]))
+
+
+def test_given_positives_take_the_place_of_the_ids():
+    rows = [[1.0, 2.0, 0.5], [0.3, -1.0, 0.7], [-1.0, 2.5, 1.5]]
+    positives = torch.tensor([[1, 0, 1], [0, 1, 0], [1, 0, 1]], dtype=torch.bool)
+    by_ids = contrastive_loss(torch.tensor(rows), torch.tensor([8, 5, 8]))
+    assert contrastive_loss(torch.tensor(rows), positives=positives).item() == by_ids.item()
+    assert contrastive_loss(torch.tensor(rows), torch.arange(3), positives=positives).item() == by_ids.item()

@@ -12,7 +12,8 @@ class RetrievalCollator:
     Joins rows of `log_mel` [T, n_mels], `captions` (one at training, all at evaluation) and `recording_id`.
 
     Returns `input_features` [B, T, n_mels], `input_features_mask` [B, T], `input_ids` and `attention_mask` [C, L],
-    `recording_ids` [B], and `text_recording_ids` [C]: which recording each caption describes.
+    `recording_ids` [B], and `text_recording_ids` [C]: which recording each caption describes. Where the rows have
+    `caption_keys`, these too [C]: equal for captions of the same words.
     """
 
     def __init__(self, processor: CNN10BertProcessor):
@@ -23,7 +24,7 @@ class RetrievalCollator:
             {"input_features": [row["log_mel"].numpy() for row in rows]}, padding=True, return_tensors="pt"
         )
         tokens = self.processor(text=[caption for row in rows for caption in row["captions"]], return_tensors="pt")
-        return {
+        batch = {
             "input_features": features["input_features"],
             "input_features_mask": features["attention_mask"],
             "input_ids": tokens["input_ids"],
@@ -31,3 +32,6 @@ class RetrievalCollator:
             "recording_ids": torch.tensor([row["recording_id"] for row in rows]),
             "text_recording_ids": torch.tensor([row["recording_id"] for row in rows for _ in row["captions"]]),
         }
+        if "caption_keys" in rows[0]:
+            batch["caption_keys"] = torch.tensor([key for row in rows for key in row["caption_keys"]])
+        return batch

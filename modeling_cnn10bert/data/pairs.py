@@ -1,5 +1,6 @@
 """Training rows: pairs of a caption and a recording, and the sampler that orders them."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 
 import datasets
@@ -8,6 +9,7 @@ import torch
 from torch.utils.data import Sampler
 
 from ..augmentation.back_translation import BACK_TRANSLATION_COLUMN, back_translation_languages
+from ..processing_cnn10bert import caption_words
 
 
 class SharedEpoch:
@@ -24,6 +26,12 @@ class SharedEpoch:
 
     def get(self) -> int:
         return int(self._value)
+
+
+def caption_key(caption: str) -> int:
+    """Return a signed 64-bit number that captions of the same words share, whatever their case and punctuation."""
+    digest = hashlib.blake2b(" ".join(caption_words(caption)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
 
 
 def pair_rows(recordings: datasets.Dataset) -> datasets.Dataset:

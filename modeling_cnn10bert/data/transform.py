@@ -8,7 +8,7 @@ import torch
 
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from .feature_cache import decode_log_mel
-from .pairs import SharedEpoch
+from .pairs import SharedEpoch, caption_key
 from .recordings_table import log_mel_of_audio
 
 AugmentAudio = Callable[[list[torch.Tensor], list[np.random.Generator]], list[torch.Tensor]]
@@ -52,6 +52,7 @@ class RecordingTransform:
         return {
             "log_mel": self.read(rows),
             "captions": rows["captions"],
+            "caption_keys": [[caption_key(caption) for caption in captions] for captions in rows["captions"]],
             "recording_id": [self.numbers[name] for name in rows["file_name"]],
         }
 
@@ -62,6 +63,8 @@ class PairTransform:
 
     With `captions_per_recording` of k, every k pairs in a row, which a `PairSampler` takes from one recording, become
     one log-mel with k captions; it is augmented as that of the first pair.
+
+    `caption_keys` are those of the captions before augmentation.
 
     Every draw is keyed by (seed, epoch, row id, audio or text): it is the same whatever the number of workers or
     processes, whatever else is in the batch, and after a resume; and a new one every epoch.
@@ -100,6 +103,7 @@ class PairTransform:
         recordings = rows["recording"][::k]
         log_mels = self.read(self.log_mels[recordings])
         captions = rows["caption"]
+        keys = [caption_key(caption) for caption in captions]
         if self.augment_audio is not None:
             log_mels = self.augment_audio(log_mels, self._generators(rows["row_id"][::k], AUDIO))
         if self.augment_text is not None:
@@ -109,6 +113,7 @@ class PairTransform:
         return {
             "log_mel": log_mels,
             "captions": [captions[first : first + k] for first in range(0, len(captions), k)],
+            "caption_keys": [keys[first : first + k] for first in range(0, len(keys), k)],
             "recording_id": [int(self.numbers[row]) for row in recordings],
         }
 

@@ -1,7 +1,8 @@
 """The retrieval metric of this project on embeddings: both directions at once, each beside its chance level."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,9 +35,10 @@ class RankedTestSet:
 
     Attributes:
         similarity: [C, A] float32, a row a caption, a column a recording.
-        text_to_audio: [C] of [1], the rank of each caption's recording; ties count against the system.
-        audio_to_text: [A], per recording the ascending ranks of its captions.
-        audio_of_text: [C], the column of each caption's recording.
+        text_to_audio: [C], per caption the ascending ranks of the recordings that carry its words: of its own alone
+            unless captions repeat. Ties count against the system.
+        audio_to_text: [A], per recording the ascending ranks of the captions that have the words of one of its own.
+        audio_of_text: [C], the column of each caption's own recording.
     """
 
     similarity: np.ndarray
@@ -45,12 +47,13 @@ class RankedTestSet:
     audio_of_text: list[int]
 
     def metrics(self, recall_at: Sequence[int] = RECALL_AT, map_at: Sequence[int] = MAP_AT) -> dict[str, float]:
-        """What `retrieval_metrics_both_directions` returns."""
+        """Compute what `retrieval_metrics_both_directions` returns."""
         num_texts, num_audio = self.similarity.shape
+        recordings_each = [len(ranks) for ranks in self.text_to_audio]
         captions_each = [len(ranks) for ranks in self.audio_to_text]
         metrics = metrics_of_ranks(self.text_to_audio, recall_at, map_at)
         metrics |= prefixed("a2t_", metrics_of_ranks(self.audio_to_text, recall_at, map_at))
-        metrics |= prefixed("chance_", chance_metrics(np.ones(num_texts), num_audio, recall_at, map_at))
+        metrics |= prefixed("chance_", chance_metrics(recordings_each, num_audio, recall_at, map_at))
         return metrics | prefixed("chance_a2t_", chance_metrics(captions_each, num_texts, recall_at, map_at))
 
 
@@ -59,6 +62,7 @@ def rank_both_directions(
     text_embeds: np.ndarray | torch.Tensor,
     recording_ids_of_audio: Sequence[int | str] | np.ndarray | torch.Tensor,
     recording_ids_of_text: Sequence[int | str] | np.ndarray | torch.Tensor,
+    caption_keys: Sequence[Hashable] | np.ndarray | torch.Tensor | None = None,
 ) -> RankedTestSet:
     """Rank a whole test set: every caption is a query, and every recording is one the other way.
 
@@ -69,10 +73,14 @@ def rank_both_directions(
         _ids(recording_ids_of_audio, similarity.shape[1], "recording_ids_of_audio"),
         _ids(recording_ids_of_text, similarity.shape[0], "recording_ids_of_text"),
     )
+    keys = range(len(audio_of_text)) if caption_keys is None else caption_keys
+    right_audio, right_texts = _right_of_equal_captions(
+        audio_of_text, texts_of_audio, _ids(keys, similarity.shape[0], "caption_keys")
+    )
     return RankedTestSet(
         similarity=similarity,
-        text_to_audio=ranks_of_relevant(similarity, audio_of_text),
-        audio_to_text=ranks_of_relevant(similarity.T, texts_of_audio),
+        text_to_audio=ranks_of_relevant(similarity, right_audio),
+        audio_to_text=ranks_of_relevant(similarity.T, right_texts),
         audio_of_text=audio_of_text,
     )
 
@@ -96,14 +104,22 @@ def retrieval_metrics_both_directions(
     text_embeds: np.ndarray | torch.Tensor,
     recording_ids_of_audio: Sequence[int | str] | np.ndarray | torch.Tensor,
     recording_ids_of_text: Sequence[int | str] | np.ndarray | torch.Tensor,
+    caption_keys: Sequence[Hashable] | np.ndarray | torch.Tensor | None = None,
 ) -> dict[str, float]:
     """Score a whole test set by cosine similarity: every caption is a query, and every recording is one the other way.
+
+    Captions of the same words have one embedding, so no system can tell which of their recordings is meant: each of
+    these recordings is right for each of these captions, and each of these captions for each of these recordings. Where
+    no two recordings share the words of a caption, the metrics are those of the DCASE challenge, which knows one right
+    recording for each caption.
 
     Args:
         audio_embeds: [A, D], one row a recording.
         text_embeds: [C, D], one row a caption.
         recording_ids_of_audio: [A], no id twice.
         recording_ids_of_text: [C], the recording that each caption describes.
+        caption_keys: [C], equal for captions of the same words, such as their `caption_key`; without them, no two
+            captions count as equal.
 
     Returns:
         Text-to-audio under `R@1`, `R@5`, `R@10`, `mAP@10`, `MedR`; audio-to-text, where all captions of a recording are
@@ -114,7 +130,9 @@ def retrieval_metrics_both_directions(
         ValueError: shapes that do not fit, a zero or not finite embedding, a recording embedded twice, a caption
             without its recording or a recording without a caption.
     """
-    return rank_both_directions(audio_embeds, text_embeds, recording_ids_of_audio, recording_ids_of_text).metrics()
+    return rank_both_directions(
+        audio_embeds, text_embeds, recording_ids_of_audio, recording_ids_of_text, caption_keys
+    ).metrics()
 
 
 def prefixed(prefix: str, metrics: Mapping[str, T]) -> dict[str, T]:
@@ -136,14 +154,14 @@ def _unit_rows(embeds: np.ndarray | torch.Tensor, name: str) -> np.ndarray:
     return embeds / length
 
 
-def _ids(ids: Sequence[int | str] | np.ndarray | torch.Tensor, expected: int, name: str) -> list[int | str]:
+def _ids(ids: Sequence[Hashable] | np.ndarray | torch.Tensor, expected: int, name: str) -> list[Hashable]:
     ids = ids.tolist() if isinstance(ids, np.ndarray | torch.Tensor) else list(ids)
     if len(ids) != expected:
         raise ValueError(f"{name} has {len(ids)} entries for {expected} embeddings: expected one each")
     return ids
 
 
-def _match(ids_of_audio: list[int | str], ids_of_text: list[int | str]) -> tuple[list[int], list[list[int]]]:
+def _match(ids_of_audio: list[Hashable], ids_of_text: list[Hashable]) -> tuple[list[int], list[list[int]]]:
     """Per caption the row of its recording, and per recording the rows of its captions."""
     row_of = {recording_id: row for row, recording_id in enumerate(ids_of_audio)}
     if len(row_of) != len(ids_of_audio):
@@ -158,3 +176,15 @@ def _match(ids_of_audio: list[int | str], ids_of_text: list[int | str]) -> tuple
         if not texts:
             raise ValueError(f"recording {recording_id!r} has no caption: leave it out, or give its captions too")
     return [row_of[recording_id] for recording_id in ids_of_text], texts_of_audio
+
+
+def _right_of_equal_captions(
+    audio_of_text: list[int], texts_of_audio: list[list[int]], keys: list[Hashable]
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Per caption the recordings that carry its words, and per recording the captions of the words that it carries."""
+    texts_of_key: dict[Hashable, list[int]] = defaultdict(list)
+    for text, key in enumerate(keys):
+        texts_of_key[key].append(text)
+    audio_of_key = {key: sorted({audio_of_text[text] for text in texts}) for key, texts in texts_of_key.items()}
+    right_texts = [sorted({equal for text in texts for equal in texts_of_key[keys[text]]}) for texts in texts_of_audio]
+    return [audio_of_key[key] for key in keys], right_texts

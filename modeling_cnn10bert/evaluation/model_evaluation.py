@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data.audio_io import AudioError
+from ..data.pairs import caption_key
 from ..retrieval.embedding import Embedder
 from ..retrieval.records import ModelIdentity, RetrievalError
 from .audio_text_retrieval.audio_text_retrieval import RECALL_AT
@@ -103,7 +104,7 @@ def evaluate_model(
     Args:
         embedder: the model.
         recordings: with their captions; each caption is a query for its recording, and each recording one for its
-            captions.
+            captions. Captions of the same words share their recordings, see `retrieval_metrics_both_directions`.
         resamples, confidence, seed: of the intervals, see `bootstrap_intervals`.
         skip_missing: leaves out recordings that cannot be used. An evaluation on fewer recordings is another one, and
             an easier one: by default they are an error.
@@ -126,7 +127,8 @@ def evaluate_model(
     captions, recording_of_caption = [text for text, _ in pairs], [name for _, name in pairs]
     text = embed_captions(embedder, captions, progress=progress)
     try:
-        ranked = rank_both_directions(audio, text, names, recording_of_caption)
+        keys = [caption_key(caption) for caption in captions]
+        ranked = rank_both_directions(audio, text, names, recording_of_caption, keys)
     except ValueError as error:
         raise RetrievalError(
             f"{embedder.identity.name}: {error}; check the model, its training may have diverged"
@@ -230,8 +232,9 @@ def write_evaluation(evaluation: ModelEvaluation, folder: str | os.PathLike, **a
     """
     Writes results.json, ranks.csv and metrics.png, each whole or not at all.
 
-    ranks.csv has a line a query: caption, its recording (`file_name`), the recording's rank, which ties never improve,
-    and the first ten recordings found with their scores, ties in the order of their names.
+    ranks.csv has a line a query: caption, its recording (`file_name`), the rank of that recording or, if other
+    recordings carry the same words, of the best of them, which ties never improve, and the first ten recordings found
+    with their scores, ties in the order of their names.
 
     Args:
         evaluation: what to write.

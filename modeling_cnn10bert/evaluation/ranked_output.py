@@ -15,7 +15,9 @@ MATRIX_MAP_AT = (10, 16)  # 16: the measure of DCASE 2025
 
 def score_ranked_output(output: pathlib.Path, captions: pathlib.Path) -> dict[str, float]:
     """
-    Scores a ranked output as participants of DCASE 2022 task 6b handed it in.
+    Score a ranked output as participants of DCASE 2022 task 6b handed it in.
+
+    As in the challenge, each caption has one right recording, its own, also where other recordings have equal captions.
 
     Args:
         output: CSV file with the columns `caption` and `file_name_1` to `file_name_10`, best first, a line a query.
@@ -38,7 +40,10 @@ def score_ranked_output(output: pathlib.Path, captions: pathlib.Path) -> dict[st
 
 def score_matrix(output: pathlib.Path, captions: pathlib.Path) -> dict[str, float]:
     """
-    Scores a matrix of scores as participants of DCASE 2025 task 6 handed it in.
+    Score a matrix of scores as participants of DCASE 2025 task 6 handed it in.
+
+    As in the challenge, the right recordings of a query are those that `captions` names for it, also where other
+    recordings have equal captions.
 
     Args:
         output: CSV file of a line a query, a column a recording, see `write_dcase2025`.

@@ -236,6 +236,13 @@ class RetrievalTrainingArguments(KeyedTrainingArguments):
             "more than one a step is faster, but has fewer recordings to tell apart."
         },
     )
+    equal_captions_are_positives: bool = field(
+        default=False,
+        metadata={
+            "help": "Pairs of a batch whose captions have the same words are positives of each other; else, as in the "
+            "paper, each other's negatives."
+        },
+    )
     contrastive_cache_chunk: int | None = field(
         default=None,
         metadata={

@@ -85,11 +85,18 @@ class RetrievalTrainer(KeyedTrainer):
         """What the model is given of a batch, and the loss as a function of what it makes of it."""
         inputs = dict(inputs)
         audio_ids, text_ids = gather_rows(inputs.pop("recording_ids")), gather_rows(inputs.pop("text_recording_ids"))
+        positives, keys = None, inputs.pop("caption_keys", None)
+        if self.args.equal_captions_are_positives:
+            keys = gather_rows(keys)
+            # A caption describes every recording of which a caption in the batch has the same words.
+            same_recording = audio_ids[:, None] == text_ids[None, :]  # [A, C]
+            same_words = keys[:, None] == keys[None, :]  # [C, C]
+            positives = same_recording.float() @ same_words.float() > 0
         similarity = self.accelerator.unwrap_model(model, keep_torch_compile=False).similarity
 
         def loss_of(audio_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
             logits_per_audio = similarity(gather_rows(audio_embeds), gather_rows(text_embeds))
-            return contrastive_loss(logits_per_audio, audio_ids, text_ids)
+            return contrastive_loss(logits_per_audio, audio_ids, text_ids, positives)
 
         return inputs, loss_of
 
@@ -160,14 +167,16 @@ class RetrievalTrainer(KeyedTrainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Embeds each recording and each caption once and scores the whole set (section 6.4 of the paper)."""
-        audio, captions = self._embed(dataloader)
+        rows = self._embed(dataloader)
+        audio, captions, keys = zip(*rows.values(), strict=True)
         metrics = retrieval_metrics_both_directions(
-            torch.stack(list(audio.values())),
-            torch.cat(list(captions.values())),
-            list(audio),
-            [recording for recording, embeds in captions.items() for _ in range(len(embeds))],
+            torch.stack(audio),
+            torch.cat(captions),
+            list(rows),
+            [number for number, of_recording in zip(rows, captions, strict=True) for _ in of_recording],
+            torch.cat(keys),
         )
-        metrics["num_recordings"], metrics["num_captions"] = len(audio), sum(map(len, captions.values()))
+        metrics["num_recordings"], metrics["num_captions"] = len(audio), sum(map(len, captions))
         return EvalLoopOutput(
             predictions=None,
             label_ids=None,
@@ -176,8 +185,8 @@ class RetrievalTrainer(KeyedTrainer):
         )
 
     @torch.no_grad()
-    def _embed(self, dataloader: DataLoader) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]]:
-        """Recording number -> its embedding [D], and -> those of its captions [n, D], from all processes."""
+    def _embed(self, dataloader: DataLoader) -> dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Map recording numbers to embeddings [D], those of their captions [n, D], and the captions' keys [n]."""
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).to(self.args.device)
         model.eval()
         if self.args.world_size > 1:
@@ -191,11 +200,11 @@ class RetrievalTrainer(KeyedTrainer):
             with self.accelerator.autocast():
                 audio = model.get_audio_features(inputs["input_features"], inputs["input_features_mask"]).pooler_output
                 text = model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).pooler_output
-            audio, text, text_ids = audio.cpu(), text.cpu(), inputs["text_recording_ids"].cpu()
+            audio, text = audio.cpu(), text.cpu()
+            text_ids, keys = inputs["text_recording_ids"].cpu(), inputs["caption_keys"].cpu()
             rows += [
-                (number, embed.clone(), text[text_ids == number])  # a view would pickle the whole batch
+                (number, embed.clone(), text[text_ids == number], keys[text_ids == number])  # a view pickles the batch
                 for number, embed in zip(inputs["recording_ids"].tolist(), audio, strict=True)
             ]
         # The last batch of several processes is filled up with repeated rows: a mapping keeps one of each.
-        gathered = sorted(gather_object(rows), key=lambda row: row[0])
-        return {number: embed for number, embed, _ in gathered}, {number: texts for number, _, texts in gathered}
+        return {number: parts for number, *parts in sorted(gather_object(rows), key=lambda row: row[0])}

@@ -36,6 +36,11 @@ def test_a_long_caption_is_cut_to_32_tokens(rows, processor):
     assert RetrievalCollator(processor)(rows)["input_ids"].shape == (3, 32)
 
 
+def test_keys_of_captions_are_joined_to_a_tensor_of_64_bits(rows, processor):
+    rows[0]["caption_keys"], rows[1]["caption_keys"] = [-(2**63)], [2**63 - 1, 5]
+    assert RetrievalCollator(processor)(rows)["caption_keys"].tolist() == [-(2**63), 2**63 - 1, 5]
+
+
 def test_the_batch_is_what_the_model_takes(rows, processor, tiny_model):
     model = tiny_model(text={"vocab_size": len(processor.tokenizer)})
     batch = RetrievalCollator(processor)(rows)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from modeling_cnn10bert.data.feature_cache import TABLE_FEATURES, log_mel_columns
-from modeling_cnn10bert.data.pairs import PairSampler, SharedEpoch, pair_rows
+from modeling_cnn10bert.data.pairs import PairSampler, SharedEpoch, caption_key, pair_rows
 
 LENGTHS = np.random.default_rng(0).integers(500, 3000, size=1013)
 
@@ -167,3 +167,12 @@ def test_groups_of_captions_are_batched_by_length_too():
     lengths = np.random.default_rng(1).integers(500, 3000, size=40)[CAPTIONS]
     order = _together(CAPTIONS, 2, lengths=lengths, grouped=True).reshape(-1, 12)
     assert np.ptp(lengths[order], axis=1).mean() < np.ptp(lengths) / 3
+
+
+def test_captions_of_the_same_words_have_one_key():
+    # `printf "a dog barks" | b2sum -l 64` of GNU coreutils, as a signed number
+    expected = int.from_bytes(bytes.fromhex("8cba0d5b69b18330"), "big", signed=True)
+    for caption in ("a dog barks", "A dog barks.", " a  DOG, barks! ", "a dog \u201cbarks\u201d"):
+        assert caption_key(caption) == expected
+    assert len({caption_key(caption) for caption in ("a dog barks", "a dog bark", "a dogbarks", "barks a dog")}) == 4
+    assert -(2**63) <= expected < 2**63

@@ -9,7 +9,7 @@ from modeling_cnn10bert.augmentation.audio import AudioAugmentation
 from modeling_cnn10bert.augmentation.eda import EDA
 from modeling_cnn10bert.augmentation.text import TextAugmentation
 from modeling_cnn10bert.data.feature_cache import TABLE_FEATURES, MelStatistics, decode_log_mel, log_mel_columns
-from modeling_cnn10bert.data.pairs import SharedEpoch, pair_rows
+from modeling_cnn10bert.data.pairs import SharedEpoch, caption_key, pair_rows
 from modeling_cnn10bert.data.transform import PairTransform, RecordingTransform
 
 N_MELS = 8
@@ -100,6 +100,14 @@ def test_captions_that_come_together_share_one_log_mel(recordings):
         assert row["recording_id"] == first["recording_id"]
 
 
+def test_captions_are_known_by_their_words_before_augmentation(recordings):
+    together, _ = _pairs(recordings, together=2)
+    rows = together.__getitems__([7, 6, 4, 5])
+    assert rows[0]["captions"] != ["another caption 3", "caption 3"]  # augmented
+    assert rows[0]["caption_keys"] == [caption_key("Another caption, 3!"), caption_key("caption 3")]
+    assert rows[1]["caption_keys"] == [caption_key("caption 2"), caption_key("another caption 2")]
+
+
 def test_evaluation_gives_each_recording_with_all_its_captions_unchanged(recordings):
     rows = recordings.with_transform(
         RecordingTransform(recordings, CNN10FeatureExtractor(feature_size=N_MELS))
@@ -108,5 +116,6 @@ def test_evaluation_gives_each_recording_with_all_its_captions_unchanged(recordi
         ["caption 4", "another caption 4"],
         ["caption 2", "another caption 2"],
     ]
+    assert [row["caption_keys"] for row in rows] == [[caption_key(text) for text in row["captions"]] for row in rows]
     assert rows[0]["recording_id"] != rows[1]["recording_id"]
     assert torch.equal(rows[0]["log_mel"], decode_log_mel(recordings[4]["log_mel"], N_MELS))

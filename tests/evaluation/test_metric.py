@@ -109,3 +109,52 @@ def test_a_wrong_test_set_is_an_error_that_says_where(change, message):
     inputs = {"audio": np.eye(3, 4), "text": np.eye(3, 4), "ids_of_audio": list("abc"), "ids_of_text": list("abc")}
     with pytest.raises(ValueError, match=message):
         retrieval_metrics_both_directions(*(inputs | change).values())
+
+
+# ------------------------------------------------------------------------------------------------ repeated captions
+
+
+def test_a_caption_of_several_recordings_finds_each_of_them():
+    """Recordings x and y both have the caption "rain"; of three recordings, z comes between them."""
+    audio = np.array([[1, 0], [0, 1], [0.7, 0.7]], dtype=np.float32)
+    text = np.array([[1, 0.5], [1, 0.5], [0.1, 1], [0.6, 0.7]], dtype=np.float32)
+    ids_of_text, keys = ["x", "y", "y", "z"], ["rain", "rain", "wind", "bell"]
+    scores = retrieval_metrics_both_directions(audio, text, ["x", "y", "z"], ids_of_text, keys)
+    # "rain" ranks z, x, y, of which x and y are right: AP (1/2 + 2/3) / 2; "wind" and "bell" find theirs first.
+    assert scores["mAP@10"] == pytest.approx((2 * (1 / 2 + 2 / 3) / 2 + 1 + 1) / 4)
+    assert (scores["R@1"], scores["R@5"], scores["MedR"]) == (0.5, 1.0, 1.5)
+    # x is described by both rows of "rain", which tie at its top; y by these and "wind", its first; z by "bell" alone.
+    assert (scores["a2t_R@1"], scores["a2t_MedR"]) == (1.0, 1.0)
+    # y ranks "wind", "bell", "rain", "rain": AP (1 + 2/3 + 3/4) / 3.
+    assert scores["a2t_mAP@10"] == pytest.approx((1 + (1 + 2 / 3 + 3 / 4) / 3 + 1) / 3)
+    # By chance the first of three recordings is right with 2/3 for each "rain" and with 1/3 for the others.
+    assert scores["chance_R@1"] == pytest.approx((2 / 3 + 2 / 3 + 1 / 3 + 1 / 3) / 4)
+    assert scores["chance_a2t_R@1"] == pytest.approx((2 / 4 + 3 / 4 + 1 / 4) / 3)
+
+
+def test_a_model_at_chance_scores_as_chance_where_all_captions_are_class_names():
+    """80 recordings of ten classes, each described by its class alone; embeddings know nothing of it."""
+    rng = np.random.default_rng(0)
+    classes = np.repeat(np.arange(10), 8)
+    found = []
+    for _ in range(200):
+        audio, of_class = rng.standard_normal((80, 16)), rng.standard_normal((10, 16))
+        scores = retrieval_metrics_both_directions(audio, of_class[classes], range(80), range(80), classes)
+        found.append([scores["R@1"], scores["a2t_R@1"], scores["mAP@10"]])
+    assert (scores["chance_R@1"], scores["chance_a2t_R@1"]) == pytest.approx((8 / 80, 8 / 80))
+    expected = [scores["chance_R@1"], scores["chance_a2t_R@1"], scores["chance_mAP@10"]]
+    assert np.mean(found, axis=0) == pytest.approx(expected, abs=0.02)
+
+
+def test_where_captions_do_not_repeat_their_keys_change_no_bit():
+    test_set = random_test_set()
+    expected = retrieval_metrics_both_directions(*test_set)
+    keys = np.random.default_rng(1).permutation(len(test_set[1]))
+    assert retrieval_metrics_both_directions(*test_set, keys) == expected
+    # Nor do they where only the captions of one recording repeat.
+    assert retrieval_metrics_both_directions(*test_set, test_set[3]) == expected
+
+
+def test_a_key_for_each_caption_is_asked_for():
+    with pytest.raises(ValueError, match="caption_keys has 3 entries for 150 embeddings"):
+        retrieval_metrics_both_directions(*random_test_set(), [1, 2, 3])

@@ -55,6 +55,7 @@ def test_it_equals_the_trainers_evaluation_of_the_same_model(tiny_folder, prepar
     )
     expected = trainer.evaluate(metric_key_prefix="test")
     found = {f"test_{name}": value for name, value in evaluation.metrics.items() if "mAP@16" not in name}
+    assert max(map(len, evaluation.ranked.text_to_audio)) > 1  # some captions are those of several recordings
     assert {"test_mAP@10", "test_a2t_R@5", "test_chance_a2t_mAP@10", "test_MedR"} <= set(found)
     assert found == pytest.approx({name: expected[name] for name in found}, abs=1e-6)
     assert (len(evaluation.recordings), len(evaluation.captions)) == (
@@ -90,6 +91,18 @@ def test_ranks_csv_gives_the_metrics_again_and_the_first_ten_found(case, tmp_pat
         scores = [float(row[f"score_{place}"]) for place in range(1, 11)]
         assert scores == sorted(scores, reverse=True)
         assert (found.index(row["file_name"]) + 1 if row["file_name"] in found else 11) == min(rank, 11)
+
+
+def test_a_caption_of_several_recordings_has_the_rank_of_the_best_of_them(given_embeddings, tmp_path):
+    embedder, (first, second, third), _ = given_embeddings(np.eye(3), np.eye(3)[[0, 0, 2]], [0, 1, 2])
+    second = Recording(second.name, ("Caption 0!",), second.load)  # the words of the first one's
+    embedder.embed_text = lambda texts: np.eye(3)[[2 if "2" in text else 0 for text in texts]]
+    evaluation = evaluate_model(embedder, [first, second, third], **QUIET)
+    assert (evaluation.metrics["R@1"], evaluation.metrics["a2t_R@1"]) == (1.0, 2 / 3)
+    assert evaluation.metrics["chance_R@1"] == pytest.approx((2 / 3 + 2 / 3 + 1 / 3) / 3)
+    write_evaluation(evaluation, tmp_path)
+    rows = [(row["caption"], row["file_name"], row["rank"]) for row in read_ranks(tmp_path)]
+    assert rows == [("caption 0", "0.wav", "1"), ("Caption 0!", "1.wav", "1"), ("caption 2", "2.wav", "1")]
 
 
 def test_results_json_says_what_was_evaluated_and_how(case, tmp_path):

@@ -120,7 +120,10 @@ def trainer(write_recipe, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("given", [{}, {"gradient_accumulation_steps": 2}, {"captions_per_recording": 2}])
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"gradient_accumulation_steps": 2}, {"captions_per_recording": 2, "equal_captions_are_positives": True}],
+)
 def test_a_training_in_chunks_takes_the_steps_of_one_without(given, trainer):
     runs = []
     for chunk in (None, 7):

@@ -188,18 +188,19 @@ def test_evaluation_scores_the_whole_set_whatever_the_batch_size(batch_size, run
 
 
 def test_evaluation_embeds_each_recording_and_caption_once_whatever_the_batch_size(trainer):
-    embeds = []
+    embeds, weights = [], None
     for batch_size in (24, 7, 1):
         made = trainer(per_device_eval_batch_size=batch_size)
-        made.model.load_state_dict(embeds[0][2] if embeds else made.model.state_dict())
-        embeds.append((*made._embed(made.get_eval_dataloader()), made.model.state_dict()))
-    audio, captions, _ = embeds[0]
-    assert (len(audio), sum(map(len, captions.values()))) == (24, 120)
-    for other_audio, other_captions, _ in embeds[1:]:
-        assert list(other_audio) == list(audio)
-        for number in audio:
-            torch.testing.assert_close(other_audio[number], audio[number], atol=1e-6, rtol=0)
-            torch.testing.assert_close(other_captions[number], captions[number], atol=1e-6, rtol=0)
+        weights = weights or made.model.state_dict()
+        made.model.load_state_dict(weights)
+        embeds.append(made._embed(made.get_eval_dataloader()))
+    assert (len(embeds[0]), sum(len(captions) for _, captions, _ in embeds[0].values())) == (24, 120)
+    for other in embeds[1:]:
+        assert list(other) == list(embeds[0])
+        for number, (audio, captions, keys) in embeds[0].items():
+            torch.testing.assert_close(other[number][0], audio, atol=1e-6, rtol=0)
+            torch.testing.assert_close(other[number][1], captions, atol=1e-6, rtol=0)
+            assert torch.equal(other[number][2], keys)
 
 
 def test_workers_leave_the_scores_of_both_sets_as_they_are(run, trained, tmp_path):

@@ -7,14 +7,25 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from modeling_cnn10bert import contrastive_loss
+
 CASES = {
     "a fixed temperature": {},
     "a learned temperature": {"learnable_temperature": True},
     "a recording in both processes": {"recording_ids": [0, 1, 2, 2, 0, 3, 4, 2]},
+    "a caption in both processes": {
+        "recording_ids": [0, 1, 2, 2, 0, 3, 4, 5],
+        "caption_keys": [5, 6, 7, 8, 9, 5, 6, 4],
+    },
 }
 
 
-def _save_case(folder, make_model, learnable_temperature=False, recording_ids=tuple(range(8))):
+# Pairs 0 and 5 have the same words, and so do 1 and 6: each is also a caption of the other's recording, of which
+# recording 0 is in the batch twice.
+ALSO_RIGHT = [(0, 5), (4, 5), (5, 0), (1, 6), (6, 1)]  # (audio, caption)
+
+
+def _save_case(folder, make_model, learnable_temperature=False, recording_ids=tuple(range(8)), caption_keys=None):
     """A tiny model and a batch of eight rows; returns the loss and gradients of one process."""
     model = make_model(seed=1, audio={"num_mel_bins": 16}, learnable_temperature=learnable_temperature)
     model.save_pretrained(folder / "model")
@@ -26,8 +37,12 @@ def _save_case(folder, make_model, learnable_temperature=False, recording_ids=tu
         "attention_mask": (torch.arange(9) < torch.randint(3, 10, (8, 1))).int(),
     }
     ids = torch.tensor(recording_ids)
-    torch.save({**inputs, "recording_ids": ids, "text_recording_ids": ids}, folder / "inputs.pt")
-    loss = model(**inputs, recording_ids=ids, return_loss=True).loss
+    keys = {} if caption_keys is None else {"caption_keys": torch.tensor(caption_keys)}
+    torch.save({**inputs, "recording_ids": ids, "text_recording_ids": ids, **keys}, folder / "inputs.pt")
+    positives = ids[:, None] == ids
+    for pair in ALSO_RIGHT if keys else ():
+        positives[pair] = True
+    loss = contrastive_loss(model(**inputs).logits_per_audio, positives=positives)
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 

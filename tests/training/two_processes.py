@@ -16,14 +16,18 @@ from modeling_cnn10bert.training.trainer import RetrievalTrainer
 def gradients(case: Path, chunk: int | None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Loss and gradients of this process's half of a batch, as a training step computes them."""
     model = CNN10BertModel.from_pretrained(case / "model")
+    inputs = torch.load(case / "inputs.pt")
     arguments = RetrievalTrainingArguments(
-        output_dir=case / "out", total_train_batch_size=8, contrastive_cache_chunk=chunk, use_cpu=True
+        output_dir=case / "out",
+        total_train_batch_size=8,
+        contrastive_cache_chunk=chunk,
+        equal_captions_are_positives="caption_keys" in inputs,
+        use_cpu=True,
     )
     trainer = RetrievalTrainer(model=model, args=arguments)
     parallel = trainer.accelerator.prepare(trainer._wrap_model(model)).eval()
     parallel.train = lambda mode=True: parallel  # statistics would be those of a half, or of a chunk
     trainer.current_gradient_accumulation_steps = 1
-    inputs = torch.load(case / "inputs.pt")
     half = {name: value.chunk(2)[distributed.get_rank()] for name, value in inputs.items()}
     loss = trainer.training_step(parallel, half)
     return loss, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
