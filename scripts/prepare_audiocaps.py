@@ -9,7 +9,7 @@ fetch more, run it again, and they are added.
 
 import pathlib
 
-from modeling_cnn10bert.data.audiocaps import audiocaps_entries
+from modeling_cnn10bert.data.audiocaps import SPLITS, audiocaps_entries
 from modeling_cnn10bert.data.command_line import add_push_to_hub, finish, preparation_parser, run
 from modeling_cnn10bert.data.preparation import prepare_dataset
 from modeling_cnn10bert.data.youtube import YouTubeFolder
@@ -21,9 +21,13 @@ def main(argv: list[str] | None = None) -> None:
         "--captions", type=pathlib.Path, required=True, metavar="DIR", help="folder of the caption files"
     )
     parser.add_argument("--audio", type=pathlib.Path, required=True, metavar="DIR", help="folder of the recordings")
+    parser.add_argument(
+        "--splits", nargs="+", choices=list(SPLITS), default=list(SPLITS), help="splits to prepare; by default, all"
+    )
     add_push_to_hub(parser)
     args = parser.parse_args(argv)
     splits, columns = audiocaps_entries(args.captions, YouTubeFolder(args.audio))
+    splits = {split: splits[split] for split in SPLITS if split in args.splits}
     finish(prepare_dataset(splits, columns, args.out, args.num_proc, args.strict), args.push_to_hub)
 
 

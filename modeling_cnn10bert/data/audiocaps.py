@@ -1,14 +1,15 @@
 """AudioCaps (Kim et al. 2019), from its official caption files and whatever recordings are still at hand."""
 
 import pathlib
+from collections import Counter
 from collections.abc import Mapping
 
 import datasets
 
 from .audio_folder import CAPTIONS, Source
 from .entries import Entry, PreparationError
-from .tables import read_rows
-from .youtube import YouTubeFolder
+from .tables import has_word, read_rows
+from .youtube import YouTubeFolder, is_youtube_segment
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}  # ours -> AudioCaps'
 COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
@@ -23,44 +24,66 @@ FEATURES = datasets.Features(
 
 def audiocaps_entries(tables: pathlib.Path, recordings: YouTubeFolder) -> Source:
     """
-    The recordings of the three splits. One that is not at hand is listed without its audio.
+    List the recordings of the three splits.
+
+    A recording that is not at hand is listed without its audio, and so is a faulty line, under its number.
 
     Args:
-        tables: the folder of train.csv, val.csv and test.csv.
+        tables: the folder of train.csv, val.csv and test.csv, of AudioCaps 1 or 2.
         recordings: what is at hand.
 
     Raises:
-        PreparationError: a caption file is missing or faulty.
+        PreparationError: a caption file is missing or is none.
     """
-    splits = {split: read_captions(tables / f"{name}.csv") for split, name in SPLITS.items()}
-    return {split: _entries(captions, recordings) for split, captions in splits.items()}, FEATURES
+    splits = {}
+    for split, name in SPLITS.items():
+        captions, faults = read_captions(tables / f"{name}.csv")
+        splits[split] = _entries(captions, recordings) + [
+            Entry(fault.split(": ")[0], None, {"captions": [], "youtube_id": "", "start_time": ""}, absence=fault)
+            for fault in faults
+        ]
+    return splits, FEATURES
 
 
 def _entries(captions: Mapping[tuple[str, str], list[str]], recordings: YouTubeFolder) -> list[Entry]:
-    return [
-        Entry(
-            file_name=f"Y{youtube_id}.wav",
-            audio=recordings.find(youtube_id, start),
-            columns={"captions": texts, "youtube_id": youtube_id, "start_time": start},
-            absence=recordings.absence(youtube_id, start),
+    """List recordings. Of a video with several parts, each is named with its start, and needs a file of its own."""
+    parts = Counter(youtube_id for youtube_id, _ in captions)
+    entries = []
+    for (youtube_id, start), texts in captions.items():
+        alone = parts[youtube_id] == 1
+        entries.append(
+            Entry(
+                file_name=f"Y{youtube_id}.wav" if alone else f"{youtube_id}_{start}.wav",
+                audio=recordings.find(youtube_id, start, alone),
+                columns={"captions": texts, "youtube_id": youtube_id, "start_time": start},
+                absence=recordings.absence(youtube_id, start, alone),
+            )
         )
-        for (youtube_id, start), texts in captions.items()
-    ]
+    return entries
 
 
-def read_captions(path: pathlib.Path) -> dict[tuple[str, str], list[str]]:
+def read_captions(path: pathlib.Path) -> tuple[dict[tuple[str, str], list[str]], list[str]]:
     """
-    (YouTube id, start in seconds) -> captions: one in the training split, five in the others.
+    Read a caption file.
+
+    Returns:
+        (YouTube id, start in seconds) -> captions: one in the training split, five in the others; and a message for
+        each faulty line, which is left out.
 
     Raises:
-        PreparationError: the file is missing or faulty.
+        PreparationError: the file is missing, lacks a column, or has faulty lines only.
     """
     captions: dict[tuple[str, str], list[str]] = {}
-    for number, row in read_rows(path, COLUMNS, "utf-8-sig"):
-        if not row["caption"].strip() or not row["youtube_id"] or not row["start_time"].isdigit():
-            raise PreparationError(
-                f"{path}:{number}: found {row}, expected a YouTube id, a start in seconds and a caption; fetch the "
-                "file again"
+    faults: list[str] = []
+    for number, row in read_rows(path, COLUMNS, faults=faults):
+        if has_word(row["caption"]) and is_youtube_segment(row["youtube_id"], row["start_time"]):
+            key = row["youtube_id"], f"{float(row['start_time']):g}"
+            captions.setdefault(key, []).append(row["caption"])
+        else:
+            faults.append(
+                f"{path.name}:{number}: found {row}, expected a YouTube id, a start in seconds and a caption; fetch "
+                "the file again"
             )
-        captions.setdefault((row["youtube_id"], row["start_time"]), []).append(row["caption"].strip())
-    return captions
+    if faults and not captions:
+        raise PreparationError(faults[0])
+    return captions, faults

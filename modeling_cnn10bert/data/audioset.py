@@ -4,7 +4,6 @@ OUT/data/<split>-00012-of-00064.arrow  what `open_stream` reads; the folder appe
 OUT/skipped.csv, OUT/warnings.csv      clips that were left out, and those that were kept but look odd
 """
 
-import csv
 import math
 import os
 import pathlib
@@ -18,14 +17,16 @@ from datasets.distributed import split_dataset_by_node
 from .entries import ROW_FEATURES, Entry, PreparationError
 from .preparation import (
     Preparation,
-    check_file_names,
+    check_entries,
     check_result,
+    notes_of_copies,
     one_line_when_full,
     preparation_folder,
     write_notes,
 )
 from .shards import Shard, ShardReport, cut, write_shards
-from .youtube import YouTubeFolder
+from .tables import read_cells, read_rows, read_text
+from .youtube import YouTubeFolder, is_youtube_segment
 
 NUM_CLASSES = 527
 LABELS = datasets.List(datasets.Value("int16"))  # numbers of the classes
@@ -58,15 +59,16 @@ def read_class_names(path: pathlib.Path) -> list[str]:
 
 
 def _read_classes(path: pathlib.Path) -> list[tuple[str, str]]:
-    """Machine id and name of each class, in the order of their numbers."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            classes = sorted((int(row["index"]), row["mid"], row["display_name"]) for row in csv.DictReader(file))
-    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
-        raise PreparationError(
-            f"{path}: found {type(error).__name__} {error}, expected the columns index, mid and display_name; fetch "
-            "class_labels_indices.csv again"
-        ) from error
+    """Read machine id and name of each class, in the order of their numbers."""
+    classes = []
+    for number, row in read_rows(path, ["index", "mid", "display_name"]):
+        if not row["index"].strip().isdigit():
+            raise PreparationError(
+                f"{path}:{number}: found the index {row['index']!r}, expected a number; fetch "
+                "class_labels_indices.csv again"
+            )
+        classes.append((int(row["index"]), row["mid"], row["display_name"]))
+    classes.sort()
     columns = [len(set(column)) for column in zip(*classes, strict=True)]
     if [number for number, _, _ in classes] != list(range(NUM_CLASSES)) or set(columns) != {NUM_CLASSES}:
         raise PreparationError(
@@ -77,30 +79,34 @@ def _read_classes(path: pathlib.Path) -> list[tuple[str, str]]:
 
 def audioset_entries(segments: pathlib.Path, labels: Mapping[str, int], recordings: YouTubeFolder) -> list[Entry]:
     """
-    The clips of one segment file (`# YTID, start_seconds, end_seconds, positive_labels`). One that is not at hand is
-    listed without its audio.
+    List the clips of one segment file (`# YTID, start_seconds, end_seconds, positive_labels`).
+
+    A clip that is not at hand is listed without its audio, and so is a faulty line, under its number.
 
     Raises:
-        PreparationError: the file is missing or faulty, or names a class that nobody knows.
+        PreparationError: the file is missing or no segment file.
     """
     entries = []
-    try:
-        with segments.open(newline="", encoding="utf-8") as file:
-            reader = csv.reader((line for line in file if not line.startswith("#")), skipinitialspace=True)
-            for row in reader:
-                entries.append(_entry(row, labels, recordings))
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise PreparationError(f"{segments}: found {error}, expected a segment file; fetch it again") from error
-    except (KeyError, ValueError) as error:
-        raise PreparationError(
-            f"{segments}: found the segment {row} ({type(error).__name__}: {error}), expected a YouTube id, start, "
-            "end, and machine ids of class_labels_indices.csv; fetch the file again"
-        ) from error
+    for number, cells in read_cells(segments, read_text(segments), spaces=True):
+        if cells and not cells[0].startswith("#"):
+            entries.append(_entry(cells, labels, recordings, f"{segments.name}:{number}"))
     return entries
 
 
-def _entry(row: Sequence[str], labels: Mapping[str, int], recordings: YouTubeFolder) -> Entry:
-    youtube_id, start, _, positive = row
+def _entry(cells: Sequence[str], labels: Mapping[str, int], recordings: YouTubeFolder, where: str) -> Entry:
+    unknown = [mid for mid in cells[3].split(",") if mid not in labels] if len(cells) == 4 else []
+    if len(cells) != 4 or not is_youtube_segment(cells[0], cells[1]) or unknown:
+        fault = f"the unknown class {unknown[0]!r}" if unknown else f"the cells {', '.join(map(repr, cells))[:120]}"
+        return Entry(
+            where,
+            None,
+            {"labels": []},
+            absence=(
+                f"{where}: found {fault}, expected a YouTube id, start, end, and machine ids of "
+                "class_labels_indices.csv; fetch the file again"
+            ),
+        )
+    youtube_id, start, _, positive = cells
     return Entry(
         file_name=f"Y{youtube_id}.wav",
         audio=recordings.find(youtube_id, start),
@@ -131,7 +137,7 @@ def prepare_audioset(
     """
     out = pathlib.Path(out)
     for split, entries in splits.items():
-        check_file_names(split, entries)
+        check_entries(split, entries)
     with preparation_folder(out) as folder, one_line_when_full(out):
         data, unfinished = out / "data", folder / "shards"
         shards = _cut_all(data, splits)
@@ -180,7 +186,7 @@ def _result(
         listed={split: len(entries) for split, entries in splits.items()},
         prepared=prepared,
         skipped=[note for report in reports for note in report.skipped],
-        warnings=[note for report in reports for note in report.warnings],
+        warnings=[note for report in reports for note in report.warnings] + notes_of_copies(shards, reports),
     )
 
 

@@ -18,7 +18,7 @@ from .archives import extract
 from .audio_folder import CAPTIONS, Source
 from .downloads import RemoteFile, download
 from .entries import Entry, PreparationError
-from .tables import read_rows
+from .tables import has_word, read_rows
 
 SPLITS = {"train": "development", "validation": "validation", "test": "evaluation"}  # ours -> Clotho's
 CAPTION_COLUMNS = [f"caption_{number}" for number in range(1, 6)]
@@ -28,7 +28,7 @@ FEATURES = datasets.Features({"captions": CAPTIONS, **dict.fromkeys(METADATA_COL
 
 def clotho_entries(audio: pathlib.Path, tables: pathlib.Path) -> Source:
     """
-    The recordings of the three splits, each with its five captions.
+    List the recordings of the splits whose folders are there, each with its five captions.
 
     Args:
         audio: holds the folders development, validation and evaluation, or such of them as are at hand.
@@ -44,6 +44,8 @@ def clotho_entries(audio: pathlib.Path, tables: pathlib.Path) -> Source:
         )
     splits = {}
     for split, name in SPLITS.items():
+        if not (audio / name).is_dir():
+            continue
         captions = read_captions(tables / f"clotho_captions_{name}.csv")
         metadata = read_metadata(tables / f"clotho_metadata_{name}.csv")
         files = match_recordings(captions, audio / name)
@@ -77,28 +79,33 @@ def challenge_entries(audio: pathlib.Path, metadata: pathlib.Path) -> list[Entry
 
 def read_captions(path: pathlib.Path) -> dict[str, list[str]]:
     """
-    File name, as the file has it -> its five captions.
+    Read a caption file: file name -> its five captions, both as the file has them, spaces included.
 
     Raises:
         PreparationError: the file is missing or faulty.
     """
     captions: dict[str, list[str]] = {}
-    for number, row in read_rows(path, ["file_name", *CAPTION_COLUMNS], "utf-8-sig"):
-        texts = [row[column].strip() for column in CAPTION_COLUMNS]
-        if not all(texts) or not row["file_name"] or row["file_name"] in captions:
+    for number, row in read_rows(path, ["file_name", *CAPTION_COLUMNS]):
+        texts = [row[column] for column in CAPTION_COLUMNS]
+        if not all(map(has_word, texts)) or not row["file_name"].strip() or row["file_name"] in captions:
             raise PreparationError(
                 f"{path}:{number}: found the file name {row['file_name']!r} with the captions {texts}, expected a name "
-                "that no other line has, and five captions; fetch the file again"
+                "that no other line has, and five captions with a word; fetch the file again"
             )
         captions[row["file_name"]] = texts
     return captions
 
 
 def read_metadata(path: pathlib.Path) -> dict[str, dict[str, str]]:
-    """File name, made comparable -> the columns of its row; empty where the file is not at hand."""
+    """
+    Read a metadata file: file name, made comparable -> the columns of its row.
+
+    It is empty where the file is not there. A faulty line is left out, rather than give a recording the licence of
+    another one.
+    """
     if not path.is_file():
         return {}
-    rows = read_rows(path, ["file_name"], "iso-8859-1")
+    rows = read_rows(path, ["file_name"], "iso-8859-1", faults=[])
     return {_loose(row["file_name"]): {name: row.get(name) or "" for name in METADATA_COLUMNS} for _, row in rows}
 
 

@@ -2,12 +2,14 @@
 
 import dataclasses
 import hashlib
+import io
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import datasets
 import numpy as np
+import soundfile
 
 from .audio_io import AudioError, decode_audio, encode_audio, load_audio
 
@@ -32,24 +34,68 @@ class PreparationError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class StoredAudio:
-    """The recording in a column of a data set: `{"bytes", "path"}`, or a path."""
+    """A recording in a column of a data set: `{"bytes", "path"}`, `{"array", "sampling_rate"}`, bytes, or a path."""
 
     dataset: datasets.Dataset
     row: int
     column: str
 
-    def load(self, name: str, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
+    def load(self, name: str, sampling_rate: int = SAMPLING_RATE, notes: list[str] | None = None) -> np.ndarray:
+        """
+        Decode the recording.
+
+        Args:
+            name: of the recording, for errors.
+            sampling_rate: of the result, in Hz.
+            notes: takes remarks, see `load_audio`.
+
+        Raises:
+            AudioError: the recording cannot be used.
+        """
         value = self.dataset[self.row][self.column]
-        if isinstance(value, str):
-            return load_audio(value, sampling_rate)
-        if value is None or (value["bytes"] is None and value["path"] is None):
-            raise AudioError(f"{name}: found neither bytes nor a path, expected a recording; leave it out")
-        if value["bytes"] is None:
-            return load_audio(value["path"], sampling_rate)
-        return decode_audio(value["bytes"], sampling_rate, name)
+        value = value if isinstance(value, dict) else {"path" if isinstance(value, str) else "bytes": value}
+        if value.get("bytes") is not None:
+            return decode_audio(value["bytes"], sampling_rate, name, notes)
+        if value.get("array") is not None:
+            return decode_audio(_wav_of(value, name), sampling_rate, name, notes)
+        if value.get("path") is not None:
+            return load_audio(value["path"], sampling_rate, notes)
+        raise AudioError(f"{name}: found neither bytes nor a path, expected a recording; leave it out")
 
     def stamp(self) -> tuple:
         return (self.dataset._fingerprint, self.row, self.column)
+
+
+def _wav_of(value: Mapping[str, Any], name: str) -> bytes:
+    """
+    Write samples as a wav file of floats, which then goes the way of every recording.
+
+    Args:
+        value: `array` [samples] or [channels, samples] or [samples, channels], and `sampling_rate` in Hz. Whole numbers
+            are taken as 16-bit samples.
+        name: of the recording, for errors.
+
+    Raises:
+        AudioError: `array` and `sampling_rate` are not such samples and their rate.
+    """
+    rate = value.get("sampling_rate")
+    try:
+        samples = np.asarray(value["array"])
+        if np.issubdtype(samples.dtype, np.integer):
+            samples = samples / 2**15
+        samples = samples.astype(np.float32)
+    except (TypeError, ValueError) as error:
+        raise AudioError(f"{name}: found samples that are no numbers ({error}); leave the recording out") from error
+    if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
+        samples = samples.T
+    if samples.ndim not in (1, 2) or not samples.size or not isinstance(rate, int | float) or rate < 1:
+        raise AudioError(
+            f"{name}: found an array of shape {samples.shape} at a sampling rate of {rate!r}, expected samples and "
+            "their rate in Hz; leave the recording out"
+        )
+    encoded = io.BytesIO()
+    soundfile.write(encoded, samples, int(rate), format="WAV", subtype="FLOAT")
+    return encoded.getvalue()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,12 +108,14 @@ class Entry:
         audio: where the recording is; `None` where it is not at hand.
         columns: what else the row holds, such as captions and metadata.
         absence: why `audio` is `None`: what was looked for, and where.
+        remark: what should be known of a recording that is used, such as a caption that is not.
     """
 
     file_name: str
     audio: pathlib.Path | StoredAudio | None
     columns: Mapping[str, Any]
     absence: str = ""
+    remark: str = ""
 
     def stamp(self) -> str:
         """Changes with anything the row depends on; of a recording, its name, size and time of modification."""
@@ -90,8 +138,11 @@ def prepare_entry(entry: Entry, split: str) -> tuple[dict[str, Any], str]:
     """
     if entry.audio is None:
         raise AudioError(entry.absence)
-    stored = isinstance(entry.audio, StoredAudio)
-    waveform = entry.audio.load(entry.file_name) if stored else load_audio(entry.audio, SAMPLING_RATE)
+    notes = [entry.remark] if entry.remark else []
+    if isinstance(entry.audio, StoredAudio):
+        waveform = entry.audio.load(entry.file_name, notes=notes)
+    else:
+        waveform = load_audio(entry.audio, SAMPLING_RATE, notes)
     row = {
         "file_name": entry.file_name,
         "recording_id": f"{split}/{entry.file_name}",
@@ -99,13 +150,13 @@ def prepare_entry(entry: Entry, split: str) -> tuple[dict[str, Any], str]:
         "duration": len(waveform) / SAMPLING_RATE,
         **entry.columns,
     }
-    return row, _warning(waveform)
+    return row, "; ".join([*notes, *_warnings(waveform)])
 
 
-def _warning(waveform: np.ndarray) -> str:
+def _warnings(waveform: np.ndarray) -> list[str]:
     warnings = []
     if (peak := np.abs(waveform).max()) < SILENCE:
         warnings.append(f"silent: no sample above {peak:.1g} of full scale")
     if (seconds := len(waveform) / SAMPLING_RATE) < MIN_SECONDS:
         warnings.append(f"very short: {seconds:.3f} s, less than the {MIN_SECONDS} s that the model needs at least")
-    return "; ".join(warnings)
+    return warnings

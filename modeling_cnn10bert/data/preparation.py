@@ -15,6 +15,7 @@ import math
 import os
 import pathlib
 import shutil
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from .shards import Note, Shard, ShardReport, cut, write_shards
 
 ENTRIES_OF_A_SHARD = 64  # that are at hand
 MARK = "dataset_dict.json"  # without it, `load_from_disk` reads nothing
+COPY = "the same sound as in another split"
 
 
 @dataclasses.dataclass
@@ -54,7 +56,9 @@ class Preparation:
         if self.skipped:
             lines.append(f"  {len(self.skipped)} left out, listed with the reason in {self.folder / 'skipped.csv'}")
         if self.warnings:
-            lines.append(f"  {len(self.warnings)} silent or very short, listed in {self.folder / 'warnings.csv'}")
+            copies = sum(COPY in note.text for note in self.warnings)
+            counts = f"{len(self.warnings)} kept with a warning" + (f", {copies} of them {COPY}" if copies else "")
+            lines.append(f"  {counts}, listed in {self.folder / 'warnings.csv'}")
         return "\n".join(lines)
 
 
@@ -85,7 +89,7 @@ def prepare_dataset(
     out = pathlib.Path(out)
     features = datasets.Features({**ROW_FEATURES, **columns})
     for split, entries in splits.items():
-        check_file_names(split, entries)
+        check_entries(split, entries)
     with preparation_folder(out) as folder, one_line_when_full(out):
         shards = _cut_all(folder, splits, dict.fromkeys(splits, features))
         _move_in(folder, out)
@@ -215,7 +219,7 @@ class _State:
             listed={split: len(entries) for split, entries in splits.items()},
             stamps=stamps,
             skipped=[note for report in reports for note in report.skipped],
-            warnings=[note for report in reports for note in report.warnings],
+            warnings=[note for report in reports for note in report.warnings] + notes_of_copies(shards, reports),
         )
 
     @classmethod
@@ -247,7 +251,8 @@ class _Recall:
     def __init__(self, out: pathlib.Path, state: _State):
         self.rows = {(split, stamp): row for split, stamps in state.stamps.items() for row, stamp in enumerate(stamps)}
         self.tables = datasets.load_from_disk(out)
-        self.warnings = {(note.split, note.file_name): note.text for note in state.warnings}
+        own = (note for note in state.warnings if COPY not in note.text)
+        self.warnings = {(note.split, note.file_name): note.text for note in own}
 
     def __call__(self, split: str, stamp: str) -> tuple[dict[str, Any], str] | None:
         if (split, stamp) not in self.rows:
@@ -290,11 +295,16 @@ def _move_in(folder: pathlib.Path, out: pathlib.Path) -> None:
 # ------------------------------------------------------------------------------------------------------ the result
 
 
-def check_file_names(split: str, entries: Sequence[Entry]) -> None:
+def check_entries(split: str, entries: Sequence[Entry]) -> None:
     """
     Raises:
-        PreparationError: two entries of a split have the same file name.
+        PreparationError: no recording of a split is there, or two have the same file name.
     """
+    if entries and all(entry.audio is None for entry in entries):
+        raise PreparationError(
+            f"{split}: found none of its {len(entries)} recordings, expected some; the first: {entries[0].absence}; "
+            "check the names and the folder, or leave the split out"
+        )
     seen: set[str] = set()
     for entry in entries:
         if entry.file_name in seen:
@@ -303,6 +313,24 @@ def check_file_names(split: str, entries: Sequence[Entry]) -> None:
                 "give its captions in one row, or rename one of the recordings"
             )
         seen.add(entry.file_name)
+
+
+def notes_of_copies(shards: Sequence[Shard], reports: Sequence[ShardReport]) -> list[Note]:
+    """Note each recording of which another split has the same sound, under whatever name."""
+    rows = [
+        (shard.split, name, digest)
+        for shard, report in zip(shards, reports, strict=True)
+        for name, digest in report.digests.items()
+    ]
+    holders: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for split, name, digest in rows:
+        holders[digest].append((split, name))
+    notes = []
+    for split, name, digest in rows:
+        others = [f"{other}/{copy}" for other, copy in holders[digest] if other != split]
+        if others:
+            notes.append(Note(split, name, f"{COPY}: {', '.join(others[:3])}"))
+    return notes
 
 
 def write_notes(result: Preparation) -> None:
@@ -317,14 +345,18 @@ def write_notes(result: Preparation) -> None:
 def check_result(result: Preparation, strict: bool) -> None:
     """
     Raises:
-        PreparationError: no recording could be used, or, if `strict`, one could not.
+        PreparationError: no recording of a split could be used, or, if `strict`, one could not.
     """
     listed, left_out = sum(result.listed.values()), len(result.skipped)
-    if left_out and (strict or left_out == listed):
-        first = result.skipped[0]
+    unused = [split for split, count in result.listed.items() if count and not result.prepared[split]]
+    if unused or (strict and left_out):
+        notes = [note for note in result.skipped if not unused or note.split == unused[0]]
+        found = (
+            f"none of the {len(notes)} recordings of {unused[0]}" if unused else f"{left_out} of {listed} recordings"
+        )
         raise PreparationError(
-            f"{left_out} of {listed} recordings cannot be used, listed in {result.folder / 'skipped.csv'}; the first "
-            f"is {first.split}/{first.file_name}: {first.text}"
+            f"{found} {'can' if unused else 'cannot'} be used, listed in {result.folder / 'skipped.csv'}; the first is "
+            f"{notes[0].split}/{notes[0].file_name}: {notes[0].text}"
         )
     if not listed:
         raise PreparationError(f"{result.folder}: the source lists no recording, expected at least one")

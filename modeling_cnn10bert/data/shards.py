@@ -37,11 +37,19 @@ class Note:
 
 @dataclasses.dataclass
 class ShardReport:
-    """What a whole shard holds: the stamps of its rows, the recordings left out, and those kept with a warning."""
+    """
+    What a whole shard holds.
+
+    Attributes:
+        stamps: of its rows.
+        skipped, warnings: recordings left out, and those kept with a warning.
+        digests: file name -> a digest of the sound, equal where the sound is; empty in a report of earlier versions.
+    """
 
     stamps: list[str]
     skipped: list[Note]
     warnings: list[Note]
+    digests: dict[str, str]
 
     @classmethod
     def read(cls, path: pathlib.Path, key: str) -> "ShardReport | None":
@@ -53,7 +61,7 @@ class ShardReport:
         if content["key"] != key:
             return None
         notes = ([Note(**note) for note in content[kind]] for kind in ("skipped", "warnings"))
-        return cls(content["stamps"], *notes)
+        return cls(content["stamps"], *notes, content.get("digests", {}))
 
     def write(self, path: pathlib.Path, key: str) -> None:
         unfinished = path.with_name(f".{path.name}")
@@ -150,7 +158,7 @@ def _write_each(
 
 def write_shard(shard: Shard, recall: Recall | None = None) -> ShardReport:
     """Prepares the entries of one shard; those that cannot be used are left out."""
-    report = ShardReport([], [], [])
+    report = ShardReport([], [], [], {})
     shard.report_path.unlink(missing_ok=True)
     unfinished = shard.path.with_name(f".{shard.path.name}")
     with ArrowWriter(path=str(unfinished), features=shard.features, writer_batch_size=ROWS_IN_MEMORY) as writer:
@@ -165,6 +173,7 @@ def write_shard(shard: Shard, recall: Recall | None = None) -> ShardReport:
                 report.warnings.append(Note(shard.split, entry.file_name, warning))
             writer.write({**dict.fromkeys(shard.features), **row})
             report.stamps.append(stamp)
+            report.digests[row["file_name"]] = hashlib.blake2b(row["audio"]["bytes"], digest_size=16).hexdigest()
         writer.finalize()
     unfinished.replace(shard.path)
     report.write(shard.report_path, shard.key)

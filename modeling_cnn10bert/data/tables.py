@@ -1,28 +1,283 @@
-"""CSV files of captions and metadata, as the publishers of data sets give them."""
+"""Tables of captions and metadata as people and publishers write them: CSV files and JSON lines.
 
+The one reader of them all. It recognizes UTF-8 and UTF-16, and commas, semicolons and tabs between cells; what it does
+not recognize is refused with the number of the line, so that no cell is ever taken for another one.
+"""
+
+import ast
+import contextlib
 import csv
+import io
+import json
+import os
 import pathlib
-from collections.abc import Collection, Iterator
+import re
+import tokenize
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
 
 from .entries import PreparationError
 
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+CAPTION_COLUMNS = ("captions", "caption")  # and caption_1, caption_2, ...
+JSON_LINES = (".jsonl", ".ndjson")
 
-def read_rows(path: pathlib.Path, columns: Collection[str], encoding: str) -> Iterator[tuple[int, dict[str, str]]]:
+
+def read_text(path: str | os.PathLike, encoding: str | None = None) -> str:
     """
-    The lines of a CSV file, each with its number: column -> cell, empty where a line is too short.
+    Read a text file, with its line ends as they are.
+
+    Args:
+        path: the file.
+        encoding: of the file. By default UTF-8, or UTF-16 where the first bytes say so.
 
     Raises:
-        PreparationError: the file cannot be read, or lacks one of the columns; the message lists those that it has.
+        PreparationError: the file cannot be read or is in another encoding; the message names the line.
     """
     try:
-        with path.open(newline="", encoding=encoding) as file:
-            reader = csv.DictReader(file, restval="")
-            if missing := set(columns) - set(reader.fieldnames or ()):
-                raise PreparationError(
-                    f"{path}: found the columns {', '.join(reader.fieldnames or ())}, expected "
-                    f"{', '.join(sorted(missing))} too; fetch the file again"
-                )
-            for row in reader:
-                yield reader.line_num, row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise PreparationError(f"{path}: found {error}, expected a CSV file; fetch it again") from error
+        content = pathlib.Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        raise PreparationError(f"{path}: found {error}, expected a text file; check the path") from error
+    if encoding is None:
+        if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+            encoding = "utf-16"
+        elif content[:2].count(0) == 1:  # every other byte of ASCII in UTF-16 is zero
+            encoding = "utf-16-le" if content[1] == 0 else "utf-16-be"
+        else:
+            encoding = "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        if not encoding.startswith("utf-8"):
+            raise PreparationError(f"{path}: found {error}, expected UTF-8 text; save the file as UTF-8") from error
+        # A BOM was removed before the position was counted, which moves it within the first line only.
+        line = content[: error.start].count(b"\n") + 1
+        raise PreparationError(
+            f"{path}:{line}: found the byte 0x{content[error.start]:02x}, which is not UTF-8, expected UTF-8 or UTF-16 "
+            "text; save the file as UTF-8 (spreadsheets call it CSV UTF-8)"
+        ) from error
+
+
+def read_rows(
+    path: str | os.PathLike,
+    columns: Collection[str] = (),
+    encoding: str | None = None,
+    faults: list[str] | None = None,
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """
+    Read a table: a CSV file with a header, or a file of JSON lines by its ending.
+
+    Args:
+        path: the file.
+        columns: that it must have.
+        encoding: as of `read_text`.
+        faults: a list that takes the message of each faulty line, which is then left out. By default a faulty line is
+            an error.
+
+    Yields:
+        The number of the line, and column -> cell: a text, or any JSON value. Empty lines are skipped.
+
+    Raises:
+        PreparationError: the file cannot be read, lacks a column, or has a faulty line: another number of cells than
+            the header, an open quote, or no JSON object.
+    """
+    path = pathlib.Path(path)
+    text = read_text(path, encoding)
+    rows = _json_rows(path, text) if path.suffix.lower() in JSON_LINES else _csv_rows(path, text, columns)
+    for number, row in rows:
+        if isinstance(row, dict):
+            yield number, row
+        elif faults is None:
+            raise PreparationError(f"{path}:{number}: {row}")
+        else:
+            faults.append(f"{path.name}:{number}: {row}")
+
+
+def _json_rows(path: pathlib.Path, text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Yield (number of the line, the object or what is wrong with it)."""
+    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(): captions may hold U+2028
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            row = error
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            yield number, f"found {line.strip()[:80]!r}, expected one JSON object; correct the line"
+
+
+def _csv_rows(path: pathlib.Path, text: str, columns: Collection[str]) -> Iterator[tuple[int, dict[str, str] | str]]:
+    """Yield (number of the line, column -> cell or what is wrong with the line)."""
+    separator, header = _header(path, text, columns)
+    cells_of_line = read_cells(path, text, separator)
+    next(cells_of_line)
+    for number, cells in cells_of_line:
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(header):
+            hint = (
+                f"a text with {SEPARATORS[separator]} in it needs quotes around it"
+                if len(cells) > len(header)
+                else f"the cells are separated by {SEPARATORS[separator]}, as in the header"
+            )
+            yield (
+                number,
+                (
+                    f"found {len(cells)} cells ({', '.join(map(repr, cells))[:120]}), expected {len(header)} "
+                    f"({', '.join(header)}); {hint}"
+                ),
+            )
+        elif swallowed := _swallowed_line(cells, separator, len(header)):
+            yield (
+                number,
+                (
+                    f"found a cell that holds a whole line more ({swallowed[:80]!r}), expected a quote that ends "
+                    "before it; close the quote, or write the text in one line"
+                ),
+            )
+        else:
+            yield number, dict(zip(header, cells, strict=True))
+
+
+def _header(path: pathlib.Path, text: str, columns: Collection[str]) -> tuple[str, list[str]]:
+    """Find the separator by the header, which must have the columns."""
+    headers = {}
+    for separator in SEPARATORS:
+        _, cells = next(read_cells(path, text, separator), (1, []))
+        headers[separator] = [cell.strip() for cell in cells]
+    # With the right separator, most of the columns are there, and then most cells. Commas win where all are equal.
+    separator = max(headers, key=lambda name: (len(set(columns) & set(headers[name])), len(headers[name])))
+    header = headers[separator]
+    if missing := set(columns) - set(header):
+        raise PreparationError(
+            f"{path}: found the columns {', '.join(header) or 'none'}, expected {', '.join(sorted(missing))} too; "
+            "correct the header, or fetch the file again"
+        )
+    if twice := {name for name in header if name and header.count(name) > 1}:
+        raise PreparationError(f"{path}: found the column {sorted(twice)[0]!r} twice, expected it once; rename one")
+    return separator, header
+
+
+def read_cells(
+    path: str | os.PathLike, text: str, separator: str = ",", spaces: bool = False
+) -> Iterator[tuple[int, list[str]]]:
+    """
+    Split CSV text into cells.
+
+    Args:
+        path: of the text, for errors.
+        text: of the whole file.
+        separator: between cells.
+        spaces: whether a space may follow a separator.
+
+    Yields:
+        The number of the line where a row begins, and its cells; an empty line has none.
+
+    Raises:
+        PreparationError: a quote is not closed, or is followed by something else than a separator.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=spaces, strict=True)
+    number = 1
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise PreparationError(
+                f"{path}:{number}: found a faulty cell ({error}), expected quotes only around a whole cell, and two "
+                'quotes ("") for one inside it; correct the line'
+            ) from error
+        yield number, cells
+        number = reader.line_num + 1
+
+
+def _swallowed_line(cells: Sequence[str], separator: str, count: int) -> str | None:
+    """Return a line inside a cell that would be a row of its own: a quote before it was not closed."""
+    for cell in cells:
+        for line in cell.splitlines()[1:]:
+            if line.count(separator) == count - 1 and line.split(separator)[0].strip():
+                return line
+    return None
+
+
+# -------------------------------------------------------------------------------------------------------- captions
+
+
+def has_word(text: str) -> bool:
+    """Tell whether a text has a letter or digit; without one, no token is left of it."""
+    return any(character.isalnum() for character in text)
+
+
+def caption_columns_of(columns: Sequence[str], asked: Sequence[str], where: str) -> Sequence[str]:
+    """
+    Return the columns that hold captions: those asked for, or `captions`, or `caption` and `caption_1`, ...
+
+    Raises:
+        PreparationError: there are no such columns; the message lists those that exist.
+    """
+    missing = [name for name in asked if name not in columns]
+    numbered = [name for name in columns if name == "caption" or name.removeprefix("caption_").isdigit()]
+    found = asked or (["captions"] if "captions" in columns else numbered)
+    if missing or not found:
+        raise PreparationError(
+            f"{where}: found no column {' or '.join(missing or CAPTION_COLUMNS)} for the captions, expected one of "
+            f"{', '.join(map(str, columns))}; name it by --caption_column"
+        )
+    return found
+
+
+def captions_of(values: Iterable[Any], where: str) -> list[str]:
+    """
+    Return the captions in cells, each a text, a list of texts, or a list written as text.
+
+    Captions stay as they are, with their spaces: submissions are matched by them. Blank ones are dropped.
+
+    Raises:
+        PreparationError: a value is none of these.
+    """
+    captions: list[Any] = []
+    for value in values:
+        if isinstance(value, str):
+            value = _written_list(value, where)
+        captions += value if isinstance(value, list | tuple) else [value]
+    for caption in captions:
+        if not isinstance(caption, str | None):
+            raise PreparationError(f"{where}: captions: found {caption!r}, expected texts; correct the line")
+    return [caption for caption in captions if caption and caption.strip()]
+
+
+def _written_list(text: str, where: str) -> str | list[str]:
+    """
+    Read a list of texts as JSON, Python or NumPy write it; any other text is returned as it is.
+
+    Raises:
+        PreparationError: the text looks like a list, but is none of texts in quotes.
+    """
+    stripped = re.sub(r"^array\((.*?)(,\s*dtype=\w+)?\)$", r"\1", text.strip(), flags=re.DOTALL)
+    if stripped[:1] + stripped[-1:] not in ("[]", "()", "{}") or len(stripped) < 2:
+        return text
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(stripped)
+        if isinstance(value, list):
+            return value
+    # NumPy puts no comma between texts. Python would join them, so they are read token by token.
+    texts, others = [], set()
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(stripped).readline):
+            if token.type == tokenize.STRING:
+                texts.append(ast.literal_eval(token.string))
+            elif token.type not in (tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER):
+                others.add(token.string)
+    except (tokenize.TokenError, SyntaxError, ValueError):
+        others.add(stripped)
+    if others <= set("[](){},"):
+        return texts
+    if stripped[1:].lstrip()[0] in "\"'" or (stripped[0] == "[" and ("," in stripped or '"' in stripped)):
+        raise PreparationError(
+            f"{where}: captions: found {text.strip()[:80]!r}, expected a list of texts as JSON writes it, such as "
+            '["a dog barks", "rain falls"]; correct the line'
+        )
+    return text  # a caption in brackets, such as [music]

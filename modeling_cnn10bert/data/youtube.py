@@ -2,12 +2,20 @@
 
 import os
 import pathlib
+import re
 
 import soundfile
 
 from .entries import PreparationError
 
 SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} | {".ogg", ".oga", ".opus", ".mp3", ".aif"}
+
+
+def is_youtube_segment(youtube_id: str, start: str) -> bool:
+    """Tell whether two cells are the id of a video and a start in seconds, such as 30 or 30.000."""
+    return (
+        re.fullmatch(r"[\w-]{11}", youtube_id, re.ASCII) is not None and re.fullmatch(r"\d+(\.\d*)?", start) is not None
+    )
 
 
 class YouTubeFolder:
@@ -33,17 +41,23 @@ class YouTubeFolder:
                 if suffix.lower() in SUFFIXES:
                     self.paths.setdefault(stem, os.path.join(parent, name))
 
-    def find(self, youtube_id: str, start: str) -> pathlib.Path | None:
-        """The recording of the video that begins at `start` seconds; `None` where it is not at hand."""
-        for stem in self.stems(youtube_id, start):
+    def find(self, youtube_id: str, start: str, alone: bool = True) -> pathlib.Path | None:
+        """
+        Return the recording of the video that begins at `start` seconds; `None` where it is not at hand.
+
+        `alone` says that no other part of the video is asked for: then a name without a start will do.
+        """
+        for stem in self.stems(youtube_id, start, alone):
             if stem in self.paths:
                 return pathlib.Path(self.paths[stem])
         return None
 
-    def absence(self, youtube_id: str, start: str) -> str:
-        return f"found none of {', '.join(f'{stem}.*' for stem in self.stems(youtube_id, start))} in {self.folder}"
+    def absence(self, youtube_id: str, start: str, alone: bool = True) -> str:
+        found = ", ".join(f"{stem}.*" for stem in self.stems(youtube_id, start, alone))
+        return f"found none of {found} in {self.folder}"
 
     @staticmethod
-    def stems(youtube_id: str, start: str) -> list[str]:
+    def stems(youtube_id: str, start: str, alone: bool = True) -> list[str]:
         starts = dict.fromkeys([start, f"{float(start):g}", f"{float(start):.3f}"])
-        return [f"Y{youtube_id}", *(f"{youtube_id}_{text}" for text in starts), youtube_id]
+        with_start = [f"{youtube_id}_{text}" for text in starts]
+        return [f"Y{youtube_id}", *with_start, youtube_id] if alone else with_start

@@ -144,8 +144,8 @@ def test_a_data_set_on_disk_by_the_names_of_its_columns(stored, folder, tmp_path
     ("content", "message"),
     [
         ("file_name,caption\n,a tone\n", r"metadata\.csv:2: file_name: found ''"),
-        ("name,caption\n0.wav,a tone\n", r"metadata\.csv:2: file_name: found None among the columns name, caption"),
-        (b"file_name,caption\n0.wav,\xff\n", r"metadata\.csv: found .*utf-8.*expected UTF-8"),
+        ("name,caption\n0.wav,a tone\n", r"metadata\.csv: found the columns name, caption, expected file_name too"),
+        (b"file_name,caption\n0.wav,\xff\n", r"metadata\.csv:2: found the byte 0xff, .*expected UTF-8"),
     ],
 )
 def test_faulty_metadata_is_named_with_its_line(content, message, folder):
@@ -159,7 +159,7 @@ def test_faulty_jsonl_is_named(folder):
     with pytest.raises(PreparationError, match=r"metadata\.jsonl:1: captions: found 3, expected texts"):
         own_recordings(str(folder))
     (folder / "metadata.jsonl").write_text("no json\n")
-    with pytest.raises(PreparationError, match=r"metadata\.jsonl: found Expecting value"):
+    with pytest.raises(PreparationError, match=r"metadata\.jsonl:1: found 'no json', expected one JSON object"):
         own_recordings(str(folder))
 
 

@@ -71,6 +71,9 @@ def test_three_recordings_of_the_real_test_split(shared_data, tmp_path, write_to
     for name in names:
         write_tone(tmp_path / "audio" / name)
     captions = ["--captions", str(shared_data / "audiocaps"), "--num_proc", "1"]
+    with pytest.raises(PreparationError, match="train: found none of its 49838 recordings"):
+        script("prepare_audiocaps").main([str(tmp_path / "out"), "--audio", str(tmp_path / "audio"), *captions])
+    captions += ["--splits", "test"]
     script("prepare_audiocaps").main([str(tmp_path / "out"), "--audio", str(tmp_path / "audio"), *captions])
     test = datasets.load_from_disk(tmp_path / "out")["test"]
     assert sorted(test["youtube_id"][:]) == ["6BJ455B1aAs", "7fmOlUlwoNg", "GOD8Bt5LfDE"]
@@ -80,10 +83,36 @@ def test_three_recordings_of_the_real_test_split(shared_data, tmp_path, write_to
     assert sum(row[0] == "test" for row in skipped) == 972
 
 
+def test_a_faulty_line_is_left_out_and_listed(tables, tmp_path, write_tone, write_csv, script, read_csv):
+    rows = [["1", "aaaaaaaaaaa", "30", "a sound"], ["2", "bbbbbbbbbbb", "later", "a sound"]]
+    rows += [["3", "ccccccccccc", "30", "a dog barks", " then silence"], ["4", "ddddddddddd", "30", "..."]]
+    rows += [["5", "#NAME?", "30", "a sound"], ["6", "aaaaaaaaaaa", "30.0", "the same part"]]
+    write_csv(tmp_path / "tables" / "train.csv", HEADER, *rows)
+    write_tone(tmp_path / "audio" / "Yaaaaaaaaaaa.wav")
+    arguments = [str(tmp_path / "out"), "--captions", str(tables), "--audio", str(tmp_path / "audio")]
+    script("prepare_audiocaps").main([*arguments, "--splits", "train", "--num_proc", "1"])
+    (row,) = datasets.load_from_disk(tmp_path / "out")["train"]
+    assert row["captions"] == ["a sound", "the same part"]
+    _, *skipped = read_csv(tmp_path / "out" / "skipped.csv")
+    assert [name for _, name, _ in skipped] == ["train.csv:3", "train.csv:4", "train.csv:5", "train.csv:6"]
+    assert "found 5 cells ('3', 'ccccccccccc', '30', 'a dog barks', ' then silence'), expected 4" in skipped[1][2]
+
+
+def test_parts_of_one_video_need_recordings_of_their_own(tmp_path, write_tone, write_csv):
+    rows = [[str(n), "aaaaaaaaaaa", str(30 * n), f"sound {n}"] for n in range(2)]
+    for name in ("train", "val", "test"):
+        write_csv(tmp_path / "tables" / f"{name}.csv", HEADER, *rows)
+    write_tone(tmp_path / "audio" / "Yaaaaaaaaaaa.wav")
+    write_tone(tmp_path / "audio" / "aaaaaaaaaaa_30.wav")
+    splits, _ = audiocaps_entries(tmp_path / "tables", YouTubeFolder(tmp_path / "audio"))
+    found = {entry.file_name: entry.audio and entry.audio.name for entry in splits["train"]}
+    assert found == {"aaaaaaaaaaa_0.wav": None, "aaaaaaaaaaa_30.wav": "aaaaaaaaaaa_30.wav"}
+
+
 def test_a_faulty_caption_file_is_named(tmp_path, write_csv):
-    path = write_csv(tmp_path / "test.csv", HEADER, ["1", "abc", "30", "a sound"], ["2", "abc", "later", "a sound"])
+    path = write_csv(tmp_path / "test.csv", HEADER, ["1", "abc", "later", "a sound"])
     with pytest.raises(
-        PreparationError, match=r"test\.csv:3: found .*later.*, expected a YouTube id, a start in seconds"
+        PreparationError, match=r"test\.csv:2: found .*later.*, expected a YouTube id, a start in seconds"
     ):
         read_captions(path)
     write_csv(path, ["youtube_id", "text"], ["abc", "a sound"])

@@ -162,23 +162,34 @@ def test_the_real_label_file(shared_data):
     assert (labels["/m/07hvw1"], names[526]) == (526, "Field recording")
 
 
+def test_a_faulty_line_is_left_out_and_listed(source, tmp_path, read_csv):
+    recordings, labels = YouTubeFolder(source / "clips"), read_labels(source / "labels.csv")
+    lines = [f'{_id(0)}, 30.000, 40.000, "/m/000"', f'{_id(1)}, 30.000, 40.000, "/m/nobody"', f"{_id(2)}, 30.000"]
+    (tmp_path / "bad_segments.csv").write_text("\n".join([*lines, f'{_id(3)}, late, 40.000, "/m/003"']))
+    entries = audioset_entries(tmp_path / "bad_segments.csv", labels, recordings)
+    result = audioset.prepare_audioset({"bad": entries}, tmp_path / "out")
+    assert result.prepared == {"bad": 1}
+    _, *skipped = read_csv(tmp_path / "out" / "skipped.csv")
+    assert [name for _, name, _ in skipped] == [f"bad_segments.csv:{line}" for line in (2, 3, 4)]
+    assert [reason.split(", expected")[0].split("found ")[1] for _, _, reason in skipped] == [
+        "the unknown class '/m/nobody'",
+        f"the cells '{_id(2)}', '30.000'",
+        f"the cells '{_id(3)}', 'late', '40.000', '/m/003'",
+    ]
+
+
 def test_a_faulty_file_is_named(source, tmp_path):
     recordings, labels = YouTubeFolder(source / "clips"), read_labels(source / "labels.csv")
-    (tmp_path / "bad_segments.csv").write_text('abc, 30.000, 40.000, "/m/nobody"\n')
-    with pytest.raises(
-        PreparationError, match=r"bad_segments\.csv: found the segment \['abc', .*/m/nobody.*expected a You"
-    ):
-        audioset_entries(tmp_path / "bad_segments.csv", labels, recordings)
-    (tmp_path / "bad_segments.csv").write_text("abc, 30.000\n")
-    with pytest.raises(PreparationError, match=r"found the segment \['abc', '30\.000'\]"):
-        audioset_entries(tmp_path / "bad_segments.csv", labels, recordings)
     with pytest.raises(PreparationError, match="No such file"):
         audioset_entries(tmp_path / "absent.csv", labels, recordings)
     (tmp_path / "labels.csv").write_text("index,mid,display_name\n0,/m/0,Speech\n")
     with pytest.raises(PreparationError, match="found 1 classes, expected 527"):
         read_labels(tmp_path / "labels.csv")
+    (tmp_path / "labels.csv").write_text("index,mid,display_name\nnone,/m/0,Speech\n")
+    with pytest.raises(PreparationError, match=r"labels\.csv:2: found the index 'none', expected a number"):
+        read_labels(tmp_path / "labels.csv")
     (tmp_path / "labels.csv").write_text("number,name\n0,Speech\n")
-    with pytest.raises(PreparationError, match="expected the columns index, mid and display_name"):
+    with pytest.raises(PreparationError, match="found the columns number, name, expected display_name, index, mid"):
         read_labels(tmp_path / "labels.csv")
 
 

@@ -300,5 +300,5 @@ def test_a_name_that_occurs_twice_in_a_split_is_an_error(recordings, entries, tm
 def test_no_recording_at_all_is_an_error(recordings, entries, tmp_path):
     for path in recordings.iterdir():
         path.write_bytes(b"")
-    with pytest.raises(PreparationError, match="8 of 8 recordings cannot be used"):
+    with pytest.raises(PreparationError, match="none of the 5 recordings of train can be used"):
         prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out")
