@@ -138,10 +138,12 @@ def _split_named(name: str) -> str | None:
     return name if name in SPLITS else None
 
 
-def _entry(file_name: str, audio: pathlib.Path | StoredAudio, columns: dict[str, Any]) -> Entry:
+def _entry(file_name: str, audio: pathlib.Path | StoredAudio | None, columns: dict[str, Any]) -> Entry:
     """Make an entry of which only captions with a word remain: of others, no token is left."""
     captions = columns["captions"]
     words = [caption for caption in captions if has_word(caption)]
+    if audio is None:
+        return Entry(file_name, None, columns, f"{file_name}: found no such file; correct its name, or fetch it again")
     if not words:
         found = f"only captions without a word, such as {captions[0]!r}" if captions else "no caption"
         return Entry(file_name, None, columns, f"{file_name}: found {found}, expected at least one; write one")
@@ -219,7 +221,7 @@ class _Recording:
     """One recording of metadata, with what all of its rows say."""
 
     file_name: str
-    audio: pathlib.Path
+    audio: pathlib.Path | None
     split: str | None
     captions: list[str]
     others: dict[str, str]
@@ -298,8 +300,9 @@ def _read_metadata(
                 f"{where}: file_name: found {row.get('file_name')!r} among the columns {', '.join(row)}, expected the "
                 f"path of a recording relative to {folder}; correct the line"
             )
-        audio = finder.find(row["file_name"]) or folder / row["file_name"].replace("\\", "/")
-        file_name, identity = _name_below(folder, audio), file_identity(audio)
+        audio = finder.find(row["file_name"])
+        path = audio or folder / row["file_name"].replace("\\", "/")
+        file_name, identity = _name_below(folder, path), file_identity(path)
         own_split = split or next(filter(None, map(_split_named, pathlib.PurePath(file_name).parts[:-1])), None)
         if identity not in recordings:
             others = {

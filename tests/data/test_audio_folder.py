@@ -1,10 +1,13 @@
 """Your own recordings, from a folder with metadata or from any data set with an audio and a caption column."""
 
 import json
+import unicodedata
 from collections import Counter
 
 import datasets
+import numpy as np
 import pytest
+import soundfile
 
 from modeling_cnn10bert.data.audio_folder import own_recordings
 from modeling_cnn10bert.data.audio_io import decode_audio
@@ -179,3 +182,233 @@ def test_an_upload_that_fails_leaves_the_prepared_set_and_says_what_to_do(
         with pytest.raises(PreparationError, match=r"out is prepared, but could not be uploaded to somebody/tones \("):
             script("prepare_folder").main(arguments)  # the tests reach no Hub
     assert sum(datasets.load_from_disk(tmp_path / "out").num_rows.values()) == len(_names())
+
+
+# ------------------------------------------------------------------------------- one recording under several names
+
+
+def _splits_of(folder, **options):
+    splits, _ = own_recordings(str(folder), **options)
+    return {entry.file_name: split for split, entries in splits.items() for entry in entries}
+
+
+def test_rows_that_name_a_file_in_several_ways_are_one_recording(folder, write_csv):
+    (folder / "link.wav").symlink_to(folder / "0.wav")
+    names = ["0.wav", "./0.wav", "deeper/../0.wav", str(folder / "0.wav"), "../own/0.wav", "link.wav", "0.wav "]
+    rows = [[name, f"caption {number}"] for number, name in enumerate(names)]
+    write_csv(folder / "metadata.csv", ["file_name", "caption"], *rows, ["deeper\\9.flac", "a tone"])
+    expected = {"0.wav": [f"caption {number}" for number in range(7)], "deeper/9.flac": ["a tone"]}
+    assert _captions(own_recordings(str(folder))[0]) == expected
+
+
+@pytest.mark.parametrize("metadata", ["csv", "jsonl"])
+def test_a_recording_under_several_names_is_in_one_split(metadata, folder, write_csv, tmp_path):
+    rows = [[form.format(name), "a tone"] for name in _names() for form in ("{}", "./{}", str(folder / "{}"))]
+    if metadata == "csv":
+        write_csv(folder / "metadata.csv", ["file_name", "caption"], *rows)
+    else:
+        lines = [json.dumps({"file_name": name, "caption": text}) for name, text in rows]
+        (folder / "metadata.jsonl").write_text("\n".join(lines))
+    splits, columns = own_recordings(str(folder), shares={"validation": 0.2, "test": 0.2})
+    assert sorted(entry.file_name for entries in splits.values() for entry in entries) == sorted(_names())
+    assert sum(prepare_dataset(splits, columns, tmp_path / "out").prepared.values()) == 10
+
+
+def test_names_are_found_in_any_form_of_their_accents(tmp_path, write_tone, write_csv):
+    composed, decomposed = unicodedata.normalize("NFC", "é/ü.wav"), unicodedata.normalize("NFD", "é/ü.wav")
+    write_tone(tmp_path / "a" / decomposed)
+    write_tone(tmp_path / "b" / composed)
+    for name, form in (("a", composed), ("b", decomposed)):
+        write_csv(tmp_path / name / "metadata.csv", ["file_name", "caption"], [form, "a tone"])
+        splits, columns = own_recordings(str(tmp_path / name))
+        assert prepare_dataset(splits, columns, tmp_path / f"{name}_out").prepared == {"train": 1}
+
+
+def test_a_name_with_two_forms_on_disk_is_none_of_them(tmp_path, write_tone, write_csv):
+    write_tone(tmp_path / unicodedata.normalize("NFD", "éé.wav"))
+    write_tone(tmp_path / (unicodedata.normalize("NFC", "é") + unicodedata.normalize("NFD", "é.wav")))
+    write_csv(tmp_path / "metadata.csv", ["file_name", "caption"], [unicodedata.normalize("NFC", "éé.wav"), "a tone"])
+    splits, columns = own_recordings(str(tmp_path))
+    with pytest.raises(PreparationError, match="train: found none of its 1 recordings"):
+        prepare_dataset(splits, columns, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".wav", "a\0b.wav", "absent.wav", "deeper"])
+def test_a_name_that_no_file_can_have_is_left_out(name, folder, write_csv, tmp_path):
+    lines = [json.dumps({"file_name": name, "caption": "a tone"}) for name in ("0.wav", name)]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    splits, columns = own_recordings(str(folder))
+    assert prepare_dataset(splits, columns, tmp_path / "out").prepared == {"train": 1}
+
+
+def test_a_split_of_which_no_recording_is_found_is_an_error(folder, write_csv, tmp_path):
+    for split in ("train", "test"):
+        write_csv(tmp_path / "own" / split / "metadata.csv", ["file_name", "caption"], ["../0.wav", "a"])
+    write_csv(tmp_path / "own" / "test" / "metadata.csv", ["file_name", "caption"], ["a.wav", "a"], ["b.wav", "b"])
+    splits, columns = own_recordings(str(folder))
+    with pytest.raises(PreparationError, match=r"test: found none of its 2 recordings.*a\.wav: found no such file"):
+        prepare_dataset(splits, columns, tmp_path / "out")
+    assert not (tmp_path / "out" / "dataset_dict.json").exists()
+
+
+def test_a_recording_in_two_splits_is_an_error(folder, write_csv):
+    write_csv(folder / "train" / "metadata.csv", ["file_name", "caption"], ["../0.wav", "a"])
+    write_csv(folder / "test" / "metadata.csv", ["file_name", "caption"], ["../deeper/../0.wav", "b"])
+    with pytest.raises(
+        PreparationError, match=r"found the recording '\.\./0\.wav' in (train|test) and in (train|test)"
+    ):
+        own_recordings(str(folder))
+
+
+def test_equal_sound_in_two_splits_is_reported(tmp_path, write_tone, write_csv, read_csv):
+    samples, rate = soundfile.read(write_tone(tmp_path / "tone.wav"), dtype="int16")
+    for split, name in (("train", "a.wav"), ("test", "b.flac"), ("validation", "c.wav")):
+        (tmp_path / "own" / split).mkdir(parents=True)
+        soundfile.write(tmp_path / "own" / split / name, samples if split != "validation" else samples // 2, rate)
+        write_csv(tmp_path / "own" / split / "metadata.csv", ["file_name", "caption"], [name, "a tone"])
+    splits, columns = own_recordings(str(tmp_path / "own"))
+    result = prepare_dataset(splits, columns, tmp_path / "out")
+    assert "2 kept with a warning, 2 of them the same sound as in another split" in str(result)
+    assert read_csv(tmp_path / "out" / "warnings.csv")[1:] == [
+        ["train", "a.wav", "the same sound as in another split: test/b.flac"],
+        ["test", "b.flac", "the same sound as in another split: train/a.wav"],
+    ]
+
+
+# --------------------------------------------------------------------------------------------------- folders as splits
+
+
+def test_folders_of_splits_count_below_one_metadata_file(folder, write_tone, write_csv):
+    names = ["Train/a.wav", "train/b.wav", "x/TEST/c.wav", "Valid/d.wav", "0.wav"]
+    for name in names[:4]:
+        write_tone(folder / name)
+    write_csv(folder / "metadata.csv", ["file_name", "caption"], *([f"./{name}", "a tone"] for name in names))
+    splits = _splits_of(folder, shares={"validation": 0.5, "test": 0.5})
+    assert splits == dict(zip(names, ["train", "train", "test", "validation", "train"], strict=True))
+
+
+def test_a_folder_of_the_sounds_of_trains_is_no_split(folder, write_tone, write_csv):
+    names = [f"{kind}/{number}.wav" for kind in ("train", "dog") for number in range(10)]
+    write_csv(folder / "metadata.csv", ["file_name", "caption"], *([name, "a sound"] for name in names))
+    splits = _splits_of(folder, shares={"validation": 0.3, "test": 0.3})
+    assert {"validation", "test"} <= {split for name, split in splits.items() if name.startswith("train/")}
+
+
+@pytest.mark.parametrize("name", ["Training", "VALIDATION", "dev", "Eval"])
+def test_folders_of_splits_with_metadata_of_their_own_in_any_letter_case(name, tmp_path, write_tone, write_csv):
+    write_csv(tmp_path / name / "metadata.csv", ["file_name", "caption"], ["a.wav", "a tone"])
+    assert set(_splits_of(tmp_path).values()) == {
+        {"t": "train", "v": "validation", "d": "validation", "e": "test"}[name[0].lower()]
+    }
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["metadata.csv", "test/metadata.csv"], "expected one metadata file, or one in each folder"),
+        (["metadata.csv", "metadata.jsonl"], "expected one metadata file, or one in each folder"),
+        (["val/metadata.csv", "validation/metadata.csv"], "found the folders val and validation, which are both"),
+        (["dog/metadata.csv", "rain/metadata.csv"], "found metadata in dog, rain only, expected one there or in"),
+    ],
+)
+def test_metadata_of_which_it_is_not_clear_what_counts_is_an_error(files, message, tmp_path, write_csv):
+    for name in files:
+        write_csv(tmp_path / name, ["file_name", "caption"], ["a.wav", "a tone"])
+    with pytest.raises(PreparationError, match=message):
+        own_recordings(str(tmp_path))
+
+
+def test_too_few_recordings_to_draw_splits_from_are_an_error(folder, write_csv):
+    write_csv(folder / "metadata.csv", ["file_name", "caption"], ["0.wav", "a"], ["1.wav", "b"])
+    with pytest.raises(PreparationError, match="found 2 recordings to draw validation and test from, expected more"):
+        own_recordings(str(folder), shares={"validation": 0.1, "test": 0.1})
+
+
+# ------------------------------------------------------------------------------------------------------------ captions
+
+
+def test_captions_without_a_word_are_left_out_and_listed(folder, write_csv, tmp_path, read_csv):
+    rows = [["0.wav", "a tone"], ["0.wav", "-"], ["1.wav", "..."], ["2.wav", "Ton über 400 Hz"]]
+    write_csv(folder / "metadata.csv", ["file_name", "caption"], *rows)
+    splits, columns = own_recordings(str(folder))
+    prepare_dataset(splits, columns, tmp_path / "out")
+    table = datasets.load_from_disk(tmp_path / "out")["train"]
+    assert table["captions"][:] == [["a tone"], ["Ton über 400 Hz"]]
+    assert read_csv(tmp_path / "out" / "warnings.csv")[1] == [
+        "train", "0.wav", "1 of 2 captions left out: no word in '-'"
+    ]  # fmt: skip
+    assert "found only captions without a word, such as '...'" in read_csv(tmp_path / "out" / "skipped.csv")[1][2]
+
+
+def test_numbered_columns_are_captions_too(folder, write_csv):
+    write_csv(folder / "metadata.csv", ["file_name", "caption_1", "caption_2"], ["0.wav", "one", "two"])
+    assert _captions(own_recordings(str(folder))[0]) == {"0.wav": ["one", "two"]}
+
+
+# --------------------------------------------------------------------------------------------------- kinds of data sets
+
+
+def _prepared(table, tmp_path):
+    datasets.DatasetDict({"train": table}).save_to_disk(tmp_path / "table")
+    splits, features = own_recordings(str(tmp_path / "table"))
+    prepare_dataset(splits, features, tmp_path / "out")
+    return datasets.load_from_disk(tmp_path / "out")["train"]
+
+
+def test_a_row_for_each_caption_of_a_recording_is_one_recording(folder, tmp_path):
+    content = [(folder / f"{number}.wav").read_bytes() for number in (0, 1)]
+    cells = {
+        "named": [{"bytes": content[n], "path": f"{n}.wav"} for n in (0, 1, 0, 1)],
+        "unnamed": [{"bytes": content[n], "path": None} for n in (0, 1, 0, 1)],
+        "paths": [str(folder / name) for name in ("0.wav", "1.wav", "./0.wav", "deeper/../1.wav")],
+        "path cells": [{"bytes": None, "path": str(folder / f"{n}.wav")} for n in (0, 1, 0, 1)],
+        "binary": [content[n] for n in (0, 1, 0, 1)],
+        "arrays": [{"array": [0.1 * n, 0.5] * 4000, "sampling_rate": 16_000} for n in (0, 1, 0, 1)],
+    }
+    for kind, audio in cells.items():
+        table = datasets.Dataset.from_dict({"audio": audio, "caption": list("abcd"), "number": [0, 1, 2, 3]})
+        prepared = _prepared(table, tmp_path / kind)
+        assert prepared["captions"][:] == [["a", "c"], ["b", "d"]], kind
+        assert prepared["number"][:] == [0, 1], kind
+
+
+def test_equal_names_of_different_sounds_stay_two_recordings(folder, tmp_path):
+    audio = [{"bytes": (folder / f"{number}.wav").read_bytes(), "path": "x.wav"} for number in (0, 1)]
+    prepared = _prepared(datasets.Dataset.from_dict({"audio": audio, "caption": ["a", "b"]}), tmp_path)
+    assert prepared["captions"][:] == [["a"], ["b"]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int16"])
+def test_samples_with_their_rate_are_recordings(dtype, tmp_path):
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(8000) / 16_000)
+    array = (tone * 2**15).astype(np.int16) if dtype == "int16" else tone.astype(np.float32)
+    audio = [{"array": array.tolist(), "sampling_rate": 16_000, "path": "tone.wav"}]
+    (row,) = _prepared(datasets.Dataset.from_dict({"audio": audio, "caption": ["a tone"]}), tmp_path)
+    waveform = decode_audio(row["audio"]["bytes"], 32_000, "")
+    assert row["file_name"] == "tone.wav" and row["duration"] == 0.5
+    expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 32_000)
+    assert np.abs(waveform - expected)[500:-500].max() < 1e-3
+
+
+def test_samples_without_a_rate_are_refused(tmp_path):
+    table = datasets.Dataset.from_dict({"audio": [[0.1, 0.2]], "caption": ["a tone"]})
+    table.save_to_disk(tmp_path / "table")
+    with pytest.raises(PreparationError, match="column audio holds List.*expected recordings: .*add the rate"):
+        own_recordings(str(tmp_path / "table"))
+
+
+def test_two_splits_of_one_meaning_are_an_error(folder, tmp_path):
+    table = datasets.Dataset.from_dict({"audio": [str(folder / "0.wav")], "caption": ["a tone"]})
+    datasets.DatasetDict({"val": table, "validation": table}).save_to_disk(tmp_path / "table")
+    with pytest.raises(PreparationError, match="found two splits that are validation"):
+        own_recordings(str(tmp_path / "table"))
+
+
+def test_a_file_in_two_splits_of_a_data_set_is_an_error(folder, tmp_path):
+    tables = {
+        split: datasets.Dataset.from_dict({"audio": [str(folder / name)], "caption": ["a tone"]})
+        for split, name in (("train", "0.wav"), ("test", "./0.wav"))
+    }
+    datasets.DatasetDict(tables).save_to_disk(tmp_path / "table")
+    with pytest.raises(PreparationError, match="in train and in test"):
+        own_recordings(str(tmp_path / "table"))
