@@ -1,6 +1,8 @@
 """WordNet, where EDA finds its synonyms: the database through NLTK, and which of its words stand for a word."""
 
+import functools
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -8,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import nltk
-from nltk.corpus.reader.wordnet import WordNetCorpusReader
+from nltk.corpus.reader.wordnet import Lemma, Synset, WordNetCorpusReader
 from tqdm import tqdm
 
 DEBIAN_FOLDER = Path("/usr/share/wordnet")  # of the packages wordnet-base and wordnet-sense-index: WordNet 3.0
@@ -40,6 +42,10 @@ FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 
 # A part of speech in which a word is used at least so often, of all its uses counted in WordNet, is plausible for it.
 MIN_SHARE_OF_USES = 0.1
+
+# WordNet's names of ways to speak in which nobody describes a recording, as its usage pointers have them.
+_MARKED_USAGE = {"obscenity", "slang", "ethnic_slur", "disparagement"}
+_CAPITALIZED = re.compile("(^|_)[A-Z][a-z]")  # Vanessa_Stephen and Canis_familiaris, but neither TV nor H2O
 
 
 class WordNetError(LookupError):
@@ -120,6 +126,10 @@ def synonyms(word: str, wordnet: WordNetCorpusReader) -> tuple[str, ...]:
     counted at all: "water" is not taken for a verb, "barks" for both. Inflected words are looked up by their base form;
     synonyms are in theirs.
 
+    Left out are proper names: synsets of a single person, place or thing, and capitalized words. So are synsets and
+    words that WordNet marks as slang, slurs, disparaging or obscene, and whatever holds a word of which any meaning is
+    marked as obscene.
+
     Args:
         word: lower-case, without punctuation.
         wordnet: from `load_wordnet`.
@@ -138,9 +148,30 @@ def synonyms(word: str, wordnet: WordNetCorpusReader) -> tuple[str, ...]:
         own.add(base)
         lemmas = wordnet.lemmas(base, part)
         uses[part] = sum(lemma.count() for lemma in lemmas)
-        names = (name for lemma in lemmas for name in lemma.synset().lemma_names())
+        synsets = [lemma.synset() for lemma in lemmas]
+        plain = [synset for synset in synsets if not synset.instance_hypernyms() and not _is_marked(synset)]
+        names = {lemma.name() for synset in plain for lemma in synset.lemmas() if not _is_marked(lemma)}
+        names = {name for name in names if not _CAPITALIZED.search(name)}
+        names = {name for name in names if _obscene_words(wordnet).isdisjoint([name, *name.split("_")])}
         found[part] = {name.replace("_", " ").lower() for name in names}
     total = sum(uses.values())
     return tuple(
         sorted({name for part in found if uses[part] >= MIN_SHARE_OF_USES * total for name in found[part]} - own)
     )
+
+
+def _is_marked(meaning: Synset | Lemma) -> bool:
+    """Tell whether WordNet marks a synset, or a word in one, as of `_MARKED_USAGE`."""
+    return any(_MARKED_USAGE & set(domain.lemma_names()) for domain in _synsets(meaning.usage_domains()))
+
+
+@functools.lru_cache(maxsize=1)
+def _obscene_words(wordnet: WordNetCorpusReader) -> frozenset[str]:
+    """Collect the words of all synsets that WordNet marks as obscene."""
+    marked = [synset for domain in wordnet.synsets("obscenity", "n") for synset in domain.in_usage_domains()]
+    return frozenset(name for synset in _synsets(marked) for name in synset.lemma_names())
+
+
+def _synsets(meanings: Iterable[Synset | Lemma]) -> list[Synset]:
+    """Replace words in a synset by the synset."""
+    return [meaning.synset() if isinstance(meaning, Lemma) else meaning for meaning in meanings]

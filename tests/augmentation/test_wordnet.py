@@ -1,11 +1,13 @@
 """WordNet is found wherever it may be, and gives the synonyms of plausible parts of speech."""
 
+import csv
 import shutil
 
 import nltk
 import pytest
 
 from modeling_cnn10bert.augmentation import wordnet as module
+from modeling_cnn10bert.augmentation.eda import vocabulary
 from modeling_cnn10bert.augmentation.wordnet import WordNetError, find_wordnet, load_wordnet, synonyms, synonyms_of
 
 
@@ -102,7 +104,7 @@ def test_it_is_fetched_by_nltk_where_debian_has_none(zipped, nowhere, tmp_path, 
 
 def test_synonyms_are_other_words_in_lower_case_with_spaces(wordnet):
     found = synonyms("dog", wordnet)
-    assert {"domestic dog", "canis familiaris", "hound"} <= set(found)
+    assert {"domestic dog", "hound"} <= set(found)
     assert "dog" not in found and not any("_" in name or name != name.lower() for name in found)
     assert found == tuple(sorted(set(found)))
 
@@ -129,3 +131,35 @@ def test_the_table_holds_the_words_that_have_synonyms(wordnet):
     table = synonyms_of(["a", "dog", "zzz"], wordnet)
     assert list(table) == ["dog"]
     assert table["dog"] == synonyms("dog", wordnet)
+
+
+@pytest.mark.parametrize(
+    ("word", "left_out", "kept"),
+    [
+        ("bell", "vanessa stephen", "chime"),  # a painter
+        ("man", "isle of man", "adult male"),  # a place
+        ("bird", "bronx cheer", "fowl"),  # capitalized, as proper names are, but no single thing
+        ("television", None, "tv"),  # an abbreviation is no name
+        ("pile", "megabucks", "heap"),  # in a meaning that is marked as slang
+        ("water", "piss", "body of water"),  # in a meaning that is not marked: another of the word is, as obscene
+        ("dirt", "shite", "soil"),
+        ("make", "take a shit", "build"),  # not marked itself, but a word in it is
+        ("rods", "gat", "perch"),  # of an inflected word
+    ],
+)
+def test_proper_names_and_vulgar_words_are_no_synonyms(word, left_out, kept, wordnet):
+    found = synonyms(word, wordnet)
+    assert left_out not in found
+    assert kept in found
+
+
+def test_no_word_that_wordnet_marks_as_obscene_comes_up_in_captions(wordnet, shared_data):
+    with (shared_data / "clotho" / "clotho_captions_development.csv").open(newline="", encoding="utf-8") as file:
+        captions = [row[f"caption_{number}"] for row in csv.DictReader(file) for number in range(1, 6)]
+    table = synonyms_of(vocabulary(captions), wordnet)
+    found = {name for others in table.values() for name in others}
+    assert not found & {"piss", "shit", "fuck", "cunt", "pecker", "pissed", "asshole"}
+    assert not found & {"vanessa stephen", "lucille ball", "isle of man", "francis scott key"}
+    # 37,735 pairs of a word and a synonym before anything was left out (docs/deviations.md)
+    assert 36_000 < sum(map(len, table.values())) < 37_735
+    assert synonyms_of(vocabulary(captions), wordnet) == table
