@@ -12,6 +12,7 @@ import numpy as np
 import soundfile
 
 from .audio_io import AudioError, decode_audio, encode_audio, load_audio
+from .tables import PreparationError as PreparationError  # preparations raise it, from here or from there
 
 SAMPLING_RATE = 32_000  # Hz, of every prepared recording
 FORMAT = 1  # raise it when the meaning of a prepared row changes, so that no older one is taken for whole
@@ -26,10 +27,6 @@ ROW_FEATURES = {
     "audio": AUDIO_FEATURE,  # one channel at SAMPLING_RATE
     "duration": datasets.Value("float32"),  # seconds
 }
-
-
-class PreparationError(ValueError):
-    """A data set cannot be prepared; the message says what was found, what was expected and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)

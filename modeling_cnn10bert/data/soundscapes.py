@@ -22,6 +22,7 @@ import numpy as np
 
 from ..processing_cnn10bert import caption_words
 from .audio_io import AudioError, load_audio
+from .tables import PreparationError, read_text
 
 SPLITS = ("train", "validation", "test")
 MAX_GAIN_DB = 120.0  # far beyond any use; keeps a slip of the pen from overflowing float32
@@ -127,11 +128,9 @@ def manifest_lines(path: pathlib.Path) -> list[tuple[int, str]]:
         ManifestError: the file cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines(): captions may hold U+2028
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(
-            f"{path}: found {error}, expected a UTF-8 file of one JSON object a line; check the path"
-        ) from error
+        lines = read_text(path).split("\n")  # not splitlines(): captions may hold U+2028
+    except PreparationError as error:
+        raise ManifestError(str(error)) from error
     return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
 
 

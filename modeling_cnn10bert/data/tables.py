@@ -16,11 +16,14 @@ import tokenize
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from .entries import PreparationError
-
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 CAPTION_COLUMNS = ("captions", "caption")  # and caption_1, caption_2, ...
 JSON_LINES = (".jsonl", ".ndjson")
+TABLES = (".csv", ".tsv", *JSON_LINES)
+
+
+class PreparationError(ValueError):
+    """A data set cannot be prepared; the message says what was found, what was expected and what to do."""
 
 
 def read_text(path: str | os.PathLike, encoding: str | None = None) -> str:
@@ -114,7 +117,7 @@ def _csv_rows(path: pathlib.Path, text: str, columns: Collection[str]) -> Iterat
     cells_of_line = read_cells(path, text, separator)
     next(cells_of_line)
     for number, cells in cells_of_line:
-        if not any(cell.strip() for cell in cells):
+        if not cells or (len(cells) > 1 and not any(cell.strip() for cell in cells)):
             continue
         if len(cells) != len(header):
             hint = (
@@ -224,7 +227,7 @@ def caption_columns_of(columns: Sequence[str], asked: Sequence[str], where: str)
     if missing or not found:
         raise PreparationError(
             f"{where}: found no column {' or '.join(missing or CAPTION_COLUMNS)} for the captions, expected one of "
-            f"{', '.join(map(str, columns))}; name it by --caption_column"
+            f"{', '.join(map(str, columns))}; say which of them holds the captions, or rename it"
         )
     return found
 

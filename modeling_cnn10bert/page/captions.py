@@ -1,18 +1,15 @@
 """The captions of a collection: which recording they describe, and a list of them to choose from."""
 
-import contextlib
-import csv
 import dataclasses
-import json
 import os
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from ..data.file_names import METADATA_FILES, FileFinder
+from ..data.tables import TABLES, PreparationError, caption_columns_of, captions_of, has_word, read_rows
 from ..retrieval.records import RetrievalError
 from ..retrieval.tags import read_labels
-
-METADATA_FILES = ("metadata.csv", "metadata.jsonl")  # looked for in a folder of recordings
 
 # Where a collection has no captions: what is often heard. Nouns and verbs that captions of Clotho and AudioCaps use.
 EVERYDAY_SOUNDS = (
@@ -66,57 +63,39 @@ def read_captions(path: str | os.PathLike) -> Captions:
     """
     Reads a file of captions.
 
-    `.csv` and `.jsonl`: a column file_name, relative to the file, and columns whose names begin with `caption`, each a
-    text or a list of texts, such as the metadata of a folder, or Clotho's caption_1 to caption_5. Any other ending: a
-    text file, a caption a line.
+    A table (`.csv`, `.tsv`, `.jsonl`) has a column file_name, relative to the file, and columns of captions, each a
+    text or a list of texts: `captions`, or `caption`, `caption_1`, ... as the metadata of a folder or Clotho's files.
+    Any other ending: a text file, a caption a line.
 
     Raises:
         RetrievalError: it cannot be read, or holds no caption.
     """
     path = Path(path)
-    if path.suffix.lower() not in (".csv", ".jsonl"):
+    if path.suffix.lower() not in TABLES:
         texts = read_labels(path)
         return Captions(texts, f"the {len(texts)} lines of {path.name}")
     folder = path.absolute().parent
-    captions = Captions([], "")
+    finder, captions = FileFinder(folder), Captions([], "")
+    paths_of_name: dict[str, set[str]] = defaultdict(set)
     try:
-        for row in _rows(path):
-            found = [text for name, cell in row.items() if str(name).startswith("caption") for text in _texts(cell)]
-            name = row.get("file_name")
-            if not isinstance(name, str) or not name:
-                raise ValueError(f"a line without file_name: {str(row)[:80]}")
-            captions.of_path.setdefault(os.path.normpath(folder / name), []).extend(found)
-            captions.of_name.setdefault(os.path.basename(name), []).extend(found)
+        for number, row in read_rows(path, ["file_name"]):
+            where, name = f"{path}:{number}", row.get("file_name")
+            if not isinstance(name, str) or not name.strip():
+                raise PreparationError(f"{where}: found a line without file_name, expected the name of a recording")
+            columns = caption_columns_of(list(row), (), where)
+            found = [text.strip() for text in captions_of((row[column] for column in columns), where)]
+            full_name = os.path.abspath(finder.find(name) or folder / name.replace("\\", "/"))
+            paths_of_name[os.path.basename(full_name)].add(full_name)
+            captions.of_path.setdefault(full_name, []).extend(found)
             captions.texts += found
-    except (OSError, ValueError, csv.Error) as error:
-        raise RetrievalError(
-            f"{path}: found {error}, expected UTF-8 lines with the columns file_name and caption (or captions, "
-            "caption_1, ...); correct the file"
-        ) from error
-    captions.texts = [text for text in dict.fromkeys(captions.texts) if any(letter.isalnum() for letter in text)]
+    except PreparationError as error:
+        raise RetrievalError(str(error)) from error
+    # A name that several recordings share does not tell which of them it is.
+    for name, paths in paths_of_name.items():
+        if len(paths) == 1:
+            captions.of_name[name] = captions.of_path[paths.pop()]
+    captions.texts = [text for text in dict.fromkeys(captions.texts) if has_word(text)]
     if not captions.texts:
-        raise RetrievalError(f"{path}: found no caption, expected a column whose name begins with caption")
+        raise RetrievalError(f"{path}: found no caption, expected texts in the column caption or captions")
     captions.source = f"the {len(captions.texts)} captions of this collection"
     return captions
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        if path.suffix.lower() == ".csv":
-            yield from csv.DictReader(file)
-            return
-        for line in file:
-            if line.strip():
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError(f"a line that is no object: {line[:80]}")
-                yield row
-
-
-def _texts(cell: Any) -> list[str]:
-    """The captions in a cell: a text, a list of texts, or such a list written as JSON."""
-    if isinstance(cell, str) and cell.lstrip().startswith("["):
-        with contextlib.suppress(ValueError):  # a caption may begin with a bracket
-            cell = json.loads(cell)
-    cells = cell if isinstance(cell, list) else [cell]
-    return [text.strip() for text in cells if isinstance(text, str) and text.strip()]

@@ -1,11 +1,13 @@
 """Tags: which labels of a list fit a recording best, without any training on them."""
 
 import dataclasses
+import io
 import os
 from collections.abc import Sequence
 
 import numpy as np
 
+from ..data.tables import PreparationError, has_word, read_text
 from .embedding import Embedder
 from .records import RetrievalError
 
@@ -26,18 +28,17 @@ class Tag:
 
 def read_labels(path: str | os.PathLike) -> list[str]:
     """
-    The labels of a UTF-8 text file: one a line; empty lines, and lines that begin with `#`, are skipped.
+    Read the labels of a text file, one a line; empty lines, and lines that begin with `#`, are skipped.
 
     Raises:
         RetrievalError: no such file, no text, no label in it, or a label without a word.
     """
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = [line.strip() for line in file]
-    except (OSError, UnicodeDecodeError) as error:
-        raise RetrievalError(f"{path}: found {error}, expected a UTF-8 file of labels, one a line") from error
+        lines = [line.strip() for line in io.StringIO(read_text(path))]
+    except PreparationError as error:
+        raise RetrievalError(str(error)) from error
     for number, line in enumerate(lines, start=1):
-        if line and not line.startswith("#") and not any(character.isalnum() for character in line):
+        if line and not line.startswith("#") and not has_word(line):
             raise RetrievalError(f"{path}:{number}: found {line[:80]!r}, expected a label of at least one word")
     labels = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
     if not labels:

@@ -39,10 +39,10 @@ def test_a_folder_without_metadata_gets_the_built_in_list(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "what"),
     [
-        ("a.csv", "caption\nA dog.\n", "a line without file_name"),
-        ("b.csv", "file_name,text\nx.wav,A dog.\n", "found no caption"),
-        ("c.jsonl", "[1]\n", "a line that is no object"),
-        ("d.jsonl", "{\n", "expected UTF-8 lines"),
+        ("a.csv", "caption\nA dog.\n", "found the columns caption, expected file_name too"),
+        ("b.csv", "file_name,text\nx.wav,A dog.\n", "found no column captions or caption"),
+        ("c.jsonl", "[1]\n", "expected one JSON object"),
+        ("d.jsonl", "{\n", "expected one JSON object"),
     ],
 )
 def test_a_file_that_holds_no_captions_is_one_clear_error(tmp_path, name, content, what):
@@ -50,3 +50,21 @@ def test_a_file_that_holds_no_captions_is_one_clear_error(tmp_path, name, conten
     with pytest.raises(RetrievalError, match=what) as error:
         read_captions(tmp_path / name)
     assert str(error.value).startswith(str(tmp_path / name))
+
+
+def test_a_caption_with_a_comma_but_no_quotes_is_an_error_and_not_half_a_caption(tmp_path):
+    (tmp_path / "metadata.csv").write_text("file_name,caption\na.wav,A dog barks, then silence.\n")
+    with pytest.raises(RetrievalError, match=r"metadata\.csv:2: found 3 cells .*, expected 2"):
+        find_captions(tmp_path)
+
+
+def test_captions_of_one_recording_under_several_names_are_joined(tmp_path):
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "metadata.csv").write_text(f"file_name,caption\na.wav,one\n./a.wav,two\n{tmp_path / 'a.wav'},three\n")
+    assert find_captions(tmp_path).of(str(tmp_path / "a.wav")) == ["one", "two", "three"]
+
+
+def test_a_name_that_two_recordings_share_tells_no_captions_elsewhere(tmp_path):
+    (tmp_path / "metadata.csv").write_text("file_name,caption\na/1.wav,one\nb/1.wav,two\nb/2.wav,three\n")
+    captions = find_captions(tmp_path)
+    assert captions.of("/elsewhere/1.wav") == () and captions.of("/elsewhere/2.wav") == ["three"]

@@ -1,0 +1,61 @@
+"""Names of recordings in metadata, and the files that they mean."""
+
+import os
+import pathlib
+import unicodedata
+from collections import defaultdict
+from collections.abc import Hashable
+
+METADATA_FILES = ("metadata.csv", "metadata.jsonl")
+
+
+class FileFinder:
+    """Finds recordings by the names that metadata gives them.
+
+    A file of exactly that name comes first. Else backslashes may stand for slashes, spaces around the name are left
+    out, and accents may be written in another Unicode normal form, as long as one file alone then agrees.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+        self._names: dict[pathlib.Path, dict[str, list[str]]] = {}  # folder -> name in NFC -> names on disk
+
+    def find(self, name: str) -> pathlib.Path | None:
+        """Return the path of a file, `None` where there is none."""
+        if "\0" in name:
+            return None
+        for form in dict.fromkeys([name, name.replace("\\", "/"), name.strip(), name.replace("\\", "/").strip()]):
+            path = self.folder / form
+            if os.path.exists(path):
+                return path
+            if (found := self._in_any_normal_form(path)) is not None:
+                return found
+        return None
+
+    def _in_any_normal_form(self, path: pathlib.Path) -> pathlib.Path | None:
+        found = pathlib.Path(path.anchor)
+        for part in path.relative_to(path.anchor).parts:
+            if not os.path.exists(found / part):
+                names = self._names_in(found).get(unicodedata.normalize("NFC", part), [])
+                if len(names) != 1:
+                    return None
+                part = names[0]
+            found /= part
+        return found
+
+    def _names_in(self, folder: pathlib.Path) -> dict[str, list[str]]:
+        if folder not in self._names:
+            self._names[folder] = defaultdict(list)
+            if os.path.isdir(folder):
+                for name in os.listdir(folder):
+                    self._names[folder][unicodedata.normalize("NFC", name)].append(name)
+        return self._names[folder]
+
+
+def file_identity(path: str | os.PathLike) -> Hashable:
+    """Return what all names of one file share: links, and detours such as `./` and `..`."""
+    try:
+        status = os.stat(path)
+        return status.st_dev, status.st_ino
+    except (OSError, ValueError):
+        return os.path.abspath(path)
