@@ -2,6 +2,7 @@
 change."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import pathlib
@@ -13,20 +14,37 @@ import soundfile
 import soxr
 
 from . import ffmpeg
+from .audio_length import Part, measure
 
 LARGEST_RATIO = 100  # of two sampling rates; a damaged header's 1 Hz would make nine hours of a second
+LARGEST_SAMPLE = 100.0  # 40 dB over full scale, which no recording reaches; integers stored as floats do
 BLOCK_VALUES = 1 << 20  # decoded at once, over all channels: memory does not grow with a recording
+SMALL_PIECE = 1024  # samples, read at once where a block does not decode
+SYSTEM_ERROR = 2  # by which libsndfile says that a call of the system failed
+# Encoders of mp3 and opus add samples that decoders drop, at most some frames; a loss of less is none.
+FRAMES_OF_CODECS = 4 * 1152
+SHORTEST_LOSS = 0.1  # seconds
+SHORTEST_LOSS_BY_FFMPEG = 0.25  # whose durations are those of containers, and rounded
+KEPT_ENERGY = 0.1  # of that of channels that have nothing in common, below which they cancel
+ALMOST_AS_LOUD = 0.4  # of the energy of the loudest channel
+SHORTEST_PIECE = 0.1  # seconds by which it is judged
 
 
 class AudioError(ValueError):
     """A recording cannot be used; the message names the file, what was found, what was expected and what to do."""
 
 
+class UnreadableError(AudioError):
+    """The system does not read a file now; nothing is known of its content."""
+
+
 def load_audio(path: str | os.PathLike, sampling_rate: int, notes: list[str] | None = None) -> np.ndarray:
     """Reads a recording as one channel at the asked sampling rate.
 
     Decodes what libsndfile decodes (wav, flac, ogg, opus, mp3, aiff, ...) and, where an `ffmpeg` is installed, what
-    that does (m4a, wma, webm, ...), averages the channels, resamples where the rates differ.
+    that does (m4a, wma, webm, ...), averages the channels, resamples where the rates differ. Of several recordings in
+    one file, as of joined mp3s, all are read. A file that is cut off or damaged is read as far as it goes; where
+    libsndfile stops, `ffmpeg` goes on. Where the channels cancel each other, the louder one is taken (see `Mixer`).
 
     Args:
         path: the recording.
@@ -38,7 +56,9 @@ def load_audio(path: str | os.PathLike, sampling_rate: int, notes: list[str] | N
         Waveform [samples], float32; full scale of integer formats is 1. No gain is applied.
 
     Raises:
-        AudioError: the file is missing, undecodable, empty, or holds NaN or infinite samples.
+        AudioError: the file is missing, undecodable, empty, or holds samples that are NaN, infinite or far beyond full
+            scale.
+        UnreadableError: the system does not read it now.
     """
     return np.concatenate(list(audio_blocks(path, sampling_rate, notes)))
 
@@ -48,7 +68,7 @@ def audio_blocks(path: str | os.PathLike, sampling_rate: int, notes: list[str] |
     complete after the last block.
 
     Raises:
-        AudioError: as `load_audio`; where samples are NaN or infinite, after the blocks before them.
+        AudioError: as `load_audio`; where samples are of no use, after the blocks before them.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -56,15 +76,12 @@ def audio_blocks(path: str | os.PathLike, sampling_rate: int, notes: list[str] |
         raise AudioError(
             f"{printable(path)}: found {found}, expected a recording; check the path, or fetch the recordings again"
         )
-    with _open(path, path, path.stat().st_size) as (rate, blocks):
-        yield from _mono_blocks(rate, blocks, path, sampling_rate)
+    yield from _mono_blocks(path, path, sampling_rate, notes)
 
 
 def decode_audio(encoded: bytes, sampling_rate: int, name: str, notes: list[str] | None = None) -> np.ndarray:
     """`load_audio` of a recording in memory, whose file name `name` is for error messages."""
-    path = pathlib.PurePath(name)
-    with _open(io.BytesIO(encoded), path, len(encoded)) as (rate, blocks):
-        return np.concatenate(list(_mono_blocks(rate, blocks, path, sampling_rate)))
+    return np.concatenate(list(_mono_blocks(io.BytesIO(encoded), pathlib.PurePath(name), sampling_rate, notes)))
 
 
 def printable(path: str | os.PathLike) -> str:
@@ -89,96 +106,354 @@ def encode_audio(waveform: np.ndarray, sampling_rate: int) -> bytes:
 
 
 def _mono_blocks(
-    found_rate: int, blocks: Iterator[np.ndarray], path: pathlib.PurePath, sampling_rate: int
+    source: pathlib.Path | io.BytesIO, path: pathlib.PurePath, sampling_rate: int, notes: list[str] | None
 ) -> Iterator[np.ndarray]:
-    """Blocks [samples, channels] -> [samples] float32 at `sampling_rate`; at least one of them, none empty."""
-    if not sampling_rate / LARGEST_RATIO <= found_rate <= sampling_rate * LARGEST_RATIO:
+    """Reads a path or a file in memory as [samples] float32 at `sampling_rate`: at least one block, none empty.
+
+    `path` is for error messages.
+    """
+    tally = _Tally()
+    try:
+        parts = _parts(source)
+        for part in parts:
+            # Decoders end after the first of several parts, so each is decoded as a file of its own.
+            file = source if len(parts) == 1 else io.BytesIO(_bytes_of(source, part))
+            try:
+                yield from _mono_blocks_of_part(file, part, path, sampling_rate, tally)
+            except ffmpeg.FFmpegError as error:  # nothing of the part decodes
+                if not tally.samples:
+                    raise _undecodable(path, parts[-1].end, error) from error
+                tally.end_part(part, 0.0, 0.0, _Decoding(_reason(error)))
+    except (OSError, MemoryError) as error:
+        raise UnreadableError(
+            f"{printable(path)}: found a file that the system does not read now ({_reason(error)}), expected one that "
+            "can be read; try again, and check the drive, the memory and the limit of open files"
+        ) from error
+    if tally.bad:
         raise AudioError(
-            f"{printable(path)}: found a sampling rate of {found_rate} Hz, expected one within a factor of "
-            f"{LARGEST_RATIO} of {sampling_rate} Hz; its header is damaged: fetch or export it again, or leave it out"
+            f"{printable(path)}: found {tally.bad} of {tally.samples} samples NaN or infinite, expected finite "
+            "numbers; export the file again (16-bit PCM cannot hold such values), or leave it out"
         )
-    resampler = None if found_rate == sampling_rate else _Resampler(found_rate, sampling_rate)
-    found = bad = given = 0
-    for channels in blocks:
-        waveform = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
-        found += waveform.size
-        bad += np.count_nonzero(~np.isfinite(waveform))
-        if bad:
-            continue  # of what follows, only the bad samples are counted
-        if resampler:
-            waveform = resampler.push(waveform)
-        given += waveform.size
-        if waveform.size:
-            yield waveform
-    if bad:
+    if tally.peak > LARGEST_SAMPLE:
         raise AudioError(
-            f"{printable(path)}: found {bad} of {found} samples NaN or infinite, expected finite numbers; "
-            "export the file again (16-bit PCM cannot hold such values), or leave it out"
+            f"{printable(path)}: found samples up to {tally.peak:.3g}, expected about -1 to 1 and none beyond "
+            f"{LARGEST_SAMPLE:g}; if they are integers that were stored as floats, divide them by 2**31 (of 32 bits) "
+            "or 2**15 (of 16 bits), or export the file again as 16-bit PCM"
         )
-    rest = resampler.flush() if resampler and found else np.zeros(0, np.float32)
-    if given + rest.size == 0:
+    if not tally.given:
         raise AudioError(
             f"{printable(path)}: found 0 samples, expected a recording; fetch or export it again, or leave it out"
         )
-    if rest.size:
-        yield rest
+    if notes is not None:
+        notes += tally.notes()
 
 
-@contextlib.contextmanager
-def _open(source, path: pathlib.PurePath, size: int) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
-    """A path or a file in memory -> its own sampling rate in Hz, and blocks [samples, channels] float32 of it.
-
-    `path` and `size` in bytes are for error messages.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            try:
-                file = soundfile.SoundFile(_for_libsndfile(source))
-            # TypeError: headerless .raw
-            except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
-                opened = stack.enter_context(_open_with_ffmpeg(source, _reason(error)))
-            else:
-                opened = file.samplerate, _libsndfile_blocks(stack.enter_context(file))
-            yield opened
-        except (soundfile.SoundFileError, ffmpeg.FFmpegError, OSError, MemoryError) as error:
+def _mono_blocks_of_part(
+    source: pathlib.Path | io.BytesIO, part: Part, path: pathlib.PurePath, sampling_rate: int, tally: "_Tally"
+) -> Iterator[np.ndarray]:
+    """Mixes and resamples a part; samples that cannot be used are counted, and from the first one on not given out."""
+    decoding, mixer, resampler, seconds = _Decoding(), Mixer(), None, 0.0
+    for rate, channels in decoding.blocks(source, part):
+        if not sampling_rate / LARGEST_RATIO <= rate <= sampling_rate * LARGEST_RATIO:
             raise AudioError(
-                f"{printable(path)}: found {size} bytes that do not decode ({_reason(error)}), expected wav, flac, ogg "
-                "or mp3, or with an installed ffmpeg also m4a, wma or webm; fetch the file again, or convert it: "
-                f"ffmpeg -i {printable(path.name)!r} {printable(path.stem + '.flac')!r}"
-            ) from error
+                f"{printable(path)}: found a sampling rate of {rate} Hz, expected one within a factor of "
+                f"{LARGEST_RATIO} of {sampling_rate} Hz; its header is damaged: fetch or export it again, or "
+                "leave it out"
+            )
+        if resampler is None and rate != sampling_rate:
+            resampler = _Resampler(rate, sampling_rate)
+        waveform = mixer.mix(channels, rate)
+        seconds += len(waveform) / rate
+        tally.count(channels, waveform)
+        if tally.bad or tally.peak > LARGEST_SAMPLE:
+            continue
+        if resampler:
+            waveform = resampler.push(waveform)
+        if waveform.size:
+            tally.given += waveform.size
+            yield waveform
+    tally.end_part(part, seconds, mixer.cancelled, decoding)
+    if resampler and seconds and not tally.bad and tally.peak <= LARGEST_SAMPLE:
+        rest = resampler.flush()
+        if rest.size:
+            tally.given += rest.size
+            yield rest
 
 
-def _libsndfile_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    """[samples, channels] float32; however many a damaged header promises, no more memory than a block's is taken."""
-    frames = max(1, BLOCK_VALUES // file.channels)
-    while len(block := file.read(frames, dtype="float32", always_2d=True)):
-        yield block
+@dataclasses.dataclass
+class _Tally:
+    """
+    What was found in a recording so far.
+
+    Attributes:
+        samples: decoded, and `bad` of them NaN or infinite.
+        peak: the largest magnitude in any channel.
+        given: samples that were handed out.
+        seconds, expected: of sound that was read, and that should have been.
+        cancelled: seconds in which the channels cancelled each other.
+        cut: whether bytes are missing at the end of the file; `open_end`: whether only the mark of the end is.
+        faults: of the decoders, each only once.
+    """
+
+    samples: int = 0
+    bad: int = 0
+    peak: float = 0.0
+    given: int = 0
+    seconds: float = 0.0
+    expected: float = 0.0
+    cancelled: float = 0.0
+    cut: bool = False
+    open_end: bool = False
+    faults: dict[str, None] = dataclasses.field(default_factory=dict)
+
+    def count(self, channels: np.ndarray, waveform: np.ndarray) -> None:
+        self.samples += waveform.size
+        self.bad += np.count_nonzero(~np.isfinite(waveform))
+        if channels.size and not self.bad:
+            self.peak = max(self.peak, float(channels.max()), -float(channels.min()))
+
+    def end_part(self, part: Part, seconds: float, cancelled: float, decoding: "_Decoding") -> None:
+        lengths = [seconds / part.share if part.share else 0.0, part.promised, part.seconds, decoding.duration]
+        expected = max(length for length in lengths if length is not None)
+        is_short = expected > seconds + decoding.tolerance
+        self.seconds += seconds
+        self.expected += expected if is_short else seconds
+        self.cancelled += cancelled
+        is_missing = part.seconds is not None and part.seconds < expected - decoding.tolerance
+        self.cut = self.cut or is_short and (part.share < 1 or part.cut or is_missing)
+        self.open_end = self.open_end or part.cut
+        if decoding.fault:
+            self.faults[decoding.fault] = None
+
+    def notes(self) -> list[str]:
+        notes = []
+        reasons = f" ({', '.join(self.faults)})" if self.faults else ""
+        if self.expected > self.seconds:
+            notes.append(
+                f"{self.seconds:.1f} of {self.expected:.1f} s of sound were read, as the file is cut off"
+                f"{'' if self.cut else ' or damaged'}{reasons}; fetch or export it again"
+            )
+        elif self.faults:
+            notes.append(
+                f"a part of the file does not decode{reasons}; {self.seconds:.1f} s of sound were read from it"
+            )
+        elif self.open_end:
+            notes.append(
+                f"the file ends after {self.seconds:.1f} s without the mark of its end, so it may be cut off; fetch it "
+                "again if it should be longer"
+            )
+        if self.cancelled:
+            notes.append(
+                f"in {self.cancelled:.1f} of {self.seconds:.1f} s the channels cancel each other (one is the other "
+                "upside down); the louder channel was used there instead of their average"
+            )
+        return notes
+
+
+def _parts(source: pathlib.Path | io.BytesIO) -> list[Part]:
+    if isinstance(source, io.BytesIO):
+        return measure(source)
+    with open(source, "rb") as file:
+        return measure(file)
+
+
+def _bytes_of(source: pathlib.Path | io.BytesIO, part: Part) -> bytes:
+    if isinstance(source, io.BytesIO):
+        return source.getvalue()[part.start : part.end]
+    with open(source, "rb") as file:
+        file.seek(part.start)
+        return file.read(part.end - part.start)
+
+
+def _undecodable(path: pathlib.PurePath, size: int, error: Exception) -> AudioError:
+    if ffmpeg.is_installed():
+        advice = "fetch or export the file again"
+    else:  # another name, as ffmpeg does not write where it reads
+        ending = ".wav" if path.suffix.lower() == ".flac" else ".flac"
+        convert = f"ffmpeg -i {printable(path.name)!r} {printable(path.stem + ending)!r}"
+        advice = f"install ffmpeg, fetch the file again, or convert it where there is one: {convert}"
+    return AudioError(
+        f"{printable(path)}: found {size} bytes that do not decode ({_reason(error)}), expected wav, flac, ogg or mp3, "
+        f"or with an installed ffmpeg also m4a, wma or webm; {advice}"
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- decoding
+
+
+class _Decoding:
+    """
+    Decodes a recording by libsndfile and, where that ends early, from there on by an installed ffmpeg.
+
+    Attributes:
+        duration: seconds of sound that ffmpeg finds announced in the file, `None` where nothing is.
+        tolerance: seconds by which lengths of healthy files differ from what is announced.
+        fault: what a decoder says of damage.
+    """
+
+    def __init__(self, fault: str | None = None):
+        self.duration: float | None = None
+        self.tolerance = SHORTEST_LOSS
+        self.fault = fault
+
+    def blocks(self, source: pathlib.Path | io.BytesIO, part: Part) -> Iterator[tuple[int, np.ndarray]]:
+        """
+        Gives the sampling rate in Hz with each block [samples, channels] float32.
+
+        However many channels or samples a damaged header promises, no more memory than a block's is taken.
+
+        Raises:
+            ffmpeg.FFmpegError: nothing of it decodes.
+            OSError, MemoryError: the system does not give what reading takes.
+        """
+        seen, rate, error = 0, None, None
+        try:
+            with _open_with_libsndfile(source) as file:
+                rate = file.samplerate
+                while len(block := _read_block(file)):
+                    seen += len(block)
+                    yield rate, block
+        except (soundfile.SoundFileError, TypeError, ValueError) as found:  # TypeError: headerless .raw
+            error = found
+        if seen:
+            self.tolerance = max(SHORTEST_LOSS, FRAMES_OF_CODECS / rate)
+        wanted = part.promised if part.seconds is None else part.seconds
+        is_all = wanted is None or part.share < 1 or seen >= (wanted - self.tolerance) * (rate or 0)
+        if error is None and is_all and (seen or wanted == 0.0):
+            return
+        given = False
+        try:
+            with _open_with_ffmpeg(source, rate if seen else None) as stream:
+                skipped = 0
+                for block in stream.blocks:
+                    fresh = block[max(0, seen - skipped) :]
+                    skipped += len(block) - len(fresh)
+                    if len(fresh):
+                        given = True
+                        yield stream.rate, fresh
+                self.fault = _reason(error) if error is not None and seen else stream.fault
+                if not seen:
+                    self.duration, self.tolerance = stream.duration, SHORTEST_LOSS_BY_FFMPEG
+        except ffmpeg.FFmpegError as found:
+            if _is_of_the_system(error):
+                raise OSError(_reason(error)) from error
+            reason = (
+                f"libsndfile: {_reason(error)}" if error is not None else "libsndfile finds no sound, or no more of it"
+            )
+            if given:
+                self.fault = str(found)
+                return
+            for block in _up_to_damage(source, seen) if rate is not None and error is not None else ():
+                given = True
+                yield rate, block
+            self.fault = f"{reason}; {found}"
+            if not seen and not given:
+                raise ffmpeg.FFmpegError(self.fault) from found
+
+
+def _open_with_libsndfile(source: pathlib.Path | io.BytesIO) -> soundfile.SoundFile:
+    if isinstance(source, io.BytesIO):
+        source.seek(0)
+        return soundfile.SoundFile(source)
+    # As bytes, since soundfile encodes strictly and a name may be no UTF-8; Windows has no such names.
+    return soundfile.SoundFile(source if os.name == "nt" else os.fsencode(source))
+
+
+def _read_block(file: soundfile.SoundFile) -> np.ndarray:
+    return file.read(max(1, BLOCK_VALUES // file.channels), dtype="float32", always_2d=True)
+
+
+def _up_to_damage(source: pathlib.Path | io.BytesIO, seen: int) -> Iterator[np.ndarray]:
+    """Reads again from a sample on where a block failed, in small pieces up to the one that is damaged."""
+    try:
+        with _open_with_libsndfile(source) as file:
+            while seen:
+                seen -= len(_read_block(file))
+            while len(block := file.read(SMALL_PIECE, dtype="float32", always_2d=True)):
+                yield block
+    except soundfile.SoundFileError:
+        return
 
 
 @contextlib.contextmanager
-def _open_with_ffmpeg(source, reason: str) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
-    """What libsndfile does not open, for this reason; ffmpeg must seek in it, so bytes in memory become a file."""
+def _open_with_ffmpeg(source: pathlib.Path | io.BytesIO, rate: int | None) -> Iterator[ffmpeg.Stream]:
+    """Opens with ffmpeg, which must seek, so bytes in memory become a file."""
     with contextlib.ExitStack() as stack:
-        if isinstance(source, io.BytesIO):
+        if isinstance(source, io.BytesIO) and ffmpeg.is_installed():
             copy = stack.enter_context(tempfile.NamedTemporaryFile())
             copy.write(source.getvalue())
             copy.flush()
             source = copy.name
-        try:
-            opened = stack.enter_context(ffmpeg.open_stream(source))
-        except ffmpeg.FFmpegError as error:
-            raise ffmpeg.FFmpegError(f"libsndfile: {reason}; {error}") from error
-        yield opened
+        yield stack.enter_context(ffmpeg.open_stream(source, rate))
 
 
-def _for_libsndfile(source):
-    """A path as bytes, since soundfile encodes strictly and a name may be no UTF-8; Windows has no such names."""
-    return os.fsencode(source) if isinstance(source, pathlib.Path) and os.name != "nt" else source
+def _is_of_the_system(error: Exception | None) -> bool:
+    """Tells a lack of file handles or a broken drive from bytes that do not decode."""
+    return isinstance(error, soundfile.LibsndfileError) and error.code == SYSTEM_ERROR
 
 
 def _reason(error: Exception) -> str:
     """What happened, without the name of the file."""
-    return error.error_string.rstrip(".") if isinstance(error, soundfile.LibsndfileError) else str(error)
+    if isinstance(error, soundfile.LibsndfileError):
+        return error.error_string.rstrip(".")
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+# ------------------------------------------------------------------------------------------------ mixing, resampling
+
+
+class Mixer:
+    """
+    Averages the channels of a recording, block by block.
+
+    Where they cancel each other, as when a cable swapped the poles of one, the average would be silence; there the
+    channel is taken that is the loudest so far. That is judged for each second: the average of N channels that have
+    nothing in common keeps sum(E_c) / N^2 of their energies E_c, and where it keeps less than `KEPT_ENERGY` of that,
+    they cancel. Energies are without the mean, so that an offset of the zero line hides nothing.
+
+    Attributes:
+        cancelled: seconds in which they did.
+    """
+
+    def __init__(self):
+        self.cancelled = 0.0
+        self._energy: np.ndarray | None = None  # of each channel so far
+        self._chosen: int | None = None  # in the last piece, the channel instead of the average
+
+    def mix(self, channels: np.ndarray, rate: int) -> np.ndarray:
+        """
+        Args:
+            channels: [samples, channels] float32.
+            rate: in Hz.
+
+        Returns:
+            [samples] float32.
+        """
+        if channels.shape[1] == 1:
+            return channels[:, 0]
+        mono = channels.mean(axis=1)
+        count = max(1, round(len(channels) / max(1, rate)))
+        for piece, mixed in zip(np.array_split(channels, count), np.array_split(mono, count), strict=True):
+            if self._energy is None or len(self._energy) != piece.shape[1]:
+                self._energy, self._chosen = np.zeros(piece.shape[1]), None
+                decided = False
+            else:
+                decided = len(piece) < SHORTEST_PIECE * rate  # too short to judge; as the piece before it
+            if not decided:
+                self._chosen = self._channel_instead(piece, mixed)
+            if self._chosen is not None:
+                mixed[:] = piece[:, self._chosen]
+                self.cancelled += len(piece) / rate
+        return mono
+
+    def _channel_instead(self, piece: np.ndarray, mixed: np.ndarray) -> int | None:
+        """The channel to take instead of the average, `None` where that is fine."""
+        energies = np.array([np.var(channel, dtype=np.float64) for channel in piece.T])
+        self._energy += energies * len(piece)
+        if not np.var(mixed, dtype=np.float64) < KEPT_ENERGY * energies.sum() / len(energies) ** 2:
+            return None
+        # One that is silent here would be no help, however loud it was before.
+        return int(np.argmax(np.where(energies >= ALMOST_AS_LOUD * energies.max(), self._energy, -1.0)))
 
 
 class _Resampler:

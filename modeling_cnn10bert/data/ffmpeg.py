@@ -1,7 +1,10 @@
 """What libsndfile cannot decode, decoded by an installed `ffmpeg`; only audio_io.py uses this."""
 
 import contextlib
+import dataclasses
+import errno
 import os
+import re
 import selectors
 import shutil
 import struct
@@ -9,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import IO
 
 import numpy as np
 
@@ -24,33 +28,66 @@ CONTAINERS = (
 )
 
 
+# What the system, not the file, is to blame for, as ffmpeg words it.
+SYSTEM_ERRORS = {
+    os.strerror(code): code for code in (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC)
+}
+MESSAGES_BYTES = 1 << 16  # of those at the end that are looked through
+# Messages at the level of errors that healthy files cause too: about times that our output has no place for.
+HARMLESS = ("non monotonically increasing dts", "failed to create or replace stream")
+
+
 class FFmpegError(ValueError):
     """ffmpeg is not there, or does not decode a file; the message is its reason, without the file's name."""
 
 
+@dataclasses.dataclass
+class Stream:
+    """
+    A stream of audio that is decoded.
+
+    Attributes:
+        rate: in Hz.
+        blocks: [samples, channels] float32 as they are decoded.
+        duration: in seconds, as the container has it, after the last block; `None` where it does not, or also holds
+            pictures, which may last longer.
+        fault: what ffmpeg says of damage that it went past, after the last block.
+    """
+
+    rate: int
+    blocks: Iterator[np.ndarray]
+    duration: float | None = None
+    fault: str | None = None
+
+
+def is_installed() -> bool:
+    return shutil.which("ffmpeg") is not None
+
+
 @contextlib.contextmanager
-def open_stream(path: str | os.PathLike) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
+def open_stream(path: str | os.PathLike, sampling_rate: int | None = None) -> Iterator[Stream]:
     """
     Decodes the first audio stream of a file.
 
     Args:
         path: of a regular file, whatever its name holds.
-
-    Yields:
-        Its sampling rate in Hz, and blocks [samples, channels] float32 as they are decoded.
+        sampling_rate: to resample to, in Hz; by default its own.
 
     Raises:
-        FFmpegError: no ffmpeg, no audio, not decodable, or nothing heard of ffmpeg for `STALL_SECONDS`; also from the
-            blocks.
+        FFmpegError: no ffmpeg, no audio, or not decodable; also from the blocks.
+        OSError: the system does not give what ffmpeg takes, or nothing is heard of it for `STALL_SECONDS`; also from
+            the blocks.
     """
     program = shutil.which("ffmpeg")
     if program is None:
         raise FFmpegError("and no ffmpeg is installed")
     # `file:` makes anything a name: `-i.wav` no option, `http:x.wav` no address. An AU file starts with its rate and
     # channels, so that one process tells them and the samples.
-    command = [program, "-nostdin", "-hide_banner", "-v", "error", "-threads", "1"]
+    command = [program, "-nostdin", "-hide_banner", "-nostats", "-v", "level+info", "-threads", "1"]
     command += ["-protocol_whitelist", "file,pipe", "-format_whitelist", CONTAINERS, "-i", f"file:{os.fspath(path)}"]
-    command += ["-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
+    command += ["-map", "0:a:0", "-c:a", "pcm_f32be"]
+    command += [] if sampling_rate is None else ["-ar", str(sampling_rate)]
+    command += ["-f", "au", "pipe:1"]
     with tempfile.TemporaryFile() as messages:  # a pipe that nobody reads would fill up and stop ffmpeg
         # A session of its own: Ctrl-C reaches us alone, and we end it below.
         process = subprocess.Popen(
@@ -64,7 +101,9 @@ def open_stream(path: str | os.PathLike) -> Iterator[tuple[int, Iterator[np.ndar
         try:
             pipe = _Pipe(process.stdout.fileno())
             rate, channels = _read_header(pipe, process, messages)
-            yield rate, _blocks(pipe, channels, process, messages)
+            stream = Stream(rate, iter(()))
+            stream.blocks = _blocks(pipe, channels, process, messages, stream)
+            yield stream
         finally:
             process.kill()
             process.stdout.close()
@@ -84,7 +123,7 @@ class _Pipe:
             selector.register(self.descriptor, selectors.EVENT_READ)
             while missing:
                 if not selector.select(STALL_SECONDS):
-                    raise FFmpegError(f"ffmpeg gave nothing for {STALL_SECONDS:g} s")
+                    raise TimeoutError(f"ffmpeg gave nothing for {STALL_SECONDS:g} s")
                 part = os.read(self.descriptor, min(missing, CHUNK_BYTES))
                 if not part:
                     break
@@ -99,31 +138,76 @@ def _read_header(pipe: _Pipe, process: subprocess.Popen, messages) -> tuple[int,
     if len(header) < 24:
         raise FFmpegError(_reason(process, messages) or "ffmpeg found no audio in it")
     _, offset, _, _, rate, channels = struct.unpack(">4s5I", header)
+    if not rate or not channels:
+        raise FFmpegError(f"ffmpeg found {channels} channels at {rate} Hz in it")
     pipe.read(offset - len(header))  # an annotation
     return rate, channels
 
 
-def _blocks(pipe: _Pipe, channels: int, process: subprocess.Popen, messages) -> Iterator[np.ndarray]:
-    """[samples, channels] float32 until ffmpeg is done."""
+def _blocks(
+    pipe: _Pipe, channels: int, process: subprocess.Popen, messages: IO[bytes], stream: Stream
+) -> Iterator[np.ndarray]:
+    """[samples, channels] float32 until ffmpeg is done, and then what it had to say."""
     frame = 4 * channels
     while data := pipe.read(max(1, BLOCK_BYTES // frame) * frame):
         whole = len(data) - len(data) % frame
         yield np.frombuffer(data[:whole], dtype=">f4").astype(np.float32).reshape(-1, channels)
     if reason := _reason(process, messages):
         raise FFmpegError(reason)
+    stream.duration, stream.fault = _duration(messages), _fault(messages)
 
 
-def _reason(process: subprocess.Popen, messages) -> str | None:
-    """Why ffmpeg failed, from its last line; `None` where it did not."""
+def _reason(process: subprocess.Popen, messages: IO[bytes]) -> str | None:
+    """
+    Why ffmpeg failed, from its last line; `None` where it did not.
+
+    Raises:
+        OSError: the system is the reason.
+    """
     deadline = time.monotonic() + STALL_SECONDS
     while process.poll() is None:  # it has closed its output, so it is about to end
         if time.monotonic() > deadline:
-            raise FFmpegError(f"ffmpeg did not end within {STALL_SECONDS:g} s")
+            raise TimeoutError(f"ffmpeg did not end within {STALL_SECONDS:g} s")
         time.sleep(0.005)
     if process.returncode == 0:
         return None
+    if process.returncode < 0:  # by a signal, as where memory is short
+        raise OSError(f"ffmpeg was ended by signal {-process.returncode}")
+    lines = _last_lines(messages)
+    lines = [line for line in lines if "[error]" in line or "[fatal]" in line] or lines
+    if not lines:
+        return f"ffmpeg ended with code {process.returncode}"
+    reason = _without_name(lines[-1])
+    if reason in SYSTEM_ERRORS:
+        raise OSError(SYSTEM_ERRORS[reason], f"ffmpeg: {reason}")
+    return f"ffmpeg: {reason}"
+
+
+def _duration(messages: IO[bytes]) -> float | None:
+    """Reads `[info]   Duration: 00:00:12.00, ...`, which comes before anything is decoded."""
+    messages.seek(0)
+    text = messages.read(MESSAGES_BYTES).decode("utf-8", "replace")
+    found = re.search(r"^\[info\]   Duration: (\d+):(\d\d):(\d\d\.\d+)", text, re.MULTILINE)
+    pictures = re.search(r"^\[info\]   Stream #.*: Video: (?!.*attached pic)", text, re.MULTILINE)
+    if found is None or pictures or "Estimating duration from bitrate" in text:
+        return None
+    hours, minutes, seconds = found.groups()
+    return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+
+
+def _fault(messages: IO[bytes]) -> str | None:
+    for line in reversed(_last_lines(messages)):
+        if "[error]" in line and not any(harmless in line for harmless in HARMLESS):
+            return f"ffmpeg: {_without_name(line)}"
+    return None
+
+
+def _last_lines(messages: IO[bytes]) -> list[str]:
     messages.seek(0, os.SEEK_END)
-    messages.seek(max(0, messages.tell() - 4096))
-    lines = messages.read().decode("utf-8", "replace").strip().splitlines()
-    # The line that starts with the name would repeat it; what follows its last ": " is the reason.
-    return f"ffmpeg: {lines[-1].rsplit(': ', 1)[-1]}" if lines else f"ffmpeg ended with code {process.returncode}"
+    messages.seek(max(0, messages.tell() - MESSAGES_BYTES))
+    return messages.read().decode("utf-8", "replace").strip().splitlines()
+
+
+def _without_name(line: str) -> str:
+    """The reason in a line: what follows its last ": ", since before that it would repeat the name of the file."""
+    return line.rsplit(": ", 1)[-1].rsplit("[error] ", 1)[-1].strip()

@@ -12,7 +12,7 @@ import soundfile
 from scipy import signal
 
 from modeling_cnn10bert.data import audio_io, ffmpeg
-from modeling_cnn10bert.data.audio_io import AudioError, audio_blocks, decode_audio, load_audio
+from modeling_cnn10bert.data.audio_io import AudioError, UnreadableError, audio_blocks, decode_audio, load_audio
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg is installed")
 RATE = 44100
@@ -157,7 +157,7 @@ def test_libsndfile_takes_any_name_as_well(tmp_path, monkeypatch, name):
 def test_a_text_does_not_decode_and_opens_no_other_file(tmp_path, name, text):
     soundfile.write(tmp_path / "other.wav", sweep(), RATE)
     (tmp_path / name).write_text(text)
-    with pytest.raises(AudioError, match=rf"{name}: found {len(text)} bytes that do not decode .*ffmpeg -i '{name}'"):
+    with pytest.raises(AudioError, match=rf"{name}: found {len(text)} bytes that do not decode .*fetch "):
         load_audio(tmp_path / name, 32000)
 
 
@@ -213,13 +213,30 @@ def test_an_ffmpeg_that_hangs_is_ended(tmp_path, fake_ffmpeg, monkeypatch):
             os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-def test_an_ffmpeg_that_fails_in_the_middle_fails_the_recording(tmp_path, fake_ffmpeg):
-    header = (
-        "\\056snd\\000\\000\\000\\030\\377\\377\\377\\377\\000\\000\\000\\006\\000\\000\\175\\000\\000\\000\\000\\001"
-    )
-    fake_ffmpeg(f"printf '{header}\\000\\000\\000\\000'; echo 'a.m4a: Input/output error' >&2; exit 1")
+# An AU file of one channel at 32 kHz, as ffmpeg writes it to a pipe, and its first sample.
+ONE_SAMPLE = r"\056snd\000\000\000\030\377\377\377\377\000\000\000\006\000\000\175\000\000\000\000\001\000\000\000\000"
+
+
+def test_what_an_ffmpeg_gave_that_then_fails_is_kept_with_a_remark(tmp_path, fake_ffmpeg):
+    fake_ffmpeg(f"printf '{ONE_SAMPLE}'; echo 'a.m4a: Invalid argument' >&2; exit 1")
     (tmp_path / "a.m4a").write_bytes(b"x")
-    with pytest.raises(AudioError, match=r"found 1 bytes that do not decode \(ffmpeg: Input/output error\)"):
+    notes = []
+    assert load_audio(tmp_path / "a.m4a", 32000, notes).shape == (1,)
+    assert notes == ["a part of the file does not decode (ffmpeg: Invalid argument); 0.0 s of sound were read from it"]
+
+
+@pytest.mark.parametrize("reason", ["Cannot allocate memory", "Too many open files", "Input/output error"])
+def test_what_the_system_refuses_to_ffmpeg_says_nothing_of_the_file(tmp_path, fake_ffmpeg, reason):
+    fake_ffmpeg(f"printf '{ONE_SAMPLE}'; echo '[error] a.m4a: {reason}' >&2; exit 1")
+    (tmp_path / "a.m4a").write_bytes(b"x")
+    with pytest.raises(UnreadableError, match=rf"a\.m4a: found a file that the system .* \(ffmpeg: {reason}\)"):
+        load_audio(tmp_path / "a.m4a", 32000)
+
+
+def test_an_ffmpeg_that_is_killed_says_nothing_of_the_file(tmp_path, fake_ffmpeg):
+    fake_ffmpeg("kill -9 $$")
+    (tmp_path / "a.m4a").write_bytes(b"x")
+    with pytest.raises(UnreadableError, match=r"ffmpeg was ended by signal 9"):
         load_audio(tmp_path / "a.m4a", 32000)
 
 
