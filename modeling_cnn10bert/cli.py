@@ -30,7 +30,7 @@ INTERRUPTED = 130
 INPUT_ERRORS = {
     "retrieval.records": "RetrievalError",
     "data.audio_io": "AudioError",
-    "data.entries": "PreparationError",
+    "data.tables": "PreparationError",
     "data.soundscapes": "ManifestError",
     "data.recordings_table": "PreparedDataError",
     "training.recipe": "RecipeError",

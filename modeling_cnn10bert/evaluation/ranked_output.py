@@ -87,7 +87,7 @@ def is_ranked_output(output: pathlib.Path) -> bool:
 
 
 def _columns(path: pathlib.Path) -> list[str]:
-    for _, row in read_rows(path, [], "utf-8-sig"):
+    for _, row in read_rows(path):
         return [name for name in row if name is not None]
     raise PreparationError(f"{path}: found no line, expected a CSV file with a header; fetch it again")
 
@@ -105,7 +105,7 @@ def _recordings_of(queries: Sequence[str], output: pathlib.Path, captions: pathl
             f"{output}: found {len(queries)} queries, expected the {len(truth)} captions of {captions}, a line each"
         )
     for number, (query, (caption, _)) in enumerate(zip(queries, truth, strict=True), start=2):
-        if query.strip() != caption:
+        if query.strip() != caption.strip():
             raise PreparationError(
                 f"{output}:{number}: found the caption {query!r}, expected {caption!r} as {captions} has it; "
                 "give the two files of one test set"
@@ -119,7 +119,7 @@ def _annotated(
     """The row of each annotated query, and its relevant recordings."""
     row_of = {query.strip(): row for row, query in reversed(list(enumerate(queries)))}  # equal queries: the first
     rows, relevant = [], []
-    for number, row in read_rows(annotations, ["query", "audio_filenames"], "utf-8-sig"):
+    for number, row in read_rows(annotations, ["query", "audio_filenames"]):
         try:
             names = ast.literal_eval(row["audio_filenames"])
         except (ValueError, SyntaxError) as error:

@@ -123,7 +123,7 @@ def load_unpaired_set(captions: str | os.PathLike, audio: str | os.PathLike) -> 
     """
     captions, audio = Path(captions), Path(audio)
     queries = []
-    for number, row in read_rows(captions, ["caption"], "utf-8-sig"):
+    for number, row in read_rows(captions, ["caption"]):
         if not row["caption"].strip():
             raise PreparationError(f"{captions}:{number}: found no caption, expected a text; correct the line")
         queries.append(row["caption"].strip())

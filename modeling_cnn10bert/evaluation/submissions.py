@@ -94,7 +94,7 @@ def read_dcase2022(path: str | os.PathLike) -> tuple[list[str], list[list[str]]]
     Raises:
         PreparationError: the file is missing or faulty.
     """
-    rows = [row for _, row in read_rows(Path(path), ["caption", *RANK_COLUMNS], "utf-8-sig")]
+    rows = [row for _, row in read_rows(Path(path), ["caption", *RANK_COLUMNS])]
     return [row["caption"] for row in rows], [[row[name] for name in RANK_COLUMNS] for row in rows]
 
 
