@@ -296,7 +296,12 @@ def _of_tables(
         if isinstance(table.features[audio_column], datasets.Audio):
             table = table.cast_column(audio_column, datasets.Audio(decode=False))
         _check_audio_feature(table.features[audio_column], f"{source}, split {split}: column {audio_column}")
-        others = [name for name in table.column_names if name not in {audio_column, *columns, *ROW_FEATURES}]
+        others = [
+            name
+            for name, feature in table.features.items()
+            if name not in {audio_column, *columns, *ROW_FEATURES}
+            and not isinstance(feature, datasets.Audio | datasets.Image | datasets.Video)  # they need decoders
+        ]
         features.update({name: table.features[name] for name in others})
         texts = table.select_columns(list(dict.fromkeys([*columns, *others])))[:]
         recordings = table.select_columns([audio_column])

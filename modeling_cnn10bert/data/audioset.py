@@ -8,7 +8,7 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import datasets
 import torch
@@ -86,33 +86,37 @@ def audioset_entries(segments: pathlib.Path, labels: Mapping[str, int], recordin
     Raises:
         PreparationError: the file is missing or no segment file.
     """
-    entries = []
+    entries: dict[str, Entry] = {}
     for number, cells in read_cells(segments, read_text(segments), spaces=True):
-        if cells and not cells[0].startswith("#"):
-            entries.append(_entry(cells, labels, recordings, f"{segments.name}:{number}"))
-    return entries
-
-
-def _entry(cells: Sequence[str], labels: Mapping[str, int], recordings: YouTubeFolder, where: str) -> Entry:
-    unknown = [mid for mid in cells[3].split(",") if mid not in labels] if len(cells) == 4 else []
-    if len(cells) != 4 or not is_youtube_segment(cells[0], cells[1]) or unknown:
-        fault = f"the unknown class {unknown[0]!r}" if unknown else f"the cells {', '.join(map(repr, cells))[:120]}"
-        return Entry(
-            where,
-            None,
-            {"labels": []},
-            absence=(
-                f"{where}: found {fault}, expected a YouTube id, start, end, and machine ids of "
-                "class_labels_indices.csv; fetch the file again"
-            ),
+        if not cells or cells[0].startswith("#"):
+            continue
+        where = f"{segments.name}:{number}"
+        if fault := _fault(cells, labels, entries):
+            reason = (
+                f"{where}: found {fault}, expected a YouTube id that no other line has, start, end, and machine ids "
+            )
+            reason += "of class_labels_indices.csv; fetch the file again"
+            entries[where] = Entry(where, None, {"labels": []}, absence=reason)
+            continue
+        youtube_id, start, _, positive = cells
+        name = f"Y{youtube_id}.wav"
+        entries[name] = Entry(
+            file_name=name,
+            audio=recordings.find(youtube_id, start),
+            columns={"labels": [labels[mid] for mid in positive.split(",")]},
+            absence=recordings.absence(youtube_id, start),
         )
-    youtube_id, start, _, positive = cells
-    return Entry(
-        file_name=f"Y{youtube_id}.wav",
-        audio=recordings.find(youtube_id, start),
-        columns={"labels": [labels[mid] for mid in positive.split(",")]},
-        absence=recordings.absence(youtube_id, start),
-    )
+    return list(entries.values())
+
+
+def _fault(cells: Sequence[str], labels: Mapping[str, int], known: Container[str]) -> str:
+    """Say what is wrong with the cells of a line; empty where nothing is."""
+    if len(cells) != 4 or not is_youtube_segment(cells[0], cells[1]):
+        return f"the cells {', '.join(map(repr, cells))[:120]}"
+    if f"Y{cells[0]}.wav" in known:
+        return f"the id {cells[0]!r} again"
+    unknown = [mid for mid in cells[3].split(",") if mid not in labels]
+    return f"the unknown class {unknown[0]!r}" if unknown else ""
 
 
 # ------------------------------------------------------------------------------------------------------- preparing

@@ -22,6 +22,7 @@ import numpy as np
 
 from ..processing_cnn10bert import caption_words
 from .audio_io import AudioError, load_audio
+from .file_names import FileFinder
 from .tables import PreparationError, read_text
 
 SPLITS = ("train", "validation", "test")
@@ -142,7 +143,8 @@ class _SceneReader:
         self.sources = sources
         self.sources_resolved = sources.resolve()
         self.line_of_id: dict[str, int] = {}
-        self.checked_sources: set[str] = set()
+        self.finder = FileFinder(sources)
+        self.checked_sources: dict[str, str] = {}  # as a line has it -> relative to the folder
         self.number = 0
 
     def error(self, field: str, found: str, expected: str, todo: str = REWRITE) -> ManifestError:
@@ -241,12 +243,15 @@ class _SceneReader:
         if not isinstance(value, str) or not value:
             raise self.error(field, reprlib.repr(value), "the path of a recording")
         if value not in self.checked_sources:  # a few hundred recordings, thousands of mentions
-            self.check_source(value, field)
-            self.checked_sources.add(value)
-        return value
+            found = self.finder.find(value) if ".." not in pathlib.PurePath(value).parts else None
+            # Of one form whatever the line says: ./a.wav is a.wav, and no alternative to it.
+            plain = found.relative_to(self.sources) if found and found.is_relative_to(self.sources) else value
+            self.check_source(plain, value, field)
+            self.checked_sources[value] = pathlib.PurePath(plain).as_posix()
+        return self.checked_sources[value]
 
-    def check_source(self, value: str, field: str) -> None:
-        relative = pathlib.PurePath(value)
+    def check_source(self, path: str | pathlib.Path, value: str, field: str) -> None:
+        relative = pathlib.PurePath(path if not os.path.isabs(value) else value)
         try:
             resolved = (self.sources / relative).resolve()  # follows links
             plain = not relative.is_absolute() and ".." not in relative.parts
@@ -289,7 +294,10 @@ class SourceBank:
             AudioError: the recording cannot be used.
         """
         if (source, speed) not in self._waveforms:
-            waveform = load_audio(self.sources / source, round(self.sampling_rate / speed))
+            notes: list[str] = []
+            waveform = load_audio(self.sources / source, round(self.sampling_rate / speed), notes)
+            for note in notes:
+                logger.warning("%s: %s", self.sources / source, note)
             peak = np.abs(waveform).max()
             waveform = waveform / peak if peak > 0 else waveform
             waveform.flags.writeable = False  # it is shared by every scene

@@ -165,16 +165,18 @@ def test_the_real_label_file(shared_data):
 def test_a_faulty_line_is_left_out_and_listed(source, tmp_path, read_csv):
     recordings, labels = YouTubeFolder(source / "clips"), read_labels(source / "labels.csv")
     lines = [f'{_id(0)}, 30.000, 40.000, "/m/000"', f'{_id(1)}, 30.000, 40.000, "/m/nobody"', f"{_id(2)}, 30.000"]
-    (tmp_path / "bad_segments.csv").write_text("\n".join([*lines, f'{_id(3)}, late, 40.000, "/m/003"']))
+    lines += [f'{_id(3)}, late, 40.000, "/m/003"', f'{_id(0)}, 30.000, 40.000, "/m/005"']
+    (tmp_path / "bad_segments.csv").write_text("\n".join(lines))
     entries = audioset_entries(tmp_path / "bad_segments.csv", labels, recordings)
     result = audioset.prepare_audioset({"bad": entries}, tmp_path / "out")
     assert result.prepared == {"bad": 1}
     _, *skipped = read_csv(tmp_path / "out" / "skipped.csv")
-    assert [name for _, name, _ in skipped] == [f"bad_segments.csv:{line}" for line in (2, 3, 4)]
+    assert [name for _, name, _ in skipped] == [f"bad_segments.csv:{line}" for line in (2, 3, 4, 5)]
     assert [reason.split(", expected")[0].split("found ")[1] for _, _, reason in skipped] == [
         "the unknown class '/m/nobody'",
         f"the cells '{_id(2)}', '30.000'",
         f"the cells '{_id(3)}', 'late', '40.000', '/m/003'",
+        f"the id '{_id(0)}' again",
     ]
 
 

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import pathlib
+import unicodedata
 
 import numpy as np
 import pytest
@@ -219,6 +220,22 @@ def test_an_absolute_source_is_refused_even_inside_the_folder(tmp_path, sources)
         ManifestError, match=r"train\.jsonl:1: events\[0\]\.source: .* expected a path that stays inside"
     ):
         read_manifest(path, sources)
+
+
+def test_a_source_has_one_name_however_the_lines_write_it(tmp_path, sources):
+    (sources / "dog" / unicodedata.normalize("NFD", "é.wav")).write_bytes((sources / "dog" / "a.wav").read_bytes())
+    names = ["dog/a.wav", "./dog/a.wav", "dog//a.wav", "dog\\a.wav", unicodedata.normalize("NFC", "dog/é.wav")]
+    rows = [changed(["events", 0, "source"], name) | {"id": name} for name in names]
+    scenes = read_manifest(write(tmp_path, *rows), sources)
+    assert {scene.events[0].source for scene in scenes[:4]} == {"dog/a.wav"}
+    assert alternatives(scenes)["dog/a.wav"] == ["dog/a.wav", scenes[4].events[0].source]
+
+
+@pytest.mark.parametrize("name", ["dog/../../outside.wav", "..\\outside.wav", "dog\\..\\..\\outside.wav"])
+def test_no_spelling_leads_out_of_the_sources_folder(name, tmp_path, sources):
+    soundfile.write(tmp_path / "outside.wav", np.zeros(RATE), RATE)
+    with pytest.raises(ManifestError, match=r"events\[0\]\.source"):
+        read_manifest(write(tmp_path, changed(["events", 0, "source"], name)), sources)
 
 
 def test_a_link_out_of_the_sources_folder_is_refused_and_one_within_is_fine(tmp_path, sources):
