@@ -25,6 +25,7 @@ from transformers.utils import TensorType, logging
 logger = logging.get_logger(__name__)
 
 LOG_MEL_FLOOR = 1e-10  # of the mel power, so -100 dB: librosa's and PANNs' `amin`
+MAX_SAMPLE = 1e9  # beyond any integer format: here the power is far from the end of float32, which would be infinite
 FRAMES_AT_ONCE = 128  # on a CPU: what is computed on the way from them to their mels stays in its cache
 
 
@@ -179,7 +180,8 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
 
         Raises:
             ValueError: a sampling rate other than the extractor's, a clip that is not mono, empty, not of floats, or
-                that holds NaN or infinite samples.
+                that holds NaN, infinite or enormous samples, or no frame to be kept.
+            TypeError: an argument that it does not know.
         """
         if sampling_rate is None:
             logger.warning_once(
@@ -191,6 +193,15 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
                 f"{type(self).__name__} expects audio at {self.sampling_rate} Hz, but `sampling_rate` is "
                 f"{sampling_rate}. Resample the audio first."
             )
+        # The library's processors hand on `load_audio_backend`, by which they have read files before.
+        if unknown := sorted(kwargs.keys() - {"load_audio_backend"}):
+            raise TypeError(
+                f"{type(self).__name__} knows no argument {', '.join(map(repr, unknown))}; it takes raw_speech, "
+                "sampling_rate, padding, max_length, truncation, pad_to_multiple_of, return_attention_mask, "
+                "return_tensors and device"
+            )
+        if max_length is not None and max_length < 1:
+            raise ValueError(f"max_length: expected at least 1 frame, found {max_length}.")
         clips = self._as_clips(raw_speech)
         features = BatchFeature({"input_features": [self.log_mel(clip, device).cpu().numpy() for clip in clips]})
         padded = self.pad(
@@ -216,7 +227,18 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
 
     def _as_clip(self, audio, name: str = "") -> np.ndarray:
         """One validated clip: [num_samples] float32; `name` goes in front of error messages."""
-        clip = audio.detach().cpu().numpy() if isinstance(audio, torch.Tensor) else np.asarray(audio)
+        if isinstance(audio, torch.Tensor) and audio.is_floating_point():
+            audio = audio.float()  # numpy has no bfloat16
+        try:
+            clip = audio.detach().cpu().numpy() if isinstance(audio, torch.Tensor) else np.asarray(audio)
+        except ValueError:  # lists of different lengths within a clip
+            clip = np.asarray(None)
+        if not np.issubdtype(clip.dtype, np.number) and clip.dtype != bool:
+            hint = " Give its 'array'." if isinstance(audio, dict) else ""
+            raise ValueError(
+                f"{name}expected a waveform, numbers in an array of shape (num_samples,), found "
+                f"{type(audio).__name__}.{hint}"
+            )
         if clip.ndim != 1:
             raise ValueError(
                 f"{name}expected a mono waveform of shape (num_samples,), found shape {clip.shape}. "
@@ -232,6 +254,10 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
         if not np.isfinite(clip).all():
             bad = int(np.count_nonzero(~np.isfinite(clip)))
             raise ValueError(f"{name}expected finite samples, found {bad} NaN or infinite ones. Repair the recording.")
+        if (peak := np.abs(clip).max()) > MAX_SAMPLE:
+            raise ValueError(
+                f"{name}expected samples in [-1, 1], found up to {peak:g}. Divide them by their full scale."
+            )
         return clip.astype(np.float32)
 
 

@@ -13,11 +13,15 @@
 # limitations under the License.
 """Processor of CNN10-BERT: recordings become log-mels, captions become tokens."""
 
+import difflib
+import numbers
 import re
 import string
 
+import numpy as np
 from tokenizers import Regex, normalizers
 from transformers import PreTrainedTokenizerFast, ProcessorMixin
+from transformers.processing_utils import AudioKwargs, ProcessingKwargs, TextKwargs
 from transformers.utils import auto_docstring
 
 MAX_CAPTION_TOKENS = 32  # section 6.1 of the paper, [CLS] and [SEP] among them
@@ -85,16 +89,45 @@ class CNN10BertProcessor(ProcessorMixin):
         Prepares captions, recordings or both.
 
         Beside captions, `padding`, `truncation`, `max_length` and `pad_to_multiple_of` are in tokens and theirs alone:
-        the recordings' own, in frames, go into `audio_kwargs`.
+        the recordings' own, in frames, go into `audio_kwargs`. `raw_speech`, as feature extractors call it, is `audio`.
+        An argument that neither knows is an error.
         """
     )
     def __call__(self, images=None, text=None, videos=None, audio=None, **kwargs):
+        if images is not None or videos is not None:
+            raise ValueError(
+                f"{type(self).__name__} takes captions and recordings, found images or videos; name what it is given: "
+                "text=... or audio=..."
+            )
+        if (raw_speech := kwargs.pop("raw_speech", None)) is not None:
+            if audio is not None:
+                raise ValueError("Expected audio or raw_speech, which are the same, found both.")
+            audio = raw_speech
+        self._check_names(kwargs)
+        audio = _as_arrays(audio)
         # The library would hand `max_length=32, truncation=True` to both, which leaves 0.3 s of each recording, and
         # would let what a tokenizer was last called with, which is saved with it, override a default of this class.
         if text is not None:
             given = {name: kwargs.pop(name) for name in CAPTION_LENGTH.keys() & kwargs.keys()}
             kwargs["text_kwargs"] = {**CAPTION_LENGTH, **given, **kwargs.get("text_kwargs", {})}
         return super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
+
+    def _check_names(self, kwargs):
+        """
+        Refuse what the library would ignore with a warning.
+
+        Raises:
+            TypeError: an argument that no processor has, such as a misspelt one.
+        """
+        of_text, of_audio = set(TextKwargs.__annotations__), set(AudioKwargs.__annotations__)
+        known = {*ProcessingKwargs.__annotations__, *of_text, *of_audio, "common_kwargs", "audios"}
+        known |= {"return_metadata", "sanitize_control_tokens"}  # which the library reads itself
+        given = [*kwargs, *(name for name in kwargs.get("text_kwargs") or {} if name not in of_text | {"verbose"})]
+        for name in given:
+            if name not in known or name not in kwargs:
+                close = difflib.get_close_matches(name, sorted(known), n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise TypeError(f"{type(self).__name__} knows no argument {name!r}{hint}")
 
     @staticmethod
     def caption_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
@@ -118,18 +151,42 @@ class CNN10BertProcessor(ProcessorMixin):
         )
 
     def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs):
-        """Adds to the library's checks that no caption is empty after normalisation.
+        """Add to the library's checks that there is a caption, and that none is empty after normalization.
 
         Raises:
-            ValueError: a caption without a letter or digit.
+            ValueError: no caption, or one without a letter or digit.
         """
         super().validate_inputs(images=images, text=text, videos=videos, audio=audio, **kwargs)
+        if text is not None and len(text) == 0 and not isinstance(text, str):
+            raise ValueError("Expected at least one caption, found an empty list.")
         for caption in [text] if isinstance(text, str) else text or []:
             if not caption_words(caption):
                 raise ValueError(
                     f"Expected a caption with at least one word, found {caption!r}, of which nothing is left when "
                     "punctuation is deleted. Describe the sound in words."
                 )
+
+
+def _as_arrays(audio):
+    """
+    Give recordings the types that the library's processors take: arrays, tensors and paths, or lists of these.
+
+    Raises:
+        ValueError: a recording is of another type.
+    """
+    if audio is None or isinstance(audio, str) or hasattr(audio, "__array__"):
+        return audio
+    clips = audio if isinstance(audio, list | tuple) and not _is_waveform(audio) else [audio]
+    for index, clip in enumerate(clips):
+        if not isinstance(clip, str | list | tuple) and not hasattr(clip, "__array__"):
+            hint = " Give its 'array'." if isinstance(clip, dict) else ""
+            raise ValueError(f"clip {index}: expected a waveform of numbers, found {type(clip).__name__}.{hint}")
+    return [np.asarray(clip) if _is_waveform(clip) else clip for clip in clips]
+
+
+def _is_waveform(audio) -> bool:
+    """Tell a list of numbers from a list of clips."""
+    return isinstance(audio, list | tuple) and len(audio) > 0 and isinstance(audio[0], numbers.Number)
 
 
 # Here and not in the package, so that what is saved where this file came with a checkpoint carries it on.

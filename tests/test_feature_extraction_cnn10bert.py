@@ -242,3 +242,35 @@ def test_settings_survive_json_pickle_and_a_save(tmp_path, noise):
         assert type(other) is CNN10FeatureExtractor
         assert json.loads(other.to_json_string()).items() >= json.loads(extractor.to_json_string()).items()
         np.testing.assert_array_equal(other(noise(9_999), sampling_rate=16_000)["input_features"][0], expected)
+
+
+def test_an_argument_that_it_does_not_know_is_refused(feature_extractor, noise):
+    with pytest.raises(TypeError, match="knows no argument 'truncat'; it takes raw_speech, sampling_rate"):
+        feature_extractor(noise(32_000), sampling_rate=32_000, truncat=True)
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (None, "found NoneType"),
+        ({"array": np.zeros(9), "sampling_rate": 32_000}, "found dict. Give its 'array'"),
+        ([[0.1, [0.2]]], "clip 0: expected a waveform.* found list"),
+        ("dog.wav", "found str"),
+        (np.full(32_000, 1e300), r"samples in \[-1, 1\], found up to 1e\+300"),
+        (np.full(32_000, 1e20, np.float32), r"samples in \[-1, 1\], found up to 1e\+20"),
+    ],
+)
+def test_what_is_no_waveform_is_refused(feature_extractor, audio, message):
+    with pytest.raises(ValueError, match=message):
+        feature_extractor(audio, sampling_rate=32_000)
+
+
+def test_samples_in_bfloat16_are_read(feature_extractor, noise):
+    waveform = torch.from_numpy(noise(32_000)).bfloat16()
+    found = feature_extractor(waveform, sampling_rate=32_000)["input_features"]
+    np.testing.assert_array_equal(found, feature_extractor(waveform.float(), sampling_rate=32_000)["input_features"])
+
+
+def test_no_frame_is_no_length(feature_extractor, noise):
+    with pytest.raises(ValueError, match="max_length: expected at least 1 frame, found 0"):
+        feature_extractor(noise(32_000), sampling_rate=32_000, max_length=0, truncation=True)

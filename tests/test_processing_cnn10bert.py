@@ -177,3 +177,50 @@ def test_bad_audio_is_refused_through_the_processor(processor, noise):
         processor(text="a dog", audio=np.zeros((2, 9_000)), sampling_rate=32_000)
     with pytest.raises(ValueError, match="found 1 NaN"):
         processor(audio=np.array([np.nan, 0.0]), sampling_rate=32_000)
+
+
+def test_a_recording_may_be_called_as_feature_extractors_call_it(processor, noise):
+    expected = processor(audio=noise(9_000), sampling_rate=32_000)["input_features"]
+    np.testing.assert_array_equal(processor(raw_speech=noise(9_000), sampling_rate=32_000)["input_features"], expected)
+    with pytest.raises(ValueError, match="found both"):
+        processor(raw_speech=noise(9_000), audio=noise(9_000), sampling_rate=32_000)
+
+
+def test_lists_of_numbers_are_one_recording_and_lists_of_them_several(processor, noise):
+    clips = [noise(9_000), noise(16_000)]
+    together = processor(audio=clips, sampling_rate=32_000)["input_features"]
+    as_lists = processor(audio=[clip.tolist() for clip in clips], sampling_rate=32_000)["input_features"]
+    np.testing.assert_array_equal(as_lists, together)
+    alone = processor(audio=clips[1].tolist(), sampling_rate=32_000)["input_features"]
+    np.testing.assert_array_equal(alone, together[1:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"text": "a dog", "max_lenght": 8}, "no argument 'max_lenght'; did you mean 'max_length'"),
+        ({"text": "a dog", "text_kwargs": {"max_lenght": 8}}, "no argument 'max_lenght'; did you mean 'max_length'"),
+        ({"audio": np.zeros(9_000), "sampling_rat": 32_000}, "no argument 'sampling_rat'; did you mean"),
+        ({"audio": np.zeros(9_000), "audio_kwargs": {"truncat": True}}, "no argument 'truncat'"),
+    ],
+)
+def test_a_misspelt_argument_is_refused(processor, arguments, message):
+    with pytest.raises(TypeError, match=message):
+        processor(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"text": []}, "at least one caption, found an empty list"),
+        ({"audio": []}, "at least one clip, found an empty list"),
+        ({"audio": [1, 2, 3]}, "floating point samples.* found int"),
+        ({"audio": [{"array": np.zeros(9_000)}]}, "clip 0: expected a waveform.* found dict. Give its 'array'"),
+        ({"audio": [np.zeros(9_000), None]}, "clip 1: expected a waveform.* found NoneType"),
+        ({"audio": [np.zeros((2, 9_000))]}, r"clip 0: expected a mono waveform.* found shape \(2, 9000\)"),
+        ({"images": "a dog"}, "takes captions and recordings, found images"),
+    ],
+)
+def test_what_is_neither_caption_nor_recording_is_refused(processor, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        processor(**arguments, **({"sampling_rate": 32_000} if "audio" in arguments else {}))
