@@ -4,7 +4,7 @@
 
 --captions holds train.csv, val.csv and test.csv of github.com/cdjkim/audiocaps; --audio the recordings, in any folders
 below it, named Y<youtube_id>.wav or <youtube_id>_<start>.wav. Those that are not there are listed in OUT/skipped.csv;
-fetch more, run it again, and they are added.
+fetch more, run it again, and they are added. A split of which none is there is an error: `--splits` names the others.
 """
 
 import pathlib

@@ -4,8 +4,8 @@
     python scripts/prepare_folder.py OUT SOURCE --audio_column sound --caption_column text [more ...]
                                                          a data set on disk or on the Hub, by the names of its columns
 
-FOLDER may hold folders train, validation and test, each with its metadata. Of splits that are missing, the shares
-`--validation` and `--test` of the training recordings are drawn.
+FOLDER may hold folders train, validation and test, each with its metadata, or one metadata file above them. Of splits
+that are missing, the shares `--validation` and `--test` of the training recordings are drawn.
 """
 
 from modeling_cnn10bert.data.audio_folder import own_recordings
