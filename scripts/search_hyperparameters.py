@@ -18,12 +18,24 @@ from transformers.utils import logging
 from modeling_cnn10bert.training.arguments import ARGUMENT_CLASSES
 from modeling_cnn10bert.training.command_line import run
 from modeling_cnn10bert.training.recipe import given_fields, parse_recipe
-from modeling_cnn10bert.training.search import SearchArguments, build_search_trainer, open_study, run_search
-from modeling_cnn10bert.training.search_folder import SearchResults, claim_folder, field_defaults, relevant_fields
+from modeling_cnn10bert.training.search import (
+    SearchArguments,
+    SearchTrainingArguments,
+    build_search_trainer,
+    open_study,
+    run_search,
+)
+from modeling_cnn10bert.training.search_folder import (
+    SearchResults,
+    best_trial,
+    claim_folder,
+    field_defaults,
+    relevant_fields,
+)
 from modeling_cnn10bert.training.search_space import ranges
 from modeling_cnn10bert.training.study import claim_study, storage_faults, storage_name
 
-CLASSES = (*ARGUMENT_CLASSES, SearchArguments)
+CLASSES = (*ARGUMENT_CLASSES[:-1], SearchTrainingArguments, SearchArguments)
 
 
 def main(argv: list[str] | None = None) -> optuna.Study:
@@ -52,7 +64,8 @@ def main(argv: list[str] | None = None) -> optuna.Study:
             run_search(trainer, study, storage, results.after_trial)
         finally:
             results.write(study)
-    print(f"best: trial {study.best_trial.number}, validation mAP@10 {study.best_value:.4f}; {folder / 'best.yaml'}")
+    best = best_trial(study.trials)
+    print(f"best: trial {best.number}, validation mAP@10 {best.value:.4f}; {folder / 'best.yaml'}")
     return study
 
 

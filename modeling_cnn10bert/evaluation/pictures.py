@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, HPacker, TextArea
 
-from .reports import in_percent, mean_and_deviation
+from .reports import best_position, in_percent, mean_and_deviation
 
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> x [N], y [N]
 
@@ -175,7 +175,7 @@ def _draw_validation(ax: Axes, curves: Curves, over: str) -> None:
         ax.axhline(chance[-1], color=color, linewidth=0.9, linestyle=":", label="mAP@10 by chance")
     x, values = curves["eval_mAP@10"] if len(curves["eval_mAP@10"][0]) else curves["eval_mAP"]
     if np.isfinite(values).any():
-        best = int(np.nanargmax(values))
+        best = best_position(values)
         star = {"marker": "*", "markersize": 12, "color": "#f2b705", "markeredgecolor": "#5c4400"}
         label = f"best: {values[best]:.4f} at {over} {x[best]:g}"
         ax.plot(x[best], values[best], linestyle="none", zorder=4, label=label, **star)

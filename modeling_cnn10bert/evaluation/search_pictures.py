@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .pictures import save_figure
+from .reports import best_position
 
 _TRIAL, _BEST, _FAILED = "#3f88c5", "#b5179e", "#c8342b"
 _STAR = {"marker": "*", "markersize": 14, "color": "#f2b705", "markeredgecolor": "#5c4400", "linestyle": "none"}
@@ -29,7 +30,7 @@ def plot_search_history(values: Mapping[int, float], failed: Sequence[int], path
     ax = figure.subplots()
     ax.plot(numbers, heights, "o", markersize=4.5, color=_TRIAL, alpha=0.8, label="trial")
     ax.step(numbers, np.maximum.accumulate(heights), where="post", color=_BEST, linewidth=1.6, label="best so far")
-    best = int(heights.argmax())
+    best = best_position(heights)
     ax.plot(numbers[best], heights[best], **_STAR, label=f"best: {heights[best]:.4f}, trial {numbers[best]}")
     if failed:
         low = np.full(len(failed), heights.min())
@@ -78,7 +79,7 @@ def plot_slices(
 def _draw_slice(ax: Axes, at: np.ndarray, heights: np.ndarray, numbers: np.ndarray):
     scale = {"cmap": "viridis_r", "vmin": 0, "vmax": max(numbers.max(), 1)}
     dots = ax.scatter(at, heights, c=numbers, s=16, alpha=0.85, linewidths=0, **scale)
-    best = int(heights.argmax())
+    best = best_position(heights)
     ax.plot(at[best], heights[best], **{**_STAR, "markersize": 11})
     ax.grid(alpha=0.25)
     ax.tick_params(labelsize=7)

@@ -136,6 +136,9 @@ class AugmentationArguments:
 class KeyedTrainingArguments(TrainingArguments):
     """transformers' training arguments with what all our training has in common."""
 
+    METRICS = ()  # names that `metric_for_best_model` may have: no fields
+    LOWER_IS_BETTER = ()
+
     learning_rate: float = field(default=1e-4, metadata={"help": "Initial (step) or highest (one_cycle) rate."})
     learning_rate_schedule: str = field(
         default="step",
@@ -155,7 +158,9 @@ class KeyedTrainingArguments(TrainingArguments):
     )
     max_grad_norm: float = field(default=0.0, metadata={"help": "Largest gradient norm; 0 does not clip."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: the transform needs them."})
-    greater_is_better: bool | None = field(default=True, metadata={"help": "Whether more of it is better."})
+    greater_is_better: bool | None = field(
+        default=None, metadata={"help": "Whether more of `metric_for_best_model` is better; follows from its name."}
+    )
     early_stopping_patience: int | None = field(
         default=None,
         metadata={
@@ -202,6 +207,7 @@ class KeyedTrainingArguments(TrainingArguments):
                 raise ValueError(f"early_stopping_patience must be at least 1, found {self.early_stopping_patience}")
             if self.eval_strategy == "no":
                 raise ValueError("early_stopping_patience needs evaluations: set eval_strategy to epoch or steps")
+        self._check_metric()
         derived = self.per_device_train_batch_size is None
         if derived:  # the base class wants a number; the number of processes is known only after it ran
             self.per_device_train_batch_size = self.total_train_batch_size
@@ -217,10 +223,27 @@ class KeyedTrainingArguments(TrainingArguments):
                 )
             self.per_device_train_batch_size = per_device
 
+    def _check_metric(self) -> None:
+        if self.metric_for_best_model is None and not self.load_best_model_at_end and not self.early_stopping_patience:
+            return
+        name = (self.metric_for_best_model or "none").removeprefix("eval_")
+        if name not in self.METRICS:
+            raise ValueError(f"metric_for_best_model must be one of {', '.join(self.METRICS)}, found {name}")
+        greater_is_better = name not in self.LOWER_IS_BETTER
+        if self.greater_is_better not in (None, greater_is_better):
+            raise ValueError(
+                f"greater_is_better is {self.greater_is_better}, but {name} is better the "
+                f"{'higher' if greater_is_better else 'lower'} it is; leave greater_is_better out"
+            )
+        self.greater_is_better = greater_is_better
+
 
 @dataclass
 class RetrievalTrainingArguments(KeyedTrainingArguments):
     """Training of the retrieval model, with the defaults of section 6.4 of the paper."""
+
+    METRICS = tuple(prefix + name for prefix in ("", "a2t_") for name in ("R@1", "R@5", "R@10", "mAP@10", "MedR"))
+    LOWER_IS_BETTER = ("MedR", "a2t_MedR")
 
     text_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the text network; by default as all others."}

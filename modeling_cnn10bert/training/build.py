@@ -17,7 +17,8 @@ def build_trainer(
     training_args: RetrievalTrainingArguments,
 ) -> tuple[RetrievalTrainer, RecordingTables]:
     """
-    The trainer of a recipe, which has the model, the training pairs and the validation set; and the recordings' tables.
+    Build the trainer of a recipe, which has the model, the validation set and, with `do_train`, the training pairs; and
+    the recordings' tables.
 
     Sets all random seeds: fresh weights are drawn here.
 
@@ -29,19 +30,21 @@ def build_trainer(
     feature_extractor = processor.feature_extractor
     with training_args.main_process_first(desc="preparing the recordings"):
         tables = load_recordings(data_args, feature_extractor, training_args.seed)
-    epoch = SharedEpoch()
-    trainer = RetrievalTrainer(
-        model=model,
-        args=training_args,
-        data_collator=RetrievalCollator(processor),
-        train_dataset=training_pairs(
+    epoch, pairs = SharedEpoch(), None
+    if training_args.do_train:  # else nothing is asked of the augmentations' needs, such as WordNet
+        pairs = training_pairs(
             tables,
             augmentation_args,
             feature_extractor,
             training_args.seed,
             epoch,
             training_args.captions_per_recording,
-        ),
+        )
+    trainer = RetrievalTrainer(
+        model=model,
+        args=training_args,
+        data_collator=RetrievalCollator(processor),
+        train_dataset=pairs,
         eval_dataset=evaluation_recordings(tables.validation, feature_extractor),
         processing_class=processor,
         epoch=epoch,

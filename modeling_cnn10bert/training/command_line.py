@@ -18,6 +18,27 @@ OUT_OF_MEMORY = (
 )
 
 
+def write_or_say_why(write: Callable[[], object], what: str, folder: str) -> str | None:
+    """
+    Write what only describes a training that has ended; a fault there is one line, and not the end of the run.
+
+    Args:
+        write: writes it.
+        what: it is.
+        folder: of the run.
+
+    Returns:
+        The fault, or `None`.
+    """
+    try:
+        write()
+    except Exception as error:  # whatever it is: hours of training are saved, and their results are still to be told
+        fault = f"{what} could not be written ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
+        print(f"warning: {fault}; the model and its results are whole in {folder}", file=sys.stderr)
+        return fault
+    return None
+
+
 def run(main: Callable[[], object]) -> None:
     """Runs a script; what is wrong with its input, or too large for its device, ends it with one line."""
     try:

@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers import TrainerCallback
+from transformers.trainer_utils import SaveStrategy
 
 from ..data.pairs import PairSampler, SharedEpoch
 from ..evaluation.pictures import plot_training_curve
+from ..evaluation.reports import best_position, is_gain
 from ..memory import keep_freed_memory
 from ..publishing.trainer import PublishingTrainer
+from .arguments import KeyedTrainingArguments
 from .recipe import RecipeError
 from .schedule import create_schedule
 
@@ -43,16 +46,34 @@ class KeyedDrawsCallback(TrainerCallback):
         torch.manual_seed(int(key.generate_state(1)[0]))
 
 
-class StopWithoutGainCallback(EarlyStoppingCallback):
-    """Ends training after evaluations without gain, also where the best model is not kept, as in a search."""
+class StopWithoutGainCallback(TrainerCallback):
+    """
+    Ends training after `patience` evaluations in a row without gain, also where the best model is not kept.
+
+    They are counted in the log of the run, which a checkpoint restores: a resumed run ends where an uninterrupted one
+    does, at once if that is where its checkpoint was written.
+    """
+
+    def __init__(self, patience: int):
+        self.patience = patience
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """The base class warns here that the best model will not be loaded; the arguments are checked before."""
+        self._stop_without_gain(args, state, control)
 
-    def on_evaluate(self, args, state, control, metrics, **kwargs):
-        """The base class warns where the metric is missing, as it is when the test set is scored."""
-        if f"eval_{args.metric_for_best_model.removeprefix('eval_')}" in metrics:
-            super().on_evaluate(args, state, control, metrics, **kwargs)
+    def on_evaluate(self, args, state, control, **kwargs):
+        self._stop_without_gain(args, state, control)
+
+    def _stop_without_gain(self, args, state, control) -> None:
+        name = evaluated_name(args)
+        values = [entry[name] for entry in state.log_history if name in entry]
+        best = best_position(values, args.greater_is_better)
+        if len(values) - (0 if best is None else best + 1) >= self.patience:
+            control.should_training_stop = True
+
+
+def evaluated_name(args: KeyedTrainingArguments) -> str:
+    """Return the name of `metric_for_best_model` in the log of a run."""
+    return f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
 
 
 class KeyedTrainer(PublishingTrainer):
@@ -129,10 +150,23 @@ class KeyedTrainer(PublishingTrainer):
         return {}
 
     def _run_epoch(self, *args, **kwargs) -> None:
-        if self.state.global_step >= self.state.max_steps:  # resumed behind its last step: Trainer would take one more
+        # Resumed behind its last step, Trainer would take one more.
+        if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **kwargs)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Note an evaluation as the best one only if it gains more than rounding, and if its weights can be kept."""
+        if self.args.metric_for_best_model is None:
+            return False
+        value, best = metrics[evaluated_name(self.args)], self.state.best_metric
+        if best is not None and not is_gain(value, best, self.args.greater_is_better):
+            return False
+        is_saved = self.control.should_save or self.args.save_strategy == SaveStrategy.BEST
+        if self.args.load_best_model_at_end and not is_saved:
+            return False
+        return super()._determine_best_metric(metrics=metrics, trial=trial)
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)

@@ -2,6 +2,8 @@
 Zenodo 3987831), trained for tagging on AudioSet, as a `CNN10ForAudioClassification`.
 """
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -48,6 +50,9 @@ MODULES = {
 FRONT_END_TOLERANCE = 1e-6
 
 NAMES_SHOWN = 5  # of those at fault, in an error
+DATA_FACTS = (
+    "data_facts.json"  # in the folder of a tagger: what it was trained on, for the cards of what starts from it
+)
 
 
 # -------------------------------------------------------------------------------------------------------- fetching
@@ -104,6 +109,13 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     if odd := [key for key, value in state.items() if not (isinstance(key, str) and isinstance(value, torch.Tensor))]:
         raise PreparationError(f"{path}: found entries of 'model' that are no tensors ({_some(odd)}), {wanted}")
     return dict(state)
+
+
+def data_facts(path: Path) -> list[dict[str, str]]:
+    """Tell what the network of a checkpoint was trained on; the published file's licence is known, others' are not."""
+    with path.open("rb") as file:
+        is_published = hashlib.file_digest(file, "md5").hexdigest() == MD5
+    return [{"kind": "known", "source": source} for source in ("AudioSet", *(["PANNs"] if is_published else []))]
 
 
 # ------------------------------------------------------------------------------------------------------ converting
@@ -255,9 +267,14 @@ def require_free(out: Path) -> None:
     raise PreparationError(f"{out}: found {found}, expected a new folder; {remedy}")
 
 
-def save_whole(model: CNN10ForAudioClassification, feature_extractor: CNN10FeatureExtractor, out: Path) -> None:
+def save_whole(
+    model: CNN10ForAudioClassification,
+    feature_extractor: CNN10FeatureExtractor,
+    out: Path,
+    data: Sequence[Mapping[str, str]],
+) -> None:
     """
-    Saves both to the folder `out`, which appears when it is whole.
+    Save both, with the facts of the data behind the weights, to the folder `out`, which appears when it is whole.
 
     Raises:
         PreparationError: something is there already, or it cannot be written.
@@ -270,6 +287,7 @@ def save_whole(model: CNN10ForAudioClassification, feature_extractor: CNN10Featu
             unfinished = scratch / out.name  # the folder around it is closed to all but its owner
             model.save_pretrained(unfinished)
             feature_extractor.save_pretrained(unfinished)
+            (unfinished / DATA_FACTS).write_text(json.dumps(list(data), indent=2) + "\n", encoding="utf-8")
             require_free(out)
             unfinished.rename(out)
         finally:

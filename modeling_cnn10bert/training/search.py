@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial
 
 from ..data.collator import RetrievalCollator
 from ..data.pairs import SharedEpoch
+from ..evaluation.reports import best_position
 from .arguments import AugmentationArguments, DataArguments, ModelArguments, RetrievalTrainingArguments
 from .data import evaluation_recordings, load_recordings, training_pairs
 from .model import load_model_and_processor
@@ -70,6 +71,15 @@ class SearchArguments:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
         if unknown := [name for name in self.fixed if name not in TABLE_4]:
             raise ValueError(f"fixed names {', '.join(unknown)}, expected hyperparameters of {', '.join(TABLE_4)}")
+
+
+@dataclass
+class SearchTrainingArguments(RetrievalTrainingArguments):
+    """The training arguments of a search: as its trials keep no checkpoint, nothing is demanded of when they would."""
+
+    def __post_init__(self):
+        self.load_best_model_at_end = False
+        super().__post_init__()
 
 
 class SurplusTrial(Exception):
@@ -135,7 +145,7 @@ class SearchTrainer(RetrievalTrainer):
             raise RecipeError(f"no evaluation within {self.state.global_step} steps; lower eval_steps or eval_delay")
         if faulty := [entry for entry in evaluations if not math.isfinite(entry[name])]:
             raise ValueError(f"validation {OBJECTIVE} is {faulty[0][name]} after epoch {faulty[0]['epoch']:g}")
-        best = max(evaluations, key=lambda entry: entry[name])
+        best = evaluations[best_position([entry[name] for entry in evaluations])]
         trial.set_user_attr(BEST_EPOCH, best["epoch"])
         trial.set_user_attr(EPOCHS, evaluations[-1]["epoch"])
         return best[name]

@@ -13,7 +13,7 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from ..evaluation.reports import write_text
+from ..evaluation.reports import best_position, write_text
 from ..evaluation.search_pictures import plot_importance, plot_search_history, plot_slices
 from .arguments import RetrievalTrainingArguments
 from .recipe import RecipeError
@@ -117,7 +117,7 @@ class SearchResults:
         self.folder = folder
         self.given = given
         self.space = space
-        self.patience = training_args.early_stopping_patience
+        self.training_args = training_args
         self.n_trials = n_trials
         self._drawn_at = time.monotonic()
 
@@ -156,8 +156,13 @@ class SearchResults:
     def _best_recipe(self, study: optuna.Study, best: FrozenTrial) -> str:
         left_out = {*_SEARCH_FIELDS, "resume_from_checkpoint"}
         fields = {name: value for name, value in self.given.items() if name not in left_out}
-        fields |= {"do_train": True, "early_stopping_patience": self.patience, **best.params}
+        fields |= {"do_train": True, "early_stopping_patience": self.training_args.early_stopping_patience}
+        fields |= best.params
         fields |= {"output_dir": str(self.folder / "best")}
+        if fields.get("load_best_model_at_end"):  # then the best evaluation needs a checkpoint, which a trial does not
+            fields |= {"save_strategy": self.training_args.eval_strategy.value}
+            if fields["save_strategy"] == "steps":
+                fields |= {"save_steps": self.training_args.eval_steps}
         return (
             f"# The best of {_count(study.get_trials(deepcopy=False), TrialState.COMPLETE)} trials of the search "
             f"{study.study_name}: trial {best.number}, validation {OBJECTIVE} {best.value!r}\n"
@@ -167,9 +172,10 @@ class SearchResults:
 
 
 def best_trial(trials: list[FrozenTrial]) -> FrozenTrial | None:
-    """The complete trial of the highest value, the first of equals; none where none is complete."""
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
+    """Find the complete trial of the highest value, the first of those that are equal but for rounding, if any."""
+    complete = sorted((trial for trial in trials if trial.state == TrialState.COMPLETE), key=lambda t: t.number)
+    best = best_position([trial.value for trial in complete])
+    return None if best is None else complete[best]
 
 
 def importance(study: optuna.Study, complete: list[FrozenTrial]) -> dict[str, float]:

@@ -75,6 +75,9 @@ class TaggingDataArguments(DataArguments):
 class TaggingTrainingArguments(KeyedTrainingArguments):
     """Training of a tagger: Adam with amsgrad at a constant 1e-3, batches of 32, 600,000 steps."""
 
+    METRICS = ("mAP", "mAUC", "loss")
+    LOWER_IS_BETTER = ("loss",)
+
     learning_rate: float = field(default=1e-3, metadata={"help": "Initial (step) or highest (one_cycle) rate."})
     learning_rate_schedule: str = field(
         default="constant",

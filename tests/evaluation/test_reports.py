@@ -4,7 +4,13 @@ import math
 
 import pytest
 
-from modeling_cnn10bert.evaluation.reports import in_percent, markdown_table, mean_and_deviation, write_text
+from modeling_cnn10bert.evaluation.reports import (
+    best_position,
+    in_percent,
+    markdown_table,
+    mean_and_deviation,
+    write_text,
+)
 
 
 def test_the_deviation_is_that_of_a_sample():
@@ -36,3 +42,13 @@ def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path):
     with pytest.raises(UnicodeEncodeError):
         write_text(tmp_path / "new" / "table.md", "\ud800")
     assert [(path.name, path.read_text()) for path in (tmp_path / "new").iterdir()] == [("table.md", "old")]
+
+
+def test_of_values_that_are_equal_but_for_rounding_the_first_is_the_best():
+    assert best_position([0.1, 0.0483333333333333, 0.1 + 1e-16, 0.09]) == 0
+    assert best_position([0.0483333333333333, 0.04833333333333344]) == 0
+    assert best_position([0.5, 0.5 + 6e-10, 0.5 + 1.2e-9]) == 2  # small steps add up
+    assert best_position([3.0, 2.0, 2.0 - 1e-12, 2.5], greater_is_better=False) == 1
+    nan = float("nan")
+    assert best_position([nan, 0.1, nan, 0.2]) == 3
+    assert best_position([nan]) is None and best_position([]) is None

@@ -129,6 +129,21 @@ def test_a_missing_file_and_an_unknown_option_are_errors_that_name_them(parse):
         parse("w_f: 1", "--learning_rate", "fast")
 
 
+@pytest.mark.parametrize(("name", "expected"), [("mAP@10", True), ("eval_a2t_R@1", True), ("MedR", False)])
+def test_whether_more_is_better_follows_from_the_metric(name, expected, tmp_path):
+    assert RetrievalTrainingArguments(output_dir=tmp_path, metric_for_best_model=name).greater_is_better is expected
+    given = {"output_dir": tmp_path, "metric_for_best_model": name}
+    assert RetrievalTrainingArguments(**given, greater_is_better=expected).greater_is_better is expected
+    with pytest.raises(ValueError, match=f"greater_is_better is {not expected}, but .* leave greater_is_better out"):
+        RetrievalTrainingArguments(**given, greater_is_better=not expected)
+
+
+@pytest.mark.parametrize("name", ["loss", "mAP@5", "mAP"])
+def test_a_metric_that_no_evaluation_gives_is_an_error_before_training(name, tmp_path):
+    with pytest.raises(ValueError, match=f"must be one of R@1, .*, a2t_MedR, found {name}"):
+        RetrievalTrainingArguments(output_dir=tmp_path, metric_for_best_model=name)
+
+
 @pytest.mark.parametrize(("processes", "devices", "share"), [(2, 0, 15), (3, 1, 10), (1, 2, 15), (30, 1, 1)])
 def test_thirty_pairs_are_shared_by_all_devices(processes, devices, share, monkeypatch, tmp_path):
     monkeypatch.setattr(RetrievalTrainingArguments, "world_size", property(lambda self: processes))

@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from modeling_cnn10bert.training.trainer import RetrievalTrainer
+
 STEPS_PER_EPOCH, STEPS = 6, 18
 WORKERS = {"dataloader_num_workers": 2, "dataloader_persistent_workers": True}
 
@@ -112,3 +114,86 @@ def test_the_learning_rate_falls_to_a_third_by_epochs_also_behind_a_resume(run, 
     shutil.copytree(tmp_path / "run" / "checkpoint-8", resumed / "checkpoint-8")
     run(resumed, "--resume_from_checkpoint", "true", **step, save_steps=8)
     assert _logged_rates(resumed) == pytest.approx(expected, rel=1e-9)
+
+
+# --------------------------------------------------------------------------------------------------- early stopping
+
+# One step an epoch, of 30 pairs of six recordings.
+STEP_BY_STEP = {"max_train_samples": 6, "max_eval_samples": 3, "num_train_epochs": 9, "save_strategy": "epoch"}
+STEP_BY_STEP |= {"save_steps": None, "eval_strategy": "epoch", "do_predict": False, "load_best_model_at_end": True}
+
+
+@pytest.fixture
+def forced(monkeypatch):
+    """Makes the evaluation behind each step report the value given for it."""
+
+    evaluation_loop = RetrievalTrainer.evaluation_loop
+
+    def force(values, name="mAP@10"):
+        def given(self, *args, **kwargs):
+            output = evaluation_loop(self, *args, **kwargs)
+            output.metrics[f"eval_{name}"] = values[self.state.global_step - 1]
+            return output
+
+        monkeypatch.setattr(RetrievalTrainer, "evaluation_loop", given)
+
+    return force
+
+
+def _state(folder):
+    return json.loads((folder / "trainer_state.json").read_text())
+
+
+def test_a_run_without_gain_ends_at_the_same_epoch_wherever_it_is_resumed(run, forced, tmp_path):
+    forced([0.1, 0.3, 0.2, 0.3, 0.25, 0.9, 0.9, 0.9, 0.9])  # 3, 4 and 5 are no better than 2
+    run(tmp_path / "whole", **STEP_BY_STEP, early_stopping_patience=3)
+    expected, weights = _state(tmp_path / "whole"), load_file(tmp_path / "whole" / "model.safetensors")
+    assert (expected["global_step"], expected["best_global_step"]) == (5, 2)
+    for step in range(1, 6):
+        folder = tmp_path / f"resumed-{step}"
+        for before in range(1, step + 1):
+            shutil.copytree(tmp_path / "whole" / f"checkpoint-{before}", folder / f"checkpoint-{before}")
+        run(folder, "--resume_from_checkpoint", "true", **STEP_BY_STEP, early_stopping_patience=3)
+        found = _state(folder)
+        assert (found["global_step"], found["best_global_step"], found["best_metric"]) == (5, 2, 0.3), step
+        resumed = load_file(folder / "model.safetensors")
+        assert all(torch.equal(resumed[name], weights[name]) for name in weights), step
+
+
+def test_a_resumed_run_goes_on_if_it_is_given_more_patience(run, forced, tmp_path):
+    forced([0.3, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2])
+    run(tmp_path / "run", **STEP_BY_STEP, early_stopping_patience=2)
+    assert _state(tmp_path / "run")["global_step"] == 3
+    run(tmp_path / "run", "--resume_from_checkpoint", "true", **STEP_BY_STEP, early_stopping_patience=4)
+    assert _state(tmp_path / "run")["global_step"] == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("mAP@10", [0.0483333333333333, 0.04833333333333344, 0.0483333333333334, 0.9]),
+        ("MedR", [12.0, 12.0 - 1e-12, 12.0 - 2e-12, 1.0]),  # lower is better
+    ],
+)
+def test_a_difference_of_rounding_is_no_gain(name, values, run, forced, tmp_path):
+    forced(values, name)
+    run(tmp_path / "run", **STEP_BY_STEP, metric_for_best_model=name, early_stopping_patience=2)
+    state = _state(tmp_path / "run")
+    assert (state["global_step"], state["best_global_step"], state["best_metric"]) == (3, 1, values[0])
+
+
+def test_a_gain_of_one_more_hit_in_a_million_is_one(run, forced, tmp_path):
+    forced([0.5, 0.500001, 0.5, 0.5, 0.9])
+    run(tmp_path / "run", **STEP_BY_STEP, early_stopping_patience=2)
+    state = _state(tmp_path / "run")
+    assert (state["global_step"], state["best_global_step"]) == (4, 2)
+
+
+def test_the_best_evaluation_is_one_whose_weights_were_saved(run, forced, tmp_path):
+    forced([0.1, 0.2, 0.5, 0.3])
+    by_steps = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 2}
+    run(tmp_path / "run", **{**STEP_BY_STEP, **by_steps, "num_train_epochs": 4})
+    state = _state(tmp_path / "run")
+    assert (state["best_global_step"], state["best_metric"]) == (4, 0.3)
+    kept, best = (load_file(tmp_path / "run" / path / "model.safetensors") for path in ("", "checkpoint-4"))
+    assert all(torch.equal(kept[name], best[name]) for name in best)

@@ -196,6 +196,7 @@ def test_a_search_that_is_complete_only_says_so(searched, search_script):
         ([0.1, 0.5, 0.2], 0.5, 2, 3),  # the best evaluation, not the last
         ([0.25] * 15, 0.25, 1, 11),  # the first one, and ten without gain
         ([0.1] * 8 + [0.2] * 12, 0.2, 9, 19),  # a gain starts the count anew
+        ([0.0483333333333333, *[0.04833333333333344] * 12], 0.0483333333333333, 1, 11),  # rounding is none
     ],
 )
 def test_a_trial_is_worth_its_best_epoch_and_stops_after_ten_without_gain(
@@ -404,6 +405,22 @@ def test_a_mistake_is_one_line(arguments, given, message, search, tmp_path):
     with pytest.raises(RecipeError, match=message) as error:
         search(tmp_path / "search", *arguments, **{**ONE_STEP, **given})
     assert "secret" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_nothing_is_asked_of_checkpoints_that_no_trial_keeps_and_the_best_recipe_keeps_what_it_needs(
+    search, forced, tmp_path, run
+):
+    forced([0.1, 0.1])
+    # Checkpoints every 3 steps hold no evaluation of every 2 steps but each third.
+    steps = {"eval_strategy": "steps", "eval_steps": 2, "save_steps": 3, "load_best_model_at_end": True}
+    given = {**ONE_STEP, "max_steps": 2, **steps}
+    (trial,) = search(tmp_path / "search", "--n_trials", "1", **given).trials
+    assert trial.value == 0.1
+    fields = yaml.safe_load((tmp_path / "search" / "best.yaml").read_text())
+    assert (fields["load_best_model_at_end"], fields["save_strategy"], fields["save_steps"]) == (True, "steps", 2)
+    parse_recipe([str(tmp_path / "search" / "best.yaml")])
+    with pytest.raises(RecipeError, match="load_best_model_at_end requires the saving steps"):
+        run(tmp_path / "run", **given)
 
 
 def test_processes_that_train_together_are_told_to_search_side_by_side():

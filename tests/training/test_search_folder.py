@@ -37,3 +37,11 @@ def test_of_equal_trials_the_first_is_the_best():
     study = _study(lambda p_eda, n_t: 0.5, 3)
     assert best_trial(study.trials).number == 0
     assert best_trial([]) is None
+
+
+def test_a_trial_that_is_better_by_rounding_alone_is_not():
+    study = _study(lambda p_eda, n_t: 0.25, 1)
+    study.add_trial(optuna.trial.create_trial(value=0.25 + 1e-16 * 3))
+    study.add_trial(optuna.trial.create_trial(value=0.2500001))
+    assert best_trial(study.trials[:2]).number == 0
+    assert best_trial(study.trials).number == 2

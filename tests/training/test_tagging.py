@@ -10,6 +10,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+from transformers.trainer_utils import EvalLoopOutput
 
 from modeling_cnn10bert import CNN10BertModel
 from modeling_cnn10bert.training.recipe import RecipeError, parse_recipe
@@ -103,6 +104,23 @@ def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(main, tagging_rec
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     results, others = (json.loads((path / "all_results.json").read_text()) for path in (folder, tagger))
     assert results["test_mAP"] == others["test_mAP"]
+
+
+def test_a_run_whose_loss_no_longer_falls_ends_alike_also_when_resumed(tagging_recipe, tmp_path, monkeypatch):
+    losses = [0.5, 0.4, 0.4 - 1e-12, 0.45, 0.1, 0.1]
+
+    def evaluation_loop(self, *args, **kwargs):
+        return EvalLoopOutput(None, None, {"eval_loss": losses[self.state.global_step - 1]}, num_samples=1)
+
+    monkeypatch.setattr(TaggingTrainer, "evaluation_loop", evaluation_loop)
+    steps = {"max_steps": 6, "eval_strategy": "steps", "eval_steps": 1, "save_steps": 1, "load_best_model_at_end": True}
+    recipe = tagging_recipe(tmp_path / "run", **steps, metric_for_best_model="loss", early_stopping_patience=2)
+    for step in (None, 1, 3, 4):
+        checkpoint = step and str(tmp_path / "run" / f"checkpoint-{step}")
+        trainer, _ = build_tagging_trainer(*parse_recipe([recipe], argument_classes=TAGGING_ARGUMENT_CLASSES))
+        trainer.train_and_save(checkpoint)
+        state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
+        assert (state["global_step"], state["best_global_step"], state["best_metric"]) == (4, 2, 0.4), step
 
 
 def test_a_folder_of_another_run_is_left_as_it_is(main, tagging_recipe, tagger):

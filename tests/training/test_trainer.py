@@ -249,6 +249,12 @@ def test_the_first_so_many_recordings_are_used_for_a_quick_try(run, trainer, tmp
         assert (results[prefix + "num_recordings"], results[prefix + "num_captions"]) == (9, 45)
 
 
+def test_without_training_nothing_is_asked_of_its_augmentations(run, trained, tmp_path):
+    needs = {"p_bt": 0.5, "captions_per_recording": 6}  # there are neither back-translations nor six captions
+    found = run(tmp_path / "run", do_train=False, model_name_or_path=str(trained), **needs)
+    assert found["test_num_recordings"] == 24
+
+
 def test_the_best_step_is_what_is_kept_and_reported(run, tmp_path):
     results = run(
         tmp_path / "run",
