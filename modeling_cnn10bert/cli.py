@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "org/cnn10-bert-clotho"
 MODEL_VARIABLE, INDEX_VARIABLE = "CNN10BERT_MODEL", "CNN10BERT_INDEX"
 INTERRUPTED = 130
+NOTES_SHOWN = 10  # of recordings that were indexed with a remark
 # Module -> its error for input that cannot be used. One that was never imported has raised nothing.
 INPUT_ERRORS = {
     "retrieval.records": "RetrievalError",
@@ -231,7 +232,8 @@ def index(
         bool, typer.Option("--allow-empty", help="Also where a folder that had recordings has none any more.")
     ] = False,
     report: Annotated[
-        Path | None, typer.Option("--report", help="A CSV file of what could not be indexed, and why.")
+        Path | None,
+        typer.Option("--report", help="A CSV file of what could not be indexed, or not as it should be, and why."),
     ] = None,
     trust_remote_code: RemoteCodeOption = False,
 ) -> None:
@@ -285,11 +287,17 @@ def _watch(paths: Sequence[Path], update: Callable[[frozenset[str]], "IndexRepor
 
 
 def _tell(result: "IndexReport", report: Path | None) -> None:
-    """What an update came to, and where to read what could not be used."""
+    """Prints what an update came to, and where to read what could not be used, or was used with a remark."""
     if report is not None:
         result.write_csv(report)
-    elif result.problems:
-        _say(f"{len(result.problems)} could not be used; --report FILE.csv says why")
+    else:
+        # Only now, as recordings that are kept are not read again. A name that is no UTF-8 is escaped.
+        for path, note in result.notes[:NOTES_SHOWN]:
+            _say(f"{path}: {note}")
+        if len(result.notes) > NOTES_SHOWN:
+            _say(f"{len(result.notes) - NOTES_SHOWN} more remarks; --report FILE.csv lists them when files are indexed")
+        if result.problems:
+            _say(f"{len(result.problems)} could not be used; --report FILE.csv says why")
     typer.echo(str(result))
     sys.stdout.flush()
 

@@ -12,6 +12,7 @@ scenes to waveforms and draws new renderings of training scenes.
 
 import dataclasses
 import json
+import logging
 import math
 import os
 import pathlib
@@ -31,6 +32,8 @@ GAIN_RANGE_DB = (-6.0, 0.0)  # of a varied event, as in the benchmark's manifest
 MAX_JITTER = 0.3  # seconds, of a varied onset or end
 NUM_SPEEDS = 5  # at which a varied event may play its recording; a resampled recording is kept for each
 REWRITE = "correct the line, or write the manifest again"
+
+logger = logging.getLogger(__name__)
 
 
 class ManifestError(ValueError):

@@ -82,6 +82,8 @@ def run_evaluate(
     print(evaluation.table())
     if evaluation.left_out:
         print(f"{len(evaluation.left_out)} of {len(evaluation_set.recordings)} recordings could not be used.")
+    if evaluation.notes:
+        print(f"{len(evaluation.notes)} recordings were used with a remark, see notes in {RESULTS}.")
     print("Written to", ", ".join(str(path) for path in files.values()))
     return evaluation
 

@@ -45,6 +45,7 @@ class ModelEvaluation:
             to text, and for all but the median ranks what a random ranking would get behind `chance_`.
         intervals: of the metrics, but not of the chance levels.
         left_out: recording that could not be used -> why.
+        notes: recording that was used -> what is the matter with it, such as that it is cut off; of few or none.
         bootstrap: `resamples`, `confidence` and `seed` of the intervals.
     """
 
@@ -56,6 +57,7 @@ class ModelEvaluation:
     intervals: dict[str, Interval]
     left_out: dict[str, str]
     bootstrap: dict[str, float]
+    notes: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     def table(self) -> str:
         """The metrics as a table of both directions: value and interval in percent, and beside it the chance level."""
@@ -82,6 +84,7 @@ class ModelEvaluation:
             "num_captions": len(self.captions),
             "num_left_out": len(self.left_out),
             "left_out": self.left_out,
+            "notes": self.notes,
             "metrics": self.metrics,
             "intervals": {name: [interval.low, interval.high] for name, interval in self.intervals.items()},
             "bootstrap": {**self.bootstrap, "drawn": "recordings"},
@@ -147,6 +150,7 @@ def evaluate_model(
         intervals=intervals,
         left_out=left_out,
         bootstrap=bootstrap,
+        notes={recording.name: list(dict.fromkeys(recording.notes)) for recording in at_hand if recording.notes},
     )
 
 

@@ -37,12 +37,14 @@ class Recording:
 
             Raises AudioError: the recording cannot be used.
         absence: why there is nothing to evaluate on, such as a file that was looked for in vain; empty where there is.
+        notes: remarks on it, once it was loaded, see `load_audio`.
     """
 
     name: str
     captions: tuple[str, ...]
     load: Callable[[int], np.ndarray]
     absence: str = ""
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +153,8 @@ def _files_of(folder: Path) -> list[Path]:
 
 
 def _of_file(name: str, path: Path, captions: Sequence[str], absence: str = "") -> Recording:
-    return Recording(name, tuple(captions), functools.partial(load_audio, path), absence)
+    notes: list[str] = []
+    return Recording(name, tuple(captions), functools.partial(load_audio, path, notes=notes), absence, notes)
 
 
 def _checked(recordings: list[Recording], where: str) -> list[Recording]:
@@ -223,7 +226,9 @@ def _of_folder(folder: Path, split: str | None) -> EvaluationSet:
 def _of_entry(entry: Entry) -> Recording:
     captions = tuple(entry.columns["captions"])
     if isinstance(entry.audio, StoredAudio):
-        return Recording(entry.file_name, captions, functools.partial(entry.audio.load, entry.file_name))
+        notes: list[str] = []
+        load = functools.partial(entry.audio.load, entry.file_name, notes=notes)
+        return Recording(entry.file_name, captions, load, notes=notes)
     if entry.audio is None:
         return _of_file(entry.file_name, Path(entry.file_name), captions, entry.absence)
     absence = "" if entry.audio.is_file() else _not_in(entry.audio.name, entry.audio.parent)

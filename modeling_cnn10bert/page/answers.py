@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..data.audio_io import AudioError, printable
+from ..data.audio_io import AudioError, UnreadableError, printable
 from ..retrieval.records import RetrievalError
 from ..retrieval.retriever import MAX_TEXT
 from ..retrieval.tags import Tag
@@ -117,7 +117,8 @@ class Answers:
             QuestionError: it is no recording, or an empty, damaged or too long one.
         """
         name = printable(os.path.basename(path))
-        embeds, duration = self._embed(path, name)
+        notes: list[str] = []
+        embeds, duration = self._embed(path, name, notes)
         mean = embeds.mean(axis=0)
         mean /= max(float(np.linalg.norm(mean)), 1e-6)
         window = self.collection.retriever.store.info.window
@@ -126,6 +127,7 @@ class Answers:
         return Answer(
             question=name,
             found=self._found(self.collection.retriever.store.search(mean, HITS)),
+            notes=[f"Of {name}: {note}." for note in notes],
             recording=recording,
             fitting=self.collection.tagger.best(embeds, FITTING),
             source=self.collection.captions.source,
@@ -135,8 +137,8 @@ class Answers:
         cut = len(text) > MAX_TEXT or self.collection.retriever.embedder.is_cut(text)
         return [f"Of these {len(text.split()):,} words, only the beginning counts: the model reads no more."] * cut
 
-    def _embed(self, path: str, name: str) -> tuple[np.ndarray, float]:
-        """The windows of an upload [W, D], and its duration in seconds."""
+    def _embed(self, path: str, name: str, notes: list[str]) -> tuple[np.ndarray, float]:
+        """The windows of an upload [W, D], and its duration in seconds; `notes` as for `load_audio`."""
         size = os.path.getsize(path)
         if size == 0:
             raise QuestionError(f"{name} is empty: 0 bytes.")
@@ -145,7 +147,7 @@ class Answers:
         info, embedder = self.collection.retriever.store.info, self.collection.retriever.embedder
         embeds, end = [], 0.0
         try:
-            for _, end, waveform in read_windows(path, embedder.sampling_rate, info.window, info.overlap):
+            for _, end, waveform in read_windows(path, embedder.sampling_rate, info.window, info.overlap, notes):
                 if end > MAX_UPLOAD_SECONDS:
                     raise QuestionError(
                         f"{name} is longer than {MAX_UPLOAD_SECONDS / 60:g} minutes, which is the limit; cut out the "
@@ -154,6 +156,10 @@ class Answers:
                 embeds.append(embedder.embed_audio([waveform]))
         except (AudioError, RetrievalError) as error:
             raise QuestionError(f"{name} cannot be used: {_reason(error, path)}.") from error
+        except QuestionError:
+            raise
+        except Exception as error:  # a decoder or the model met what it was not made for
+            raise QuestionError(f"{name} cannot be used: it makes the program that reads it fail.") from error
         return np.concatenate(embeds), end
 
     def _found(self, hits) -> list[Found]:
@@ -174,6 +180,8 @@ class Answers:
 
 def _reason(error: AudioError | RetrievalError, path: str) -> str:
     """Why an upload cannot be used, without its path here and without advice for files of one's own."""
+    if isinstance(error, UnreadableError):
+        return "it cannot be read now; try again"
     if isinstance(error, AudioError) and error.__cause__ is not None:  # a decoder's own words, which help nobody
         return "it does not decode as wav, flac, ogg, mp3 or any other format that is known here"
     return str(error).removeprefix(f"{printable(path)}: ").split("; ")[0]

@@ -8,7 +8,7 @@ import os
 import numpy as np
 import soundfile
 
-from ..data.audio_io import AudioError, audio_blocks, printable
+from ..data.audio_io import SHORTEST_LOSS, AudioError, Mixer, audio_blocks, printable
 
 FALLBACK_RATE = 32_000  # Hz, of what only FFmpeg decodes
 LONGEST = 120.0  # seconds of a clip, whatever the windows of an index are
@@ -33,7 +33,7 @@ def read_span(span: Span) -> tuple[np.ndarray, int]:
     """
     Samples [frames, channels] float32 of a part of a recording, and their rate in Hz.
 
-    libsndfile jumps to the part; what only FFmpeg decodes is decoded, as one channel, from its beginning on.
+    libsndfile jumps to the part; what it does not read is decoded, as one channel, from its beginning on.
 
     Raises:
         AudioError: the recording is gone, cannot be decoded, or ends before the part begins.
@@ -43,7 +43,10 @@ def read_span(span: Span) -> tuple[np.ndarray, int]:
         with soundfile.SoundFile(os.fsencode(span.path)) as file:
             rate = file.samplerate
             file.seek(min(round(span.start * rate), file.frames))
-            samples = file.read(max(1, round((end - span.start) * rate)), dtype="float32", always_2d=True)
+            wanted = max(1, round((end - span.start) * rate))
+            samples = file.read(wanted, dtype="float32", always_2d=True)
+        if wanted - len(samples) > SHORTEST_LOSS * rate:  # libsndfile does not read the file to its end
+            samples, rate = _decode(span.path, span.start, end), FALLBACK_RATE
     except (soundfile.SoundFileError, OSError, TypeError, ValueError):
         samples, rate = _decode(span.path, span.start, end), FALLBACK_RATE  # which says what is wrong, if it is
     if not len(samples):
@@ -64,7 +67,7 @@ def _decode(path: str, start: float, end: float) -> np.ndarray:
 
 def encode_clip(samples: np.ndarray, rate: int) -> bytes:
     """[frames, channels] -> a FLAC file of 16 bits and at most two channels."""
-    channels = samples if samples.shape[1] <= 2 else samples.mean(axis=1, keepdims=True)
+    channels = samples if samples.shape[1] <= 2 else Mixer().mix(samples, rate)[:, None]
     encoded = io.BytesIO()
     soundfile.write(encoded, np.clip(channels, -1, 1), rate, format="FLAC", subtype="PCM_16")
     return encoded.getvalue()

@@ -13,6 +13,7 @@ import numpy as np
 import soxr
 from PIL import Image
 
+from ..data.audio_io import Mixer
 from ..evaluation.pictures import DYNAMIC_RANGE_DB
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 
@@ -37,7 +38,7 @@ def feature_extractor(features: Mapping[str, Any]) -> CNN10FeatureExtractor:
 
 def log_mel_png(samples: np.ndarray, rate: int, extractor: CNN10FeatureExtractor) -> bytes:
     """[frames, channels] at `rate` Hz -> a PNG: time to the right, mel bins upwards, 80 dB from the loudest down."""
-    mono = samples.mean(axis=1)
+    mono = Mixer().mix(samples, rate)
     if rate != extractor.sampling_rate:
         mono = soxr.resample(mono, rate, extractor.sampling_rate)
     log_mel = extractor.log_mel(mono).numpy()  # [T, n_mels]

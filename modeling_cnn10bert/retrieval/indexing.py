@@ -43,6 +43,8 @@ class IndexReport:
         audio_seconds: of the recordings that were decoded and embedded.
         wall_seconds: that it took.
         problems: (path, reason) of files and folders that could not be used or looked at.
+        notes: (path, remark) of recordings that are in the index, but not as they should be, such as cut-off ones; of
+            those that were decoded now.
     """
 
     added: int = 0
@@ -55,6 +57,7 @@ class IndexReport:
     audio_seconds: float = 0.0
     wall_seconds: float = 0.0
     problems: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    notes: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
     @property
     def hours_per_minute(self) -> float:
@@ -62,11 +65,12 @@ class IndexReport:
         return self.audio_seconds / 60 / max(self.wall_seconds, 1e-9)
 
     def write_csv(self, path: str | os.PathLike) -> None:
-        """Lists the problems; bytes of a name that are no UTF-8 become `\\xff`."""
+        """Lists problems and notes; bytes of a name that are no UTF-8 become `\\xff`."""
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["path", "reason"])
-        writer.writerows((printable(path), reason) for path, reason in self.problems)
+        writer.writerow(["path", "reason", "outcome"])
+        writer.writerows((printable(path), reason, "left out") for path, reason in self.problems)
+        writer.writerows((printable(path), note, "kept") for path, note in self.notes)
         write_text(path, table.getvalue())
 
     def __str__(self) -> str:
@@ -77,6 +81,8 @@ class IndexReport:
                 f"; {self.audio_seconds / 3600:.2f} h of audio in {self.wall_seconds:.0f} s, "
                 f"{self.hours_per_minute:.2f} h a minute"
             )
+        if self.notes:
+            lines += f"; {len(dict(self.notes))} kept with a remark"
         return lines
 
 
@@ -195,6 +201,7 @@ class _Run:
             self.moved[_content(known[path])].append(path)
         self.claimed: set[tuple[str, int]] = set()  # contents that are decoded in this run
         self.unusable: dict[tuple[str, int], str] = {}  # and those of them that are no recordings
+        self.notes: dict[tuple[str, int], tuple[str, ...]] = {}  # of contents that were decoded, where there are any
         self.copies: dict[tuple[str, int], list[FileRecord]] = collections.defaultdict(list)  # files that wait for one
         self.twins: list[FileRecord] = []  # files of contents that are embedded already
         self.lock = threading.Lock()
@@ -278,6 +285,8 @@ class _Run:
             self.batcher.forget(message.path)
             self._failed(message)
         elif message.decoded:
+            if message.notes:
+                self.notes[_content(message.record)] = message.notes
             self._embedded(self.batcher.end(message.record))
         else:
             self._recognised(message.record)
@@ -356,6 +365,7 @@ class _Run:
         self.put_windows += len(file.spans)
         with self.lock:
             self.holders[_content(file.record)] = file.record.path
+        self.report.notes += ((file.record.path, note) for note in self.notes.get(_content(file.record), ()))
         self._done("changed" if file.record.path in self.known else "added")
 
     def _put_copy(self, record: FileRecord, twin: EmbeddedFile) -> None:

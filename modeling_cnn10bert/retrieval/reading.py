@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.audio_io import AudioError, printable
+from ..data.audio_io import AudioError, UnreadableError, printable
 from .records import FileRecord, file_stamp
 from .scanning import reason_of
 from .windows import content_hash, read_windows
@@ -31,10 +31,12 @@ class Window:
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-    """A file is read to its end; where `decoded` is false its content was known, and its duration is not."""
+    """A file is read to its end; where `decoded` is false its content was known, and its duration is not. `notes` are
+    those of `load_audio`."""
 
     record: FileRecord
     decoded: bool
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,16 +117,17 @@ class Reader:
 
     def _read(self, path: str, unconditionally: bool) -> Whole | Failure:
         claimed = None
+        notes: list[str] = []
         try:
             status = _status(path)
             record = FileRecord(path, content_hash(path), *status, duration=0.0)
             decoded = self.claim(record) or unconditionally
             if decoded:
                 claimed = record
-                record = dataclasses.replace(record, duration=self._decode(path))
+                record = dataclasses.replace(record, duration=self._decode(path, notes))
             if _status(path) != status:
                 return Failure(path, "it changed while it was read; index again when it is whole", claimed=claimed)
-            return Whole(record, decoded)
+            return Whole(record, decoded, tuple(notes))
         except FileNotFoundError:
             return Failure(path, DELETED, claimed=claimed)
         except OSError as error:
@@ -133,23 +136,25 @@ class Reader:
             return _undecodable(path, error, claimed, status)
         except _Closed:
             raise
+        except MemoryError:
+            return Failure(path, "there is too little memory to read it now", claimed=claimed)
         except Exception as error:  # a decoder met what it was not made for: one file, not the run
             return Failure(path, f"{type(error).__name__}: {error}", record=claimed, claimed=claimed)
 
-    def _decode(self, path: str) -> float:
+    def _decode(self, path: str, notes: list[str]) -> float:
         """Hands out the windows and returns the duration in seconds."""
         end = 0.0
-        with contextlib.closing(read_windows(path, self.sampling_rate, self.window, self.overlap)) as windows:
+        with contextlib.closing(read_windows(path, self.sampling_rate, self.window, self.overlap, notes)) as windows:
             for start, end, waveform in windows:
                 self.messages.put(Window(path, start, end, waveform), cost=end - start)
         return end
 
 
 def _undecodable(path: str, error: AudioError, claimed: FileRecord | None, status: tuple[int, int]) -> Failure:
-    """The content is at fault only if the file is still what was hashed, and the system gave all that it was asked for,
-    such as another open file."""
+    """Blames the content only if the file is still what was hashed, and the system gave all that it was asked for, such
+    as another open file."""
     try:
-        at_fault = _status(path) == status and not isinstance(error.__cause__, OSError)
+        at_fault = _status(path) == status and not isinstance(error, UnreadableError)
     except FileNotFoundError:
         return Failure(path, DELETED, claimed=claimed)
     except OSError as system_error:

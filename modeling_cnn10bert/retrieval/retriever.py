@@ -308,8 +308,11 @@ class AudioRetriever:
         if itself is not None and (known := self._known(itself)) is not None:
             return known.embeds, itself
         info, embedder = store.info, self.embedder
-        windows = read_windows(os.path.expanduser(path), embedder.sampling_rate, info.window, info.overlap)
-        return np.concatenate([embedder.embed_audio([waveform]) for _, _, waveform in windows]), itself
+        notes: list[str] = []
+        windows = read_windows(os.path.expanduser(path), embedder.sampling_rate, info.window, info.overlap, notes)
+        embeds = np.concatenate([embedder.embed_audio([waveform]) for _, _, waveform in windows])
+        _warn_of(os.fsdecode(path), notes)
+        return embeds, itself
 
     def _find(self, path: str | os.PathLike) -> str | None:
         """The path in the index of the recording that a path leads to."""
@@ -355,7 +358,9 @@ class AudioRetriever:
             )
         info, embedder = self.store.info, self.embedder
         rate = embedder.sampling_rate
-        samples = decode_audio(_wav(waveform, sampling_rate), rate, "waveform")
+        notes: list[str] = []
+        samples = decode_audio(_wav(waveform, sampling_rate), rate, "waveform", notes)
+        _warn_of("the waveform", notes)
         spans = window_spans(len(samples) / rate, info.window, info.overlap)
         return embedder.embed_audio([samples[round(start * rate) : round(end * rate)] for start, end in spans])
 
@@ -368,6 +373,12 @@ class AudioRetriever:
         tagger = Tagger(self.embedder, labels)
         for file in self.store.embedded():
             yield file, tagger.best(file.embeds, count)
+
+
+def _warn_of(name: str, notes: Sequence[str]) -> None:
+    """Warns of what is the matter with a recording that is searched for."""
+    if notes:
+        warnings.warn(f"{name}: {'; '.join(notes)}", RetrievalWarning, stacklevel=4)
 
 
 def without_words(queries: np.ndarray, unwanted: np.ndarray) -> np.ndarray:

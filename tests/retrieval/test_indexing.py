@@ -366,8 +366,8 @@ def test_the_report_says_what_happened_and_lists_problems_in_a_file(index, sound
     assert report.hours_per_minute == pytest.approx(0.01 / (report.wall_seconds / 60))
     report.write_csv(tmp_path / "problems.csv")
     with open(tmp_path / "problems.csv", newline="", encoding="utf-8") as file:
-        header, (path, reason) = csv.reader(file)
-    assert header == ["path", "reason"]
+        header, (path, reason, outcome) = csv.reader(file)
+    assert header == ["path", "reason", "outcome"] and outcome == "left out"
     assert path == str(sounds / '\\xff "odd", b.wav')
     assert reason.startswith("found 8 bytes that do not decode")
 
