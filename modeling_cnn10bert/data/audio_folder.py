@@ -105,7 +105,7 @@ def _with_shares(splits: dict[str, list[Entry]], shares: dict[str, float], sourc
     Raises:
         PreparationError: no recording would be left for training.
     """
-    entries = sorted(splits.get("train", []), key=_lot)
+    entries = sorted((entry for entry in splits.get("train", []) if entry.audio is not None), key=_lot)
     parts, drawn, bound = {}, 0, 0.0
     for split, share in shares.items():
         if split not in splits and entries:

@@ -64,6 +64,9 @@ def test_missing_splits_are_drawn_from_the_training_recordings(folder, write_csv
 
 
 def test_recordings_that_are_added_move_no_other_from_its_split(tmp_path, write_csv):
+    for number in range(2000):
+        (tmp_path / f"{number}.wav").touch()
+
     def drawn(count):
         rows = ([f"{number}.wav", "a tone"] for number in range(count))
         write_csv(tmp_path / "metadata.csv", ["file_name", "caption"], *rows)
@@ -289,6 +292,8 @@ def test_folders_of_splits_count_below_one_metadata_file(folder, write_tone, wri
 
 def test_a_folder_of_the_sounds_of_trains_is_no_split(folder, write_tone, write_csv):
     names = [f"{kind}/{number}.wav" for kind in ("train", "dog") for number in range(10)]
+    for name in names:
+        write_tone(folder / name)
     write_csv(folder / "metadata.csv", ["file_name", "caption"], *([name, "a sound"] for name in names))
     splits = _splits_of(folder, shares={"validation": 0.3, "test": 0.3})
     assert {"validation", "test"} <= {split for name, split in splits.items() if name.startswith("train/")}
@@ -316,6 +321,13 @@ def test_metadata_of_which_it_is_not_clear_what_counts_is_an_error(files, messag
         write_csv(tmp_path / name, ["file_name", "caption"], ["a.wav", "a tone"])
     with pytest.raises(PreparationError, match=message):
         own_recordings(str(tmp_path))
+
+
+def test_a_recording_that_cannot_be_used_is_not_drawn(folder, write_csv):
+    rows = [[name, "a tone" if name == "0.wav" else "-"] for name in _names()] + [["absent.wav", "a tone"]]
+    write_csv(folder / "metadata.csv", ["file_name", "caption"], *rows, ["1.wav", "a tone"], ["2.wav", "a tone"])
+    splits = _splits_of(folder, shares={"validation": 0.1, "test": 0.1})
+    assert sorted(splits[name] for name in ("0.wav", "1.wav", "2.wav")) == ["test", "train", "validation"]
 
 
 def test_too_few_recordings_to_draw_splits_from_are_an_error(folder, write_csv):
