@@ -5,6 +5,7 @@ Decoders end early without a word where a file is cut off, and after the first o
 import contextlib
 import dataclasses
 import io
+import re
 import struct
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -14,6 +15,7 @@ UNKNOWN_LENGTHS = (range(0x7FFFF000, 0x80000001), range(0xFFFFF000, 0x100000001)
 SCANNED_AT_ONCE = 1 << 20
 MOST_PARTS = 10_000  # of a file; where there are more, the bytes are not what they seem
 FLAC_START = b"fLaC\x00\x00\x00\x22"  # and the length of the block that comes first
+MP3_HEADER = re.compile(rb"\xff[\xe2-\xe7\xf2-\xff][\x10-\xef]")
 MP3_HEAD = 54  # bytes of a frame that hold a header of lengths
 # In kbit/s by the index in the header: version 1 layers I to III, then versions 2 and 2.5 layer I, layers II and III.
 MP3_BITRATES = (
@@ -395,15 +397,13 @@ def _mp3_frames(file: BinaryIO, position: int, end: int) -> Iterator[tuple[int, 
 def _next_mp3_frame(file: BinaryIO, position: int, end: int) -> int:
     """The first place after a position where two frames follow one another, behind tags or damage; else the end."""
     position = max(_after_id3(file, position), position + 1)
-    while position < end:
-        block = _read(file, position, SCANNED_AT_ONCE)
-        at = block.find(b"\xff")
-        while at >= 0:
-            frame = _mp3_frame(block[at : at + 4] if at + 4 <= len(block) else _read(file, position + at, 4))
-            if frame is not None and _mp3_frame(_read(file, position + at + frame.length, 4)) is not None:
-                return position + at
-            at = block.find(b"\xff", at + 1)
-        position += len(block)
+    while position < end and (block := _read(file, position, SCANNED_AT_ONCE)):
+        for found in MP3_HEADER.finditer(block):
+            at = position + found.start()
+            frame = _mp3_frame(_read(file, at, 4))
+            if frame is not None and _mp3_frame(_read(file, at + frame.length, 4)) is not None:
+                return at
+        position += max(1, len(block) - 2)  # a header may begin with the last bytes of a block
     return end
 
 

@@ -153,6 +153,9 @@ def run_submit(
         write_dcase2022(path, queries, [[names[column] for column in columns] for columns in found])
     else:
         write_dcase2025(path, queries, names, similarity)
+    for recording in searched.recordings:
+        for note in dict.fromkeys(recording.notes):
+            print(f"{recording.name}: {note}")
     print(f"{len(queries)} queries over {len(names)} recordings, as {format} has it, written to {path}")
     return path
 
