@@ -13,8 +13,9 @@ from transformers.utils import logging
 from modeling_cnn10bert.publishing.model_card import write_model_card
 from modeling_cnn10bert.publishing.preflight import check_before_training
 from modeling_cnn10bert.publishing.run_facts import code_version
+from modeling_cnn10bert.publishing.trainer import push_unless
 from modeling_cnn10bert.training.build import build_trainer
-from modeling_cnn10bert.training.command_line import run
+from modeling_cnn10bert.training.command_line import run, write_or_say_why
 from modeling_cnn10bert.training.data import evaluation_recordings
 from modeling_cnn10bert.training.recipe import parse_recipe
 from modeling_cnn10bert.training.run_folder import checkpoint_to_resume
@@ -39,10 +40,15 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         results |= _score(
             trainer, evaluation_recordings(tables.test, trainer.processing_class.feature_extractor), "test"
         )
+    fault = None
     if training_args.do_train and trainer.is_world_process_zero():
-        write_model_card(trainer, tables, argv, checkpoint=checkpoint, code=code)
+        fault = write_or_say_why(
+            lambda: write_model_card(trainer, tables, argv, checkpoint=checkpoint, code=code),
+            "the model card",
+            training_args.output_dir,
+        )
     if training_args.push_to_hub:
-        trainer.push_to_hub()
+        push_unless(fault, trainer)
     return results
 
 

@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     class_names = read_class_names(args.labels) if args.labels else None
     checkpoint = args.checkpoint or panns.fetch_checkpoint(panns.default_folder(), args.mirror)
     model, feature_extractor = panns.convert_state(panns.read_checkpoint(checkpoint), checkpoint, class_names)
-    panns.save_whole(model, feature_extractor, args.out)
+    panns.save_whole(model, feature_extractor, args.out, panns.data_facts(checkpoint))
     widths = ", ".join(map(str, model.config.hidden_sizes))
     print(f"{args.out}: PANNs' Cnn10 of {checkpoint}, blocks of {widths} channels, {model.num_labels} classes")
 

@@ -17,7 +17,7 @@ from huggingface_hub.utils import yaml_dump
 from modeling_cnn10bert import CNN10BertConfig, CNN10BertModel, CNN10FeatureExtractor
 from modeling_cnn10bert.evaluation.reports import TABLE_METRICS, markdown_table, write_text
 from modeling_cnn10bert.processing_cnn10bert import MAX_CAPTION_TOKENS
-from modeling_cnn10bert.publishing.model_card import LICENCES, card_data, render_card
+from modeling_cnn10bert.publishing.model_card import DATASETS, LICENCES, card_data, render_card
 from modeling_cnn10bert.publishing.run_facts import RECIPES, parameters_of, published_fields
 from modeling_cnn10bert.training.arguments import RetrievalTrainingArguments
 from modeling_cnn10bert.training.ladders import TABLES, Row
@@ -57,7 +57,11 @@ def _card(row: Row, model: CNN10BertModel) -> str:
     }
     extractor = CNN10FeatureExtractor()
     card = render_card(
-        card_data(row.recipe, datasets=[], base_models=[TEXT_MODEL]),
+        card_data(
+            row.recipe,
+            datasets=[name for source in _sources(fields) for name in DATASETS[source]],
+            base_models=[TEXT_MODEL],
+        ),
         title=f"Language-based audio retrieval on Clotho: {row.name}",
         model_id=folder,
         model={
@@ -77,7 +81,7 @@ def _card(row: Row, model: CNN10BertModel) -> str:
         recipe=yaml_dump(published_fields(fields), sort_keys=False).strip(),
         commands="\n".join(dict.fromkeys(_commands(row.recipe))),
         folders_left_out=False,
-        data_notes=_data_notes(fields),
+        data_notes=[LICENCES[source] for source in _sources(fields)],
         known_sounds="",
     )
     return str(card)
@@ -127,13 +131,17 @@ def _commands(recipe: str) -> list[str]:
     return [*commands, f"python train_retrieval.py scripts/recipes/{recipe}.yaml"]
 
 
-def _data_notes(fields: Mapping[str, Any]) -> list[str]:
+def _sources(fields: Mapping[str, Any]) -> list[str]:
+    """The data behind a row, those of the models that it starts from first."""
+    from_panns = "audio_model_name_or_path" in fields or "model_name_or_path" in fields
     used = {
-        "AudioSet": "audio_model_name_or_path" in fields,
+        "BERT": True,
+        "AudioSet": from_panns,
+        "PANNs": from_panns,
         "AudioCaps": "model_name_or_path" in fields,
         "Clotho": True,
     }
-    return [LICENCES[source] for source, is_used in used.items() if is_used]
+    return [source for source, is_used in used.items() if is_used]
 
 
 if __name__ == "__main__":

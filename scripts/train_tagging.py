@@ -12,12 +12,21 @@ from pathlib import Path
 from transformers.utils import logging
 
 from modeling_cnn10bert.evaluation.tagging import score_classes, write_class_scores
+from modeling_cnn10bert.publishing.data_facts import tagging_facts
+from modeling_cnn10bert.publishing.earlier_data import DATA_FACTS, earlier_data, write_data_facts
 from modeling_cnn10bert.publishing.preflight import check_before_training
-from modeling_cnn10bert.training.command_line import run
+from modeling_cnn10bert.publishing.run_facts import hub_id, without_folders
+from modeling_cnn10bert.publishing.trainer import push_unless
+from modeling_cnn10bert.training.command_line import run, write_or_say_why
 from modeling_cnn10bert.training.recipe import parse_recipe
 from modeling_cnn10bert.training.run_folder import checkpoint_to_resume
 from modeling_cnn10bert.training.tagging import TaggingTables, TaggingTrainer, build_tagging_trainer, evaluation_clips
-from modeling_cnn10bert.training.tagging_arguments import TAGGING_ARGUMENT_CLASSES
+from modeling_cnn10bert.training.tagging_arguments import (
+    TAGGING_ARGUMENT_CLASSES,
+    TaggerArguments,
+    TaggingDataArguments,
+    TaggingTrainingArguments,
+)
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
@@ -35,9 +44,29 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         results |= _score(trainer, tables, "validation", "eval")
     if training_args.do_predict:
         results |= _score(trainer, tables, "test", "test")
+    fault = None
+    if training_args.do_train and trainer.is_world_process_zero():
+        fault = write_or_say_why(
+            lambda: _write_data_facts(tagger_args, data_args, training_args, tables),
+            DATA_FACTS,
+            training_args.output_dir,
+        )
     if training_args.push_to_hub:
-        trainer.push_to_hub()
+        push_unless(fault, trainer)
     return results
+
+
+def _write_data_facts(
+    tagger_args: TaggerArguments,
+    data_args: TaggingDataArguments,
+    training_args: TaggingTrainingArguments,
+    tables: TaggingTables,
+) -> None:
+    """Leave what the tagger was trained on, for the cards of the models that start from it."""
+    start, before = tagger_args.model_name_or_path, []
+    if start:
+        before = earlier_data(start, {"name": without_folders(start), "hub_id": hub_id(start)})
+    write_data_facts(training_args.output_dir, [*before, tagging_facts(data_args, tables)])
 
 
 def _score(trainer: TaggingTrainer, tables: TaggingTables, split: str, prefix: str) -> dict[str, float]:

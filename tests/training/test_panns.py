@@ -229,6 +229,7 @@ def test_the_folder_holds_safetensors_and_nothing_that_could_run_unasked(narrow,
     assert {path.name for path in (tmp_path / "models" / "out").iterdir()} == {
         "config.json",
         "configuration_cnn10bert.py",
+        "data_facts.json",
         "feature_extraction_cnn10bert.py",
         "model.safetensors",
         "modeling_cnn10bert.py",
@@ -563,6 +564,17 @@ def test_the_command_says_what_it_converted(narrow, convert, tmp_path, capsys):
     assert capsys.readouterr().out == (
         f"{tmp_path / 'out'}: PANNs' Cnn10 of {narrow[1]}, blocks of 4, 6, 8, 10 channels, 527 classes\n"
     )
+
+
+def test_the_folder_says_what_the_network_was_trained_on(narrow, convert, tmp_path, monkeypatch):
+    convert(narrow[1], tmp_path / "narrow")
+    audioset = {"kind": "known", "source": "AudioSet"}
+    assert json.loads((tmp_path / "narrow" / "data_facts.json").read_text()) == [audioset]
+    # Only of the published file the licence is known.
+    monkeypatch.setattr(panns, "MD5", hashlib.md5(narrow[1].read_bytes()).hexdigest())
+    convert(narrow[1], tmp_path / "published")
+    facts = json.loads((tmp_path / "published" / "data_facts.json").read_text())
+    assert facts == [audioset, {"kind": "known", "source": "PANNs"}]
 
 
 def test_the_command_ends_with_one_line_for_an_error(tmp_path, monkeypatch):

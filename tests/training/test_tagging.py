@@ -69,6 +69,18 @@ def test_a_run_leaves_a_tagger_its_scores_and_its_curve(tagger):
     assert sum(scores) / len(scores) == pytest.approx(results["test_mAP"], abs=1e-4)
 
 
+def test_a_tagger_says_what_it_was_trained_on_and_a_card_of_what_starts_from_it_too(tagger, run, tmp_path):
+    [facts] = json.loads((tagger / "data_facts.json").read_text())
+    assert (facts["kind"], facts["synthetic"], facts["splits"]["train"]) == ("soundscapes", True, {"recordings": 40})
+    folder = tmp_path / "retriever"
+    run(folder, audio_model_name_or_path=str(tagger), max_steps=1, save_strategy="no", do_predict=False)
+    start = json.loads((folder / "run_facts.json").read_text())["start"]
+    assert [entry["part"] for entry in start["earlier_data"]] == ["text tower", "audio tower"]
+    assert start["earlier_data"][1] == {**facts, "part": "audio tower"}
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"Behind the audio tower: `{facts['name']}`: scenes that a program mixed" in card
+
+
 def test_the_defaults_are_those_of_panns():
     tagger_args, data_args, training_args = parse_recipe(
         ["--output_dir", "x", "--dataset_name", "y"], argument_classes=TAGGING_ARGUMENT_CLASSES
