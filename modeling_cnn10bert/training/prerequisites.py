@@ -1,15 +1,21 @@
 """What the runs of a plan need and is not there, each with the command that makes it."""
 
 import json
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
+from huggingface_hub import constants, try_to_load_from_cache
 
-from ..augmentation.back_translation import back_translation_languages
+from ..augmentation.back_translation import BACK_TRANSLATION_COLUMN, back_translation_languages
 from ..augmentation.wordnet import WordNetError, find_wordnet
 from ..data.soundscapes import SPLITS, manifest_lines
-from .ladders import Run, Synthesis
+from .arguments import ModelArguments
+from .ladders import TAGGING, Run, Synthesis
+from .model import PACKAGED_TEXT_MODEL, resolve_text_model
+from .recipe import RecipeError
 from .run_queue import REPOSITORY
 
 # Folders that recipes name -> what makes them.
@@ -46,17 +52,48 @@ def _missing_of(run: Run, made_here: set[str]) -> list[str]:
         missing.append(f"{run.script}: found no such file, expected it in {REPOSITORY}")
     for name in ("dataset_name", "audio_model_name_or_path", "model_name_or_path"):
         folder = fields.get(name)
-        if name not in run.starts_from and folder in MADE_BY and not Path(folder).is_dir():
+        if name in run.starts_from or not folder or Path(folder).is_dir():
+            continue
+        if folder in MADE_BY:
             missing.append(f"{folder}: found no such folder, expected what `{MADE_BY[folder]}` makes; run that first")
+        elif name != "dataset_name" or not _may_be_hub_id(folder):
+            missing += _missing_model(name, folder)
+    if run.script != TAGGING and not fields.get("model_name_or_path"):
+        text_model = fields.get("text_model_name_or_path") or ModelArguments.text_model_name_or_path
+        missing += _missing_model("text_model_name_or_path", text_model)
     if not fields.get("dataset_name") and fields.get("manifests") not in made_here:
         missing += _missing_scenes(fields.get("manifests"), fields.get("sources"))
-    if not missing and _uses(run, "p_bt") and not _has_back_translations(fields):
-        folder = fields.get("dataset_name") or fields["manifests"]
+    folder = fields.get("dataset_name") or fields.get("manifests")
+    if _uses(run, "p_bt") and folder and (found := _missing_back_translations(fields)):
         missing.append(
-            f"{folder}: found no back-translations, expected those that {run.recipe.name} uses; "
-            f"add them by `python scripts/back_translate.py {folder} --languages de fr es`"
+            f"{folder}: found {found}, expected those that p_bt takes; add them by "
+            f"`python scripts/back_translate.py {shlex.quote(folder)} --languages de fr es`"
         )
     return missing
+
+
+def _may_be_hub_id(name: str) -> bool:
+    return re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name) is not None
+
+
+def _missing_model(field: str, name: str) -> list[str]:
+    """What is wrong with the name of a model, as far as that can be known without asking the Hub."""
+    if name == PACKAGED_TEXT_MODEL:
+        try:
+            resolve_text_model(name)
+        except RecipeError as error:
+            return [str(error)]
+        return []
+    if Path(name).is_dir():
+        return []
+    if not _may_be_hub_id(name):
+        return [f"{field} {name}: found no such folder, expected that of a model; name it, or one of the Hub"]
+    if not constants.HF_HUB_OFFLINE or isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return []
+    return [
+        f"{field} {name}: found it neither as a folder nor in the cache of the Hub, which HF_HUB_OFFLINE keeps from "
+        f"being asked; download it where there is a connection, by `hf download {name}`, or name a folder"
+    ]
 
 
 def _missing_scenes(manifests: str | None, sources: str | None) -> list[str]:
@@ -70,16 +107,26 @@ def _missing_scenes(manifests: str | None, sources: str | None) -> list[str]:
     return missing
 
 
-def _has_back_translations(fields: dict) -> bool:
-    if fields.get("dataset_name"):
-        try:
-            columns = datasets.load_from_disk(fields["dataset_name"])["train"].column_names
-        except (OSError, ValueError, KeyError):
-            return True  # a data set of the Hub, or a faulty one: the run itself tells
-        return bool(back_translation_languages(columns))
-    if not (lines := manifest_lines(Path(fields["manifests"]) / "train.jsonl")):
-        return True
+def _missing_back_translations(fields: dict) -> str:
+    """How the back-translations of the training set are found; empty where they are there, or the run itself tells."""
+    name = fields.get("dataset_name")
+    if name and name in MADE_BY and not Path(name).is_dir():
+        return "no back-translations, nor the data set"
     try:
-        return bool(json.loads(lines[0][1]).get("back_translations"))
-    except (ValueError, AttributeError):
-        return True
+        if name:
+            table = datasets.load_from_disk(name)["train"]
+            languages = back_translation_languages(table.column_names)
+            columns = [BACK_TRANSLATION_COLUMN.format(language=language) for language in languages]
+            lacking = {
+                row for column in columns for row, texts in enumerate(table[column]) if not texts or None in texts
+            }
+            has, count = bool(columns), len(table)
+        else:
+            lines = [json.loads(line) for _, line in manifest_lines(Path(fields["manifests"]) / "train.jsonl")]
+            lacking = {row for row, line in enumerate(lines) if not line.get("back_translations")}
+            has, count = len(lacking) < len(lines), len(lines)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):  # of the Hub, missing or faulty
+        return ""
+    if not count or (has and not lacking):
+        return ""
+    return f"no back-translations of {len(lacking)} of {count} recordings" if has else "no back-translations"

@@ -2,9 +2,12 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
+import datasets
 import pytest
+from huggingface_hub import constants
 from matplotlib.image import imread
 
 from modeling_cnn10bert.training import ladders, prerequisites, run_cost, run_queue
@@ -116,7 +119,15 @@ def test_a_dry_run_says_what_is_to_be_done_and_what_it_costs_and_does_nothing(sc
     assert _cells(out, "clotho_baseline-seed0")[-1] == "finished"
     assert _cells(out, "audiocaps_pretraining") == ["unknown", "unknown", "to do"]
     assert "to do: 9 of 13, an unknown number of optimiser steps" in out
-    assert "missing: data/clotho: found no such folder" in out
+    missing = [line.removeprefix("missing: ") for line in out.splitlines() if line.startswith("missing: ")]
+    assert {line.partition(",")[0].partition("; ")[0] for line in missing if "WordNet" not in line} == {
+        "data/clotho: found no such folder",
+        "data/clotho: found no back-translations",
+        "data/audiocaps: found no such folder",
+        "data/audiocaps: found no back-translations",
+        "models/cnn10_audioset: found no such folder",
+        "text_model_name_or_path bert-base-uncased: found it neither as a folder nor in the cache of the Hub",
+    }
     assert sorted(Path().rglob("*")) == before
 
 
@@ -155,7 +166,7 @@ def test_steps_are_counted_from_the_pairs(soundscapes, tmp_path):
         ("--table 3 --seeds 0", "argument --seeds: found 0, expected at least 1"),
         ("--table 3 --seed 1", "--seed cannot be given to all runs: --seeds N"),
         ("--table 3 --dcase_output x.csv", "found one of --dcase_output and --clotho_captions, expected both"),
-        ("--table 3", "data/clotho: found no such folder, expected what `python scripts/prepare_clotho.py .*2 more"),
+        ("--table 3", "data/clotho: found no such folder, expected what `python scripts/prepare_clotho.py .*5 more"),
         ("--table 3 --only_report --dcase_output x --clotho_captions y", "x: found .*No such file"),
     ],
 )
@@ -172,10 +183,11 @@ def _missing(**fields):
     return prerequisites.missing_prerequisites([run])
 
 
-def test_what_is_missing_is_named_with_what_makes_it(soundscapes, monkeypatch):
+def test_what_is_missing_is_named_with_what_makes_it(soundscapes, text_folder, monkeypatch):
     scenes = {"manifests": str(soundscapes), "sources": str(soundscapes / "sources")}
+    scenes |= {"text_model_name_or_path": str(text_folder)}
     assert _missing(**scenes) == []
-    (line,) = _missing()
+    (line,) = _missing(text_model_name_or_path=str(text_folder))
     assert line.startswith("found no --manifests and --sources")
     (line,) = _missing(**scenes | {"manifests": "nowhere"})
     assert line.startswith("--manifests nowhere: found no train.jsonl, validation.jsonl, test.jsonl")
@@ -186,6 +198,43 @@ def test_what_is_missing_is_named_with_what_makes_it(soundscapes, monkeypatch):
     (line,) = _missing(**scenes, p_bt=0.2)
     assert "found no back-translations" in line and "scripts/back_translate.py" in line
     assert _missing(**scenes, p_bt=0.2, augment_text=False) == []
+    (scene, texts) = _missing(**scenes | {"manifests": "nowhere"}, p_bt=0.2), "no back-translations"
+    assert len(scene) == 1 and texts not in scene[0]  # of what is not there, that is all
+
+
+def test_back_translations_must_be_there_for_every_caption(soundscapes, text_folder, tmp_path):
+    given = {"text_model_name_or_path": str(text_folder), "p_bt": 0.2}
+    variants = {
+        "back_translations_de": [["a dog"], ["rain", None]],
+        "back_translations_fr": [["a dog"], ["rain", "it"]],
+    }
+    table = datasets.Dataset.from_dict({"captions": [["dog"], ["rain", "it rains"]], **variants})
+    datasets.DatasetDict(train=table).save_to_disk(tmp_path / "own")
+    (line,) = _missing(dataset_name=str(tmp_path / "own"), **given)
+    assert f"{tmp_path / 'own'}: found no back-translations of 1 of 2 recordings" in line
+    assert f"`python scripts/back_translate.py {tmp_path / 'own'} --languages de fr es`" in line
+    datasets.DatasetDict(train=table.remove_columns("back_translations_de")).save_to_disk(tmp_path / "whole")
+    assert _missing(dataset_name=str(tmp_path / "whole"), **given) == []
+
+    manifests = shutil.copytree(soundscapes, tmp_path / "scenes")
+    lines = (manifests / "train.jsonl").read_text().splitlines()
+    with_texts = json.loads(lines[0]) | {"back_translations": {"de": ["a dog"] * 5}}
+    (manifests / "train.jsonl").write_text("\n".join([json.dumps(with_texts), *lines[1:]]))
+    (line,) = _missing(manifests=str(manifests), sources=str(soundscapes / "sources"), **given)
+    assert "found no back-translations of 39 of 40 recordings" in line
+
+
+def test_a_model_that_cannot_be_had_is_named(soundscapes, text_folder, monkeypatch):
+    scenes = {"manifests": str(soundscapes), "sources": str(soundscapes / "sources")}
+    (line,) = _missing(**scenes, text_model_name_or_path="bert-base-uncased")  # the tests are offline
+    assert "neither as a folder nor in the cache of the Hub" in line and "`hf download bert-base-uncased`" in line
+    (line,) = _missing(**scenes, text_model_name_or_path="/nowhere/bert")
+    assert line.startswith("text_model_name_or_path /nowhere/bert: found no such folder")
+    (line,) = _missing(**scenes, text_model_name_or_path=str(text_folder), audio_model_name_or_path="../cnn10")
+    assert line.startswith("audio_model_name_or_path ../cnn10: found no such folder")
+    assert _missing(**scenes, model_name_or_path=str(text_folder)) == []  # brings its own text tower
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # it may be there, which only asking would tell
+    assert _missing(**scenes, text_model_name_or_path="bert-base-uncased") == []
 
 
 # --------------------------------------------------------------------------------------------------------- for real
