@@ -192,6 +192,7 @@ class _Tally:
         seconds, expected: of sound that was read, and that should have been.
         cancelled: seconds in which the channels cancelled each other.
         cut: whether bytes are missing at the end of the file; `open_end`: whether only the mark of the end is.
+        left: whether sound that is in the file was not decoded.
         faults: of the decoders, each only once.
     """
 
@@ -204,6 +205,7 @@ class _Tally:
     cancelled: float = 0.0
     cut: bool = False
     open_end: bool = False
+    left: bool = False
     faults: dict[str, None] = dataclasses.field(default_factory=dict)
 
     def count(self, channels: np.ndarray, waveform: np.ndarray) -> None:
@@ -221,6 +223,7 @@ class _Tally:
         self.cancelled += cancelled
         is_missing = part.seconds is not None and part.seconds < expected - decoding.tolerance
         self.cut = self.cut or is_short and (part.share < 1 or part.cut or is_missing)
+        self.left = self.left or is_short and part.seconds == expected
         self.open_end = self.open_end or part.cut
         if decoding.fault:
             self.faults[decoding.fault] = None
@@ -229,9 +232,16 @@ class _Tally:
         notes = []
         reasons = f" ({', '.join(self.faults)})" if self.faults else ""
         if self.expected > self.seconds:
+            why = (
+                "the file is cut off"
+                if self.cut
+                else "the rest does not decode"
+                if self.left
+                else "the file is cut off or damaged"
+            )
             notes.append(
-                f"{self.seconds:.1f} of {self.expected:.1f} s of sound were read, as the file is cut off"
-                f"{'' if self.cut else ' or damaged'}{reasons}; fetch or export it again"
+                f"{self.seconds:.1f} of {self.expected:.1f} s of sound were read, as {why}{reasons}; fetch or export "
+                "it again"
             )
         elif self.faults:
             notes.append(
@@ -338,7 +348,9 @@ class _Decoding:
             if _is_of_the_system(error):
                 raise OSError(_reason(error)) from error
             reason = (
-                f"libsndfile: {_reason(error)}" if error is not None else "libsndfile finds no sound, or no more of it"
+                f"libsndfile: {_reason(error)}"
+                if error is not None
+                else f"libsndfile finds no {'more ' if seen else ''}sound"
             )
             if given:
                 self.fault = str(found)

@@ -126,12 +126,26 @@ def test_joined_mp3s_are_read_past_the_tags_between_them(tmp_path, between):
     assert loudest_frequency(waveform[8000 * 5 :]) == pytest.approx(800, abs=1)
 
 
-def test_an_mp3_that_was_lengthened_without_its_header_is_read_to_its_end(tmp_path):
-    more = tone(800, format="MP3")
-    second_frame = more.index(more[:2], 100)  # the first holds the lengths
-    waveform, notes = read(tmp_path / "a.mp3", tone(400, format="MP3") + more[second_frame:])
+def mp3_without_lengths():
+    """Of a rate that varies, so that libsndfile guesses the length from the first frame."""
+    content = tone(800, format="MP3")
+    return content[content.index(content[:2], 100) :]  # the first frame holds the lengths
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("before", [b"", tone(400, format="MP3")], ids=["alone", "after another"])
+def test_an_mp3_that_does_not_tell_its_length_is_read_to_its_end(tmp_path, before):
+    waveform, notes = read(tmp_path / "a.mp3", before + mp3_without_lengths())
     assert notes == []
-    assert len(waveform) / 8000 == pytest.approx(8, abs=0.2)
+    assert len(waveform) / 8000 == pytest.approx(8 if before else 4, abs=0.2)
+    assert loudest_frequency(waveform[-8000 * 3 :]) == pytest.approx(800, abs=1)
+
+
+@pytest.mark.usefixtures("no_ffmpeg")
+def test_without_ffmpeg_an_mp3_that_does_not_tell_its_length_has_a_remark(tmp_path):
+    waveform, (note,) = read(tmp_path / "a.mp3", mp3_without_lengths())
+    found = f"{len(waveform) / 8000:.1f}"
+    assert re.match(rf"{found} of (3\.9|4\.0) s of sound were read, as the rest does not decode \(.*no ffmpeg", note)
 
 
 @pytest.mark.parametrize("name", ["ogg", "mp3", "flac"])
