@@ -4,13 +4,24 @@ import ast
 import pathlib
 from collections.abc import Sequence
 
-from ..data.clotho import read_captions
+from ..data.clotho import CAPTION_COLUMNS, read_captions
 from ..data.entries import PreparationError
 from ..data.tables import read_rows
 from .audio_text_retrieval.audio_text_retrieval import RECALL_AT, ranking_metrics, retrieval_metrics
-from .submissions import RANK_COLUMNS, read_dcase2022, read_dcase2025
+from .submissions import RANK_COLUMNS, RANKS, read_dcase2022, read_dcase2025
 
 MATRIX_MAP_AT = (10, 16)  # 16: the measure of DCASE 2025
+RANKED, ANNOTATIONS, CAPTIONS = "a ranked output of DCASE 2022", "annotations of DCASE 2025", "a caption file"
+COLUMNS_OF_KIND = {
+    RANKED: {"caption", *RANK_COLUMNS},
+    ANNOTATIONS: {"query", "audio_filenames"},
+    CAPTIONS: {"file_name", *CAPTION_COLUMNS},
+}
+PAIRS = (
+    f"a ranked output of DCASE 2022 (caption, file_name_1 to file_name_{RANKS}) goes with a caption file (file_name, "
+    "caption_1 to caption_5); a matrix of scores of DCASE 2025 (a column for each recording) goes with a caption file "
+    "or with annotations (query, audio_filenames)"
+)
 
 
 def score_ranked_output(output: pathlib.Path, captions: pathlib.Path) -> dict[str, float]:
@@ -30,6 +41,7 @@ def score_ranked_output(output: pathlib.Path, captions: pathlib.Path) -> dict[st
     Raises:
         PreparationError: a file is missing or faulty, or the two do not belong together.
     """
+    _check_pair(output, captions, RANKED, [CAPTIONS])
     queries, rankings = read_dcase2022(output)
     relevant = _recordings_of(queries, output, captions)
     try:
@@ -60,10 +72,10 @@ def score_matrix(output: pathlib.Path, captions: pathlib.Path) -> dict[str, floa
     Raises:
         PreparationError: a file is missing or faulty, or the two do not belong together.
     """
+    _check_pair(output, captions, None, [CAPTIONS, ANNOTATIONS])
     queries, file_names, scores = read_dcase2025(output)
     column_of = {name: column for column, name in enumerate(file_names)}
-    annotated = "audio_filenames" in _columns(captions)
-    if annotated:
+    if _kind(captions) == ANNOTATIONS:
         rows, relevant = _annotated(queries, output, captions)
     else:
         rows, relevant = list(range(len(queries))), [[name] for name in _recordings_of(queries, output, captions)]
@@ -78,12 +90,34 @@ def score_matrix(output: pathlib.Path, captions: pathlib.Path) -> dict[str, floa
 
 def is_ranked_output(output: pathlib.Path) -> bool:
     """
-    Whether a file is a ranked output of DCASE 2022, and not a matrix of DCASE 2025, by its columns.
+    Tell by its columns whether a file is a ranked output of DCASE 2022, and not a matrix of DCASE 2025.
 
     Raises:
         PreparationError: the file cannot be read.
     """
-    return set(RANK_COLUMNS) <= set(_columns(output))
+    return _kind(output) == RANKED
+
+
+def _kind(path: pathlib.Path) -> str | None:
+    """Find which of the files with known columns this is; none of them has the columns of a matrix."""
+    columns = set(_columns(path))
+    return next((kind for kind, known in COLUMNS_OF_KIND.items() if known <= columns), None)
+
+
+def _check_pair(output: pathlib.Path, captions: pathlib.Path, expected: str | None, truths: Sequence[str]) -> None:
+    """
+    Raises:
+        PreparationError: the files are not of kinds that belong together.
+    """
+    kinds = {path: _kind(path) for path in (output, captions)}
+    if kinds[output] != expected or kinds[captions] not in truths:
+        found = " and ".join(f"{kind or _other(path)} ({path})" for path, kind in kinds.items())
+        raise PreparationError(f"found {found}, expected two files that belong together: {PAIRS}")
+
+
+def _other(path: pathlib.Path) -> str:
+    columns = _columns(path)
+    return f"a table of the columns {', '.join(columns[:5])}{', ...' if len(columns) > 5 else ''}"
 
 
 def _columns(path: pathlib.Path) -> list[str]:
@@ -102,7 +136,8 @@ def _recordings_of(queries: Sequence[str], output: pathlib.Path, captions: pathl
     truth = [(caption, file_name) for file_name, texts in read_captions(captions).items() for caption in texts]
     if len(queries) != len(truth):
         raise PreparationError(
-            f"{output}: found {len(queries)} queries, expected the {len(truth)} captions of {captions}, a line each"
+            f"{output}: found {len(queries)} queries, expected the {len(truth)} captions of {captions}, a line each; "
+            "give the two files of one test set"
         )
     for number, (query, (caption, _)) in enumerate(zip(queries, truth, strict=True), start=2):
         if query.strip() != caption.strip():

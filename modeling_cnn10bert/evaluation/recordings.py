@@ -16,6 +16,7 @@ from ..data.entries import Entry, PreparationError, StoredAudio
 from ..data.recordings_table import PreparedDataError, load_prepared_split
 from ..data.soundscapes import SPLITS, Scene, SourceBank, read_manifest, render
 from ..data.tables import read_rows
+from ..processing_cnn10bert import caption_words
 from ..retrieval.scanning import ENDINGS
 
 FORMS = (
@@ -57,6 +58,8 @@ class EvaluationSet:
         split: which of its splits; empty where it has none.
         recordings: no two of a name.
         queries: captions, of which it is not known which recording they describe; empty where `recordings` have theirs.
+
+    Captions and names are as the source has them, spaces included: a challenge finds its queries by them.
     """
 
     source: str
@@ -126,9 +129,11 @@ def load_unpaired_set(captions: str | os.PathLike, audio: str | os.PathLike) -> 
     captions, audio = Path(captions), Path(audio)
     queries = []
     for number, row in read_rows(captions, ["caption"]):
-        if not row["caption"].strip():
-            raise PreparationError(f"{captions}:{number}: found no caption, expected a text; correct the line")
-        queries.append(row["caption"].strip())
+        if not caption_words(row["caption"]):
+            raise PreparationError(
+                f"{captions}:{number}: found the caption {row['caption']!r}, expected one with a word; correct the line"
+            )
+        queries.append(row["caption"])  # with its spaces, by which the challenge finds it again
     if not queries:
         raise PreparationError(f"{captions}: found no query, expected a line each; fetch the file again")
     files = sorted(path for path in _files_of(audio) if path.suffix[1:].lower() in ENDINGS)

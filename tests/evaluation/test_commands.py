@@ -2,12 +2,15 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 
+from modeling_cnn10bert.data.audio_folder import own_recordings
 from modeling_cnn10bert.data.audio_io import load_audio
 from modeling_cnn10bert.data.entries import PreparationError
+from modeling_cnn10bert.data.preparation import prepare_dataset
 from modeling_cnn10bert.evaluation.commands import run_evaluate, run_score, run_submit
 from modeling_cnn10bert.evaluation.submissions import read_dcase2022, read_dcase2025
 from modeling_cnn10bert.retrieval.embedding import load_embedder
@@ -93,6 +96,24 @@ def test_unpaired_queries_search_all_recordings_of_the_folder(tiny_folder, metad
     np.testing.assert_allclose(scores, embedder.embed_text(queries) @ audio.T, atol=1e-5)
     with ranked.open(newline="") as file:
         assert next(csv.reader(file)) == ["caption", *(f"file_name_{rank}" for rank in range(1, 11))]
+
+
+def test_a_submission_has_the_captions_of_a_folder_or_a_prepared_set_with_their_spaces(
+    tiny_folder, metadata_folder, tmp_path
+):
+    folder, model = tmp_path / "own", str(tiny_folder[0])
+    shutil.copytree(metadata_folder, folder)
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["captions"] = [f" {caption.replace(' ', '  ')} " for caption in row["captions"]]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    splits, features = own_recordings(str(folder))
+    prepare_dataset({"test": splits["train"]}, features, tmp_path / "prepared")
+    expected = [caption for row in rows for caption in row["captions"]]
+    for dataset in (folder, tmp_path / "prepared"):
+        ranked = run_submit(model, str(dataset), format="dcase2022", out=f"{dataset}-ranked.csv", **QUIET)
+        matrix = run_submit(model, str(dataset), format="dcase2025", out=f"{dataset}-matrix.csv", **QUIET)
+        assert read_dcase2022(ranked)[0] == read_dcase2025(matrix)[0] == expected
 
 
 def test_a_submission_that_cannot_be_made_is_an_error_that_says_what_to_do(

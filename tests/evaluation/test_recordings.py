@@ -1,5 +1,6 @@
 """Every form of data set gives the same recordings; what is missing or surplus is an error that says what to do."""
 
+import json
 import shutil
 
 import datasets
@@ -8,7 +9,8 @@ import pytest
 import soundfile
 
 from modeling_cnn10bert.data.audio_io import AudioError, load_audio
-from modeling_cnn10bert.data.entries import PreparationError
+from modeling_cnn10bert.data.entries import Entry, PreparationError
+from modeling_cnn10bert.data.preparation import prepare_dataset
 from modeling_cnn10bert.data.soundscapes import ManifestError
 from modeling_cnn10bert.evaluation.recordings import load_evaluation_set, load_unpaired_set
 
@@ -112,9 +114,37 @@ def test_queries_and_recordings_may_come_unpaired(tmp_path, write_csv, noise):
     assert len(found.recordings[0].load(32_000)) == 3200
     with pytest.raises(PreparationError, match="found no recording, expected those that are searched"):
         load_unpaired_set(captions, tmp_path)
-    write_csv(captions, ["caption"], ["a dog"], [" "])
-    with pytest.raises(PreparationError, match="retrieval_captions.csv:3: found no caption"):
-        load_unpaired_set(captions, audio)
+    for wordless in (" ", "...", "-"):
+        write_csv(captions, ["caption"], ["a dog"], [wordless])
+        with pytest.raises(
+            PreparationError, match=f"retrieval_captions.csv:3: found the caption '{wordless}', expected"
+        ):
+            load_unpaired_set(captions, audio)
+
+
+SPACED = ["a dog ", " two  dogs", "A bell, ", "rain", "wind\u00a0"]
+
+
+def test_captions_and_names_keep_their_spaces_whatever_the_data_set_is(tmp_path, write_csv, noise):
+    names = [" Birds.wav", "a  bell .wav"]
+    for name in names:
+        (tmp_path / "audio").mkdir(exist_ok=True)
+        soundfile.write(tmp_path / "audio" / name, noise(16_000), 16_000)
+    of_caption_file = write_csv(tmp_path / "captions.csv", CLOTHO, *([name, *SPACED] for name in names))
+    lines = [json.dumps({"file_name": name, "captions": SPACED}) for name in names]
+    (tmp_path / "audio" / "metadata.jsonl").write_text("\n".join(lines))
+    entries = [Entry(name, tmp_path / "audio" / name, {"captions": SPACED}) for name in names]
+    columns = datasets.Features({"captions": datasets.List(datasets.Value("string"))})
+    prepare_dataset({"test": entries}, columns, tmp_path / "prepared")
+    unpaired = write_csv(tmp_path / "queries.csv", ["caption"], *([caption] for caption in SPACED))
+    for found in (
+        load_evaluation_set(of_caption_file, audio=tmp_path / "audio"),
+        load_evaluation_set(tmp_path / "audio"),
+        load_evaluation_set(tmp_path / "prepared"),
+        load_unpaired_set(unpaired, tmp_path / "audio"),
+    ):
+        assert [recording.name for recording in found.recordings] == names
+        assert found.captions() == (SPACED if found.queries else SPACED * 2)
 
 
 def test_what_is_no_data_set_or_takes_no_such_option_is_an_error_that_says_what_to_do(

@@ -1,11 +1,13 @@
 """Output files of the challenges: byte for byte as published, read again as written, scored as known."""
 
 import numpy as np
+import pandas
 import pytest
 
 from modeling_cnn10bert.data.clotho import read_captions
 from modeling_cnn10bert.data.entries import PreparationError
 from modeling_cnn10bert.evaluation.ranked_output import is_ranked_output, score_matrix, score_ranked_output
+from modeling_cnn10bert.evaluation.recordings import load_evaluation_set
 from modeling_cnn10bert.evaluation.submissions import (
     read_dcase2022,
     read_dcase2025,
@@ -158,3 +160,68 @@ def test_a_recording_twice_in_a_ranked_line_is_an_error_of_the_file(tmp_path, wr
     output = write_csv(tmp_path / "output.csv", ["caption", *(f"file_name_{i}" for i in range(1, 11))], *rows)
     with pytest.raises(PreparationError, match="output.csv: the ranking of query 0 holds an item twice"):
         score_ranked_output(output, truth)
+
+
+def official_score(truth, output):
+    """Return R@1 as eval_script.py in github.com/xieh97/dcase2022-audio-retrieval does.
+
+    It looks captions up by their very text; of equal ones the last counts.
+    """
+    truth, output = pandas.read_csv(truth), pandas.read_csv(output)
+    right = {caption: row.file_name for row in truth.itertuples() for caption in row[2:]}
+    found = {row[1]: list(row[2:]) for row in output.itertuples()}
+    return np.mean([found[caption][0] == name for caption, name in right.items()])
+
+
+def test_the_scorers_of_the_challenges_find_every_query_of_the_official_file(shared_data, tmp_path):
+    truth = shared_data / "clotho" / "clotho_captions_evaluation.csv"
+    evaluated = load_evaluation_set(truth, audio=shared_data / "clotho" / "audio")
+    captions, names = evaluated.captions(), [recording.name for recording in evaluated.recordings]
+    assert sum(caption != caption.strip() for caption in captions) == 4
+    right = [recording.name for recording in evaluated.recordings for _ in recording.captions]
+    ranked = [[name, *[other for other in names[:10] if other != name]][:10] for name in right]
+    write_dcase2022(tmp_path / "ranked.csv", captions, ranked)
+    assert official_score(truth, tmp_path / "ranked.csv") == 1
+    assert score_ranked_output(tmp_path / "ranked.csv", truth)["R@1"] == 1
+    # The challenge of 2025 finds a query of its annotations by `captions.tolist().index(query)`.
+    write_dcase2025(tmp_path / "matrix.csv", captions, names[:3], np.zeros((len(captions), 3)))
+    queries = pandas.read_csv(tmp_path / "matrix.csv")["index"].tolist()
+    assert queries == captions
+    assert "A train coming down the track with cars passing by on the side of it, " in queries
+
+
+def test_an_output_whose_captions_lost_their_spaces_is_scored_all_the_same(tmp_path, write_csv):
+    texts = ["a dog ", " two dogs", "A bell, ", "rain", "wind"]
+    truth = write_csv(tmp_path / "truth.csv", CLOTHO, ["a.wav", *texts])
+    write_dcase2022(tmp_path / "ranked.csv", [text.strip() for text in texts], [NAMES] * 5)
+    assert score_ranked_output(tmp_path / "ranked.csv", truth)["R@1"] == 1
+
+
+def test_files_of_different_challenges_are_named_with_what_belongs_together(tmp_path, write_csv):
+    texts = [f"caption {number}" for number in range(5)]
+    truth = write_csv(tmp_path / "truth.csv", CLOTHO, ["a.wav", *texts])
+    annotations = write_csv(tmp_path / "annotations.csv", ["query", "audio_filenames"], ["caption 0", "['a.wav']"])
+    other = write_csv(tmp_path / "other.csv", ["audiocap_id", "youtube_id", "caption"], ["1", "x", "a dog"])
+    write_dcase2022(tmp_path / "ranked.csv", texts, [NAMES] * 5)
+    write_dcase2025(tmp_path / "matrix.csv", texts, NAMES, np.zeros((5, 12)))
+    together = (
+        "expected two files that belong together: a ranked output of DCASE 2022 .* with a caption file .*; a matrix"
+    )
+    for score, output, captions, found in (
+        (score_ranked_output, "ranked", annotations, "a ranked output of DCASE 2022 .* and annotations of DCASE 2025"),
+        (score_ranked_output, "ranked", other, "and a table of the columns audiocap_id, youtube_id, caption"),
+        (score_ranked_output, "ranked", tmp_path / "matrix.csv", "and a table of the columns index, a.wav, .*, ..."),
+        (
+            score_matrix,
+            "matrix",
+            other,
+            "found a table of the columns index, .* and a table of the columns audiocap_id",
+        ),
+        (score_matrix, "truth", tmp_path / "ranked.csv", "found a caption file .* and a ranked output of DCASE 2022"),
+        (score_matrix, "annotations", truth, "found annotations of DCASE 2025 .* and a caption file"),
+    ):
+        with pytest.raises(PreparationError, match=f"{found}.*{together}"):
+            score(tmp_path / f"{output}.csv", captions)
+    write_csv(annotations, ["query", "audio_filenames"], ["another caption", "['a.wav']"])
+    with pytest.raises(PreparationError, match="no line for the query 'another caption' .*; give the two files of one"):
+        score_matrix(tmp_path / "matrix.csv", annotations)
