@@ -1,5 +1,6 @@
 """Whatever goes wrong with one file, the run goes on; whatever goes wrong with the run, the index stays whole."""
 
+import csv
 import errno
 import os
 import pathlib
@@ -387,6 +388,21 @@ def test_the_index_in_a_folder_goes_through_every_change(lance, embedder, sounds
         np.testing.assert_allclose(file.embeds, embedder.embed_audio([window[2] for window in windows]), atol=1e-5)
 
 
+@pytest.mark.parametrize("year", [1901, 1969, 2106, 2400])
+def test_times_of_modification_that_a_file_can_have_stop_no_folder(lance, embedder, sounds, record, year):
+    path = record(sounds / "a.wav")
+    seconds = int((year - 1970) * 365.2425 * 86400)
+    try:
+        os.utime(path, ns=(seconds * 10**9, seconds * 10**9))
+    except (OSError, OverflowError):
+        pytest.skip(f"this file system has no times of the year {year}")
+    record(sounds / "b.wav")
+    report = index_folders(lance, embedder, [sounds], progress=False)
+    assert report.added == 2
+    assert index_folders(lance, embedder, [sounds], progress=False).unchanged == 2
+    assert len(lance.search(embedder.embed_audio([np.ones(8000, np.float32)])[0], 2)) == 2
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_run_that_is_killed_ten_times_ends_in_the_index_of_an_uninterrupted_one(
     tiny_folder, sounds, record, tmp_path
@@ -441,3 +457,75 @@ def check_whole(store):
         assert file.embeds.shape == (len(windows), store.info.model.dimension)
         np.testing.assert_allclose(np.linalg.norm(file.embeds, axis=1), 1, atol=1e-4)
     return len(files)
+
+
+# ------------------------------------------------------------------------------------- what is used with a remark
+
+
+def test_a_recording_that_is_used_with_a_remark_is_in_the_index_and_in_the_report(
+    index, store, sounds, record, tmp_path
+):
+    whole = record(sounds / "cut.wav", seconds=4).read_bytes()
+    (sounds / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    shutil.copy(sounds / "cut.wav", sounds / "copy.wav")
+    record(sounds / "good.wav")
+    (sounds / "text.wav").write_text("no sound")
+    report = index(sounds)
+    assert names(store, sounds) == ["copy.wav", "cut.wav", "good.wav"]
+    note = "2.0 of 4.0 s of sound were read, as the file is cut off; fetch or export it again"
+    assert sorted(report.notes) == [(str(sounds / "copy.wav"), note), (str(sounds / "cut.wav"), note)]
+    assert str(report).endswith("; 2 kept with a remark")
+    report.write_csv(tmp_path / "report.csv")
+    with open(tmp_path / "report.csv", newline="", encoding="utf-8") as file:
+        rows = {os.path.basename(row["path"]): (row["outcome"], row["reason"]) for row in csv.DictReader(file)}
+    assert rows["cut.wav"] == rows["copy.wav"] == ("kept", note)
+    assert rows["text.wav"][0] == "left out" and len(rows) == 3
+    shutil.copy(sounds / "cut.wav", sounds / "later.wav")  # its content is known, so it is not decoded
+    assert index(sounds).notes == []
+
+
+@pytest.mark.parametrize("path", ["", os.environ.get("PATH", "")], ids=["without ffmpeg", "as installed"])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENFILE, "Too many open files in system"), MemoryError(), soundfile.LibsndfileError(2)]
+)
+def test_what_the_system_refuses_condemns_no_recording(index, store, sounds, record, monkeypatch, error, path):
+    record(sounds / "a.wav")
+    index(sounds)
+    old = store.contents[str(sounds / "a.wav")]
+    record(sounds / "a.wav")
+
+    def refuse(*arguments, **options):
+        raise error
+
+    monkeypatch.setenv("PATH", path)
+    with monkeypatch.context() as patch:
+        patch.setattr(soundfile, "SoundFile", refuse)
+        patch.setattr(ffmpeg.subprocess, "Popen", refuse if isinstance(error, OSError) else subprocess.Popen)
+        report = index(sounds)
+    if report.skipped:  # else an installed ffmpeg read it
+        assert "does not read now" in problems(report)["a.wav"]
+        assert store.contents[str(sounds / "a.wav")] is old
+    assert names(store, sounds) == ["a.wav"]
+    assert index(sounds).skipped == 0
+
+
+def test_numbers_that_a_header_can_hold_stop_no_folder(index, store, sounds, record):
+    def header(name, start, value):
+        content = bytearray(record(sounds / name).read_bytes())
+        content[start : start + len(value)] = value
+        (sounds / name).write_bytes(content)
+
+    header("rate 0.wav", 24, bytes(4))
+    header("rate 1.wav", 24, b"\1\0\0\0")
+    header("rate of billions.wav", 24, b"\xff\xff\xff\x7f")
+    header("no channel.wav", 22, bytes(2))
+    header("channels.wav", 22, b"\xff\xff")
+    header("length.wav", 40, b"\xff\xff\xff\xff")
+    soundfile.write(sounds / "thousand.wav", np.full((800, 1000), 0.1), 8000)
+    soundfile.write(sounds / "loud.wav", np.full(800, 1e25), 8000, subtype="FLOAT")
+    record(sounds / "good.wav")
+    report = index(sounds)
+    assert {"good.wav", "length.wav", "thousand.wav"} <= set(names(store, sounds))
+    assert {"rate 1.wav", "rate of billions.wav", "loud.wav"} <= set(problems(report))
+    assert report.added + report.skipped == 9
+    assert problems(report)["loud.wav"].startswith("found samples up to 1e+25, expected about -1 to 1")
