@@ -640,7 +640,11 @@ def evaluate(
 ) -> None:
     """Measure how well a model finds the recordings of a data set by their captions."""
     from .evaluation.commands import run_evaluate
+    from .files import ADDRESS, check_local_folder
+    from .retrieval.records import RetrievalError
 
+    if out is not None:
+        check_local_folder(out, "--out", RetrievalError, marks=(ADDRESS,))
     run_evaluate(
         model,
         dataset,
@@ -680,7 +684,10 @@ def submit(
 ) -> None:
     """Write what the DCASE challenge is handed."""
     from .evaluation.commands import run_submit
+    from .files import ADDRESS, check_local_folder
+    from .retrieval.records import RetrievalError
 
+    check_local_folder(out, "--out", RetrievalError, marks=(ADDRESS,))
     run_submit(
         model,
         dataset,

@@ -145,6 +145,45 @@ def test_what_cannot_be_indexed_is_counted_and_reported(run, index, sounds, tmp_
     assert [row["path"] for row in rows] == [str(sounds / "broken.wav")]
 
 
+def cut(path):
+    """Takes the second half of a file away."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+def test_a_recording_that_is_cut_off_is_indexed_with_a_remark(run, index, sounds, tmp_path):
+    shutil.copy(sounds / "far" / "2.wav", sounds / "cut.wav")
+    cut(sounds / "cut.wav")
+    result = run("index", sounds, "--index", index, "--report", tmp_path / "report.csv")
+    assert result.stdout.startswith("1 added,") and result.stdout.strip().endswith("; 1 kept with a remark")
+    (row,) = csv.DictReader((tmp_path / "report.csv").read_text().splitlines())
+    assert row["path"] == str(sounds / "cut.wav") and row["outcome"] == "kept"
+    assert row["reason"].startswith("1.0 of 2.0 s of sound were read, as the file is cut off")
+
+
+def test_without_a_report_the_remark_is_told_at_once(run, index, sounds):
+    shutil.copy(sounds / "far" / "2.wav", sounds / "cut.wav")
+    cut(sounds / "cut.wav")
+    result = run("index", sounds, "--index", index)
+    assert f"{sounds / 'cut.wav'}: 1.0 of 2.0 s of sound were read" in result.stderr
+    assert "could not be used" not in result.stderr
+
+
+def test_similar_warns_of_a_recording_that_is_cut_off(run, index, sounds, tmp_path):
+    shutil.copy(sounds / "far" / "2.wav", tmp_path / "cut.wav")
+    cut(tmp_path / "cut.wav")
+    result = run("similar", tmp_path / "cut.wav", "--index", index, "--output", "json")
+    assert len(json.loads(result.stdout)) == 6
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith(f"warning: {tmp_path / 'cut.wav'}: 1.0 of 2.0 s of sound were read")
+
+
+def test_similar_refuses_samples_on_the_scale_of_integers_with_the_name_of_the_file(run, index, tmp_path):
+    soundfile.write(tmp_path / "loud.wav", np.full(RATE, 2.0**31), RATE, subtype="FLOAT")
+    line = error_line(run("similar", tmp_path / "loud.wav", "--index", index, code=1))
+    assert f"{tmp_path / 'loud.wav'}: found samples up to 2.15e+09" in line
+
+
 def test_a_folder_that_was_emptied_needs_allow_empty(run, index, sounds):
     shutil.rmtree(sounds)
     sounds.mkdir()
@@ -326,6 +365,30 @@ def test_what_is_wrong_with_the_input_is_one_line(run, index, tmp_path):
 )
 def test_a_number_that_is_none_is_one_line(run, index, arguments, expected):
     assert expected in error_line(run(*arguments, "--index", index, code=1))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["index", ".", "--model", "m", "--index", "s3://bucket/sounds"],
+        ["search", "rain", "--index", "s3://bucket/sounds"],
+        ["export", "m", "s3://bucket/onnx"],
+        ["evaluate", "m", "d", "--out", "s3://bucket/out"],
+        ["submit", "m", "d", "--format", "dcase2022", "--out", "s3://bucket/out.csv"],
+    ],
+)
+def test_an_address_is_no_folder_to_write_to(run, tmp_path, monkeypatch, tiny_folder, arguments):
+    monkeypatch.chdir(tmp_path)
+    arguments = [str(tiny_folder[0]) if word == "m" else word for word in arguments]
+    assert "found '://' in the name of a folder" in error_line(run(*arguments, code=1))
+    assert not list(tmp_path.glob("s3*"))
+
+
+def test_a_folder_with_colons_in_its_name_can_hold_an_index(run, sounds, tmp_path, tiny_folder):
+    place = tmp_path / "12:30::00" / "sounds.index"
+    place.parent.mkdir()
+    assert run("index", sounds, "--index", place, "--model", tiny_folder[0]).stdout.startswith("6 added")
+    assert len(json.loads(run("search", "rain", "--index", place, "--output", "json").stdout)) == 6
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import ADDRESS, check_local_folder
 from .onnx_embedding import AUDIO_NAME, CONFIG_NAME, TEXT_NAME, OnnxConfig
 from .onnx_quantisation import calibration_waveforms, quantise_audio, quantise_text
 from .records import ModelIdentity, RetrievalError
@@ -74,6 +75,7 @@ def export_onnx(
         )
     if opset < OPSET:
         raise RetrievalError(f"opset is {opset}, expected {OPSET} or later; leave it out")
+    check_local_folder(out, "OUT", RetrievalError, marks=(ADDRESS,))
     out = Path(os.path.abspath(out))
     _check_target(out)
     from .torch_embedding import TorchEmbedder

@@ -7,6 +7,8 @@ from pathlib import Path
 from transformers import SchedulerType, TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
+from ..files import ADDRESS, check_local_folder
+
 
 @dataclass
 class ModelArguments:
@@ -90,6 +92,9 @@ class DataArguments:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, found {value}")
+        for name in ("dataset_name", "cache_dir"):  # before anything is downloaded or rendered
+            if (value := getattr(self, name)) is not None:
+                check_local_folder(value, name)
         if not 1 <= self.max_speed <= 2:
             raise ValueError(f"max_speed must be from 1 (off) to 2 (an octave), found {self.max_speed}")
 
@@ -182,6 +187,12 @@ class KeyedTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        if self.output_dir is not None:
+            check_local_folder(self.output_dir, "output_dir", marks=(ADDRESS,))
+        for name in ("seed", "data_seed"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 2**32:  # what numpy's generator takes
+                raise ValueError(f"{name} must be from 0 to {2**32 - 1}, found {value}")
         names = ["step", "one_cycle", *(schedule.value for schedule in SchedulerType)]
         if self.learning_rate_schedule not in names:
             raise ValueError(

@@ -106,6 +106,11 @@ ERRORS = {
     "no samples": ("max_train_samples: 0", ["max_train_samples", "0", "at least 1"]),
     "a dropped last batch": ("dataloader_drop_last: true", ["dataloader_drop_last"]),
     "unused columns removed": ("remove_unused_columns: true", ["remove_unused_columns"]),
+    "a cache whose name is read as an address": ("cache_dir: a::b/cache", ["cache_dir a::b/cache", "'::'"]),
+    "a data set whose name is read as an address": ("dataset_name: data::set", ["dataset_name data::set", "'::'"]),
+    "an output folder on a server": ("output_dir: s3://bucket/run", ["output_dir s3://bucket/run", "'://'"]),
+    "a negative seed": ("seed: -1", ["seed must be from 0", "-1"]),
+    "a seed beyond 32 bits": ("data_seed: 4294967296", ["data_seed must be from 0", "4294967296"]),
     "another order of the pairs": ("train_sampling_strategy: sequential", ["train_sampling_strategy", "sequential"]),
 }
 

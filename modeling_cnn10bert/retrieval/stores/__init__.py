@@ -1,5 +1,8 @@
 """Where the embeddings of an index are kept: LanceDB on disk by default, Milvus by its address."""
 
+import os
+
+from ...files import ADDRESS, check_local_folder
 from ..records import IndexInfo, RetrievalError
 from .base import VectorStore
 
@@ -16,7 +19,10 @@ def open_store(location: str, info: IndexInfo | None = None) -> VectorStore:
     Raises:
         RetrievalError: there is no index and no `info`, or it cannot be read.
     """
-    if location.startswith(("http://", "https://")) or location.endswith(".db"):
+    is_server = location.startswith(("http://", "https://"))
+    if not is_server and not os.path.exists(location):  # one that lies in a folder of such a name can be opened
+        check_local_folder(location, "index", RetrievalError, marks=(ADDRESS,))
+    if is_server or location.endswith(".db"):
         from .milvus import MilvusStore
 
         return MilvusStore.open(location, info)

@@ -1,0 +1,35 @@
+"""Names of folders that libraries would read as something else."""
+
+import os
+from collections.abc import Callable, Sequence
+
+# `datasets` reads `a::b` as a chain of file systems, and `a://b` as a protocol. What else writes takes the first as a
+# name like any other.
+ADDRESS, CHAIN = "://", "::"
+
+
+def check_local_folder(
+    path: str | os.PathLike,
+    field: str,
+    error: Callable[[str], Exception] = ValueError,
+    marks: Sequence[str] = (ADDRESS, CHAIN),
+) -> None:
+    """
+    Refuse a folder whose name is read as an address.
+
+    Args:
+        path: of the folder, there or not.
+        field: where the user wrote it, such as `--cache_dir` or `OUT`.
+        error: makes the error from its message.
+        marks: what the name must not hold; `(ADDRESS,)` where `datasets` does not read or write the folder.
+
+    Raises:
+        ValueError: the path holds such a mark; or what `error` makes.
+    """
+    name = os.fspath(path)
+    for mark in marks:
+        if mark in name:
+            raise error(
+                f"{field} {name}: found {mark!r} in the name of a folder, which is read as an address and not as a "
+                "name, expected a local folder without it; give the folder, or the one above it, another name"
+            )
