@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from ..data.entries import PreparationError
+from ..processing_cnn10bert import caption_words
 from ..retrieval.embedding import load_embedder
 from ..retrieval.records import RetrievalError
 from .bootstrap import CONFIDENCE, RESAMPLES
@@ -136,10 +137,14 @@ def run_submit(
     for recording in searched.recordings:
         if recording.absence:
             raise PreparationError(recording.absence)
-    embedder = load_embedder(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code, revision=revision)
     queries = searched.captions()
     if not queries:
         raise PreparationError(f"{_named(searched)}: found no caption, expected the queries; name them: --captions CSV")
+    if wordless := [query for query in queries if not caption_words(query)]:
+        raise PreparationError(
+            f"{_named(searched)}: found the query {wordless[0]!r}, expected one with a word; correct it"
+        )
+    embedder = load_embedder(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code, revision=revision)
     text = embed_captions(embedder, queries, progress=progress)  # first: the faster to fail
     names, embeds, _ = embed_recordings(embedder, searched.recordings, progress=progress)
     try:

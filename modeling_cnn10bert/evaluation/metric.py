@@ -28,6 +28,10 @@ def load_retrieval_metric() -> evaluate.Metric:
     return evaluate.load(str(METRIC_FOLDER))
 
 
+class DivergedError(ValueError):
+    """What a model gives is not finite, or zero, so that nothing can be said of how good it is."""
+
+
 @dataclasses.dataclass(frozen=True)
 class RankedTestSet:
     """
@@ -150,7 +154,9 @@ def _unit_rows(embeds: np.ndarray | torch.Tensor, name: str) -> np.ndarray:
     length = np.linalg.norm(embeds, axis=1, keepdims=True)
     bad = np.flatnonzero(~np.isfinite(length) | (length == 0))
     if bad.size:
-        raise ValueError(f"row {bad[0]} of {name} has norm {length[bad[0], 0]}: expected a finite vector other than 0")
+        raise DivergedError(
+            f"row {bad[0]} of {name} has norm {length[bad[0], 0]}: expected a finite vector other than 0"
+        )
     return embeds / length
 
 

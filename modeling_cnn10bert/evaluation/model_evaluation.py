@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ..data.audio_io import AudioError
 from ..data.pairs import caption_key
+from ..processing_cnn10bert import caption_words
 from ..retrieval.embedding import Embedder
 from ..retrieval.records import ModelIdentity, RetrievalError
 from .audio_text_retrieval.audio_text_retrieval import RECALL_AT
@@ -155,9 +156,13 @@ def evaluate_model(
 
 
 def _unusable(recording: Recording) -> str:
-    if recording.absence or recording.captions:
+    if recording.absence:
         return recording.absence
-    return f"{recording.name}: found no caption, expected at least one; write one"
+    if not recording.captions:
+        return f"{recording.name}: found no caption, expected at least one; write one"
+    if wordless := [caption for caption in recording.captions if not caption_words(caption)]:
+        return f"{recording.name}: found the caption {wordless[0]!r}, expected one with a word; correct it"
+    return ""
 
 
 def _message_of(left_out: dict[str, str], count: int) -> str:

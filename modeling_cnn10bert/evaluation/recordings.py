@@ -108,7 +108,8 @@ def load_evaluation_set(
     has_manifests = path.is_dir() and any((path / f"{known}.jsonl").is_file() for known in SPLITS)
     if has_manifests and not (path / "dataset_dict.json").is_file():
         _refuse("a folder of soundscape manifests", audio=audio)
-        return _of_manifests(path, split or "test", sources)
+        found = [known for known in SPLITS if (path / f"{known}.jsonl").is_file()]
+        return _of_manifests(path, split or (found[0] if len(found) == 1 else "test"), sources)
     _refuse("a data set with its recordings", sources=sources, audio=audio)
     if path.is_dir() and not (path / "dataset_dict.json").is_file():
         return _of_folder(path, split)
@@ -229,7 +230,7 @@ def _of_folder(folder: Path, split: str | None) -> EvaluationSet:
 
 
 def _of_entry(entry: Entry) -> Recording:
-    captions = tuple(entry.columns["captions"])
+    captions = tuple(entry.columns["captions"] or ())
     if isinstance(entry.audio, StoredAudio):
         notes: list[str] = []
         load = functools.partial(entry.audio.load, entry.file_name, notes=notes)

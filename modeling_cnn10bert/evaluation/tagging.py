@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from .metric import DivergedError
 from .reports import write_text
 
 
@@ -38,12 +39,12 @@ def score_classes(scores: np.ndarray, targets: np.ndarray, names: Sequence[str])
         names: of the C classes.
 
     Raises:
-        ValueError: shapes that do not fit, or a score that is not a finite number.
+        ValueError: shapes that do not fit; DivergedError: a score that is not a finite number.
     """
     if scores.shape != targets.shape or scores.shape[1:] != (len(names),):
         raise ValueError(f"found scores {scores.shape} and targets {targets.shape} of {len(names)} classes")
     if not np.isfinite(scores).all():
-        raise ValueError("found scores that are not finite: the training diverged; lower the learning rate")
+        raise DivergedError("found scores that are not finite, expected finite numbers")
     return [_score_class(*column, name) for *column, name in zip(scores.T, targets.T.astype(bool), names, strict=True)]
 
 

@@ -9,6 +9,7 @@ import torch
 from ..data.audio_io import AudioError
 from ..data.entries import PreparationError
 from ..data.soundscapes import ManifestError
+from ..evaluation.metric import DivergedError
 from ..publishing.access import PublishError
 from .recipe import RecipeError
 
@@ -48,5 +49,7 @@ def run(main: Callable[[], object]) -> None:
         sys.exit(f"error: {error}" if os.environ.get("RANK", "0") == "0" else 1)
     except (ManifestError, AudioError, PreparationError) as error:
         sys.exit(f"error: {error}")
+    except DivergedError as error:
+        sys.exit(f"error: the training has diverged: {error}; lower --learning_rate, or clip by --max_grad_norm 1")
     except torch.OutOfMemoryError as error:
         sys.exit("error: " + OUT_OF_MEMORY.format(error=" ".join(str(error).split())[:200]))

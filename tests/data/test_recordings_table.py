@@ -10,7 +10,12 @@ from modeling_cnn10bert.data.audio_io import load_audio
 from modeling_cnn10bert.data.entries import Entry
 from modeling_cnn10bert.data.feature_cache import LOG_MEL_STEP
 from modeling_cnn10bert.data.preparation import prepare_dataset
-from modeling_cnn10bert.data.recordings_table import PreparedDataError, load_prepared, recordings_table
+from modeling_cnn10bert.data.recordings_table import (
+    PreparedDataError,
+    load_prepared,
+    load_prepared_split,
+    recordings_table,
+)
 from modeling_cnn10bert.data.transform import RecordingTransform
 
 SMALL = {"feature_size": 16, "hop_length": 1280}
@@ -183,3 +188,62 @@ def test_what_is_no_prepared_data_set_is_named(prepared, tmp_path):
         load_prepared(str(tmp_path / "twice"))
     with pytest.raises(PreparedDataError, match="found no data set nobody/knows-it, neither a folder nor on the Hub"):
         load_prepared("nobody/knows-it")
+
+
+@pytest.fixture
+def save_splits(prepared, tmp_path):
+    """Saves two recordings in each of the three splits, of which some columns are replaced, and returns the folder."""
+
+    def save(split="validation", **columns):
+        splits = {name: prepared.select([row, row + 1]) for name, row in (("train", 0), ("validation", 2), ("test", 4))}
+        for name, values in columns.items():
+            feature = splits[split].features[name]
+            splits[split] = splits[split].remove_columns([name]).add_column(name, values, feature=feature)
+        datasets.DatasetDict(splits).save_to_disk(tmp_path / "splits")
+        return str(tmp_path / "splits")
+
+    return save
+
+
+@pytest.mark.parametrize(
+    ("captions", "found"),
+    [
+        ([["a tone"], ["a bell", "..."]], "the caption '...' of 3.wav in .*, split validation, row 1"),
+        ([[" - "], ["a bell"]], "the caption ' - ' of 2.wav in .*, split validation, row 0"),
+        ([["a tone", None], ["a bell"]], "the caption None of 2.wav"),
+        ([["a tone"], []], "no caption of 3.wav"),
+        ([None, ["a tone"]], "no caption of 2.wav"),
+    ],
+)
+def test_captions_without_a_word_are_found_before_anything_is_computed(captions, found, save_splits):
+    name = save_splits(captions=captions)
+    with pytest.raises(PreparedDataError, match=f"found {found}.* expected texts with a word each"):
+        load_prepared(name)
+    if found.startswith("no caption"):  # of a set to search, captions need not be known
+        assert len(load_prepared_split(name, "validation")[1]) == 2
+    else:
+        with pytest.raises(PreparedDataError, match=f"found {found}"):
+            load_prepared_split(name, "validation")
+    assert len(load_prepared_split(name, "test")[1]) == 2
+
+
+def test_splits_that_share_a_recording_are_an_error_that_names_it(save_splits):
+    name = save_splits("test", recording_id=["train/1.wav", "test/5.wav"])
+    with pytest.raises(
+        PreparedDataError, match="'train/1.wav' in the splits train and test of .*, expected ids that no"
+    ):
+        load_prepared(name)
+
+
+def test_recordings_that_would_be_evaluated_as_one_are_an_error(save_splits):
+    name = save_splits("validation", recording_id=["x", "x"])
+    with pytest.raises(PreparedDataError, match="found the recording_id 'x' twice in .*, split validation"):
+        load_prepared(name)
+    assert len(load_prepared(save_splits("train", recording_id=["x", "x"]))["train"]) == 2  # two takes of one
+
+
+def test_a_split_without_recordings_is_an_error(prepared, tmp_path):
+    splits = {"train": prepared.select([0]), "validation": prepared.select([]), "test": prepared.select([1])}
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "splits")
+    with pytest.raises(PreparedDataError, match="found a split without a recording in .*splits"):
+        load_prepared(str(tmp_path / "splits"))

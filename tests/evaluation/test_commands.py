@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 
+import datasets
 import numpy as np
 import pytest
 
@@ -51,6 +52,20 @@ def test_evaluate_does_not_write_over_another_evaluation(tiny_folder, soundscape
         run_evaluate(model, str(soundscapes), out=str(out), **QUIET)
     with pytest.raises(RetrievalError, match="found 0 resamples"):
         run_evaluate(model, str(soundscapes), out=str(out), bootstrap_resamples=0, **QUIET)
+
+
+def test_a_recording_that_is_cut_off_is_evaluated_and_listed(tiny_folder, metadata_folder, tmp_path, capsys):
+    folder = tmp_path / "sounds"
+    shutil.copytree(metadata_folder, folder)
+    whole = (folder / "test-3.wav").read_bytes()
+    (folder / "test-3.wav").write_bytes(whole[: len(whole) // 3])
+    run_evaluate(str(tiny_folder[0]), str(folder), out=str(tmp_path / "out"), bootstrap_resamples=10, **QUIET)
+    assert "1 recordings were used with a remark, see notes in results.json." in capsys.readouterr().out
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["num_recordings"] == 14
+    assert results["notes"] == {
+        "test-3.wav": ["0.5 of 1.5 s of sound were read, as the file is cut off; fetch or export it again"]
+    }
 
 
 def test_a_submission_of_either_form_scores_as_the_evaluation_does(
@@ -128,6 +143,12 @@ def test_a_submission_that_cannot_be_made_is_an_error_that_says_what_to_do(
         run_submit(model, format="dcase2022", out=out, audio=str(metadata_folder), **QUIET)
     with pytest.raises(PreparationError, match="found both the data set .* and captions 'x.csv'"):
         run_submit(model, str(soundscapes), format="dcase2022", captions="x.csv", out=out, **QUIET)
+    prepared = datasets.Dataset.from_dict(
+        {"file_name": ["a"], "recording_id": ["a"], "audio": ["a"], "captions": [["-"]]}
+    )
+    datasets.DatasetDict({"test": prepared}).save_to_disk(tmp_path / "prepared")
+    with pytest.raises(PreparationError, match="found the caption '-' of a in .*prepared, split test, row 0"):
+        run_submit("no model is loaded", str(tmp_path / "prepared"), format="dcase2025", out=out, **QUIET)
     captions = write_csv(tmp_path / "c.csv", ["file_name", *(f"caption_{i}" for i in range(1, 6))], ["z.wav", *"abcde"])
     with pytest.raises(PreparationError, match="z.wav: found no such file"):
         run_submit(model, str(captions), format="dcase2025", audio=str(metadata_folder), out=out, **QUIET)

@@ -207,6 +207,15 @@ def test_missing_files_and_captions_are_found_before_anything_is_embedded(case):
         evaluate_model(embedder, others[:1], **QUIET)
 
 
+def test_a_caption_without_a_word_is_found_before_anything_is_embedded(case):
+    embedder, (first, *others), calls, _ = case
+    recordings = [Recording(first.name, (*first.captions, "..."), first.load), *others]
+    with pytest.raises(AudioError, match="0.wav: found the caption '...', expected one with a word"):
+        evaluate_model(embedder, recordings, **QUIET)
+    assert calls.audio == 0 and not calls.text
+    assert set(evaluate_model(embedder, recordings, skip_missing=True, **QUIET).left_out) == {"0.wav"}
+
+
 def test_a_model_that_diverged_is_an_error_that_names_it(case):
     embedder, recordings, _, (audio, _, _) = case
     audio[7] = np.nan

@@ -91,6 +91,12 @@ def test_a_set_of_one_split_needs_no_name_and_another_name_is_an_error(metadata_
     assert len(load_evaluation_set(tmp_path / "two", split="train").recordings) == len(test) - 3
 
 
+def test_manifests_of_one_split_need_no_name(soundscapes, tmp_path):
+    shutil.copy(soundscapes / "validation.jsonl", tmp_path / "validation.jsonl")
+    found = load_evaluation_set(tmp_path, sources=soundscapes / "sources")
+    assert (found.split, len(found.recordings)) == ("validation", 3)
+
+
 def test_a_folder_with_folders_of_splits_has_its_test_split_evaluated(metadata_folder, tmp_path):
     for name in ("test", "training"):
         shutil.copytree(metadata_folder, tmp_path / name)

@@ -182,3 +182,16 @@ def test_all_audio_or_all_text_augmentations_are_switched_off_at_once(part, tabl
         a["captions"] != b["captions"] or not torch.equal(a["log_mel"], b["log_mel"])
         for a, b in zip(found, changed, strict=True)
     )
+
+
+@pytest.mark.parametrize("variant", ["...", "", "-"])
+def test_a_back_translation_without_a_word_is_an_error_before_training(variant, tables):
+    texts = [[variant, "A dog is barking"]] + [["Donner", "A dog is barking"]] * 2
+    column = "back_translations_de"
+    train = tables.train.remove_columns([column]).add_column(column, texts, feature=TABLE_FEATURES["captions"])
+    tables = RecordingTables(train, tables.validation, tables.test)
+    with pytest.raises(
+        RecipeError, match=f"1 back-translations have no word, such as '{variant}'; delete their column"
+    ):
+        _rows(tables, p_bt=0.5)
+    assert len(_rows(tables, p_bt=0.0)) == 6
