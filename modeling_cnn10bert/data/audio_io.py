@@ -23,6 +23,7 @@ SMALL_PIECE = 1024  # samples, read at once where a block does not decode
 SYSTEM_ERROR = 2  # by which libsndfile says that a call of the system failed
 # Encoders of mp3 and opus add samples that decoders drop, at most some frames; a loss of less is none.
 FRAMES_OF_CODECS = 4 * 1152
+LOWEST_RATE_OF_CODECS = 8000  # Hz
 SHORTEST_LOSS = 0.1  # seconds
 SHORTEST_LOSS_BY_FFMPEG = 0.25  # whose durations are those of containers, and rounded
 KEPT_ENERGY = 0.1  # of that of channels that have nothing in common, below which they cancel
@@ -326,7 +327,7 @@ class _Decoding:
         except (soundfile.SoundFileError, TypeError, ValueError) as found:  # TypeError: headerless .raw
             error = found
         if seen:
-            self.tolerance = max(SHORTEST_LOSS, FRAMES_OF_CODECS / rate)
+            self.tolerance = max(SHORTEST_LOSS, FRAMES_OF_CODECS / max(rate, LOWEST_RATE_OF_CODECS))
         wanted = part.promised if part.seconds is None else part.seconds
         is_all = wanted is None or part.share < 1 or seen >= (wanted - self.tolerance) * (rate or 0)
         if error is None and is_all and (seen or wanted == 0.0):

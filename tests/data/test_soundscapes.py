@@ -341,6 +341,16 @@ def test_what_runs_past_the_end_is_cut_and_a_short_source_simply_ends(sources):
     np.testing.assert_array_equal(waveform, np.repeat([1.0, 0.0, 1.0], [50, 300, 50]))
 
 
+def test_a_source_that_is_cut_off_is_named_in_the_log(sources, caplog):
+    soundfile.write(sources / "dog" / "a.wav", np.full(4 * RATE, 0.5), RATE)
+    whole = (sources / "dog" / "a.wav").read_bytes()
+    (sources / "dog" / "a.wav").write_bytes(whole[: len(whole) // 2])
+    waveform = render(scene_of(("dog/a.wav", 0.0, 0.0, 4.0, 0.0)), SourceBank(sources, RATE))
+    assert np.count_nonzero(waveform) == pytest.approx(2 * RATE, abs=30)
+    (line,) = caplog.messages
+    assert line.startswith(f"{sources / 'dog' / 'a.wav'}: ") and "the file is cut off" in line
+
+
 def test_sums_are_not_clipped(sources):
     waveform = render(
         scene_of(("dog/a.wav", 0.0, 0.0, 2.0, 0.0), ("dog/b.wav", 0.0, 0.0, 2.0, 0.0), duration=2.0),

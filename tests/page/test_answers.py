@@ -79,6 +79,10 @@ def test_a_recording_finds_itself_and_its_captions_are_ranked_by_the_cosine(answ
             np.full(800, np.nan),
             "x.wav cannot be used: found 800 of 800 samples NaN or infinite, expected finite numbers.",
         ),
+        (
+            np.full(800, 1e25),
+            "x.wav cannot be used: found samples up to 1e+25, expected about -1 to 1 and none beyond 100.",
+        ),
     ],
 )
 def test_a_damaged_recording_is_refused_without_its_path_here(answers, tmp_path, samples, line):
@@ -86,6 +90,28 @@ def test_a_damaged_recording_is_refused_without_its_path_here(answers, tmp_path,
     with pytest.raises(QuestionError) as error:
         answers.by_recording(str(tmp_path / "x.wav"))
     assert str(error.value) == line
+
+
+def test_a_recording_that_is_cut_off_is_answered_with_a_note(answers, sounds, tmp_path):
+    samples, rate = soundfile.read(sounds / "dog.flac")
+    soundfile.write(tmp_path / "cut.wav", samples, rate)
+    whole = (tmp_path / "cut.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    answer = answers.by_recording(str(tmp_path / "cut.wav"))
+    (note,) = answer.notes
+    assert note.startswith("Of cut.wav: ") and "s of sound were read, as the file is cut off" in note
+    assert len(answer.found) == 10
+
+
+def test_whatever_a_decoder_raises_is_one_line(answers, tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "x.wav", np.zeros(800), 8000)
+
+    def fail(*arguments, **options):
+        raise ZeroDivisionError("a decoder that was not made for this")
+
+    monkeypatch.setattr(module, "read_windows", fail)
+    with pytest.raises(QuestionError, match=r"^x\.wav cannot be used: it makes the program that reads it fail\.$"):
+        answers.by_recording(str(tmp_path / "x.wav"))
 
 
 def test_a_recording_beyond_the_limit_of_bytes_is_refused_unread(answers, tmp_path, monkeypatch):

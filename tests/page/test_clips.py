@@ -35,3 +35,23 @@ def test_a_clip_has_at_most_two_channels_and_no_sample_beyond_full_scale(tmp_pat
     (tmp_path / "clip.flac").write_bytes(encode_clip(samples, 8000))
     heard, _ = soundfile.read(tmp_path / "clip.flac")
     assert heard.shape == (100,) and heard == pytest.approx(1, abs=1e-4)
+
+
+def test_a_clip_of_channels_that_cancel_is_no_silence(tmp_path):
+    noise = 0.1 * np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+    (tmp_path / "clip.flac").write_bytes(encode_clip(np.stack([noise, -noise, 0 * noise], axis=1), 8000))
+    heard, _ = soundfile.read(tmp_path / "clip.flac")
+    assert heard.shape == (8000,) and np.std(heard) == pytest.approx(0.1, rel=0.05)
+
+
+def test_a_part_of_the_second_recording_of_a_file_is_found(tmp_path):
+    content = b""
+    for hertz in (400, 800):
+        tone = 0.5 * np.sin(2 * np.pi * hertz * np.arange(32_000 * 3) / 32_000)
+        soundfile.write(tmp_path / "tone.ogg", tone, 32_000)
+        content += (tmp_path / "tone.ogg").read_bytes()
+    (tmp_path / "tones.ogg").write_bytes(content)
+    for start, hertz in ((1.0, 400), (4.0, 800)):
+        samples, rate = read_span(Span(str(tmp_path / "tones.ogg"), start, start + 1))
+        assert len(samples) == rate
+        assert np.abs(np.fft.rfft(samples[:, 0])).argmax() * rate / len(samples) == pytest.approx(hertz, abs=2)

@@ -56,3 +56,9 @@ def test_the_front_end_is_the_models_own_and_for_another_kind_of_model_the_paper
     own = CNN10FeatureExtractor(n_fft=2048, hop_length=1280, feature_size=40)
     assert feature_extractor(own.to_dict()).hop_length == 1280
     assert feature_extractor({"feature_size": 64, "hop_length": 480}).hop_length == 320
+
+
+def test_channels_that_cancel_have_the_picture_of_one_of_them():
+    tone = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(32_000) / 32_000)[:, None].astype(np.float32)
+    extractor = CNN10FeatureExtractor()
+    assert log_mel_png(np.hstack([tone, -tone]), 32_000, extractor) == log_mel_png(tone, 32_000, extractor)
