@@ -39,6 +39,12 @@ class ModelArguments:
     text_pooling: str = field(
         default="cls", metadata={"help": "What of BERT is projected.", "choices": ["cls", "mean"]}
     )
+    text_dropout: float | None = field(
+        default=None,
+        metadata={
+            "help": "Dropout of the text network, of its attention too; by default as its own configuration has it."
+        },
+    )
     temperature: float = field(default=0.05, metadata={"help": "Cosine similarities are divided by it."})
     learnable_temperature: bool = field(default=False, metadata={"help": "Whether training adapts the temperature."})
     freeze_audio_tower: bool = field(
@@ -50,6 +56,10 @@ class ModelArguments:
     freeze_text_layers: int | None = field(
         default=None, metadata={"help": "Keep the embeddings and the first so many layers of the text network."}
     )
+
+    def __post_init__(self):
+        if self.text_dropout is not None and not 0 <= self.text_dropout < 1:
+            raise ValueError(f"text_dropout must be at least 0 and less than 1, found {self.text_dropout}")
 
 
 @dataclass

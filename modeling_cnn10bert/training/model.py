@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import AutoTokenizer
 
 from ..configuration_cnn10bert import CNN10Config
@@ -35,6 +36,8 @@ def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel,
         fields = ("model_name_or_path", "audio_model_name_or_path", "text_model_name_or_path")
         given = ", ".join(f"{name} {getattr(arguments, name)!r}" for name in fields if getattr(arguments, name))
         raise RecipeError(f"cannot start from {given}: {' '.join(str(error).split())}") from error
+    if arguments.text_dropout is not None:
+        _set_text_dropout(model, arguments.text_dropout)
     if arguments.freeze_audio_tower:
         model.freeze_audio_tower()
     if arguments.freeze_text_tower:
@@ -45,6 +48,15 @@ def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel,
         except ValueError as error:
             raise RecipeError(f"field freeze_text_layers: {error}") from error
     return model, processor
+
+
+def _set_text_dropout(model: CNN10BertModel, dropout: float) -> None:
+    """Set both kinds of BERT's dropout, in the network and in the configuration that is saved with it."""
+    for config in (model.config.text_config, model.text_model.config):
+        config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
+    for module in model.text_model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
 
 
 def _join_towers(arguments: ModelArguments) -> tuple[CNN10BertModel, CNN10BertProcessor]:

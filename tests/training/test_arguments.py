@@ -103,6 +103,7 @@ ERRORS = {
     "a negative alpha": ("ms_alpha: -0.5", ["ms_alpha", "-0.5"]),
     "an infinite gain": ("g_max: .inf", ["g_max", "inf"]),
     "a small negative number": ("g_max: -1.0e-5", ["g_max", "-1e-05"]),
+    "a dropout of everything": ("text_dropout: 1", ["text_dropout", "1.0", "less than 1"]),
     "no samples": ("max_train_samples: 0", ["max_train_samples", "0", "at least 1"]),
     "a dropped last batch": ("dataloader_drop_last: true", ["dataloader_drop_last"]),
     "unused columns removed": ("remove_unused_columns: true", ["remove_unused_columns"]),

@@ -249,6 +249,24 @@ def test_the_first_so_many_recordings_are_used_for_a_quick_try(run, trainer, tmp
         assert (results[prefix + "num_recordings"], results[prefix + "num_captions"]) == (9, 45)
 
 
+def _text_dropouts(folder):
+    model = AutoModel.from_pretrained(folder)
+    config = model.config.text_config
+    modules = {module.p for module in model.text_model.modules() if isinstance(module, torch.nn.Dropout)}
+    return modules | {config.hidden_dropout_prob, config.attention_probs_dropout_prob}
+
+
+def test_the_text_networks_dropout_is_its_own_or_the_recipes_and_is_saved(run, trained, tmp_path):
+    assert _text_dropouts(trained) == {0.1}  # of the saved BERT
+    short = {"max_steps": 1, "save_strategy": "no", "do_predict": False}
+    run(tmp_path / "fresh", text_dropout=0.2, **short)
+    assert _text_dropouts(tmp_path / "fresh") == {0.2}
+    run(tmp_path / "on", model_name_or_path=str(tmp_path / "fresh"), **short)
+    assert _text_dropouts(tmp_path / "on") == {0.2}
+    run(tmp_path / "other", model_name_or_path=str(tmp_path / "fresh"), text_dropout=0.0, **short)
+    assert _text_dropouts(tmp_path / "other") == {0.0}
+
+
 def test_without_training_nothing_is_asked_of_its_augmentations(run, trained, tmp_path):
     needs = {"p_bt": 0.5, "captions_per_recording": 6}  # there are neither back-translations nor six captions
     found = run(tmp_path / "run", do_train=False, model_name_or_path=str(trained), **needs)
