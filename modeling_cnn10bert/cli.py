@@ -9,6 +9,7 @@ import datetime
 import enum
 import functools
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -456,7 +457,7 @@ def _search(
             found_tags = [tagger.best(hit.embed) for hit in hits]
         empty = not hits and not len(retriever.store)
     if empty:
-        _say(f"the index is empty; fill it: cnn10bert index FOLDER --index {index}")
+        _say(f"the index is empty; fill it: cnn10bert index FOLDER --index {shlex.quote(index)}")
     elif not hits:
         _say("nothing found" + (": no recording that the filters admit" if where != SearchFilter() else ""))
     form = _form(output, out)
@@ -553,7 +554,7 @@ def tag(
     flat = [{"file": path, "label": tag.label, "score": round(tag.score, 6)} for path, tags in found for tag in tags]
     cells = [[path, ", ".join(f"{tag.label} {tag.score:.2f}" for tag in tags)] for path, tags in found]
     if not found:
-        _say(f"the index is empty; fill it: cnn10bert index FOLDER --index {index}")
+        _say(f"the index is empty; fill it: cnn10bert index FOLDER --index {shlex.quote(index)}")
     table = functools.partial(listing.plain_table, ["file", "tags"], cells)
     _give_rows(rows, flat, ["file", "label", "score"], table, output, out)
 

@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -346,7 +347,9 @@ def test_duplicates_are_listed_and_left_alone(run, index, sounds):
 
 
 def test_what_is_wrong_with_the_input_is_one_line(run, index, tmp_path):
-    assert "cnn10bert index" in error_line(run("search", "rain", "--index", tmp_path / "none", code=1))
+    place = str(tmp_path / "my sounds")  # what is to be typed is quoted
+    advice = error_line(run("search", "rain", "--index", place, code=1)).rpartition(": ")[2]
+    assert shlex.split(advice) == ["cnn10bert", "index", "FOLDER", "--index", place]
     assert "expected words" in error_line(run("search", "?!", "--index", index, code=1))
     assert "none.txt" in error_line(run("search", "rain", "--index", index, "--tags", tmp_path / "none.txt", code=1))
     assert "cannot be written" in error_line(

@@ -1,5 +1,6 @@
 """What the stores share: recordings to rows, one a window, and back; exact scores; the checks of what is written."""
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -157,5 +158,6 @@ def read_info(fields: Any, location: str) -> IndexInfo:
 
 def missing_index(location: str) -> MissingIndexError:
     return MissingIndexError(
-        f"{location}: found no index; make one of a folder of recordings: cnn10bert index FOLDER --index {location}"
+        f"{location}: found no index; make one of a folder of recordings: "
+        f"cnn10bert index FOLDER --index {shlex.quote(location)}"
     )
