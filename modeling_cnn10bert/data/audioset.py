@@ -14,6 +14,7 @@ import datasets
 import torch
 from datasets.distributed import split_dataset_by_node
 
+from ..files import check_local_folder
 from .entries import ROW_FEATURES, Entry, PreparationError
 from .preparation import (
     Preparation,
@@ -139,6 +140,7 @@ def prepare_audioset(
     Raises:
         PreparationError: the folder holds something else, is full, no clip can be used, or, if `strict`, one cannot.
     """
+    check_local_folder(out, "OUT", PreparationError)
     out = pathlib.Path(out)
     for split, entries in splits.items():
         check_entries(split, entries)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import datasets
 
+from ..files import check_local_folder
 from .entries import PreparationError
 from .preparation import Preparation
 
@@ -14,7 +15,7 @@ from .preparation import Preparation
 def preparation_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser of OUT and of the fields that every preparation takes."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", metavar="OUT", help="folder of the prepared data set")
+    parser.add_argument("out", metavar="OUT", type=_local_folder, help="folder of the prepared data set")
     parser.add_argument(
         "--num_proc",
         type=_positive,
@@ -23,6 +24,11 @@ def preparation_parser(description: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--strict", action="store_true", help="end with an error where a recording must be left out")
     return parser
+
+
+def _local_folder(text: str) -> str:
+    check_local_folder(text, "OUT", argparse.ArgumentTypeError)
+    return text
 
 
 def _positive(text: str) -> int:

@@ -22,6 +22,7 @@ from typing import Any
 import datasets
 import filelock
 
+from ..files import check_local_folder
 from .entries import ROW_FEATURES, Entry, PreparationError
 from .shards import Note, Shard, ShardReport, cut, write_shards
 
@@ -86,6 +87,7 @@ def prepare_dataset(
         PreparationError: the folder holds something else, is full, no recording can be used, or, if `strict`, one
             cannot.
     """
+    check_local_folder(out, "OUT", PreparationError)
     out = pathlib.Path(out)
     features = datasets.Features({**ROW_FEATURES, **columns})
     for split, entries in splits.items():

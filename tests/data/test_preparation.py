@@ -302,3 +302,16 @@ def test_no_recording_at_all_is_an_error(recordings, entries, tmp_path):
         path.write_bytes(b"")
     with pytest.raises(PreparationError, match="none of the 5 recordings of train can be used"):
         prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["a::b", "s3://bucket/a"])
+def test_a_folder_whose_name_is_read_as_an_address_is_refused(
+    name, recordings, entries, tmp_path, monkeypatch, script, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PreparationError, match="OUT .*expected a local folder"):
+        prepare_dataset(entries(recordings), COLUMNS, name)
+    with pytest.raises(SystemExit):
+        script("prepare_clotho").main([name])
+    assert "expected a local folder" in capsys.readouterr().err
+    assert not any(path.name.startswith(("a:", "s3")) for path in tmp_path.iterdir())
