@@ -102,7 +102,9 @@ def prepare_dataset(
             if state:
                 shards = _cut_all(folder, splits, _with_added_columns(features, splits, out))
             reports = write_shards(shards, num_proc, _Recall(out, state) if state else None)
-            state = _State.of(key, splits, shards, reports)
+            # Without a key, the next run tries again what the system did not read.
+            is_whole = not any(report.retry for report in reports)
+            state = _State.of(key if is_whole else "", splits, shards, reports)
             result = state.preparation(out)
             write_notes(result)
             check_result(result, strict)

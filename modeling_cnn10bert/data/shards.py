@@ -20,7 +20,7 @@ import datasets
 from datasets.arrow_writer import ArrowWriter
 from tqdm import tqdm
 
-from .audio_io import AudioError
+from .audio_io import AudioError, UnreadableError
 from .entries import Entry, PreparationError, prepare_entry
 
 ROWS_IN_MEMORY = 32  # of a shard while it is written, and at a time where it is streamed
@@ -44,12 +44,14 @@ class ShardReport:
         stamps: of its rows.
         skipped, warnings: recordings left out, and those kept with a warning.
         digests: file name -> a digest of the sound, equal where the sound is; empty in a report of earlier versions.
+        retry: whether the system did not read a recording, which says nothing of the recording.
     """
 
     stamps: list[str]
     skipped: list[Note]
     warnings: list[Note]
     digests: dict[str, str]
+    retry: bool = False
 
     @classmethod
     def read(cls, path: pathlib.Path, key: str) -> "ShardReport | None":
@@ -58,7 +60,7 @@ class ShardReport:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        if content["key"] != key:
+        if content["key"] != key or content.get("retry"):
             return None
         notes = ([Note(**note) for note in content[kind]] for kind in ("skipped", "warnings"))
         return cls(content["stamps"], *notes, content.get("digests", {}))
@@ -168,6 +170,7 @@ def write_shard(shard: Shard, recall: Recall | None = None) -> ShardReport:
                 row, warning = known or prepare_entry(entry, shard.split)
             except AudioError as error:
                 report.skipped.append(Note(shard.split, entry.file_name, str(error)))
+                report.retry = report.retry or isinstance(error, UnreadableError)
                 continue
             if warning:
                 report.warnings.append(Note(shard.split, entry.file_name, warning))

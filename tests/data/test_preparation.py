@@ -315,3 +315,20 @@ def test_a_folder_whose_name_is_read_as_an_address_is_refused(
         script("prepare_clotho").main([name])
     assert "expected a local folder" in capsys.readouterr().err
     assert not any(path.name.startswith(("a:", "s3")) for path in tmp_path.iterdir())
+
+
+def test_what_the_system_does_not_read_is_tried_again_by_the_next_run(recordings, entries, tmp_path, monkeypatch):
+    opened = soundfile.SoundFile
+
+    def fail_on_one(source, *args, **kwargs):
+        if isinstance(source, bytes) and source.endswith(b"3.wav"):
+            raise soundfile.LibsndfileError(2)  # System error
+        return opened(source, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(soundfile, "SoundFile", fail_on_one)
+        patched.setenv("PATH", "")
+        first = prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out")
+    assert [note.file_name for note in first.skipped] == ["3.wav"]
+    second = prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out")
+    assert not second.skipped and sum(second.prepared.values()) == 8
