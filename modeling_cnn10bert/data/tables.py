@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import tokenize
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -211,7 +212,8 @@ def _swallowed_line(cells: Sequence[str], separator: str, count: int) -> str | N
 
 def has_word(text: str) -> bool:
     """Tell whether a text has a letter or digit; without one, no token is left of it."""
-    return any(character.isalnum() for character in text)
+    # Modifier letters (Lm) stand in for apostrophes, and are deleted with the punctuation.
+    return any(character.isalnum() and unicodedata.category(character) != "Lm" for character in text)
 
 
 def caption_columns_of(columns: Sequence[str], asked: Sequence[str], where: str) -> Sequence[str]:

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from modeling_cnn10bert.data.entries import PreparationError
-from modeling_cnn10bert.data.tables import captions_of, read_rows
+from modeling_cnn10bert.data.tables import captions_of, has_word, read_rows
+from modeling_cnn10bert.processing_cnn10bert import caption_words
 
 ROWS = [{"file_name": "dog.wav", "caption": "A dog barks, then silence."}, {"file_name": "é.wav", "caption": "Rain;"}]
 
@@ -108,3 +109,8 @@ def test_a_caption_that_is_no_list_stays_as_it_is(text):
 def test_a_list_that_cannot_be_read_is_refused(cell):
     with pytest.raises(PreparationError, match="table:2: captions: found"):
         captions_of([cell], "table:2")
+
+
+@pytest.mark.parametrize("text", ["-", "...", "“ ”", "ʼ", "", " \u200b", "雨", "café", "3", "a"])
+def test_a_caption_has_a_word_where_the_tokenizer_sees_one(text):
+    assert has_word(text) == bool(caption_words(text))
