@@ -3,6 +3,8 @@
 import os
 from collections.abc import Callable, Sequence
 
+from .masking import without_secrets
+
 # `datasets` reads `a::b` as a chain of file systems, and `a://b` as a protocol. What else writes takes the first as a
 # name like any other.
 ADDRESS, CHAIN = "://", "::"
@@ -26,10 +28,10 @@ def check_local_folder(
     Raises:
         ValueError: the path holds such a mark; or what `error` makes.
     """
-    name = os.fspath(path)
+    name, shown = os.fspath(path), without_secrets(path)
     for mark in marks:
         if mark in name:
             raise error(
-                f"{field} {name}: found {mark!r} in the name of a folder, which is read as an address and not as a "
+                f"{field} {shown}: found {mark!r} in the name of a folder, which is read as an address and not as a "
                 "name, expected a local folder without it; give the folder, or the one above it, another name"
             )

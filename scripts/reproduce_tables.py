@@ -10,6 +10,7 @@ as `--max_steps 10`, go to all runs; those of train_retrieval.py.
 """
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ from modeling_cnn10bert.evaluation.reports import (
     read_results,
     write_text,
 )
+from modeling_cnn10bert.masking import without_secrets
 from modeling_cnn10bert.training.command_line import run
 from modeling_cnn10bert.training.ladders import PRETRAINING_SEED, Plan, Row, Run, Synthesis, plan_table
 from modeling_cnn10bert.training.prerequisites import missing_prerequisites
@@ -50,6 +52,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> None:
     options, given = _parse(argv)
+    given = _token_to_environment(given)
     plan = plan_table(options.table, options.ladder, options.seeds, options.recipes, given)
     for planned in plan.runs:
         check_folder(planned, options.runs, options.num_processes)
@@ -91,6 +94,16 @@ def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     if (options.dcase_output is None) != (options.clotho_captions is None):
         raise RecipeError("found one of --dcase_output and --clotho_captions, expected both or none")
     return options, given
+
+
+def _token_to_environment(given: list[str]) -> list[str]:
+    """Hand `--hub_token` to the runs by the environment, where no file, log or list of processes shows it."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--hub_token")
+    found, given = parser.parse_known_args(given)
+    if found.hub_token is not None:
+        os.environ["HF_TOKEN"] = found.hub_token
+    return given
 
 
 def _positive(text: str) -> int:
@@ -209,7 +222,7 @@ class Report:
         if self.options.num_processes > 1:
             lines.append(f"Each run in {self.options.num_processes} processes.")
         if self.given:
-            lines.append(f"Given for all runs: `{' '.join(self.given)}`.")
+            lines.append(f"Given for all runs: `{' '.join(without_secrets(self.given))}`.")
         return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError, safe_open
 
+from ..masking import without_secrets
 from .access import FIELD, PATIENCE, PublishError, connect, is_temporary, open_repository, patience, reason
 
 WAITS = (1, 2, 4, 8)  # seconds between one try and the next
@@ -238,4 +239,4 @@ def _names(info) -> list[str]:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(without_secrets(line), file=sys.stderr, flush=True)

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from transformers import TrainingArguments
 
+from ..masking import is_secret, without_secrets
 from ..training.arguments import ARGUMENT_CLASSES
 from ..training.data import RecordingTables
 from ..training.model import PACKAGED_TEXT_MODEL
@@ -48,7 +49,7 @@ _OF_NO_EFFECT = {
     "resume_from_checkpoint",
     "run_name",
 }
-_NEVER_PUBLISHED = re.compile(r"hub_.*|push_to_hub.*|trackio_.*|.*_token")
+_NEVER_PUBLISHED = re.compile(r"hub_.*|push_to_hub.*|trackio_.*")
 _DEFAULTS = {name: field.default for cls in ARGUMENT_CLASSES for name, field in cls.__dataclass_fields__.items()}
 
 
@@ -115,7 +116,7 @@ def published_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: without_folders(value)
         for name, value in fields.items()
-        if name not in _OF_NO_EFFECT and not _NEVER_PUBLISHED.fullmatch(name)
+        if name not in _OF_NO_EFFECT and not _NEVER_PUBLISHED.fullmatch(name) and not is_secret(name)
     }
 
 
@@ -124,12 +125,12 @@ def without_folders(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return without_folders(value.value)
     if isinstance(value, Mapping):
-        return {name: without_folders(item) for name, item in value.items()}
+        return {name: without_folders(item) for name, item in without_secrets(value).items()}
     if isinstance(value, list | tuple):
         return [without_folders(item) for item in value]
     if not isinstance(value, str | os.PathLike):
         return value
-    text = os.fspath(value)
+    text = without_secrets(os.fspath(value))
     outside = os.path.isabs(text) or PureWindowsPath(text).is_absolute() or text.startswith("~")
     if outside or ".." in re.split(r"[\\/]", text):
         return PureWindowsPath(text.rstrip("/\\")).name  # which takes both kinds of slash

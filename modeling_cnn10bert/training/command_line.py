@@ -10,6 +10,7 @@ from ..data.audio_io import AudioError
 from ..data.entries import PreparationError
 from ..data.soundscapes import ManifestError
 from ..evaluation.metric import DivergedError
+from ..masking import without_secrets
 from ..publishing.access import PublishError
 from .recipe import RecipeError
 
@@ -35,6 +36,7 @@ def write_or_say_why(write: Callable[[], object], what: str, folder: str) -> str
         write()
     except Exception as error:  # whatever it is: hours of training are saved, and their results are still to be told
         fault = f"{what} could not be written ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
+        fault = without_secrets(fault)
         print(f"warning: {fault}; the model and its results are whole in {folder}", file=sys.stderr)
         return fault
     return None
@@ -46,9 +48,9 @@ def run(main: Callable[[], object]) -> None:
         main()
     except (RecipeError, PublishError) as error:
         # Every process finds the same fault in the same arguments: the first one says so.
-        sys.exit(f"error: {error}" if os.environ.get("RANK", "0") == "0" else 1)
+        sys.exit(f"error: {without_secrets(str(error))}" if os.environ.get("RANK", "0") == "0" else 1)
     except (ManifestError, AudioError, PreparationError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {without_secrets(str(error))}")
     except DivergedError as error:
         sys.exit(f"error: the training has diverged: {error}; lower --learning_rate, or clip by --max_grad_norm 1")
     except torch.OutOfMemoryError as error:

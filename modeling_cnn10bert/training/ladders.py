@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..masking import without_secrets
 from .arguments import ARGUMENT_CLASSES
 from .recipe import RUNS, RecipeError, read_recipe
 from .tagging_arguments import TAGGING_ARGUMENT_CLASSES
@@ -18,6 +19,7 @@ SYNTHETIC_RECIPES = ("synthetic_pretraining",)  # whose scenes are made where th
 PLANNED_FIELDS = {
     "seed": "--seeds N takes the seeds 0 to N-1",
     "output_dir": "--runs DIR holds the folders of all runs",
+    "hub_token": "the environment variable HF_TOKEN holds it",
     "resume_from_checkpoint": "an interrupted run is always resumed",
     "dataset_name": "each recipe names its own",
     "model_name_or_path": "each recipe names its own",
@@ -254,7 +256,7 @@ def _value(words: list[str]) -> Any:
 
 def _check_rows(plan: Plan, given: Sequence[str]) -> None:
     seen: list[tuple[Row, dict[str, Any]]] = []
-    words = " with " + " ".join(given) if given else ""
+    words = " with " + " ".join(without_secrets(given)) if given else ""
     for row in plan.rows:
         for run in plan.runs_of(row)[:1]:
             if not run.fields.get("do_predict"):

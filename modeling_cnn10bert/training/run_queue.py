@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..evaluation.reports import RESULTS, write_text
+from ..masking import is_secret, without_secrets
 from .ladders import Run, Synthesis
 from .recipe import RecipeError
 from .run_folder import MARKS_OF_A_RUN, PREFIX_CHECKPOINT_DIR
@@ -31,6 +32,7 @@ WITHOUT_EFFECT = {
     "dataloader_persistent_workers",
     "logging_steps",
     "disable_tqdm",
+    *("push_to_hub", "hub_model_id", "hub_private_repo", "hub_revision", "hub_always_push"),
 }
 
 
@@ -43,12 +45,20 @@ class RunError(RecipeError):
 
 def record_of(run: Run, num_processes: int) -> dict[str, Any]:
     """What the results of a run hang on; a model that it starts from is named by the run that made it."""
-    fields = {name: value for name, value in run.fields.items() if name not in WITHOUT_EFFECT}
+    fields = _with_effect(run.fields)
     return {
         "recipe": run.recipe.stem,
         "seed": run.seed,
         "num_processes": num_processes,
         "fields": {**fields, **run.starts_from},
+    }
+
+
+def _with_effect(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: without_secrets(value)
+        for name, value in fields.items()
+        if name not in WITHOUT_EFFECT and not is_secret(name)
     }
 
 
@@ -75,7 +85,7 @@ def check_folder(run: Run, runs: Path, num_processes: int) -> None:
                 "--runs, or move it away"
             )
         return
-    before, now = ({**record, **record["fields"]} for record in (found, record_of(run, num_processes)))
+    before, now = ({**record, **_with_effect(record["fields"])} for record in (found, record_of(run, num_processes)))
     names = sorted((before.keys() | now.keys()) - {"fields", "resumed"})
     absent = "nothing"
     if different := [name for name in names if before.get(name, absent) != now.get(name, absent)]:
@@ -144,7 +154,7 @@ def start(step: Run | Synthesis, runs: Path, num_processes: int = 1, jobs: int =
             check_folder(step, runs, num_processes)
             _prepare_folder(step, runs / step.name, num_processes)
         log = opened.enter_context(_log(step, runs).open("a", encoding="utf-8"))
-        print(COMMAND_MARK, *command, file=log, flush=True)
+        print(COMMAND_MARK, *without_secrets(command), file=log, flush=True)
         output = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
         return subprocess.Popen(command, env=_environment(num_processes, jobs), pass_fds=locks, **output)
 
@@ -245,7 +255,8 @@ def _failure(step: Run | Synthesis, runs: Path, status: int) -> str:
     lines = [line for line in text[text.rindex(f"{COMMAND_MARK} ") :].splitlines() if line.strip()]
     reason = f"exit status {status}" if status else "it left no results"
     last = next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1])
-    return f"{step.name} failed ({reason}): {last.removeprefix('error: ')[:300]}; see {log}; the same command goes on"
+    last = without_secrets(last.removeprefix("error: "))
+    return f"{step.name} failed ({reason}): {last[:300]}; see {log}; the same command goes on"
 
 
 def _end(running: Mapping[Run | Synthesis, subprocess.Popen]) -> None:

@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial
 from ..data.collator import RetrievalCollator
 from ..data.pairs import SharedEpoch
 from ..evaluation.reports import best_position
+from ..masking import without_secrets
 from .arguments import AugmentationArguments, DataArguments, ModelArguments, RetrievalTrainingArguments
 from .data import evaluation_recordings, load_recordings, training_pairs
 from .model import load_model_and_processor
@@ -134,7 +135,8 @@ class SearchTrainer(RetrievalTrainer):
             output = super().train(trial=trial, **kwargs)
             self.objective = self._best_evaluation(trial)
         except (Exception, KeyboardInterrupt) as error:
-            trial.set_user_attr(ERROR, " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")[:1000])
+            reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")[:1000]
+            trial.set_user_attr(ERROR, without_secrets(reason))
             raise
         return output
 

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..evaluation.reports import best_position, write_text
 from ..evaluation.search_pictures import plot_importance, plot_search_history, plot_slices
+from ..masking import is_secret, without_secrets
 from .arguments import RetrievalTrainingArguments
 from .recipe import RecipeError
 from .run_folder import MARKS_OF_A_RUN
@@ -51,7 +52,7 @@ def relevant_fields(
 ) -> dict[str, Any]:
     """What of a recipe's given fields changes a trial's value, besides what the trial draws."""
     left_out = {*WITHOUT_EFFECT, *_SEARCH_FIELDS, *space}
-    fields = {name: value for name, value in given.items() if name not in left_out}
+    fields = {name: value for name, value in given.items() if name not in left_out and not is_secret(name)}
     effective = {"seed": training_args.seed, "early_stopping_patience": training_args.early_stopping_patience}
     return json.loads(json.dumps(fields | effective, default=str))  # as a storage gives it back
 
@@ -155,7 +156,8 @@ class SearchResults:
 
     def _best_recipe(self, study: optuna.Study, best: FrozenTrial) -> str:
         left_out = {*_SEARCH_FIELDS, "resume_from_checkpoint"}
-        fields = {name: value for name, value in self.given.items() if name not in left_out}
+        given = {name: value for name, value in self.given.items() if not is_secret(name)}
+        fields = {name: without_secrets(value) for name, value in given.items() if name not in left_out}
         fields |= {"do_train": True, "early_stopping_patience": self.training_args.early_stopping_patience}
         fields |= best.params
         fields |= {"output_dir": str(self.folder / "best")}

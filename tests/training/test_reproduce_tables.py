@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -244,8 +245,13 @@ def test_a_row_from_nothing_to_the_table(script, write_recipe, tmp_path, monkeyp
     monkeypatch.setitem(TABLES, (5, "soundscapes"), TABLES[5, "soundscapes"][:1])  # a process takes seconds to start
     recipe = write_recipe(tmp_path / "recipes" / "soundscapes_augmented.yaml", max_steps=2, save_strategy="no")
     words = f"--table 5 --ladder soundscapes --seeds 1 --recipes {recipe.parent}".split()
-    script.main(words)
-    lines = capsys.readouterr().out.splitlines()
+    monkeypatch.setenv("HF_TOKEN", "")
+    script.main([*words, "--hub_token", "planted-token"])
+    assert os.environ["HF_TOKEN"] == "planted-token"  # which the runs inherit
+    said = capsys.readouterr()
+    left = b"".join(path.read_bytes() for path in Path("runs").rglob("*") if path.is_file())
+    assert b"planted-token" not in left and "planted-token" not in said.out + said.err
+    lines = said.out.splitlines()
     assert lines[:2] == [
         "soundscapes_augmented-seed0: started, see runs/tables/soundscapes_augmented-seed0.log",
         "soundscapes_augmented-seed0: finished, 1 of 1",

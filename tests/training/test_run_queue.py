@@ -211,3 +211,28 @@ def test_what_another_program_finished_meanwhile_is_taken_as_it_is():
 
     work_through(steps, RUNS, on_start=finish_second, on_finish=lambda step: finished.append(step.name))
     assert _called() == ["first"] and finished == ["first", "second"]
+
+
+def test_a_token_of_a_recipe_is_not_recorded_and_an_old_record_of_one_still_fits(repository):
+    run = _run("a", hub_token="planted-token", g_max=6)
+    record = run_queue.record_of(run, 1)
+    assert "planted-token" not in json.dumps(record) and record["fields"]["g_max"] == 6
+    folder = repository / "runs" / "a"
+    folder.mkdir(parents=True)
+    record["fields"]["hub_token"] = "an-older-token"
+    (folder / "run.json").write_text(json.dumps(record))
+    check_folder(run, repository / "runs", 1)
+    with pytest.raises(RunError, match="g_max 6") as error:
+        check_folder(_run("a", g_max=3), repository / "runs", 1)
+    assert "older-token" not in str(error.value)
+
+
+def test_the_log_of_a_run_and_the_error_that_quotes_it_hold_no_secret(repository):
+    (repository / "train_retrieval.py").write_text(
+        "import sys; sys.exit('error: cannot reach http://me:planted-word@host')"
+    )
+    run = dataclasses.replace(_run("a"), arguments=("--hub_token", "planted-word"))
+    with pytest.raises(RunError, match=r"http://\*\*\*@host") as error:
+        work_through([run], repository / "runs")
+    assert "planted-word" not in str(error.value)
+    assert "--hub_token ***" in (repository / "runs" / "a.log").read_text()

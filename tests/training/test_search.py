@@ -428,6 +428,18 @@ def test_processes_that_train_together_are_told_to_search_side_by_side():
         search_training_arguments(SimpleNamespace(world_size=2))
 
 
+def test_no_file_of_a_search_holds_the_token(search, untrained, tmp_path, capsys):
+    faults = {0: ValueError("https://me:planted-token@host cannot be reached")}
+    untrained(lambda number: faults.get(number, 0.5))
+    folder = tmp_path / "search"
+    search(folder, "--n_trials", "1", hub_token="planted-token")
+    left = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    said = capsys.readouterr()
+    assert b"https://***@host" in left and b"planted-token" not in left
+    assert "planted-token" not in said.out + said.err
+    assert "hub_token" not in yaml.safe_load((folder / "best.yaml").read_text())
+
+
 def test_another_search_or_run_in_the_folder_is_left_as_it_is(search, untrained, tmp_path):
     untrained(lambda number: 0.5)
     folder = tmp_path / "search"

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from ...masking import MASK, without_secrets
 from ..records import EmbeddedFile, FileRecord, Hit, IndexInfo, RetrievalError, SearchFilter
 from .base import VectorStore
 from .filters import milvus_in, milvus_text, to_milvus
@@ -64,7 +65,7 @@ class Address:
     Where a collection is.
 
     Attributes:
-        location: as the user gave it, for error messages.
+        location: as the user gave it, for error messages, without its account.
         uri: of the server, or the path of a Milvus Lite folder.
         collection: its name.
         token: `user:password`, or empty.
@@ -73,7 +74,7 @@ class Address:
     location: str
     uri: str
     collection: str
-    token: str = ""
+    token: str = dataclasses.field(default="", repr=False)
 
     @property
     def is_lite(self) -> bool:
@@ -83,15 +84,21 @@ class Address:
     def of(cls, location: str) -> "Address":
         if not location.startswith(("http://", "https://")):
             return cls(location, os.path.abspath(location), COLLECTION)
+        shown = without_secrets(location)
         parts = urllib.parse.urlsplit(location)
+        if "@" in parts.path + parts.query + parts.fragment:
+            raise RetrievalError(
+                f"{shown}: found an account that holds /, ? or #, expected http://user:password@host:port with these "
+                "written as %2F, %3F and %23"
+            )
         name = parts.path.strip("/") or COLLECTION
         if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
             raise RetrievalError(
-                f"{location}: found the collection {name!r}, expected a name of letters, digits and _, "
+                f"{shown}: found the collection {name!r}, expected a name of letters, digits and _, "
                 "not beginning with a digit; give another --index"
             )
         account, _, host = parts.netloc.rpartition("@")
-        return cls(location, f"{parts.scheme}://{host}", name, urllib.parse.unquote(account))
+        return cls(shown, f"{parts.scheme}://{host}", name, urllib.parse.unquote(account))
 
 
 class MilvusStore(VectorStore):
@@ -126,7 +133,7 @@ class MilvusStore(VectorStore):
             with _errors(address, "opened"):
                 if not client.has_collection(address.collection):
                     if info is None:
-                        raise missing_index(location)
+                        raise missing_index(address.location)
                     _make(client, address, info)
                 found = _stored_info(client.describe_collection(address.collection), address)
                 client.load_collection(address.collection)
@@ -399,15 +406,24 @@ def _connect(address: Address):
     return client
 
 
+def _reason(address: Address, error: Exception) -> str:
+    """What the client says, in which it may repeat what it was given."""
+    text = str(error)
+    for secret in filter(None, {address.token, address.token.partition(":")[2]}):
+        text = text.replace(secret, MASK)
+    return without_secrets(text)
+
+
 def _no_connection(address: Address, error: Exception) -> str:
+    reason = _reason(address, error)
     if address.is_lite:
         return (
-            f"{address.location}: Milvus Lite cannot open it ({error}). Expected an index that no other process has "
+            f"{address.location}: Milvus Lite cannot open it ({reason}). Expected an index that no other process has "
             "open, as it serves one at a time: end the other one, or use a folder (LanceDB) or a Milvus server, which "
             "serve several"
         )
     return (
-        f"{address.uri}: no Milvus server answers ({error}); start one, such as by "
+        f"{address.uri}: no Milvus server answers ({reason}); start one, such as by "
         "`docker compose up -d` with the compose file of Milvus' releases, or check host and port"
     )
 
@@ -431,8 +447,8 @@ def _errors(address: Address, done: str) -> Iterator[None]:
         yield
     except MilvusException as error:
         raise RetrievalError(
-            f"{address.location}: the index cannot be {done} ({error}); what was in it stays. Check that the server "
-            "runs, its disk has room and you have the right to, then run the same again"
+            f"{address.location}: the index cannot be {done} ({_reason(address, error)}); what was in it stays. "
+            "Check that the server runs, its disk has room and you have the right to, then run the same again"
         ) from error
 
 
