@@ -1,7 +1,7 @@
 """The command `cnn10bert`: search your own sounds; evaluate, export and publish models.
 
 Results go to standard output, all else to standard error. Exit codes: 0 fine, 1 an error in one line, 2 wrong usage,
-130 interrupted.
+130 interrupted by Ctrl-C, and 128 and its number by another signal.
 """
 
 import contextlib
@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .interrupts import say_interrupted, signals_as_interrupts
+from .masking import without_secrets
+
 # Everything else is imported by the command that needs it, so that help and errors of usage come at once.
 if TYPE_CHECKING:
     from .retrieval.indexing import IndexReport
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "org/cnn10-bert-clotho"
 MODEL_VARIABLE, INDEX_VARIABLE = "CNN10BERT_MODEL", "CNN10BERT_INDEX"
-INTERRUPTED = 130
 NOTES_SHOWN = 10  # of recordings that were indexed with a remark
 # Module -> its error for input that cannot be used. One that was never imported has raised nothing.
 INPUT_ERRORS = {
@@ -137,11 +139,10 @@ def command(function: Callable[..., None], bars: bool = False) -> Callable[..., 
     @functools.wraps(function)
     def run(*args, **kwargs) -> None:
         try:
-            with _quiet(bars):
+            with signals_as_interrupts(), _quiet(bars):
                 function(*args, **kwargs)
-        except KeyboardInterrupt:
-            _say("interrupted")
-            raise typer.Exit(INTERRUPTED) from None
+        except KeyboardInterrupt as error:
+            raise typer.Exit(say_interrupted(error, "run it again with")) from None
         except _input_errors() as error:
             _say_error(error)
             raise typer.Exit(1) from error
@@ -155,7 +156,7 @@ def _input_errors() -> tuple[type[Exception], ...]:
 
 
 def _say_error(error: Exception) -> None:
-    _say(f"error: {' '.join(str(error).split())}")
+    _say(f"error: {without_secrets(' '.join(str(error).split()))}")
 
 
 def _say(line: str) -> None:
@@ -197,7 +198,7 @@ def _show_warning(message: Warning | str, category: type[Warning], *_) -> None:
     from .retrieval.retriever import RetrievalWarning
 
     if issubclass(category, RetrievalWarning):
-        _say(f"warning: {message}")
+        _say(f"warning: {without_secrets(str(message))}")
 
 
 # ------------------------------------------------------------------------------------------------------- an index
@@ -342,7 +343,7 @@ def info(index: IndexOption = "sounds.index", output: TableOutputOption = None, 
         files, windows, made = list(store.files().values()), len(store), store.info
     formats = collections.Counter(record.format for record in files)
     row = {
-        "index": index,
+        "index": without_secrets(index),
         "recordings": len(files),
         "windows": windows,
         "hours": round(sum(record.duration for record in files) / 3600, 3),
@@ -457,7 +458,7 @@ def _search(
             found_tags = [tagger.best(hit.embed) for hit in hits]
         empty = not hits and not len(retriever.store)
     if empty:
-        _say(f"the index is empty; fill it: cnn10bert index FOLDER --index {shlex.quote(index)}")
+        _say(f"the index is empty; fill it: cnn10bert index FOLDER --index {shlex.quote(without_secrets(index))}")
     elif not hits:
         _say("nothing found" + (": no recording that the filters admit" if where != SearchFilter() else ""))
     form = _form(output, out)
@@ -554,7 +555,7 @@ def tag(
     flat = [{"file": path, "label": tag.label, "score": round(tag.score, 6)} for path, tags in found for tag in tags]
     cells = [[path, ", ".join(f"{tag.label} {tag.score:.2f}" for tag in tags)] for path, tags in found]
     if not found:
-        _say(f"the index is empty; fill it: cnn10bert index FOLDER --index {shlex.quote(index)}")
+        _say(f"the index is empty; fill it: cnn10bert index FOLDER --index {shlex.quote(without_secrets(index))}")
     table = functools.partial(listing.plain_table, ["file", "tags"], cells)
     _give_rows(rows, flat, ["file", "label", "score"], table, output, out)
 
@@ -761,7 +762,7 @@ def publish(
 
     with _results_only():
         commit = publish_folder(folder, to, private=private or None, revision=revision, field="--to")
-    typer.echo(commit.commit_url)
+    typer.echo(without_secrets(commit.commit_url))
 
 
 command(publish, bars=True)

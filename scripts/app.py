@@ -18,6 +18,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 print("Loading libraries ...", flush=True)
 
 from modeling_cnn10bert.data.soundscapes import ManifestError  # noqa: E402
+from modeling_cnn10bert.interrupts import orderly_exit  # noqa: E402
 from modeling_cnn10bert.page.collection import Collection, open_folder, open_index  # noqa: E402
 from modeling_cnn10bert.page.demo_sounds import write_demo_sounds  # noqa: E402
 from modeling_cnn10bert.retrieval.records import RetrievalError  # noqa: E402
@@ -55,4 +56,5 @@ def open_collection(args: argparse.Namespace) -> Collection:
 
 
 if __name__ == "__main__":
-    main()
+    with orderly_exit("start it again with"):
+        main()

@@ -22,6 +22,7 @@ from modeling_cnn10bert.augmentation.back_translation import (
 from modeling_cnn10bert.data.soundscapes import ManifestError
 from modeling_cnn10bert.data.variants import add_back_translations
 from modeling_cnn10bert.data.workshop import WorkshopError
+from modeling_cnn10bert.interrupts import orderly_exit
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -61,7 +62,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (BackTranslationError, ManifestError, WorkshopError) as error:
-        sys.exit(f"error: {error}")
+    with orderly_exit():
+        try:
+            main()
+        except (BackTranslationError, ManifestError, WorkshopError) as error:
+            sys.exit(f"error: {error}")

@@ -24,6 +24,7 @@ from transformers import AutoModel, AutoProcessor  # noqa: E402
 from modeling_cnn10bert.data.soundscapes import Scene, SourceBank, read_manifest, render  # noqa: E402
 from modeling_cnn10bert.data.synthesizers import generate_soundscapes  # noqa: E402
 from modeling_cnn10bert.evaluation.pictures import plot_gallery  # noqa: E402
+from modeling_cnn10bert.interrupts import orderly_exit  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "scripts" / "recipes" / "demo.yaml"
@@ -129,4 +130,5 @@ def print_answers(hits: list[list[Hit]]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with orderly_exit():
+        sys.exit(main())

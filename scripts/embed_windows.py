@@ -32,6 +32,7 @@ import modeling_cnn10bert  # noqa: E402, F401 (registers the model with the Auto
 from modeling_cnn10bert.data.audio_io import AudioError  # noqa: E402
 from modeling_cnn10bert.data.soundscapes import Scene, SoundEvent, SourceBank, render  # noqa: E402
 from modeling_cnn10bert.evaluation.reports import write_text  # noqa: E402
+from modeling_cnn10bert.interrupts import orderly_exit
 
 MAX_SOUNDS = 3  # in a window
 GAIN_RANGE_DB = (-20.0, 0.0)
@@ -224,7 +225,8 @@ def reserve(part: Path, rows: int, dimension: int) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except AudioError as error:
-        raise SystemExit(str(error)) from error
+    with orderly_exit():
+        try:
+            main()
+        except AudioError as error:
+            raise SystemExit(str(error)) from error

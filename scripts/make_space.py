@@ -10,6 +10,7 @@ those that you may give on.
 import argparse
 import sys
 
+from modeling_cnn10bert.interrupts import orderly_exit
 from modeling_cnn10bert.page.space import make_space
 from modeling_cnn10bert.retrieval.records import RetrievalError
 
@@ -32,4 +33,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with orderly_exit("run it again with"):
+        main()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import datasets
 
 from ..files import check_local_folder
+from ..interrupts import orderly_exit
 from .entries import PreparationError
 from .preparation import Preparation
 
@@ -61,10 +62,9 @@ def finish(result: Preparation, push_to_hub: str | None = None) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a script; what is wrong with its input ends it with one line."""
-    try:
-        main()
-    except PreparationError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on with what is missing")
+    """Runs a script; what is wrong with its input, or a signal, ends it with one line."""
+    with orderly_exit():
+        try:
+            main()
+        except PreparationError as error:
+            sys.exit(f"error: {error}")

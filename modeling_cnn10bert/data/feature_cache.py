@@ -6,9 +6,8 @@ times faster than a list of numbers.
 
 import hashlib
 import json
+import math
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,17 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+from datasets.arrow_writer import ArrowWriter
+from tqdm import tqdm
 
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
+from ..scratch import scratch_folder
+from .processes import in_processes
 
 LOG_MEL_STEP = 0.005  # dB per count: 16 bits then reach +-163 dB, and an error of at most 0.0025 dB
 FORMAT = 3  # raise it when the meaning of a cached table changes, so that no older one is read
+ROWS_IN_MEMORY = 100  # 30 MB of log-mels of half a minute
+MOST_PARTS = 100  # files of a table while it is computed
 
 TABLE_FEATURES = datasets.Features(
     {
@@ -102,20 +107,59 @@ class MelStatistics:
         return cls(mean, columns["mel_std"], (lengths @ mean.double() / lengths.sum()).float())
 
 
+def map_rows(
+    rows: datasets.Dataset,
+    function: Callable[[dict], dict],
+    features: datasets.Features,
+    scratch: Path,
+    num_proc: int,
+    description: str,
+) -> datasets.Dataset:
+    """
+    Compute a table row by row, as `map` of datasets does, in processes that end with this one.
+
+    Args:
+        rows: what the function is given, one after the other.
+        function: a row to what is added to it.
+        features: of the result; other columns are dropped.
+        scratch: folder of the files in which the result lies, memory-mapped.
+        num_proc: processes that compute.
+        description: of the progress bar.
+    """
+    parts = max(1, min(math.ceil(len(rows) / ROWS_IN_MEMORY), MOST_PARTS))
+    if num_proc > 1:
+        parts = max(parts, min(num_proc, len(rows)))
+    bounds = [number * len(rows) // parts for number in range(parts + 1)]
+    files = [str(scratch / f"part-{number:05d}.arrow") for number in range(parts)]
+
+    def write(number: int) -> None:
+        with ArrowWriter(path=files[number], features=features, writer_batch_size=ROWS_IN_MEMORY) as writer:
+            for row in rows.select(range(*bounds[number : number + 2])):
+                kept = {name: value for name, value in row.items() if name in features}
+                writer.write(kept | function(row))
+            writer.finalize()
+
+    with tqdm(total=len(rows), desc=description, unit=" recordings", disable=None) as bar:
+        for number, _ in in_processes(write, parts, num_proc):
+            bar.update(bounds[number + 1] - bounds[number])
+    return datasets.concatenate_datasets([datasets.Dataset.from_file(file) for file in files])
+
+
 def cached_table(
-    cache_dir: str | os.PathLike, name: str, key: dict[str, Any], compute: Callable[[], datasets.Dataset]
+    cache_dir: str | os.PathLike, name: str, key: dict[str, Any], compute: Callable[[Path], datasets.Dataset]
 ) -> datasets.Dataset:
     """
     The recordings table that `key` describes, from the cache or computed into it.
 
     Everything that the table depends on belongs into the key. It appears under its own name only when it is whole, so a
-    killed preparation leaves nothing that later reads as complete, and two at once do not meet.
+    killed preparation leaves nothing that later reads as complete, and two at once do not meet. What it does leave is
+    deleted by the next one.
 
     Args:
         cache_dir: folder of all cached tables.
         name: what people call it; in front of the folder's name.
         key: JSON-serialisable.
-        compute: makes the table.
+        compute: makes the table; it is given a folder for what it writes meanwhile.
 
     Returns:
         The memory-mapped table.
@@ -124,16 +168,13 @@ def cached_table(
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(cache_dir) / f"{name}-{digest}"
     if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            compute().save_to_disk(unfinished / "table")
-            (unfinished / "key.json").write_text(json.dumps(key, indent=2) + "\n")
+        with scratch_folder(folder.parent, ".unfinished-") as scratch:
+            whole = scratch / "whole"
+            compute(scratch).save_to_disk(whole / "table")
+            (whole / "key.json").write_text(json.dumps(key, indent=2) + "\n")
             try:
-                unfinished.rename(folder)
+                whole.rename(folder)
             except OSError:  # another process was faster, with the same content
                 if not folder.is_dir():
                     raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
     return datasets.load_from_disk(folder / "table")

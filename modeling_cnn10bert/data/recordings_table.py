@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import pathlib
-import tempfile
 from collections.abc import Mapping, Sequence
 
 import datasets
@@ -13,12 +12,11 @@ from ..augmentation.back_translation import BACK_TRANSLATION_COLUMN, back_transl
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..processing_cnn10bert import caption_words
 from .audio_io import decode_audio
-from .feature_cache import TABLE_FEATURES, cached_table, feature_parameters, log_mel_columns
+from .feature_cache import TABLE_FEATURES, cached_table, feature_parameters, log_mel_columns, map_rows
 
 COLUMNS = ("file_name", "recording_id", "captions")
 LOG_MEL_COLUMNS = ("length", "log_mel", "mel_mean", "mel_std")
 TEXT_TYPES = ("string", "large_string")
-ROWS_IN_MEMORY = 100  # 30 MB of log-mels of half a minute
 
 
 class PreparedDataError(ValueError):
@@ -183,22 +181,13 @@ def recordings_table(
         "data": fingerprint(prepared),
         "columns": sorted(features),
     }
-    pathlib.Path(cache_dir).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".computing-", dir=cache_dir) as scratch:
 
-        def compute() -> datasets.Dataset:
-            rows = prepared.select_columns([*COLUMNS, *texts, "audio"])
-            return rows.map(
-                LogMelOfRow(feature_extractor, [name for name in features if name in LOG_MEL_COLUMNS]),
-                features=features,
-                remove_columns=["audio"],
-                num_proc=num_proc if num_proc > 1 else None,
-                cache_file_name=os.path.join(scratch, "table.arrow"),  # by default beside the prepared set
-                writer_batch_size=ROWS_IN_MEMORY,
-                desc=f"Computing log-mels of {name}",
-            )
+    def compute(scratch: pathlib.Path) -> datasets.Dataset:
+        rows = prepared.select_columns([*COLUMNS, *texts, "audio"])
+        log_mels = LogMelOfRow(feature_extractor, [name for name in features if name in LOG_MEL_COLUMNS])
+        return map_rows(rows, log_mels, features, scratch, num_proc, f"Computing log-mels of {name}")
 
-        table = cached_table(cache_dir, name, key, compute)
+    table = cached_table(cache_dir, name, key, compute)
     if not keep_log_mel:
         table = datasets.concatenate_datasets([table, prepared.select_columns(["audio"])], axis=1)
     return table
@@ -206,7 +195,7 @@ def recordings_table(
 
 @dataclasses.dataclass
 class LogMelOfRow:
-    """Computes, for `map`, those of the columns of `log_mel_columns` that are asked for from a row's `audio`."""
+    """Computes, for `map_rows`, those of the columns of `log_mel_columns` that are asked for from a row's `audio`."""
 
     feature_extractor: CNN10FeatureExtractor
     columns: Sequence[str]

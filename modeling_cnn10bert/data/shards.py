@@ -4,16 +4,14 @@ A shard is an Arrow file and beside it `<name>.json`, written last, with the sha
 preparation that was killed goes on with the shards that are missing.
 """
 
-import concurrent.futures
-import concurrent.futures.process
 import dataclasses
 import functools
 import hashlib
 import itertools
 import json
-import multiprocessing
+import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import datasets
@@ -21,7 +19,8 @@ from datasets.arrow_writer import ArrowWriter
 from tqdm import tqdm
 
 from .audio_io import AudioError, UnreadableError
-from .entries import Entry, PreparationError, prepare_entry
+from .entries import Entry, prepare_entry
+from .processes import in_processes
 
 ROWS_IN_MEMORY = 32  # of a shard while it is written, and at a time where it is streamed
 
@@ -66,7 +65,7 @@ class ShardReport:
         return cls(content["stamps"], *notes, content.get("digests", {}))
 
     def write(self, path: pathlib.Path, key: str) -> None:
-        unfinished = path.with_name(f".{path.name}")
+        unfinished = _unfinished(path)
         unfinished.write_text(json.dumps({"key": key, **dataclasses.asdict(self)}), encoding="utf-8")
         unfinished.replace(path)
 
@@ -124,45 +123,35 @@ def write_shards(shards: Sequence[Shard], num_proc: int, recall: Recall | None =
     Raises:
         OSError, PreparationError: they cannot be written, or a process died; the whole ones stay.
     """
+    _delete_unfinished(shards)
     reports = [shard.report() for shard in shards]
     missing = [number for number, report in enumerate(reports) if report is None]
     total = sum(len(shards[number].entries) for number in missing)
     with tqdm(total=total, desc="Preparing recordings", unit=" recordings", disable=None if total else True) as bar:
-        for number, report in _write_each(shards, missing, num_proc, recall):
-            reports[number] = report
-            bar.update(len(shards[number].entries))
+        written = in_processes(lambda position: write_shard(shards[missing[position]], recall), len(missing), num_proc)
+        for position, report in written:
+            reports[missing[position]] = report
+            bar.update(len(shards[missing[position]].entries))
     return reports
 
 
-def _write_each(
-    shards: Sequence[Shard], missing: Sequence[int], num_proc: int, recall: Recall | None
-) -> Iterator[tuple[int, ShardReport]]:
-    """(number, report) of the missing shards, as they become whole."""
-    if num_proc == 1 or len(missing) < 2:
-        for number in missing:
-            yield number, write_shard(shards[number], recall)
-        return
-    context = multiprocessing.get_context("fork")  # another start imports the whole package in every process
-    with concurrent.futures.ProcessPoolExecutor(min(num_proc, len(missing)), mp_context=context) as pool:
-        numbers = {pool.submit(write_shard, shards[number], recall): number for number in missing}
-        try:
-            for done in concurrent.futures.as_completed(numbers):
-                yield numbers[done], done.result()
-        except concurrent.futures.process.BrokenProcessPool as error:
-            raise PreparationError(
-                "a process that decodes recordings ended abruptly, often for lack of memory; run the command again, "
-                "with a smaller --num_proc: it goes on with what is missing"
-            ) from error
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+def _delete_unfinished(shards: Sequence[Shard]) -> None:
+    """Delete what killed processes have left; the folder is locked, so nobody else is at work in it."""
+    for folder in {shard.path.parent for shard in shards}:
+        for path in folder.glob(".*"):
+            path.unlink()
+
+
+def _unfinished(path: pathlib.Path) -> pathlib.Path:
+    """Name a file while this process writes it; one that was killed a moment ago may still be at its own."""
+    return path.with_name(f".{path.name}.{os.getpid()}")
 
 
 def write_shard(shard: Shard, recall: Recall | None = None) -> ShardReport:
     """Prepares the entries of one shard; those that cannot be used are left out."""
     report = ShardReport([], [], [], {})
     shard.report_path.unlink(missing_ok=True)
-    unfinished = shard.path.with_name(f".{shard.path.name}")
+    unfinished = _unfinished(shard.path)
     with ArrowWriter(path=str(unfinished), features=shard.features, writer_batch_size=ROWS_IN_MEMORY) as writer:
         for entry, stamp in zip(shard.entries, shard.stamps, strict=True):
             try:

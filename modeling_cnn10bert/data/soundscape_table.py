@@ -12,7 +12,7 @@ import torch
 
 from ..augmentation.back_translation import BACK_TRANSLATION_COLUMN
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
-from .feature_cache import TABLE_FEATURES, cached_table, feature_parameters, log_mel_columns
+from .feature_cache import TABLE_FEATURES, cached_table, feature_parameters, log_mel_columns, map_rows
 from .soundscapes import ManifestError, Scene, SourceBank, alternatives, render, vary
 
 
@@ -62,7 +62,7 @@ def soundscape_table(
     kinds = alternatives(scenes)
     features = _features(scenes)
 
-    def compute() -> datasets.Dataset:
+    def compute(scratch: Path) -> datasets.Dataset:
         rows = datasets.Dataset.from_dict(
             {
                 "scene": [index for index in range(len(scenes)) for _ in range(renderings)],
@@ -72,15 +72,7 @@ def soundscape_table(
         renderer = _Renderer(
             scenes, SourceBank(sources, feature_extractor.sampling_rate), feature_extractor, kinds, seed, max_speed
         )
-        return rows.map(
-            renderer,
-            features=features,
-            remove_columns=rows.column_names,
-            num_proc=num_proc if num_proc > 1 else None,
-            keep_in_memory=num_proc <= 1,
-            new_fingerprint=hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()[:16],
-            desc=f"Rendering {name}",
-        )
+        return map_rows(rows, renderer, features, scratch, num_proc, f"Rendering {name}")
 
     return cached_table(cache_dir, name, key, compute)
 

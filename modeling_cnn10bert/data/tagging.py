@@ -5,7 +5,7 @@ classes. A row of training is not a recording but a draw: which recordings it be
 """
 
 import os
-import tempfile
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,9 +17,9 @@ from ..augmentation.mixup import draw_mixup_weight, mix_powers, mix_waveforms
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from .audio_io import decode_audio
 from .audioset import multi_hot
-from .feature_cache import TABLE_FEATURES, cached_table, feature_parameters
+from .feature_cache import TABLE_FEATURES, cached_table, feature_parameters, map_rows
 from .pairs import SharedEpoch
-from .recordings_table import ROWS_IN_MEMORY, LogMelOfRow, file_stamps
+from .recordings_table import LogMelOfRow, file_stamps
 from .soundscapes import Scene
 from .transform import LogMelReader
 
@@ -71,21 +71,12 @@ def cached_clips(
     """The tagging table of clips with `audio` and `labels`, such as AudioSet's, with their log-mels in the cache."""
     features = datasets.Features({"labels": LABELS, "log_mel": TABLE_FEATURES["log_mel"]})
     key = {"features": feature_parameters(feature_extractor), "clips": file_stamps(clips), "rows": len(clips)}
-    os.makedirs(cache_dir, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".computing-", dir=cache_dir) as scratch:
 
-        def compute() -> datasets.Dataset:
-            return clips.select_columns(["audio", "labels"]).map(
-                LogMelOfRow(feature_extractor, ["log_mel"]),
-                features=features,
-                remove_columns=["audio"],
-                num_proc=num_proc if num_proc > 1 else None,
-                cache_file_name=os.path.join(scratch, "table.arrow"),
-                writer_batch_size=ROWS_IN_MEMORY,
-                desc=f"Computing log-mels of {name}",
-            )
+    def compute(scratch: pathlib.Path) -> datasets.Dataset:
+        rows, log_mels = clips.select_columns(["audio", "labels"]), LogMelOfRow(feature_extractor, ["log_mel"])
+        return map_rows(rows, log_mels, features, scratch, num_proc, f"Computing log-mels of {name}")
 
-        return cached_table(cache_dir, name, key, compute)
+    return cached_table(cache_dir, name, key, compute)
 
 
 # ------------------------------------------------------------------------------------------------------ transforms

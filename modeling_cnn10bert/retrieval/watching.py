@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from ..data.audio_io import printable
+from ..interrupts import Ended
 from .records import RetrievalError
 from .scanning import canonical, check_existence, is_below, is_recording
 
@@ -52,6 +53,8 @@ def watch_folders(
             if not called or changes.are_due():
                 called = True
                 on_change(changes.take())
+    except Ended:  # by the system, and not by who reads along
+        raise
     except KeyboardInterrupt:
         return
 

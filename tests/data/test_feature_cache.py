@@ -56,7 +56,7 @@ def test_a_value_that_16_bits_do_not_hold_is_an_error(bad):
 def test_a_table_is_computed_once_and_memory_mapped(tmp_path):
     calls = []
 
-    def compute():
+    def compute(scratch):
         calls.append(1)
         return _table(_log_mels())
 
@@ -69,8 +69,8 @@ def test_a_table_is_computed_once_and_memory_mapped(tmp_path):
 
 
 def test_another_key_is_another_table(tmp_path):
-    first = cached_table(tmp_path, "set", KEY, lambda: _table(_log_mels(0)))
-    second = cached_table(tmp_path, "set", {**KEY, "what": "another test"}, lambda: _table(_log_mels(1)))
+    first = cached_table(tmp_path, "set", KEY, lambda _: _table(_log_mels(0)))
+    second = cached_table(tmp_path, "set", {**KEY, "what": "another test"}, lambda _: _table(_log_mels(1)))
     assert first[0]["log_mel"] != second[0]["log_mel"]
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -83,11 +83,11 @@ def test_a_preparation_that_died_leaves_nothing_that_reads_as_complete(when, tmp
     def die(*args, **kwargs):
         raise Killed
 
-    def compute():
+    def compute(scratch):
         return die() if when == "while computing" else _table(_log_mels())
 
     with monkeypatch.context() as patch:
-        patch.setattr("modeling_cnn10bert.data.feature_cache.shutil.rmtree", lambda *args, **kwargs: None)
+        patch.setattr("modeling_cnn10bert.scratch.shutil.rmtree", lambda *args, **kwargs: None)
         if when == "while writing":
             patch.setattr("modeling_cnn10bert.data.feature_cache.datasets.Dataset.save_to_disk", die)
         if when == "before the last step":
@@ -97,16 +97,17 @@ def test_a_preparation_that_died_leaves_nothing_that_reads_as_complete(when, tmp
     assert len(list(tmp_path.iterdir())) == 1  # what a killed process leaves behind
 
     calls = []
-    table = cached_table(tmp_path, "set", KEY, lambda: calls.append(1) or _table(_log_mels()))
+    table = cached_table(tmp_path, "set", KEY, lambda _: calls.append(1) or _table(_log_mels()))
     assert calls == [1]
     assert len(table) == 3
+    assert len(list(tmp_path.iterdir())) == 1  # the next one deletes it
 
 
 def test_two_preparations_at_once_do_not_meet(tmp_path):
     quicker = []
 
-    def compute():  # meanwhile another process prepares the same
-        quicker.append(cached_table(tmp_path, "set", KEY, lambda: _table(_log_mels())))
+    def compute(scratch):  # meanwhile another process prepares the same
+        quicker.append(cached_table(tmp_path, "set", KEY, lambda _: _table(_log_mels())))
         return _table(_log_mels())
 
     table = cached_table(tmp_path, "set", KEY, compute)
