@@ -11,8 +11,6 @@ as `--max_steps 10`, go to all runs; those of train_retrieval.py.
 
 import argparse
 import os
-import signal
-import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -113,8 +111,6 @@ def _positive(text: str) -> int:
 
 
 def _run(todo: list[Run | Synthesis], plan: Plan, report: "Report", options: argparse.Namespace) -> None:
-    # Ended from outside, it ends its runs too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended; the same command goes on"))
     left = list(todo)
 
     def started(step: Run | Synthesis) -> None:
@@ -127,10 +123,7 @@ def _run(todo: list[Run | Synthesis], plan: Plan, report: "Report", options: arg
         rest = f", about {_duration(hours / options.jobs)} left" if hours else ""
         print(f"{step.name}: finished, {len(todo) - len(left)} of {len(todo)}{rest}", flush=True)
 
-    try:
-        work_through(plan.steps, options.runs, options.jobs, options.num_processes, started, finished)
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on")
+    work_through(plan.steps, options.runs, options.jobs, options.num_processes, started, finished)
 
 
 def _describe(plan: Plan, todo: list[Run | Synthesis], missing: list[str], options: argparse.Namespace) -> str:

@@ -1,5 +1,6 @@
 """What the scripts that train have in common: a fault of the input ends them with one line."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from ..data.audio_io import AudioError
 from ..data.entries import PreparationError
 from ..data.soundscapes import ManifestError
 from ..evaluation.metric import DivergedError
+from ..interrupts import orderly_exit
 from ..masking import without_secrets
 from ..publishing.access import PublishError
 from .recipe import RecipeError
@@ -43,15 +45,17 @@ def write_or_say_why(write: Callable[[], object], what: str, folder: str) -> str
 
 
 def run(main: Callable[[], object]) -> None:
-    """Runs a script; what is wrong with its input, or too large for its device, ends it with one line."""
-    try:
-        main()
-    except (RecipeError, PublishError) as error:
-        # Every process finds the same fault in the same arguments: the first one says so.
-        sys.exit(f"error: {without_secrets(str(error))}" if os.environ.get("RANK", "0") == "0" else 1)
-    except (ManifestError, AudioError, PreparationError) as error:
-        sys.exit(f"error: {without_secrets(str(error))}")
-    except DivergedError as error:
-        sys.exit(f"error: the training has diverged: {error}; lower --learning_rate, or clip by --max_grad_norm 1")
-    except torch.OutOfMemoryError as error:
-        sys.exit("error: " + OUT_OF_MEMORY.format(error=" ".join(str(error).split())[:200]))
+    """Runs a script; what is wrong with its input, too large for its device, or a signal, ends it with one line."""
+    # A process of several is ended by the one that started it, which waits for none of them.
+    with contextlib.nullcontext() if "RANK" in os.environ else orderly_exit():
+        try:
+            main()
+        except (RecipeError, PublishError) as error:
+            # Every process finds the same fault in the same arguments: the first one says so.
+            sys.exit(f"error: {without_secrets(str(error))}" if os.environ.get("RANK", "0") == "0" else 1)
+        except (ManifestError, AudioError, PreparationError) as error:
+            sys.exit(f"error: {without_secrets(str(error))}")
+        except DivergedError as error:
+            sys.exit(f"error: the training has diverged: {error}; lower --learning_rate, or clip by --max_grad_norm 1")
+        except torch.OutOfMemoryError as error:
+            sys.exit("error: " + OUT_OF_MEMORY.format(error=" ".join(str(error).split())[:200]))
