@@ -1,7 +1,6 @@
 """Search filters in the languages of the stores: SQL for LanceDB, boolean expressions for Milvus."""
 
 import datetime
-import json
 import math
 import numbers
 from collections.abc import Callable, Iterable, Sequence
@@ -9,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ..records import FIRST_NS, LAST_NS, RetrievalError, SearchFilter
 from .paths import encode_path, folder_range
 
+_MILVUS_ESCAPES = {"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r"}
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 
@@ -28,8 +28,12 @@ def sql_text(value: str) -> str:
 
 
 def milvus_text(value: str) -> str:
-    """A string literal of Milvus, whose escapes are those of JSON."""
-    return json.dumps(value, ensure_ascii=False)
+    """
+    A string literal of Milvus.
+
+    Its escapes are those of C, of which Milvus Lite knows few: what need not be escaped stands for itself.
+    """
+    return '"' + "".join(_MILVUS_ESCAPES.get(character, character) for character in value) + '"'
 
 
 def sql_in(column: str, values: Iterable[str]) -> str:

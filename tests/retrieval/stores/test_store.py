@@ -9,7 +9,14 @@ import time
 import numpy as np
 import pytest
 
-from modeling_cnn10bert.retrieval.records import FORMAT_VERSION, LAST_NS, FileRecord, RetrievalError, SearchFilter
+from modeling_cnn10bert.retrieval.records import (
+    FIRST_NS,
+    FORMAT_VERSION,
+    LAST_NS,
+    FileRecord,
+    RetrievalError,
+    SearchFilter,
+)
 from modeling_cnn10bert.retrieval.stores import open_store
 
 ODD_PATHS = [
@@ -24,6 +31,8 @@ ODD_PATHS = [
     os.fsdecode(b"/odd/\xff\xfe.w\xe4v"),
     "/odd/" + chr(0x10F0E9) + chr(0x10F800) + ".wav",
     "/odd/{braces} $dollar; --comment.wav",
+    "/odd/bell\x07 escape\x1b[31m start\x01 back\b feed\f\v return\r.wav",
+    "/odd/delete\x7f next\x85 separator\u2028.wav",
 ]
 
 
@@ -331,10 +340,32 @@ def test_paths_of_any_bytes_come_back_as_they_were(store, recording):
     assert_holds(store, files)
     for file in files:
         assert store.search(file.embeds[1], 1)[0].file == file.record.path
+        assert [found.record for found in store.embedded([file.record.path])] == [file.record]
     store.relabel({ODD_PATHS[7]: dataclasses.replace(files[7].record, path=ODD_PATHS[7] + "\udc80")})
     assert ODD_PATHS[7] + "\udc80" in store.files() and ODD_PATHS[7] not in store.files()
     store.remove(store.files())
     assert store.files() == {}
+
+
+def test_folders_of_any_characters_are_filters_and_can_be_renamed(store, recording):
+    characters = [chr(code) for code in (*range(1, 0x20), 0x7F, 0x85, 0x2028, 0xDC80, 0xFFFF) if chr(code) != "/"]
+    files = {character: recording(f"/a{character}b/x{character}.wav") for character in characters}
+    store.put(list(files.values()))
+    for character, file in files.items():
+        hits = store.search(file.embeds[0], 5, SearchFilter(folders=(f"/a{character}b",)))
+        assert [hit.file for hit in hits] == [file.record.path]
+    renamed = {f.record.path: dataclasses.replace(f.record, path=f"{f.record.path}{c}") for c, f in files.items()}
+    store.relabel(renamed)
+    assert store.files().keys() == {record.path for record in renamed.values()}
+    store.remove([f"{file.record.path}{character}" for character, file in files.items()])
+    assert store.files() == {}
+
+
+@pytest.mark.parametrize("modified_ns", [FIRST_NS, -(10**18), -1, 0, LAST_NS])
+def test_times_before_1970_and_at_the_ends_of_64_bits_come_back(store, recording, modified_ns):
+    file = recording("/old.wav", modified_ns=modified_ns)
+    store.put([file])
+    assert_holds(store, [file])
 
 
 # --------------------------------------------------------------------------------------------------------- opening
