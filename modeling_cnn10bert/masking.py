@@ -37,7 +37,7 @@ def without_secrets(value: Any) -> Any:
     """
     if isinstance(value, Mapping):
         return {
-            name: MASK if is_secret(str(name)) and isinstance(item, str) else without_secrets(item)
+            name: MASK if is_secret(str(name)) and item not in (None, "") else without_secrets(item)
             for name, item in value.items()
         }
     if isinstance(value, list | tuple):

@@ -17,7 +17,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from modeling_cnn10bert import cli
+from modeling_cnn10bert import cli, interrupts, masking
 
 RATE = 32_000
 COMMANDS = [
@@ -92,11 +92,15 @@ def test_help_names_every_command_and_every_command_has_help(run):
 
 
 def test_help_and_errors_of_usage_import_no_library_of_search():
-    tree = ast.parse(Path(cli.__file__).read_text(encoding="utf-8"))
-    statements = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    modules = {node.module for node in statements if isinstance(node, ast.ImportFrom)}
-    modules |= {alias.name for node in statements if isinstance(node, ast.Import) for alias in node.names}
-    assert modules - set(sys.stdlib_module_names) == {"collections.abc", "typer"}
+    def imported(module):
+        tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+        statements = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        modules = {node.module for node in statements if isinstance(node, ast.ImportFrom)}
+        modules |= {alias.name for node in statements if isinstance(node, ast.Import) for alias in node.names}
+        return modules - set(sys.stdlib_module_names)
+
+    assert imported(cli) == {"collections.abc", "typer", "interrupts", "masking"}
+    assert imported(interrupts) | imported(masking) == {"collections.abc"}
 
 
 @pytest.mark.parametrize(

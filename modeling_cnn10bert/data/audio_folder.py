@@ -59,6 +59,7 @@ def own_recordings(
         PreparationError: there is no such source, a column is missing, metadata cannot be read, or two splits name the
             same recording.
     """
+    _check_shares(shares or {})
     folder = pathlib.Path(source)
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         tables = _load(datasets.load_from_disk, source)
@@ -74,6 +75,17 @@ def own_recordings(
         tables = _load(datasets.load_dataset, source)
         splits, features = _of_tables(tables, audio_column, caption_columns, source)
     return _with_shares(splits, shares or {}, source), features
+
+
+def _check_shares(shares: dict[str, float]) -> None:
+    for split, share in shares.items():
+        if not 0 <= share < 1:  # not a number fails the comparison too
+            raise PreparationError(f"share of {split}: found {share}, expected at least 0 and less than 1, such as 0.1")
+    if sum(shares.values()) >= 1:
+        found = " and ".join(f"{share} for {split}" for split, share in shares.items())
+        raise PreparationError(
+            f"shares: found {found}, which leave nothing for training, expected less than 1 together"
+        )
 
 
 def _load(load: Callable[[str], datasets.DatasetDict | datasets.Dataset], source: str):

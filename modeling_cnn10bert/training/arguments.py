@@ -1,6 +1,8 @@
 """The fields of a recipe of `train_retrieval.py`."""
 
 import dataclasses
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,6 +10,61 @@ from transformers import SchedulerType, TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
 from ..files import ADDRESS, check_local_folder
+
+
+def check_numbers(
+    arguments: object, at_least: Mapping[str, float], above_zero: Sequence[str] = (), shares: Sequence[str] = ()
+) -> None:
+    """
+    Check the numbers among the fields of a dataclass, of which those that are `None` are left out.
+
+    Args:
+        arguments: an instance of the dataclass.
+        at_least: field -> its lowest value, for whole numbers and for others.
+        above_zero: fields that must be larger than 0.
+        shares: fields that must be at least 0 and less than 1.
+
+    Raises:
+        ValueError: a number that is not finite, that is out of its range, or a boolean in place of one.
+    """
+    for option in dataclasses.fields(arguments):
+        name, value = option.name, getattr(arguments, option.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} must be a finite number, found {value}")
+        if value is None or not (name in at_least or name in above_zero or name in shares):
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{name} must be a number, found {value!r}")
+        if name in at_least and value < at_least[name]:
+            raise ValueError(f"{name} must be at least {at_least[name]}, found {value}")
+        if name in above_zero and value <= 0:
+            raise ValueError(f"{name} must be above 0, found {value}")
+        if name in shares and not 0 <= value < 1:
+            raise ValueError(f"{name} must be at least 0 and less than 1, found {value}")
+
+
+def check_network(arguments: object) -> None:
+    """
+    Check the fields that describe a fresh audio network and its log-mel.
+
+    Raises:
+        ValueError: as `check_numbers`, or widths of blocks that are none.
+    """
+    at_least = {"num_mel_bins": 1, "n_fft": 2, "hop_length": 1, "projection_hidden_size": 1, "projection_dim": 1}
+    check_numbers(
+        arguments,
+        {**at_least, "freeze_text_layers": 0},
+        above_zero=["temperature"],
+        shares=["block_dropout", "head_dropout", "text_dropout"],
+    )
+    widths = arguments.hidden_sizes
+    if not widths or any(isinstance(width, bool) or not isinstance(width, int) or width < 1 for width in widths):
+        raise ValueError(f"hidden_sizes must be whole numbers of at least 1, one a block, found {widths}")
+    if arguments.num_mel_bins < 2 ** len(widths):
+        raise ValueError(
+            f"num_mel_bins must be at least {2 ** len(widths)}, as the {len(widths)} blocks of hidden_sizes halve it "
+            f"as many times, found {arguments.num_mel_bins}"
+        )
 
 
 @dataclass
@@ -58,8 +115,7 @@ class ModelArguments:
     )
 
     def __post_init__(self):
-        if self.text_dropout is not None and not 0 <= self.text_dropout < 1:
-            raise ValueError(f"text_dropout must be at least 0 and less than 1, found {self.text_dropout}")
+        check_network(self)
 
 
 @dataclass
@@ -197,6 +253,18 @@ class KeyedTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        of_batches = ("total_train_batch_size", "per_device_train_batch_size", "per_device_eval_batch_size")
+        check_numbers(
+            self,
+            {
+                **dict.fromkeys((*of_batches, "gradient_accumulation_steps", "lr_decay_epochs"), 1),
+                **dict.fromkeys(("learning_rate", "text_learning_rate", "weight_decay", "max_grad_norm"), 0),
+                **dict.fromkeys(("warmup_steps", "dataloader_num_workers", "eval_delay"), 0),
+                "max_steps": -1,
+            },
+            above_zero=["lr_decay_factor", "adam_epsilon", "num_train_epochs"],
+            shares=["adam_beta1", "adam_beta2"],
+        )
         if self.output_dir is not None:
             check_local_folder(self.output_dir, "output_dir", marks=(ADDRESS,))
         for name in ("seed", "data_seed"):

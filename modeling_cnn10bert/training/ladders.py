@@ -8,7 +8,7 @@ from typing import Any
 
 from ..masking import without_secrets
 from .arguments import ARGUMENT_CLASSES
-from .recipe import RUNS, RecipeError, read_recipe
+from .recipe import RUNS, RecipeError, check_recipe, read_recipe
 from .tagging_arguments import TAGGING_ARGUMENT_CLASSES
 
 PRETRAINING_SEED = 0
@@ -185,7 +185,10 @@ class _Planner:
             return name
         path = self.recipes / f"{recipe}.yaml"
         own = read_recipe(path)
+        classes = TAGGING_ARGUMENT_CLASSES if recipe in TAGGING_RECIPES else ARGUMENT_CLASSES
         given = {field: words for field, words in self.given.items() if self._is_for(field, recipe, own)}
+        arguments = tuple(word for field, words in given.items() for word in (f"--{field}", *words))
+        check_recipe(path, classes, arguments)
         pretrainings = {
             field: Path(value).name
             for field, value in own.items()
@@ -202,7 +205,7 @@ class _Planner:
             script=TAGGING if recipe in TAGGING_RECIPES else TRAINING,
             seed=PRETRAINING_SEED if seed is None else seed,
             fields={**own, **{field: _value(words) for field, words in given.items()}},
-            arguments=tuple(word for field, words in given.items() for word in (f"--{field}", *words)),
+            arguments=arguments,
             starts_from=starts_from,
             needs=tuple(needs),
         )

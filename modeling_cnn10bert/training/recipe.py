@@ -3,6 +3,8 @@
 import argparse
 import difflib
 import json
+import os
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +13,13 @@ from typing import Any, NoReturn
 import yaml
 from transformers import HfArgumentParser
 
+from ..masking import without_secrets
 from .arguments import ARGUMENT_CLASSES
 
 EXTENDS = "extends"  # names the recipe that a recipe differs from, relative to its own folder
 RUNS = Path("runs")
+MAX_EXTENDED, MAX_BYTES, MAX_DEPTH = 20, 100_000, 10  # recipes that one stands on, size and levels of each
+_FAULTS_OF_VALUES = (ValueError, TypeError, AttributeError, LookupError, OverflowError)  # of PyYAML, by odd values
 
 
 class RecipeError(ValueError):
@@ -51,7 +56,7 @@ def parse_recipe(
     try:
         return parser.parse_args_into_dataclasses(_without_recipe(argv, parser), look_for_args_file=False)
     except ValueError as error:
-        raise RecipeError(str(error)) from error
+        raise RecipeError(without_secrets(str(error))) from error
 
 
 def given_fields(
@@ -94,22 +99,79 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, tuple[Any, Path]]:
     """Field -> its value and the file that it stands in; `above` are the recipes that extend this one."""
+    extended = f"{above[-1]}: field {EXTENDS}: " if above else ""
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        extended = f"{above[-1]}: field {EXTENDS}: " if above else ""
-        raise RecipeError(f"{extended}{path}: not a readable YAML file ({error})") from error
+        recipe = yaml.load(_text_of(path), _Loader)
+    except (OSError, yaml.YAMLError, RecursionError, *_FAULTS_OF_VALUES) as error:
+        reason = " ".join(f"{error}".split())[:500]
+        raise RecipeError(f"{extended}{str(path)[:300]}: not a readable YAML file ({reason})") from error
     if not isinstance(recipe, dict):
         raise RecipeError(f"{path}: found {type(recipe).__name__}, expected lines of `field: value`")
     fields = {}
     if (base := recipe.pop(EXTENDS, None)) is not None:
         above = (*above, path)
         if not isinstance(base, str):
-            raise RecipeError(f"{path}: field {EXTENDS} is {base!r}, expected the path of one other recipe")
-        if any((path.parent / base).resolve() == other.resolve() for other in above):
+            raise RecipeError(f"{path}: field {EXTENDS} is {_shown(base)}, expected the path of one other recipe")
+        if any(os.path.realpath(path.parent / base) == os.path.realpath(other) for other in above):
             raise RecipeError(f"{path}: field {EXTENDS} is {base!r}, which extends this recipe; remove one of the two")
+        if len(above) > MAX_EXTENDED:
+            raise RecipeError(
+                f"{above[0]}: found a chain of more than {MAX_EXTENDED} recipes by the field {EXTENDS}, the last one "
+                f"{path}; expected at most so many"
+            )
         fields = _read(path.parent / base, above)
     return fields | {"output_dir": (str(RUNS / path.stem), path)} | {name: (v, path) for name, v in recipe.items()}
+
+
+def _text_of(path: Path) -> str:
+    """What a recipe says; nothing but a file of a reasonable size is opened, as reading a pipe may never end."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("found no file but a folder, a pipe or a device")
+    if status.st_size > MAX_BYTES:
+        raise OSError(f"found {status.st_size} bytes, expected a recipe, which has at most {MAX_BYTES}")
+    return path.read_text(encoding="utf-8-sig")
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses what YAML allows and no recipe means: a field twice, a list or mapping that is repeated, deep nesting."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        event = self.peek_event()
+        self.depth = getattr(self, "depth", 0) + 1
+        if self.depth > MAX_DEPTH:  # PyYAML's time grows by the square of the depth
+            raise yaml.composer.ComposerError(None, None, f"found more than {MAX_DEPTH} levels", event.start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        if isinstance(event, yaml.AliasEvent) and not isinstance(node, yaml.ScalarNode):
+            raise yaml.composer.ComposerError(
+                None, None, f"found a repetition, *{event.anchor}, of a list or mapping", event.start_mark
+            )
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # which is no field, as is said later
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"found the field {key.value!r} twice, expected it once", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def check_recipe(path: Path, argument_classes: Sequence[type] = ARGUMENT_CLASSES, given: Sequence[str] = ()) -> None:
+    """
+    Check that a recipe's fields, and those `given` as `--field value ...`, are fields and that their values fit them.
+
+    Raises:
+        RecipeError: as `parse_recipe`.
+    """
+    parser = _Parser(argument_classes)
+    _recipe_as_arguments(path, parser)
+    parser.parse_known_args(list(given))
 
 
 def _recipe_as_arguments(path: Path, parser: HfArgumentParser) -> list[str]:
@@ -120,18 +182,27 @@ def _recipe_as_arguments(path: Path, parser: HfArgumentParser) -> list[str]:
         if name not in known:
             close = difflib.get_close_matches(str(name), known, n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else "`--help` lists all fields"
-            raise RecipeError(f"{source}: unknown field {name!r} (value {value!r}); {hint}")
+            raise RecipeError(f"{source}: unknown field {_shown(name)} (value {_shown(value, name)}); {hint}")
         if value is None:
             continue
+        if value == []:  # to argparse, it would switch a field on
+            raise RecipeError(f"{source}: field {name} is an empty list, expected a value, or null for its default")
         words = _as_words(name, value)
         try:
             _, surplus = parser.parse_known_args(words)  # alone, so that an error is known to be the recipe's
         except RecipeError as error:
-            raise RecipeError(f"{source}: field {name} is {value!r}: {error}") from error
+            reason = without_secrets({name: str(error)})[name]
+            raise RecipeError(f"{source}: field {name} is {_shown(value, name)}: {reason[:500]}") from error
         if surplus:
-            raise RecipeError(f"{source}: field {name} is {value!r}: expected one value")
+            raise RecipeError(f"{source}: field {name} is {_shown(value, name)}: expected one value")
         arguments += words
     return arguments
+
+
+def _shown(value: Any, name: Any = "") -> str:
+    """A value as an error shows it: no secret, and only the beginning of a long one."""
+    text = repr(without_secrets({str(name): value})[str(name)])
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _as_words(name: str, value: Any) -> list[str]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from ..data.tagging import MIXUP_DOMAINS
-from .arguments import DataArguments, KeyedTrainingArguments
+from .arguments import DataArguments, KeyedTrainingArguments, check_network
 
 
 @dataclass
@@ -25,6 +25,9 @@ class TaggerArguments:
     num_mel_bins: int = field(default=64, metadata={"help": "Mel bins of the log-mel."})
     n_fft: int = field(default=1024, metadata={"help": "Window of the log-mel, in samples."})
     hop_length: int = field(default=320, metadata={"help": "Hop of the log-mel, in samples."})
+
+    def __post_init__(self):
+        check_network(self)
 
 
 @dataclass

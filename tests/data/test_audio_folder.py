@@ -424,3 +424,13 @@ def test_a_file_in_two_splits_of_a_data_set_is_an_error(folder, tmp_path):
     datasets.DatasetDict(tables).save_to_disk(tmp_path / "table")
     with pytest.raises(PreparationError, match="in train and in test"):
         own_recordings(str(tmp_path / "table"))
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [{"test": 2.0}, {"test": -0.1}, {"test": float("nan")}, {"test": 1.0}, {"validation": 0.5, "test": 0.5}],
+    ids=str,
+)
+def test_shares_that_leave_nothing_or_are_none_are_refused(shares, tmp_path):
+    with pytest.raises(PreparationError, match="share.*found .*expected"):
+        own_recordings(str(tmp_path), shares=shares)

@@ -1,8 +1,14 @@
 """Recipes that extend other recipes."""
 
+import os
+import tracemalloc
+
 import pytest
 
+from modeling_cnn10bert.training.arguments import ModelArguments
+from modeling_cnn10bert.training.ladders import plan_table
 from modeling_cnn10bert.training.recipe import RecipeError, parse_recipe, read_recipe
+from modeling_cnn10bert.training.tagging_arguments import TAGGING_ARGUMENT_CLASSES
 
 
 @pytest.fixture
@@ -66,3 +72,142 @@ def test_what_does_not_fit_is_one_error_that_names_the_file(recipes, named, writ
     with pytest.raises(RecipeError) as error:
         parse_recipe([str(write(**recipes))])
     assert all(word in str(error.value) for word in named), error.value
+
+
+def _explosion():
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 30)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (b"g_max: 6\nw_f: 2\ng_max: 3\n", "the field 'g_max' twice"),
+        (b"accelerator_config: {split_batches: true, split_batches: false}", "'split_batches' twice"),
+        (_explosion().encode(), "repetition, *a0"),
+        (b"hidden_sizes: &a [*a]", "repetition, *a"),
+        (b"[" * 90_000, "more than 10 levels"),
+        (b"? " * 40_000, "more than 10 levels"),
+        (b"run_name: caf\xe9", "not a readable YAML file"),
+        (b"run_name: \x00", "not a readable YAML file"),
+        (b"run_name: 2022-99-99", "not a readable YAML file"),
+        (b"run_name: !!python/object/apply:os.getcwd []", "not a readable YAML file"),
+        (b"seed: " + b"9" * 5000, "not a readable YAML file"),
+        (b"# " + b"x" * 200_000, "found 200002 bytes"),
+        (b"", "found NoneType"),
+        (b"g_max", "found str"),
+        (b"[1, 2]: 3", "not a readable YAML file"),
+        (b"1: 2", "unknown field 1"),
+        (b"g_max: []", "empty list"),
+        (b"do_train: []", "empty list"),
+        (b"n_f: 1.5", "n_f is 1.5"),
+        (b"n_f: true", "n_f is True"),
+        (b"learning_rate: yes", "learning_rate is True"),
+        (b"hidden_sizes: [4, [4]]", "hidden_sizes is [4, [4]]"),
+        (b"do_train: 7", "do_train is 7"),
+        (b"g_max: {a: 1}", "g_max is {'a': 1}"),
+    ],
+)
+def test_a_recipe_that_means_nothing_is_refused_with_what_was_found(text, found, tmp_path):
+    (tmp_path / "top.yaml").write_bytes(text)
+    tracemalloc.start()
+    with pytest.raises(RecipeError) as error:
+        parse_recipe([str(tmp_path / "top.yaml")])
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
+    message = str(error.value)
+    assert "top.yaml" in message and found in message and "\n" not in message and len(message) < 1500
+
+
+def _fifo(folder):
+    os.mkfifo(folder / "base.yaml")
+
+
+def _folder(folder):
+    (folder / "base.yaml").mkdir()
+
+
+def _device(folder):
+    (folder / "base.yaml").symlink_to("/dev/zero")
+
+
+def _gigabytes(folder):
+    with (folder / "base.yaml").open("wb") as file:
+        file.truncate(4 * 2**30)
+
+
+def _circle_of_links(folder):
+    (folder / "base.yaml").symlink_to(folder / "base.yaml")
+
+
+@pytest.mark.parametrize("make", [_fifo, _folder, _device, _gigabytes, _circle_of_links])
+@pytest.mark.parametrize("name", ["top", "base"])
+def test_what_is_no_file_of_a_recipe_is_not_opened(name, make, write):
+    top = write(top="extends: base.yaml\n")
+    make(top.parent)
+    with pytest.raises(RecipeError, match=r"base\.yaml: not a readable YAML file"):
+        parse_recipe([str(top.with_name(f"{name}.yaml"))])
+
+
+def test_a_chain_of_recipes_ends(write):
+    recipes = {f"r{number}": f"extends: r{number - 1}.yaml\n" for number in range(1, 1500)}
+    top = write(r0="g_max: 6\n", **recipes)
+    with pytest.raises(RecipeError, match="a chain of more than 20 recipes by the field extends"):
+        read_recipe(top)
+    assert read_recipe(top.with_name("r20.yaml"))["g_max"] == 6
+
+
+def test_a_circle_of_recipes_under_other_names_is_found(write):
+    top = write(top="extends: link.yaml\n")
+    top.with_name("link.yaml").symlink_to(top)
+    with pytest.raises(RecipeError, match="which extends this recipe"):
+        read_recipe(top)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("learning_rate", value) for value in (".nan", ".inf", "-1e-3")),
+        *(("temperature", value) for value in ("0", "-0.05", ".nan", ".inf")),
+        *(("hop_length", value) for value in ("0", "-320")),
+        *(("hidden_sizes", value) for value in ("[0, 4]", "[4, -4]")),
+        *(("weight_decay", ".nan"), ("text_learning_rate", ".inf"), ("lr_decay_factor", "0"), ("lr_decay_epochs", "0")),
+        *(("n_fft", "0"), ("num_mel_bins", "0"), ("projection_dim", "0"), ("projection_hidden_size", "-1")),
+        *(("block_dropout", "1"), ("text_dropout", ".nan"), ("freeze_text_layers", "-1"), ("max_speed", ".nan")),
+        *(("total_train_batch_size", "0"), ("per_device_eval_batch_size", "0"), ("num_train_epochs", "-.inf")),
+        *(("max_grad_norm", "-1"), ("adam_beta1", "1"), ("warmup_steps", ".nan"), ("gradient_accumulation_steps", "0")),
+    ],
+)  # fmt: skip
+def test_a_number_out_of_its_range_is_refused_before_any_work(field, value, write):
+    with pytest.raises(RecipeError, match=rf"{field} must be .*found") as error:
+        parse_recipe([str(write(top=f"{field}: {value}\n"))])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["hop_length: 0", "head_dropout: 1.5", "learning_rate: .nan", "num_mel_bins: 8"])
+def test_the_recipe_of_a_tagger_has_the_same_ranges(text, write):
+    path = write(top=f"{text}\ndataset_name: data\nuse_cpu: true\n")
+    with pytest.raises(RecipeError, match=f"{text.partition(':')[0]} must be .*found"):
+        parse_recipe([str(path)], argument_classes=TAGGING_ARGUMENT_CLASSES)
+
+
+def test_a_boolean_is_no_number_in_python_either():
+    with pytest.raises(ValueError, match="hop_length must be a number, found True"):
+        ModelArguments(hop_length=True)
+
+
+def test_a_secret_of_a_recipe_is_in_no_error(write):
+    with pytest.raises(RecipeError, match="hub_token") as error:
+        parse_recipe([str(write(top="hub_token: [planted-token, planted-token]\n"))])
+    assert "planted-token" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "named"),
+    [("manifests: [a, b]", (), "manifests"), ("g_max: loud", (), "g_max"), ("g_max: 3", ("--sources",), "sources")],
+)
+def test_the_recipes_of_a_table_are_checked_when_it_is_planned(text, given, named, write):
+    path = write(soundscapes_baseline=f"{text}\n")
+    with pytest.raises(RecipeError, match=named):
+        plan_table(3, "soundscapes", 1, path.parent, given)
