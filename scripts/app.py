@@ -35,12 +35,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--captions", help="CSV or JSON lines with file_name and caption, or a text file of captions")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 opens the page to the network")
     parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument(
+        "--allow_host",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="that the page has besides, as behind a proxy; * is any",
+    )
     args = parser.parse_args(argv)
     try:
         collection = open_collection(args)
         from modeling_cnn10bert.page.server import serve
 
-        serve(collection, args.host, args.port)
+        serve(collection, args.host, args.port, args.allow_host)
     except (RetrievalError, ManifestError) as error:
         sys.exit(f"error: {error}")
 

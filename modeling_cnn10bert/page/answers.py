@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
+import soundfile
 
 from ..data.audio_io import AudioError, UnreadableError, printable
 from ..retrieval.records import RetrievalError
@@ -19,6 +20,7 @@ HITS = 10
 FITTING = 5  # captions shown of a recording that was dropped in
 MAX_UPLOAD_BYTES = 50 << 20
 MAX_UPLOAD_SECONDS = 300.0
+MAX_UPLOAD_VALUES = 300 * 192_000 * 2  # samples over all channels: silence of any size is a small file
 
 
 class QuestionError(ValueError):
@@ -144,6 +146,7 @@ class Answers:
             raise QuestionError(f"{name} is empty: 0 bytes.")
         if size > MAX_UPLOAD_BYTES:
             raise QuestionError(f"{name} has {size >> 20} MB; the limit is {MAX_UPLOAD_BYTES >> 20} MB.")
+        _check_header(path, name)
         info, embedder = self.collection.retriever.store.info, self.collection.retriever.embedder
         embeds, end = [], 0.0
         try:
@@ -176,6 +179,24 @@ class Answers:
             )
             for hit in hits
         ]
+
+
+def _check_header(path: str, name: str) -> None:
+    """
+    Raises:
+        QuestionError: what a recording says of itself is too much to be decoded.
+    """
+    try:
+        header = soundfile.info(os.fsencode(path))
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError):
+        return  # nothing that libsndfile reads: decoding says what it is
+    # A header may promise any length; what is longer is refused when so much is decoded.
+    values = min(header.frames, round(MAX_UPLOAD_SECONDS * header.samplerate)) * header.channels
+    if values > MAX_UPLOAD_VALUES:
+        raise QuestionError(
+            f"{name} has {header.channels} channels of {header.samplerate:,} samples a second, too many to be decoded "
+            "here; save it with one channel at 48 kHz."
+        )
 
 
 def _reason(error: AudioError | RetrievalError, path: str) -> str:

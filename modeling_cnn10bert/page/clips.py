@@ -12,6 +12,8 @@ from ..data.audio_io import SHORTEST_LOSS, AudioError, Mixer, audio_blocks, prin
 
 FALLBACK_RATE = 32_000  # Hz, of what only FFmpeg decodes
 LONGEST = 120.0  # seconds of a clip, whatever the windows of an index are
+MOST_VALUES = 1 << 24  # of a clip over all channels: 64 MB, and a few times that while it is encoded
+HIGHEST_RATE = 192_000  # Hz; browsers play no more, and FLAC ends at 655,350
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,8 @@ def read_span(span: Span) -> tuple[np.ndarray, int]:
     """
     Samples [frames, channels] float32 of a part of a recording, and their rate in Hz.
 
-    libsndfile jumps to the part; what it does not read is decoded, as one channel, from its beginning on.
+    libsndfile jumps to the part; what it does not read, or would fill the memory, is decoded as one channel, from its
+    beginning on.
 
     Raises:
         AudioError: the recording is gone, cannot be decoded, or ends before the part begins.
@@ -42,8 +45,10 @@ def read_span(span: Span) -> tuple[np.ndarray, int]:
     try:
         with soundfile.SoundFile(os.fsencode(span.path)) as file:
             rate = file.samplerate
-            file.seek(min(round(span.start * rate), file.frames))
             wanted = max(1, round((end - span.start) * rate))
+            if wanted * file.channels > MOST_VALUES or rate > HIGHEST_RATE:
+                raise ValueError("too much to be read at once")
+            file.seek(min(round(span.start * rate), file.frames))
             samples = file.read(wanted, dtype="float32", always_2d=True)
         if wanted - len(samples) > SHORTEST_LOSS * rate:  # libsndfile does not read the file to its end
             samples, rate = _decode(span.path, span.start, end), FALLBACK_RATE

@@ -1,25 +1,36 @@
 """The server of the page: Gradio's page, and beside it the clips and pictures of what was found."""
 
 import asyncio
+import atexit
+import contextlib
+import ipaddress
 import os
+import socket
 import tempfile
+import urllib.parse
 import warnings
 from collections.abc import Callable
+from collections.abc import Collection as Group
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-# Read when gradio is imported and when its app is made: nothing is sent home, and uploads go when the server does.
+from ..scratch import scratch_folder
+
+# Read when gradio is imported and when its app is made: nothing is sent home, and uploads go when the server does, or
+# when the next one starts, where it was killed.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-UPLOADS = tempfile.TemporaryDirectory(prefix="cnn10bert-uploads-")
-os.environ["GRADIO_TEMP_DIR"] = UPLOADS.name
+_at_exit = contextlib.ExitStack()
+atexit.register(_at_exit.close)
+UPLOADS = _at_exit.enter_context(scratch_folder(tempfile.gettempdir(), "cnn10bert-upload-"))
+os.environ["GRADIO_TEMP_DIR"] = str(UPLOADS)
 
 import gradio as gr  # noqa: E402
 import uvicorn  # noqa: E402
 from fastapi import FastAPI, HTTPException  # noqa: E402
-from fastapi.responses import FileResponse  # noqa: E402
+from fastapi.responses import FileResponse, PlainTextResponse  # noqa: E402
 
-from ..data.audio_io import AudioError  # noqa: E402
+from ..interrupts import orderly_exit  # noqa: E402
 from ..retrieval.retriever import RetrievalWarning  # noqa: E402
 from .answers import MAX_UPLOAD_BYTES, Answers  # noqa: E402
 from .collection import Collection  # noqa: E402
@@ -37,33 +48,99 @@ POLICY = (
 # that the libraries once needed in it.
 WORKERS = 4
 CACHED = {"Cache-Control": "private, max-age=3600"}
+LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+SECONDS_TO_END = 3  # for answers under way
 NOT_FOUND = "found by no answer, or long ago: ask again"
 
 
 class Policy:
-    """Adds the policy to every answer."""
+    """
+    Adds the policy to every answer, and answers those alone who ask for this page by its name.
 
-    def __init__(self, app):
+    A page of somebody else, open in a visitor's browser, could give its own name the address of this machine and then
+    read along: so a `Host` must be a name that is known here. It could also send questions and files, if not read the
+    answers: so an `Origin` must be this page. Nobody else is invited to read: Gradio's headers that do so are left out.
+
+    Args:
+        app: what answers.
+        host: address that the server listens at.
+        names: that the page has besides, such as that of a proxy before it; `*` is any.
+    """
+
+    def __init__(self, app, host: str, names: Group[str]):
         self.app = app
+        self.names = {name.lower() for name in names}
+        self.hosts = hosts_of(host) | self.names
 
     async def __call__(self, scope, receive, send):
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
+        if refusal := self._refusal(scope):
+            if scope["type"] == "websocket":
+                return await send({"type": "websocket.close", "code": 1008, "reason": refusal})
+            return await PlainTextResponse(refusal, 403)(scope, receive, send)
 
         async def send_with_headers(message):
             if message["type"] == "http.response.start":
+                kept = [pair for pair in message["headers"] if not pair[0].lower().startswith(b"access-control-")]
                 extra = [(b"content-security-policy", POLICY.encode()), (b"x-content-type-options", b"nosniff")]
-                message = {**message, "headers": [*message["headers"], *extra]}
+                message = {**message, "headers": [*kept, *extra]}
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
 
+    def _refusal(self, scope) -> str | None:
+        """What is wrong with who asks, in one line."""
+        if "*" in self.names:
+            return None
+        headers = {name: value.decode("latin-1").lower() for name, value in scope["headers"]}
+        host, origin = headers.get(b"host", ""), headers.get(b"origin")
+        if _name(f"//{host}") not in self.hosts:
+            return f"This page is not served as {host!r}; the option --allow_host of the server adds a name.\n"
+        foreign = origin is not None and origin.partition("://")[2] != host and _name(origin) not in self.names
+        if foreign and (scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")):
+            return f"Questions of another page, {origin!r}, are not answered.\n"
+        return None
 
-def make_app(collection: Collection) -> FastAPI:
-    """The app of a collection, for any ASGI server."""
+
+def _name(address: str) -> str | None:
+    """The host of an address, without its port."""
+    try:
+        return urllib.parse.urlsplit(address).hostname
+    except ValueError:
+        return None
+
+
+def hosts_of(host: str) -> set[str]:
+    """The names and addresses by which a page may be asked for whose server listens at an address."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:  # a name
+        return set(LOCAL) if host.lower() == "localhost" else {host.lower()}
+    if address.is_loopback:
+        return {str(address), *LOCAL}
+    if address.is_unspecified:
+        return {*LOCAL, *_own_names()}
+    return {str(address)}
+
+
+def _own_names() -> set[str]:
+    """The names and addresses of this machine."""
+    found = {socket.gethostname(), socket.getfqdn()}
+    with contextlib.suppress(OSError):
+        found |= {entry[4][0] for entry in socket.getaddrinfo(socket.gethostname(), None)}
+    for family, somewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((somewhere, 9))  # sends nothing, but chooses the address to send from
+            found.add(probe.getsockname()[0])
+    return {name.lower() for name in found}
+
+
+def make_app(collection: Collection, host: str = "127.0.0.1", names: Group[str] = ()) -> FastAPI:
+    """The app of a collection, for any ASGI server; `host` and `names` as for `Policy`."""
     shelf = Shelf(feature_extractor(collection.retriever.store.info.model.features))
     app = FastAPI(title="cnn10bert", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Policy)
+    app.add_middleware(Policy, host=host, names=names)
 
     workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="cnn10bert-page")
 
@@ -99,13 +176,15 @@ def _from_shelf(make: Callable[[str], Path], key: str) -> Path:
         return make(key)
     except KeyError:
         raise HTTPException(404, NOT_FOUND) from None
-    except AudioError as error:
+    except Exception as error:  # AudioError, or whatever a decoder or encoder meets that was not made for a recording
         raise HTTPException(410, "the recording is gone or cannot be read any more") from error
 
 
-def serve(collection: Collection, host: str = "127.0.0.1", port: int = 7860) -> None:
-    """Serves the page until it is interrupted."""
+def serve(collection: Collection, host: str = "127.0.0.1", port: int = 7860, names: Group[str] = ()) -> None:
+    """Serves the page until it is interrupted; `names` as for `Policy`."""
     warnings.simplefilter("ignore", RetrievalWarning)  # the page says it to who asked
-    app = make_app(collection)
+    app = make_app(collection, host, names)
     print(f"{collection.size} recordings: http://{host}:{port} (Ctrl-C ends it)", flush=True)
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=SECONDS_TO_END)
+    with orderly_exit("start it again with"):
+        uvicorn.Server(config).run()  # which hands on the signal that ended it

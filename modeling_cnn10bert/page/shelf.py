@@ -1,15 +1,18 @@
 """What a browser may have: clips and pictures of what was found, by keys that only an answer hands out."""
 
 import collections
+import contextlib
 import hashlib
 import os
 import secrets
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
+from ..scratch import scratch_folder
 from .clips import Span, encode_clip, read_span
 from .pictures import log_mel_png
 
@@ -39,7 +42,9 @@ class Shelf:
         self._total = 0
         self._lock = threading.Lock()
         self._stripes = [threading.Lock() for _ in range(STRIPES)]  # so that no file is made twice at the same time
-        self._folder = tempfile.TemporaryDirectory(prefix="cnn10bert-page-")
+        made = contextlib.ExitStack()
+        self._folder = made.enter_context(scratch_folder(tempfile.gettempdir(), "cnn10bert-clips-"))
+        self._delete = weakref.finalize(self, made.close)  # at the exit of the program at the latest
 
     def put(self, span: Span) -> str:
         """The key of a part of a recording; the same for the same part."""
@@ -66,15 +71,16 @@ class Shelf:
         return self._file(key, ".png", lambda span: log_mel_png(*read_span(span), self.extractor))
 
     def close(self) -> None:
-        self._folder.cleanup()
+        self._delete()
 
     def _file(self, key: str, ending: str, make: Callable[[Span], bytes]) -> Path:
         with self._lock:
             span = self._spans[key]
         name = key + ending
-        path = Path(self._folder.name, name)
+        path = self._folder / name
         with self._stripes[int(key[:8], 16) % STRIPES]:
-            if not self._touch(name):
+            if not (self._touch(name) and path.is_file()):  # what cleans up temporary folders may have deleted it
+                self._folder.mkdir(exist_ok=True)
                 unfinished = path.with_suffix(".tmp")
                 unfinished.write_bytes(make(span))
                 os.replace(unfinished, path)
@@ -91,9 +97,9 @@ class Shelf:
 
     def _keep(self, name: str, size: int) -> None:
         with self._lock:
+            self._total += size - self._sizes.get(name, 0)
             self._sizes[name] = size
-            self._total += size
             while self._total > self.max_bytes and len(self._sizes) > 1:
                 oldest, freed = self._sizes.popitem(last=False)
                 self._total -= freed
-                Path(self._folder.name, oldest).unlink(missing_ok=True)
+                (self._folder / oldest).unlink(missing_ok=True)

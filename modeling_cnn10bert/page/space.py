@@ -58,7 +58,8 @@ MODEL = {model}
 if __name__ == "__main__":
     host = "0.0.0.0" if "SPACE_ID" in os.environ else "127.0.0.1"  # a Space is reached from outside its container
     port = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
-    serve(open_folder(HERE / "sounds", MODEL), host, port)
+    names = ["*"] if "SPACE_ID" in os.environ else []  # there, under the names that the Hub gives it
+    serve(open_folder(HERE / "sounds", MODEL), host, port, names)
 '''
 
 README = """---

@@ -122,6 +122,19 @@ def test_a_recording_beyond_the_limit_of_bytes_is_refused_unread(answers, tmp_pa
         answers.by_recording(str(tmp_path / "large.wav"))
 
 
+def test_a_small_file_of_too_many_samples_is_refused_before_it_is_decoded(answers, tmp_path, monkeypatch):
+    def decode(*arguments, **options):
+        raise AssertionError("it was decoded")
+
+    with soundfile.SoundFile(tmp_path / "silence.flac", "w", 655_350, 8) as file:
+        for _ in range(22):  # 22 s of 5.2 million values each, the limit being 115.2 million
+            file.write(np.zeros((655_350, 8), np.float32))
+    assert (tmp_path / "silence.flac").stat().st_size < 1_000_000
+    monkeypatch.setattr(module, "read_windows", decode)
+    with pytest.raises(QuestionError, match=r"^silence.flac has 8 channels of 655,350 samples a second, too many"):
+        answers.by_recording(str(tmp_path / "silence.flac"))
+
+
 def test_a_file_that_moved_after_it_was_indexed_is_shown_as_gone(sounds, model_folder, tmp_path, shelf):
     copy = shutil.copytree(sounds, tmp_path / "sounds")
     moving = open_folder(copy, str(model_folder))

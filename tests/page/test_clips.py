@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -55,3 +56,25 @@ def test_a_part_of_the_second_recording_of_a_file_is_found(tmp_path):
         samples, rate = read_span(Span(str(tmp_path / "tones.ogg"), start, start + 1))
         assert len(samples) == rate
         assert np.abs(np.fft.rfft(samples[:, 0])).argmax() * rate / len(samples) == pytest.approx(hertz, abs=2)
+
+
+def test_a_part_of_many_channels_at_a_high_rate_is_decoded_in_little_memory(tmp_path):
+    with soundfile.SoundFile(tmp_path / "silence.flac", "w", 655_350, 8) as file:
+        for _ in range(5):
+            file.write(np.zeros((655_350, 8), np.float32))
+    tracemalloc.start()
+    try:
+        samples, rate = read_span(Span(str(tmp_path / "silence.flac"), 0.0, 5.0))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert samples.shape == (5 * 32_000, 1) and rate == 32_000
+    assert peak < 5 * 655_350 * 8 * 4  # bytes of the part as it is in the file
+
+
+def test_a_rate_that_flac_does_not_hold_is_played_at_another(tmp_path):
+    tone = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(700_000) / 700_000)
+    soundfile.write(tmp_path / "tone.wav", tone, 700_000)
+    (tmp_path / "clip.flac").write_bytes(encode_clip(*read_span(Span(str(tmp_path / "tone.wav"), 0.25, 0.75))))
+    heard, rate = soundfile.read(tmp_path / "clip.flac")
+    assert np.abs(np.fft.rfft(heard)).argmax() * rate / len(heard) == pytest.approx(1000, abs=3)

@@ -1,13 +1,23 @@
 """What the server hands out, and what it does not: no file but clips and pictures of what was found."""
 
 import io
+import os
 import re
+import socket
+import subprocess
+import sys
+import time
 import urllib.parse
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from PIL import Image
+
+from modeling_cnn10bert.data.audio_io import AudioError
+
+ROOT = Path(__file__).parents[2]
 
 httpx = pytest.importorskip("httpx", reason="httpx is not installed (gradio brings it)")
 
@@ -112,6 +122,131 @@ def test_an_upload_above_the_limit_is_refused_while_it_arrives(client, monkeypat
 
     too_much = io.BytesIO(bytes(MAX_UPLOAD_BYTES + (1 << 20)))
     assert client.post("/gradio_api/upload", files={"files": ("long.wav", too_much)}).status_code == 413
+
+
+@pytest.mark.parametrize("path", ["/", "/config", "/clip/{key}", "/picture/{key}", "/gradio_api/info"])
+def test_a_name_that_is_not_this_page_s_is_not_answered(client, keys, path):
+    path = path.format(key=keys[0])
+    port = client.base_url.port
+    for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", f"192.0.2.7:{port}", "", "[::"):
+        response = client.get(path, headers={"Host": host})
+        assert response.status_code == 403 and "--allow_host" in response.text
+    for host in (f"127.0.0.1:{port}", "127.0.0.1", f"localhost:{port}", f"LOCALHOST:{port}", f"[::1]:{port}"):
+        assert client.get(path, headers={"Host": host}).status_code == 200
+
+
+ORIGINS = ["http://evil.example", "http://localhost:1", "http://127.0.0.1:9999", "https://127.0.0.1:1", "null", "x"]
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_another_page_reads_nothing_and_asks_nothing(client, keys, origin):
+    for path in ("/", "/config", f"/clip/{keys[0]}", "/gradio_api/info"):
+        response = client.get(path, headers={"Origin": origin})
+        assert not [name for name in response.headers if name.startswith("access-control-")]
+    asked = {"json": {"data": ["a dog barks", ""]}, "headers": {"Origin": origin}}
+    assert client.post("/gradio_api/call/search", **asked).status_code == 403
+    files = {"files": ("x.wav", b"RIFF")}
+    assert client.post("/gradio_api/upload", files=files, headers={"Origin": origin}).status_code == 403
+    preflight = client.options(
+        "/gradio_api/upload", headers={"Origin": origin, "Access-Control-Request-Method": "POST"}
+    )
+    assert preflight.status_code == 403
+
+
+def test_the_page_itself_may_ask(client, server):
+    asked = client.post("/gradio_api/call/search", json={"data": ["a dog", ""]}, headers={"Origin": server})
+    assert asked.status_code == 200
+
+
+def test_a_page_is_known_by_where_it_listens():
+    from modeling_cnn10bert.page.server import hosts_of
+
+    assert hosts_of("127.0.0.1") == hosts_of("localhost") == {"127.0.0.1", "localhost", "::1"}
+    assert hosts_of("192.0.2.7") == {"192.0.2.7"}
+    assert {"localhost", socket.gethostname().lower()} <= hosts_of("0.0.0.0")
+
+
+def test_behind_a_proxy_its_name_is_answered(collection):
+    from starlette.testclient import TestClient
+
+    from modeling_cnn10bert.page.server import make_app
+
+    app, file = make_app(collection, "192.0.2.7", ["Sounds.example"]), {"files": {"files": ("x.wav", b"RIFF")}}
+    for host, origin, code in [
+        ("http://sounds.example", "https://sounds.example", 200),
+        ("http://192.0.2.7:80", "https://sounds.example", 200),
+        ("http://192.0.2.7", "http://192.0.2.7:9999", 403),
+        ("http://evil.example", "http://evil.example", 403),
+    ]:
+        asked = TestClient(app, base_url=host).post("/gradio_api/upload", **file, headers={"Origin": origin})
+        assert asked.status_code == code, (host, origin)
+    anyone = TestClient(make_app(collection, "0.0.0.0", ["*"]), base_url="http://evil.example")
+    assert anyone.get("/clip/0").status_code == 404
+
+
+@pytest.mark.parametrize("fault", [AudioError("gone"), ValueError("a codec's"), MemoryError(), RuntimeError("late")])
+def test_what_cannot_be_made_of_a_recording_any_more_is_gone_in_one_line(client, keys, monkeypatch, fault):
+    from modeling_cnn10bert.page.shelf import Shelf
+
+    def fail(shelf, key):
+        raise fault
+
+    for route in ("clip", "picture"):
+        monkeypatch.setattr(Shelf, route, fail)
+        response = client.get(f"/{route}/{keys[0]}")
+        assert response.status_code == 410 and response.text.count("\n") == 0
+
+
+@pytest.fixture
+def start_app(sounds, model_folder, tmp_path):
+    """Starts the page as its own command does, with a folder for temporary files of its own."""
+    started = []
+
+    def start():
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        (tmp_path / "temporary").mkdir(exist_ok=True)
+        command = [sys.executable, str(ROOT / "scripts" / "app.py"), "--folder", str(sounds), "--port", str(port)]
+        environment = os.environ | {"TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen(
+            [*command, "--model", str(model_folder)], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
+        for _ in range(1200):
+            assert process.poll() is None, process.stderr.read()
+            try:
+                client.get("/config")
+                return process, client, tmp_path / "temporary"
+            except httpx.TransportError:
+                time.sleep(0.1)
+        raise AssertionError("the page did not start")
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_recordings_of_visitors_go_with_the_server_and_those_of_a_killed_one_with_the_next(start_app):
+    def upload(client):
+        files = {"files": ("mine.wav", b"RIFF of a visitor")}
+        return client.post("/gradio_api/upload", files=files).raise_for_status().json()[0]
+
+    process, client, temporary = start_app()
+    left = Path(upload(client))
+    process.kill()
+    process.wait()
+    assert left.is_file() and temporary in left.parents
+    process, client, _ = start_app()
+    assert not left.exists()
+    assert Path(upload(client)).is_file()
+    with client.stream("GET", "/gradio_api/queue/data?session_hash=waits"):  # an answer under way holds nothing up
+        process.terminate()
+        assert process.wait(60) == 143
+    assert process.stderr.read().splitlines()[-1].startswith("ended by SIGTERM; start it again with: ")
+    assert list(temporary.rglob("*.wav")) == [] and not list(temporary.glob("cnn10bert-*"))
 
 
 def test_the_browser_is_told_to_ask_nobody_else(client):

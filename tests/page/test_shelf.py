@@ -1,5 +1,6 @@
 """What is on the shelf: by keys alone, in bounds, and made once."""
 
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -48,6 +49,22 @@ def test_files_are_kept_up_to_a_bound_and_those_not_asked_for_go_first(recording
     assert keys[0] in kept and keys[-1] in kept and 2 <= len(kept) <= 4
     assert sum(file.stat().st_size for file in path.parent.iterdir()) <= 4 * size
     assert shelf.clip(keys[1]).is_file()  # made again
+
+
+def test_what_a_cleaner_of_temporary_folders_deletes_is_made_again(recording):
+    shelf = Shelf(CNN10FeatureExtractor())
+    key = shelf.put(Span(recording, 0.0, 1.0))
+    shelf.clip(key).unlink()
+    assert shelf.clip(key).is_file()
+    shutil.rmtree(shelf.clip(key).parent)
+    assert shelf.picture(key).is_file() and shelf.clip(key).is_file()
+
+
+def test_a_closed_shelf_leaves_nothing(recording):
+    shelf = Shelf(CNN10FeatureExtractor())
+    path = shelf.clip(shelf.put(Span(recording, 0.0, 1.0)))
+    shelf.close()
+    assert not path.parent.exists()
 
 
 def test_keys_of_long_ago_are_forgotten(recording):
