@@ -12,6 +12,7 @@ from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError, safe_open
 
 from ..masking import without_secrets
+from ..model_folder import check_model_folder
 from .access import FIELD, PATIENCE, PublishError, connect, is_temporary, open_repository, patience, reason
 
 WAITS = (1, 2, 4, 8)  # seconds between one try and the next
@@ -109,6 +110,7 @@ def files_to_publish(folder: Path) -> dict[str, Path]:
             f"{folder}: found no {', '.join(missing)}, expected the folder of a finished run or of a saved model with "
             "its processor; a run that was interrupted goes on with --resume_from_checkpoint true"
         )
+    check_model_folder(folder, PublishError)
     paths = sorted(path for pattern in (*MODEL_FILES, *TEXTS) for path in folder.glob(pattern) if path.is_file())
     return {path.relative_to(folder).as_posix(): path for path in paths}
 

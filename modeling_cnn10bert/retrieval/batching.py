@@ -7,7 +7,7 @@ import numpy as np
 
 from .embedding import Embedder
 from .reading import Window
-from .records import EmbeddedFile, FileRecord
+from .records import EmbeddedFile, FileRecord, RetrievalError
 
 BATCHES_AT_ONCE = 4  # among which windows are sorted by length, so that little of a batch is padding
 
@@ -39,6 +39,7 @@ class Batcher:
         self.failures: list[tuple[FileRecord, str]] = []  # with the reason, for the caller to take
         self._waiting: list[tuple[int, Window]] = []  # with the number of the window in its recording
         self._seconds = 0.0
+        self._model_is_sound = False
         self._files: dict[str, _Unfinished] = {}
         self._refused: dict[str, str] = {}  # path -> reason; further windows are ignored, up to the end
 
@@ -95,6 +96,7 @@ class Batcher:
             embeds = np.asarray(self.embedder.embed_audio([window.waveform for _, window in batch]), np.float32)
         except Exception as error:  # whatever a model raises: a recording that it cannot embed must not stop the run
             if len(batch) == 1:
+                self._check_model()
                 self._fail(batch[0][1].path, f"the model does not embed it ({type(error).__name__}: {error})")
             else:  # find the one that is at fault
                 for numbered in batch:
@@ -102,9 +104,29 @@ class Batcher:
             return
         for (number, window), embed in zip(batch, embeds, strict=True):
             if not np.isfinite(embed).all():
+                self._check_model()
                 self._fail(window.path, "the model's embedding of it is NaN or infinite")
             elif window.path in self._files:
                 self._files[window.path].embeds[number] = embed
+
+    def _check_model(self) -> None:
+        """
+        Embed a second of silence, to tell a model that embeds nothing from a recording that is at fault.
+
+        Raises:
+            RetrievalError: it is the model.
+        """
+        if self._model_is_sound:
+            return
+        silence = np.zeros(self.embedder.sampling_rate, np.float32)
+        try:
+            embeds = np.asarray(self.embedder.embed_audio([silence]), np.float32)
+            fault = None if np.isfinite(embeds).all() else "its embedding of silence is NaN or infinite"
+        except Exception as error:
+            fault = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if fault is not None:
+            raise RetrievalError(f"the model embeds no recording ({fault}); check the model, or save it again")
+        self._model_is_sound = True
 
     def _fail(self, path: str, reason: str) -> None:
         file = self._files.pop(path, None)

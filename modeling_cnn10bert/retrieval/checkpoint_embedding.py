@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .identity import feature_fields, model_name, weights_fingerprint
-from .model_inputs import check_text
+from .model_inputs import check_text, model_faults
 from .records import ModelIdentity
 from .text_tower import TextTower
 
@@ -77,7 +77,8 @@ class CheckpointEmbedder:
             check_text(text)
         if not len(texts):
             return np.zeros((0, self.identity.dimension), np.float32)
-        return self._text_tower()(texts)
+        with model_faults(self.identity):
+            return self._text_tower()(texts)
 
     def _text_tower(self) -> TextTower:
         with self._lock:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .records import RetrievalError
+from .records import ModelIdentity, RetrievalError
 
 BATCH_SECONDS = 120.0  # of audio in a batch, padding included; CNN10 of the paper takes 144 MB for 30 s
 _numpy_state = threading.Lock()
@@ -167,6 +167,29 @@ def accepted(function, arguments: dict[str, np.ndarray]) -> dict[str, np.ndarray
     """The arguments that a function names: a tokenizer may make more than a model takes."""
     names = inspect.signature(function).parameters
     return {name: value for name, value in arguments.items() if name in names}
+
+
+@contextlib.contextmanager
+def model_faults(identity: ModelIdentity) -> Iterator[None]:
+    """
+    Turn what a model or its processor raises at an input that was checked into one line.
+
+    A lack of memory is raised as it is: less at once may help.
+
+    Raises:
+        RetrievalError: the model cannot embed.
+    """
+    try:
+        yield
+    except (RetrievalError, MemoryError):
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # of torch, which may not be imported
+            raise
+        raise RetrievalError(
+            f"{identity.name}: the model cannot embed ({type(error).__name__}: {' '.join(str(error).split())[:300]}); "
+            "check its configuration and its processor, or save it again"
+        ) from error
 
 
 def gather(batches: Iterator[tuple[np.ndarray, np.ndarray]], count: int, dimension: int) -> np.ndarray:

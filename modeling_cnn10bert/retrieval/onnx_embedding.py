@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .model_inputs import Batch, ModelInputs, gather
+from ..model_folder import read_object
+from .model_inputs import Batch, ModelInputs, gather, model_faults
 from .records import ModelIdentity, RetrievalError
 
 CONFIG_NAME = "onnx_config.json"
@@ -50,14 +51,21 @@ class OnnxConfig:
         """
         path = Path(folder) / CONFIG_NAME
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
+            path.stat()
+            fields = read_object(path, RetrievalError)
             version = fields["format_version"]
+            if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+                raise TypeError(f"format_version {version!r}")
             if version > FORMAT_VERSION:
                 raise RetrievalError(
                     f"{path}: found format_version {version}, expected at most {FORMAT_VERSION}; upgrade cnn10bert"
                 )
-            return cls(**{**fields, "model": ModelIdentity(**fields["model"])})
-        except OSError as error:
+            for tower in ("audio", "text"):
+                file = fields["files"][tower]["file"]
+                if not isinstance(file, str) or os.path.basename(file) != file or not (path.parent / file).is_file():
+                    raise ValueError(f"{file!r} as the file of the {tower} tower")
+            return cls(**{**fields, "model": ModelIdentity.from_dict(fields["model"])})
+        except FileNotFoundError as error:
             raise RetrievalError(
                 f"{folder}: found no {CONFIG_NAME}, expected an export; write one: "
                 "cnn10bert export MODEL OUT --format onnx"
@@ -106,7 +114,8 @@ class OnnxEmbedder:
             RetrievalError: a waveform that is not mono, empty, or not of finite floats.
         """
         batches = self._run(lambda: self._audio_session, self._inputs.audio(waveforms))
-        return gather(batches, len(waveforms), self.identity.dimension)
+        with model_faults(self.identity):
+            return gather(batches, len(waveforms), self.identity.dimension)
 
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
         """Captions -> [N, D] float32, L2-normalised, in their order.
@@ -115,7 +124,8 @@ class OnnxEmbedder:
             RetrievalError: a text without a word.
         """
         batches = self._run(lambda: self._text_session, self._texts.text(texts))
-        return gather(batches, len(texts), self.identity.dimension)
+        with model_faults(self.identity):
+            return gather(batches, len(texts), self.identity.dimension)
 
     def is_cut(self, text: str) -> bool:
         """Whether the model reads only the beginning of a text."""
@@ -157,7 +167,7 @@ def _processor(folder: Path):
 
     try:
         return CNN10BertProcessor.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever transformers raises at what its files say
         reason = " ".join(str(error).split())
         raise RetrievalError(f"{folder}: cannot load its processor: {reason}; export the model again") from error
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+MAX_DIMENSION = 1_000_000  # of an embedding; far above any
 FORMAT_VERSION = 1  # of an index; raise it when older code could no longer read what is written
 
 # Nanoseconds since 1970 in 64 bits, which is what the stores hold: the years 1677 to 2262. Without -2**63, which is no
@@ -41,6 +42,26 @@ class ModelIdentity:
     dimension: int
     features: dict[str, Any]
 
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "ModelIdentity":
+        """
+        Raises:
+            TypeError, ValueError: fields that are missing, unknown or of another type.
+        """
+        identity = cls(**fields)
+        for name in ("name", "fingerprint"):
+            if not isinstance(getattr(identity, name), str):
+                raise TypeError(f"model.{name} {getattr(identity, name)!r}")
+        if identity.revision is not None and not isinstance(identity.revision, str):
+            raise TypeError(f"model.revision {identity.revision!r}")
+        if not isinstance(identity.features, dict):
+            raise TypeError(f"model.features {identity.features!r}")
+        if isinstance(identity.dimension, bool) or not isinstance(identity.dimension, int):
+            raise TypeError(f"model.dimension {identity.dimension!r}")
+        if not 1 <= identity.dimension <= MAX_DIMENSION:
+            raise ValueError(f"model.dimension {identity.dimension}")
+        return identity
+
 
 @dataclasses.dataclass(frozen=True)
 class IndexInfo:
@@ -64,7 +85,18 @@ class IndexInfo:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "IndexInfo":
-        return cls(**{**fields, "model": ModelIdentity(**fields["model"])})
+        """
+        Raises:
+            TypeError, ValueError: fields that are missing, unknown or of another type.
+        """
+        info = cls(**{**fields, "model": ModelIdentity.from_dict(fields["model"])})
+        for name in ("window", "overlap"):
+            value = getattr(info, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"{name} {value!r}")
+        if not 0 <= info.overlap < info.window < float("inf"):
+            raise ValueError(f"window {info.window} and overlap {info.overlap}")
+        return info
 
 
 @dataclasses.dataclass(frozen=True)

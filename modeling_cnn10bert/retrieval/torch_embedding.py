@@ -7,13 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.utils import logging
 
 from .identity import feature_parameters, model_name, weights_fingerprint
-from .model_inputs import ModelInputs, accepted, gather
+from .model_inputs import ModelInputs, accepted, gather, model_faults
 from .records import ModelIdentity, RetrievalError
 
 METHODS = ("get_audio_features", "get_text_features")
@@ -101,7 +100,8 @@ class TorchEmbedder:
 
     def _embed(self, tower, batches, count: int) -> np.ndarray:
         embeds = ((batch.rows, self._run(tower, accepted(tower, batch.arguments))) for batch in batches)
-        return gather(embeds, count, self.identity.dimension)
+        with model_faults(self.identity):
+            return gather(embeds, count, self.identity.dimension)
 
     @torch.inference_mode()
     def _run(self, tower, arguments: dict[str, np.ndarray]) -> np.ndarray:
@@ -158,7 +158,7 @@ def _load(auto_class, model: str, **arguments):
         raise RetrievalError(f"{model}: found no such folder, expected that of a model; check the path")
     try:
         return auto_class.from_pretrained(model, **arguments)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # whatever the code of a model raises at what its files say
         reason = " ".join(str(error).split())
         raise RetrievalError(
             f"cannot load {model} by {auto_class.__name__}: {reason} Give the folder of a saved model with its "

@@ -1,5 +1,6 @@
 """From the model's arguments to the model and its processor."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ from transformers import AutoTokenizer
 
 from ..configuration_cnn10bert import CNN10Config
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
+from ..model_folder import check_model_folder
 from ..modeling_cnn10bert import CNN10BertModel
 from ..processing_cnn10bert import CNN10BertProcessor
 from .arguments import ModelArguments
@@ -25,14 +27,17 @@ def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel,
             model without its package.
     """
     try:
+        for name in ("model_name_or_path", "audio_model_name_or_path", "text_model_name_or_path"):
+            if (folder := getattr(arguments, name)) and os.path.isdir(folder):
+                check_model_folder(folder, RecipeError)
         if arguments.model_name_or_path:
             model = CNN10BertModel.from_pretrained(arguments.model_name_or_path, dtype=torch.float32)
             processor = CNN10BertProcessor.from_pretrained(arguments.model_name_or_path)
         else:
             model, processor = _join_towers(arguments)
-    except (OSError, ValueError) as error:
-        if isinstance(error, RecipeError):
-            raise
+    except (RecipeError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a library raises at what the files of a model say
         fields = ("model_name_or_path", "audio_model_name_or_path", "text_model_name_or_path")
         given = ", ".join(f"{name} {getattr(arguments, name)!r}" for name in fields if getattr(arguments, name))
         raise RecipeError(f"cannot start from {given}: {' '.join(str(error).split())}") from error

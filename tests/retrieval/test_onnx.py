@@ -250,3 +250,25 @@ def test_a_damaged_file_is_named(exported, tmp_path):
     (tmp_path / "text_model.onnx").write_bytes(b"nothing")
     with pytest.raises(RetrievalError, match="text_model.onnx.*export the model again"):
         load_embedder(tmp_path).embed_text(["a dog"])
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        *(("onnx_config.json", text) for text in ("{no", "[]", "", "[" * 100_000)),
+        *(("onnx_config.json", {field: None}) for field in ("files", "model", "format_version", "unknown")),
+        *(("onnx_config.json", {"format_version": value}) for value in ("1", True, 0)),
+        *(("onnx_config.json", {"files": dict.fromkeys(("audio", "text"), {"file": file})}) for file in ("../x", 5)),
+        *(("processor_config.json", change) for change in ("[]", {"feature_extractor": 3})),
+        *(("tokenizer.json", change) for change in ("{", {"model": {}})),
+        *(("audio_model.onnx", text) for text in ("", "no model")),
+    ],
+    ids=lambda value: str(value)[:40],
+)  # fmt: skip
+def test_a_damaged_export_is_an_error_that_names_its_file(name, change, exported, tmp_path, noise):
+    folder = tmp_path / "damaged"
+    shutil.copytree(exported()[1], folder)
+    text = change if isinstance(change, str) else json.dumps({**json.loads((folder / name).read_text()), **change})
+    (folder / name).write_text(text)
+    with pytest.raises(RetrievalError, match=str(folder / name)):
+        load_embedder(folder).embed_audio([noise(32_000)])

@@ -90,7 +90,7 @@ class LanceStore(VectorStore):
         try:
             if not (folder / INFO).is_file():
                 _make(folder, info)
-            found = read_info(json.loads((folder / INFO).read_text(encoding="utf-8")), location)
+            found = read_info(_read_json(folder / INFO), str(folder / INFO))
             return cls(folder, found, _open_table(folder, found))
         except RetrievalError:
             raise
@@ -346,6 +346,16 @@ def _make(folder: Path, info: IndexInfo | None) -> None:
     with _lock(folder):
         if not (folder / INFO).is_file():
             write_text(folder / INFO, json.dumps(info.to_dict(), indent=2) + "\n")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RetrievalError(
+            f"{path}: found no JSON ({error}), expected what an index was made with; make the index again elsewhere: "
+            "cnn10bert index FOLDER --index NEW"
+        ) from error
 
 
 def _open_table(folder: Path, info: IndexInfo) -> lancedb.table.Table:

@@ -145,11 +145,11 @@ def read_info(fields: Any, location: str) -> IndexInfo:
     """
     version = fields.get("format_version") if isinstance(fields, dict) else None
     try:
-        if version == FORMAT_VERSION:
+        if version == FORMAT_VERSION and not isinstance(version, bool):
             return IndexInfo.from_dict(fields)
         found = f"format {version!r}"
-    except (TypeError, KeyError) as error:
-        found = f"fields that do not belong to format {version} ({error})"
+    except (TypeError, ValueError, KeyError) as error:
+        found = f"fields that do not belong to format {version} ({str(error)[:200]})"
     raise RetrievalError(
         f"{location}: found an index of {found}, expected format {FORMAT_VERSION}; make it anew with this version, "
         "beside the old one: cnn10bert index FOLDER --index NEW"

@@ -1,0 +1,232 @@
+"""Whether the folder of a saved model is whole, before a library opens it: what is wrong is said of one file."""
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+OTHERS = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
+    WEIGHTS + ".index.json",
+)
+MAX_JSON_BYTES = 200_000_000  # a tokenizer of a million words has a tenth of it
+EXTRACTOR = "CNN10FeatureExtractor"
+# Field of our feature extractor -> its lowest and highest value. None of them is far from the usual ones.
+WHOLE_NUMBERS = {
+    "sampling_rate": (1, 10_000_000),
+    "n_fft": (2, 2**20),
+    "hop_length": (1, 2**20),
+    "feature_size": (1, 2**16),
+    "min_frames": (1, 2**16),
+}
+Error = Callable[[str], Exception]
+
+
+def check_model_folder(folder: str | os.PathLike, error: Error = ValueError) -> None:
+    """
+    Check the files of a saved model that are there; which ones must be there, its library says.
+
+    Of every model, its JSON files hold objects, and its weights are whole. Of our own, the configuration also fits the
+    weights, the feature extractor and the tokenizer.
+
+    Args:
+        folder: of the model.
+        error: makes the error from its message.
+
+    Raises:
+        ValueError: a file is not what it should be, with its name, what was found and what was expected; or what
+            `error` makes.
+    """
+    folder = Path(folder)
+    found = {
+        name: read_object(folder / name, error) for name in (CONFIG, *PROCESSORS, *OTHERS) if _is_there(folder / name)
+    }
+    shapes = _shapes(folder / WEIGHTS, error) if _is_there(folder / WEIGHTS) else None
+    tokens = _count_tokens(folder / TOKENIZER, error) if _is_there(folder / TOKENIZER) else None
+    config = found.get(CONFIG)
+    if config is not None and not isinstance(config.get("model_type"), str):
+        raise error(
+            _message(folder / CONFIG, f"model_type {config.get('model_type')!r}", "the name of a kind of model")
+        )
+    ours = config is not None and config["model_type"] == "cnn10bert"
+    if ours:
+        _check_config(folder / CONFIG, config, shapes, tokens, error)
+    for name in PROCESSORS:
+        fields = found.get(name, {})
+        extractor = fields.get("feature_extractor", fields if name == PROCESSORS[1] else {})
+        if not isinstance(extractor, dict):
+            raise error(_message(folder / name, f"feature_extractor {_shown(extractor)}", "an object of its fields"))
+        if extractor.get("feature_extractor_type") == EXTRACTOR:
+            _check_extractor(folder / name, extractor, config if ours else None, error)
+
+
+def read_object(path: Path, error: Error = ValueError) -> dict[str, Any]:
+    """
+    Read a file that holds a JSON object.
+
+    Raises:
+        ValueError: it cannot be read, or holds something else; or what `error` makes.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_JSON_BYTES:
+            found = (
+                f"{status.st_size} bytes" if stat.S_ISREG(status.st_mode) else "no file but a folder, pipe or device"
+            )
+            raise ValueError(found)
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as fault:
+        raise error(_message(path, " ".join(f"{fault}".split())[:300], "a JSON object")) from fault
+    if not isinstance(value, dict):
+        raise error(_message(path, _shown(value), "a JSON object"))
+    return value
+
+
+def _is_there(path: Path) -> bool:
+    return os.path.lexists(path)
+
+
+def _message(path: Path, found: str, expected: str) -> str:
+    return f"{path}: found {found}, expected {expected}; save or download the model again"
+
+
+def _shown(value: Any) -> str:
+    return f"{value!r}"[:80]
+
+
+def _shapes(path: Path, error: Error) -> dict[str, list[int]]:
+    """Name -> shape of each tensor of a file of weights, which is as long as they need."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if not path.is_file():
+            raise OSError("no file")
+        with safe_open(path, framework="numpy") as tensors:
+            return {name: list(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118 (it is no dict)
+    except (OSError, SafetensorError) as fault:
+        raise error(_message(path, f"a damaged file ({fault})", "whole weights")) from fault
+
+
+def _count_tokens(path: Path, error: Error) -> int:
+    """The number of token ids that a tokenizer may give."""
+    from tokenizers import Tokenizer
+
+    read_object(path, error)
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as fault:  # tokenizers raises nothing more specific
+        raise error(_message(path, " ".join(f"{fault}".split())[:300], "a tokenizer")) from fault
+    if not tokenizer.get_vocab(with_added_tokens=False):
+        raise error(_message(path, "no tokens", "a tokenizer with a vocabulary"))
+    return 1 + max(tokenizer.get_vocab().values())
+
+
+def _check_config(
+    path: Path, config: dict[str, Any], shapes: dict[str, list[int]] | None, tokens: int | None, error: Error
+) -> None:
+    """Compare our configuration with the shapes of the weights."""
+
+    def number(fields: dict[str, Any], name: str, default: int, prefix: str = "") -> int:
+        value = fields.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 2**31:
+            raise error(_message(path, f"{prefix}{name} {_shown(value)}", "a whole number from 1 on"))
+        return value
+
+    audio, text = ({} if (part := config.get(name)) is None else part for name in ("audio_config", "text_config"))
+    for name, part in (("audio_config", audio), ("text_config", text)):
+        if not isinstance(part, dict):
+            raise error(_message(path, f"{name} {_shown(part)}", "an object of its fields"))
+    hidden, dim = number(config, "projection_hidden_size", 2048), number(config, "projection_dim", 1024)
+    widths = audio.get("hidden_sizes", [64, 128, 256, 512])
+    if not isinstance(widths, list) or not 1 <= len(widths) <= 16:
+        raise error(_message(path, f"audio_config.hidden_sizes {_shown(widths)}", "a list of widths, one a block"))
+    for width in widths:
+        number({"hidden_sizes": width}, "hidden_sizes", 0, "audio_config.")
+    bins = number(audio, "num_mel_bins", 64, "audio_config.")
+    defaults = {"hidden_size": 768, "vocab_size": 30522, "num_hidden_layers": 12, "num_attention_heads": 12}
+    defaults |= {"intermediate_size": 3072, "max_position_embeddings": 512}
+    sizes = {name: number(text, name, default, "text_config.") for name, default in defaults.items()}
+    if sizes["hidden_size"] % sizes["num_attention_heads"]:
+        heads = sizes["num_attention_heads"]
+        raise error(_message(path, f"text_config.num_attention_heads {heads}", f"a part of {sizes['hidden_size']}"))
+    if tokens is not None and tokens > sizes["vocab_size"]:
+        found = f"text_config.vocab_size {sizes['vocab_size']}"
+        raise error(_message(path, found, f"at least the {tokens} tokens of {TOKENIZER}"))
+    if shapes is None:
+        return
+    layer = "text_model.encoder.layer."
+    expected = {
+        "audio_model.input_norm.weight": ("audio_config.num_mel_bins", [bins]),
+        f"audio_model.blocks.{len(widths) - 1}.conv2.weight": ("audio_config.hidden_sizes", [widths[-1]] * 2 + [3, 3]),
+        "audio_projection.dense.weight": ("projection_hidden_size", [hidden, widths[-1]]),
+        "audio_projection.out.weight": ("projection_dim", [dim, hidden]),
+        "text_projection.dense.weight": ("projection_hidden_size", [hidden, sizes["hidden_size"]]),
+        "text_projection.out.weight": ("projection_dim", [dim, hidden]),
+        "text_model.embeddings.word_embeddings.weight": (
+            "text_config.vocab_size", [sizes["vocab_size"], sizes["hidden_size"]]
+        ),
+        "text_model.embeddings.position_embeddings.weight": (
+            "text_config.max_position_embeddings", [sizes["max_position_embeddings"], sizes["hidden_size"]]
+        ),
+        f"{layer}{sizes['num_hidden_layers'] - 1}.intermediate.dense.weight": (
+            "text_config.num_hidden_layers or intermediate_size", [sizes["intermediate_size"], sizes["hidden_size"]]
+        ),
+    }  # fmt: skip
+    expected |= {
+        f"audio_model.blocks.{number}.conv1.weight": ("audio_config.hidden_sizes", [width, before, 3, 3])
+        for number, (width, before) in enumerate(zip(widths, [1, *widths], strict=False))
+    }
+    for name, (field, shape) in expected.items():
+        if (found := shapes.get(name)) != shape:
+            there = "no weights" if found is None else f"weights of shape {found}"
+            raise error(
+                f"{path.with_name(WEIGHTS)}: found {there} as {name}, expected the shape {shape} by {field} of "
+                f"{path}; save or download the model again"
+            )
+    blocks = {int(name.split(".")[2]) for name in shapes if name.startswith("audio_model.blocks.")}
+    layers = {int(name.split(".")[3]) for name in shapes if name.startswith(layer)}
+    for field, found, count in (("audio_config.hidden_sizes", blocks, len(widths)),
+                                ("text_config.num_hidden_layers", layers, sizes["num_hidden_layers"])):  # fmt: skip
+        if found != set(range(count)):
+            raise error(_message(path, f"{count} by {field}", f"the {len(found)} of {WEIGHTS}"))
+
+
+def _check_extractor(path: Path, fields: dict[str, Any], config: dict[str, Any] | None, error: Error) -> None:
+    """Check what our feature extractor is made with, and that it makes what the network takes."""
+    if "sampling_rate" not in fields:
+        raise error(_message(path, "no sampling_rate", "that of the recordings in Hz"))
+    for name, (lowest, highest) in WHOLE_NUMBERS.items():
+        value = fields.get(name, lowest)
+        if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+            raise error(_message(path, f"{name} {_shown(value)}", f"a whole number from {lowest} to {highest}"))
+    for name in ("f_min", "f_max", "padding_value"):
+        value = fields.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
+            raise error(_message(path, f"{name} {_shown(value)}", "a finite number"))
+    low, high = fields.get("f_min", 50.0), fields.get("f_max", 14_000.0)
+    if not 0 <= low < high:
+        raise error(_message(path, f"f_min {low} and f_max {high}", "f_min from 0 to below f_max"))
+    if fields.get("padding_side", "right") != "right":  # the network masks what is behind a clip
+        raise error(_message(path, f"padding_side {_shown(fields['padding_side'])}", "right"))
+    if not isinstance(fields.get("return_attention_mask", True), bool):
+        raise error(_message(path, f"return_attention_mask {_shown(fields['return_attention_mask'])}", "true or false"))
+    if config is None:
+        return
+    audio = config.get("audio_config") or {}
+    bins, blocks = audio.get("num_mel_bins", 64), len(audio.get("hidden_sizes", [0] * 4))
+    if fields.get("feature_size", 64) != bins:
+        found = f"feature_size {fields.get('feature_size', 64)}"
+        raise error(_message(path, found, f"{bins}, which is audio_config.num_mel_bins of {CONFIG}"))
+    if fields.get("min_frames", 16) < 2**blocks:
+        found = f"min_frames {fields.get('min_frames', 16)}"
+        raise error(_message(path, found, f"at least {2**blocks}, as audio_config of {CONFIG} has {blocks} blocks"))
+
+
+__all__ = ["check_model_folder", "read_object"]
