@@ -338,6 +338,12 @@ def _zero_padding(hidden_states: torch.Tensor, mask: torch.Tensor | None) -> tor
     return hidden_states if mask is None else hidden_states * mask.to(hidden_states.dtype)
 
 
+def _network_dtype(model: PreTrainedModel) -> torch.dtype:
+    """The precision in which a model is saved and comes back; its input normalisation, its first, stays in float32."""
+    parameters = (value for name, value in model.named_parameters() if "input_norm." not in name)
+    return next(value.dtype for value in parameters if value.is_floating_point())
+
+
 @auto_docstring(custom_intro="Weight initialisation and loading of the CNN10 models.")
 class CNN10PreTrainedModel(PreTrainedModel):
     config: CNN10Config
@@ -353,8 +359,34 @@ class CNN10PreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    # Of a retrieval model, whose audio network is taken alone; `from_pretrained` finds it.
+    _keys_to_ignore_on_load_unexpected = [r"^(text_model|text_projection|audio_projection)\.", r"^logit_scale$"]
     # Its input are decibels down to -100, which bfloat16 would round to half a decibel.
     _keep_in_fp32_modules_strict = ["input_norm"]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the network; that of the input normalisation says nothing, see `_network_dtype`."""
+        return _network_dtype(self)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+        """As every model's; of a retrieval model, [`CNN10BertModel`], it takes the audio network, without its head."""
+        if pretrained_model_name_or_path is None or "key_mapping" in kwargs or kwargs.get("state_dict") is not None:
+            return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        of_the_hub = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+        source = {name: kwargs[name] for name in of_the_hub if name in kwargs}
+        try:
+            found = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **source)[0]
+        except OSError:  # the base class says what is wrong, or was given a configuration
+            found = {}
+        if "audio_config" not in found:
+            return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        kwargs["key_mapping"] = {r"^audio_model\.": "cnn10." if cls is not CNN10Model else ""}
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model._weight_conversions = None  # else it would be saved under the names that it had in the retrieval model
+        return loaded
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -376,7 +408,10 @@ class CNN10Model(CNN10PreTrainedModel):
     def __init__(self, config: CNN10Config):
         super().__init__(config)
         self.input_norm = CNN10BatchNorm(
-            config.num_mel_bins, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum
+            config.num_mel_bins,
+            eps=config.batch_norm_eps,
+            momentum=config.batch_norm_momentum,
+            dtype=torch.promote_types(torch.get_default_dtype(), torch.float32),  # `from_config` sets the default
         )
         self.blocks = nn.ModuleList([CNN10Block(config, index) for index in range(len(config.hidden_sizes))])
         self.post_init()
@@ -547,6 +582,11 @@ class CNN10BertPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _no_split_modules = ["CNN10Block"]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the network; that of the input normalisation says nothing, see `_network_dtype`."""
+        return _network_dtype(self)
 
     @torch.no_grad()
     def _init_weights(self, module):

@@ -588,3 +588,59 @@ def test_flash_attention_which_takes_no_mask_of_pairs_gets_the_padded_batch(tiny
         model.get_text_features(input_ids, mask)
     assert given["input_ids"] is input_ids
     assert given["attention_mask"] is mask
+
+
+# ------------------------------------------------------------------------------------------- precision, and one tower
+
+
+@pytest.mark.parametrize("given", [{}, {"dtype": "auto"}, {"dtype": torch.bfloat16}], ids=str)
+def test_a_model_saved_in_bfloat16_comes_back_in_bfloat16_but_for_its_input_norm(given, tiny_model, tmp_path):
+    tiny_model().to(torch.bfloat16).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
+    model = CNN10BertModel.from_pretrained(tmp_path, **given)
+    assert model.dtype == model.audio_model.dtype == torch.bfloat16
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            assert value.dtype == (torch.float32 if "input_norm" in name else torch.bfloat16), name
+    model.save_pretrained(tmp_path / "again")
+    assert CNN10BertModel.from_pretrained(tmp_path / "again").dtype == torch.bfloat16
+    assert CNN10BertModel.from_pretrained(tmp_path / "again", dtype=torch.float32).dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_from_config_keeps_the_input_norm_in_float32(dtype, tiny_config):
+    model = AutoModel.from_config(tiny_config(), dtype=dtype)
+    norm = model.audio_model.input_norm
+    assert model.dtype == model.audio_model.blocks[0].conv1.weight.dtype == dtype
+    assert {norm.weight.dtype, norm.bias.dtype, norm.running_mean.dtype, norm.running_var.dtype} == {torch.float32}
+
+
+def _same_tower(audio, expected):
+    weights, expected = audio.state_dict(), expected.state_dict()
+    return weights.keys() == expected.keys() and all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("learnable", [False, True])
+def test_the_audio_network_of_a_retrieval_model_is_found_and_saved_under_its_own_names(learnable, tiny_model, tmp_path):
+    model = tiny_model(learnable_temperature=learnable)
+    model.save_pretrained(tmp_path / "retrieval")
+    audio, loading = CNN10Model.from_pretrained(tmp_path / "retrieval", output_loading_info=True)
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
+    assert _same_tower(audio, model.audio_model)
+    audio.save_pretrained(tmp_path / "audio")
+    again, loading = CNN10Model.from_pretrained(tmp_path / "audio", output_loading_info=True)
+    assert not loading["missing_keys"] and _same_tower(again, model.audio_model)
+
+
+def test_a_tagger_starts_from_the_audio_network_of_a_retrieval_model_with_a_head_that_is_new(tiny_model, tmp_path):
+    model = tiny_model()
+    model.save_pretrained(tmp_path / "retrieval")
+    tagger, loading = CNN10ForAudioClassification.from_pretrained(
+        tmp_path / "retrieval", num_labels=3, output_loading_info=True
+    )
+    assert _same_tower(tagger.cnn10, model.audio_model)
+    assert loading["missing_keys"] == {"dense.weight", "dense.bias", "classifier.weight", "classifier.bias"}
+    tagger.save_pretrained(tmp_path / "tagger")
+    again, loading = CNN10ForAudioClassification.from_pretrained(tmp_path / "tagger", output_loading_info=True)
+    assert not loading["missing_keys"] and _same_tower(again.cnn10, model.audio_model)
+    assert _same_tower(CNN10Model.from_pretrained(tmp_path / "tagger"), model.audio_model)
