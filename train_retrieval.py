@@ -14,18 +14,35 @@ from modeling_cnn10bert.publishing.model_card import write_model_card
 from modeling_cnn10bert.publishing.preflight import check_before_training
 from modeling_cnn10bert.publishing.run_facts import code_version
 from modeling_cnn10bert.publishing.trainer import push_unless
+from modeling_cnn10bert.training.arguments import (
+    AugmentationArguments,
+    DataArguments,
+    ModelArguments,
+    RetrievalTrainingArguments,
+)
 from modeling_cnn10bert.training.build import build_trainer
-from modeling_cnn10bert.training.command_line import run, write_or_say_why
+from modeling_cnn10bert.training.command_line import RESUME, run, write_or_say_why
 from modeling_cnn10bert.training.data import evaluation_recordings
 from modeling_cnn10bert.training.recipe import parse_recipe
-from modeling_cnn10bert.training.run_folder import checkpoint_to_resume
+from modeling_cnn10bert.training.run_folder import checkpoint_to_resume, sole_run
 from modeling_cnn10bert.training.trainer import RetrievalTrainer
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Runs one recipe; returns the metrics of all its parts."""
-    model_args, data_args, augmentation_args, training_args = parse_recipe(argv, description=__doc__)
+    *parts, training_args = parse_recipe(argv, description=__doc__)
     logging.set_verbosity(training_args.get_process_log_level())
+    with sole_run(training_args):
+        return _train_and_score(*parts, training_args, argv)
+
+
+def _train_and_score(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    augmentation_args: AugmentationArguments,
+    training_args: RetrievalTrainingArguments,
+    argv: list[str] | None,
+) -> dict[str, float]:
     checkpoint = checkpoint_to_resume(training_args) if training_args.do_train else None
     check_before_training(training_args)
     code = code_version()
@@ -43,7 +60,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     fault = None
     if training_args.do_train and trainer.is_world_process_zero():
         fault = write_or_say_why(
-            lambda: write_model_card(trainer, tables, argv, checkpoint=checkpoint, code=code),
+            lambda: write_model_card(trainer, tables, argv, code=code),
             "the model card",
             training_args.output_dir,
         )
@@ -60,4 +77,4 @@ def _score(trainer: RetrievalTrainer, recordings, prefix: str) -> dict[str, floa
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, RESUME)

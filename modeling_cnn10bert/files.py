@@ -1,5 +1,6 @@
-"""Names of folders that libraries would read as something else."""
+"""Folders: names that libraries would read as something else, and disks that are full."""
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 
@@ -8,6 +9,25 @@ from .masking import without_secrets
 # `datasets` reads `a::b` as a chain of file systems, and `a://b` as a protocol. What else writes takes the first as a
 # name like any other.
 ADDRESS, CHAIN = "://", "::"
+
+# By these codes, and by these words where a library writes without Python: safetensors names the code, torch.save none.
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SIGNS_OF_A_FULL_DISK = (
+    *(f"(os error {code})" for code in FULL_DISK),
+    *(os.strerror(code) for code in FULL_DISK),
+    "PytorchStreamWriter failed writing",
+    "inline_container.cc",
+    "iostream error",
+)
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Tell whether an error, or one of which it came, says that a file could not be written for lack of space."""
+    while error is not None:
+        if getattr(error, "errno", None) in FULL_DISK or any(sign in str(error) for sign in SIGNS_OF_A_FULL_DISK):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def check_local_folder(

@@ -9,7 +9,6 @@ OUTPUT_DIR gets trials.csv, history.png, slices.png, importance.png, and best.ya
 train_retrieval.py. `--help` lists all fields.
 """
 
-import sys
 from pathlib import Path
 
 import optuna
@@ -18,6 +17,7 @@ from transformers.utils import logging
 from modeling_cnn10bert.training.arguments import ARGUMENT_CLASSES
 from modeling_cnn10bert.training.command_line import run
 from modeling_cnn10bert.training.recipe import given_fields, parse_recipe
+from modeling_cnn10bert.training.run_folder import locked
 from modeling_cnn10bert.training.search import (
     SearchArguments,
     SearchTrainingArguments,
@@ -53,7 +53,8 @@ def main(argv: list[str] | None = None) -> optuna.Study:
     trainer = build_search_trainer(*recipe, search_args)
     with storage_faults(search_args.storage):
         study, storage = open_study(search_args, training_args)
-        claim_folder(folder, search_args.storage, study)
+        with locked(folder):  # a training holds it to its end, and begins in no folder of a search
+            claim_folder(folder, search_args.storage, study)
         fields = relevant_fields(given, trainer.space, training_args)
         claim_study(study, {"space": ranges(trainer.space), "fields": fields}, field_defaults(CLASSES))
         results = SearchResults(folder, given, trainer.space, training_args, search_args.n_trials)
@@ -70,7 +71,4 @@ def main(argv: list[str] | None = None) -> optuna.Study:
 
 
 if __name__ == "__main__":
-    try:
-        run(main)
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on with the search")
+    run(main)

@@ -17,9 +17,9 @@ from modeling_cnn10bert.publishing.earlier_data import DATA_FACTS, earlier_data,
 from modeling_cnn10bert.publishing.preflight import check_before_training
 from modeling_cnn10bert.publishing.run_facts import hub_id, without_folders
 from modeling_cnn10bert.publishing.trainer import push_unless
-from modeling_cnn10bert.training.command_line import run, write_or_say_why
+from modeling_cnn10bert.training.command_line import RESUME, run, write_or_say_why
 from modeling_cnn10bert.training.recipe import parse_recipe
-from modeling_cnn10bert.training.run_folder import checkpoint_to_resume
+from modeling_cnn10bert.training.run_folder import checkpoint_to_resume, sole_run
 from modeling_cnn10bert.training.tagging import TaggingTables, TaggingTrainer, build_tagging_trainer, evaluation_clips
 from modeling_cnn10bert.training.tagging_arguments import (
     TAGGING_ARGUMENT_CLASSES,
@@ -31,8 +31,15 @@ from modeling_cnn10bert.training.tagging_arguments import (
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Runs one recipe; returns the metrics of all its parts."""
-    tagger_args, data_args, training_args = parse_recipe(argv, __doc__, TAGGING_ARGUMENT_CLASSES)
+    *parts, training_args = parse_recipe(argv, __doc__, TAGGING_ARGUMENT_CLASSES)
     logging.set_verbosity(training_args.get_process_log_level())
+    with sole_run(training_args):
+        return _train_and_score(*parts, training_args)
+
+
+def _train_and_score(
+    tagger_args: TaggerArguments, data_args: TaggingDataArguments, training_args: TaggingTrainingArguments
+) -> dict[str, float]:
     checkpoint = checkpoint_to_resume(training_args) if training_args.do_train else None
     check_before_training(training_args)
     trainer, tables = build_tagging_trainer(tagger_args, data_args, training_args)
@@ -81,4 +88,4 @@ def _score(trainer: TaggingTrainer, tables: TaggingTables, split: str, prefix: s
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, RESUME)

@@ -1,15 +1,18 @@
 """Results of runs: read, summed up over seeds, and written as a table."""
 
 import json
+import logging
 import math
 import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 RESULTS = "all_results.json"  # what a training script leaves in its output folder
 TABLE_METRICS = ("R@1", "R@5", "R@10", "mAP@10")  # the columns of tables 3 and 5 of the paper
 NOTHING = "–"
+logger = logging.getLogger(__name__)
 ROUNDING = 1e-9  # equal results differ by up to 1e-14 with the order of a sum; one more hit in a million, by 1e-6
 
 
@@ -32,6 +35,26 @@ def read_results(run: str | os.PathLike, metrics: Sequence[str]) -> dict[str, fl
     if missing := [metric for metric in metrics if metric not in results]:
         raise ValueError(f"{path}: found no {', '.join(missing)}; it has {', '.join(sorted(results))}")
     return results
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any] | None:
+    """
+    Read what a run left in one of its files.
+
+    Returns:
+        Its fields, or `None` where there is no such file, or it is not whole: a run of an older version may have been
+        killed while it was written.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"found {type(found).__name__}, expected fields")
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        logger.warning("%s is not whole (%s): it is passed over, and written anew", path, error)
+        return None
+    return found
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:

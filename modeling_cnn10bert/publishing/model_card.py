@@ -63,7 +63,6 @@ def write_model_card(
     tables: RecordingTables,
     argv: Sequence[str] | None = None,
     *,
-    checkpoint: str | None = None,
     code: Mapping[str, Any] | None = None,
 ) -> Path:
     """
@@ -75,13 +74,12 @@ def write_model_card(
     Args:
         trainer, tables: as `build_trainer` gave them.
         argv: what `parse_recipe` was given; `None` are the arguments of the process.
-        checkpoint: what `checkpoint_to_resume` said.
         code: what `code_version` said when the run began; by default, what it says now.
 
     Returns:
         The path of the card.
     """
-    facts = collect_facts(trainer, tables, argv, checkpoint, code)
+    facts = collect_facts(trainer, tables, argv, code)
     write_text(Path(trainer.args.output_dir) / FACTS, json.dumps(facts, indent=2) + "\n")
     return write_card_of_run(trainer.args.output_dir)
 

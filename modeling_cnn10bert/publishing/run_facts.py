@@ -21,12 +21,12 @@ import torch
 from torch import nn
 from transformers import TrainingArguments
 
+from ..evaluation.reports import read_json
 from ..masking import is_secret, without_secrets
 from ..training.arguments import ARGUMENT_CLASSES
 from ..training.data import RecordingTables
 from ..training.model import PACKAGED_TEXT_MODEL
 from ..training.recipe import given_fields
-from ..training.run_folder import LAST_FILE_OF_CHECKPOINT
 from ..training.run_queue import REPOSITORY
 from ..training.trainer import RetrievalTrainer
 from .data_facts import data_facts
@@ -57,7 +57,6 @@ def collect_facts(
     trainer: RetrievalTrainer,
     tables: RecordingTables,
     argv: Sequence[str] | None = None,
-    checkpoint: str | None = None,
     code: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """
@@ -67,7 +66,6 @@ def collect_facts(
         trainer: after training and scoring.
         tables: the recordings of the run.
         argv: what `parse_recipe` was given.
-        checkpoint: what the run was resumed from.
         code: what `code_version` said when the run began; by default, what it says now.
     """
     words = list(sys.argv[1:] if argv is None else argv)
@@ -83,7 +81,7 @@ def collect_facts(
         "code": dict(code or code_version()),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "hardware": hardware_facts(trainer.args),
-        "training": training_facts(trainer, checkpoint),
+        "training": training_facts(trainer),
         "model": model_facts(trainer.model, trainer.processing_class),
         "start": start_facts(fields),
         "data": data_facts(fields, tables),
@@ -227,18 +225,20 @@ def _processor() -> str:
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
-def training_facts(trainer: RetrievalTrainer, checkpoint: str | None) -> dict[str, Any]:
+def training_facts(trainer: RetrievalTrainer) -> dict[str, Any]:
     """
-    Steps, epochs and the choice of the weights are of the whole run, also of one that was resumed.
+    Tell of the training: steps, epochs and the choice of the weights are of the whole run, also where it was resumed.
 
-    `seconds` are those since `resumed_from_step`: what came before nobody noted.
+    `seconds` are those since `resumed_from_step`: what came before nobody noted. Where no step was left to a resumed
+    run, both are as its facts have them already.
     """
     state, args = trainer.state, trainer.args
-    resumed_from = 0
-    if checkpoint is not None:
-        written = (Path(checkpoint) / LAST_FILE_OF_CHECKPOINT).read_text(encoding="utf-8")
-        resumed_from = json.loads(written)["global_step"]
     runtimes = [entry["train_runtime"] for entry in state.log_history if "train_runtime" in entry]
+    timed = {"seconds": runtimes[-1] if runtimes else None, "resumed_from_step": trainer.resumed_from_step}
+    if trainer.resumed_from_step == state.global_step:
+        before = (read_json(Path(args.output_dir) / FACTS) or {}).get("training", {})
+        if before.get("steps") == state.global_step:
+            timed = {name: before[name] for name in timed}
     best = None
     if args.load_best_model_at_end and state.best_metric is not None:
         metric = args.metric_for_best_model.removeprefix("eval_")
@@ -249,8 +249,7 @@ def training_facts(trainer: RetrievalTrainer, checkpoint: str | None) -> dict[st
         "epochs": state.epoch,
         "pairs_per_step": args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
         "precision": "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
-        "seconds": runtimes[-1] if runtimes else None,
-        "resumed_from_step": resumed_from,
+        **timed,
         "best": best,
     }
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -11,11 +12,13 @@ from ..data.audio_io import AudioError
 from ..data.entries import PreparationError
 from ..data.soundscapes import ManifestError
 from ..evaluation.metric import DivergedError
-from ..interrupts import orderly_exit
+from ..files import is_full_disk
+from ..interrupts import command_again, orderly_exit, say_interrupted
 from ..masking import without_secrets
 from ..publishing.access import PublishError
 from .recipe import RecipeError
 
+RESUME = "--resume_from_checkpoint true"  # with which a training goes on
 OUT_OF_MEMORY = (
     "the device has too little memory ({error}); lower --total_train_batch_size (or --per_device_eval_batch_size, if "
     "it happened at an evaluation), or set --bf16 true or --gradient_checkpointing true"
@@ -44,18 +47,35 @@ def write_or_say_why(write: Callable[[], object], what: str, folder: str) -> str
     return None
 
 
-def run(main: Callable[[], object]) -> None:
-    """Runs a script; what is wrong with its input, too large for its device, or a signal, ends it with one line."""
-    # A process of several is ended by the one that started it, which waits for none of them.
-    with contextlib.nullcontext() if "RANK" in os.environ else orderly_exit():
+def run(main: Callable[[], object], option: str = "") -> None:
+    """
+    End a script with one line at what is wrong with its input or too large for its device, a full disk, or a signal.
+
+    Args:
+        main: of the script.
+        option: that its command needs to go on with what was interrupted.
+    """
+    is_first, is_alone = os.environ.get("RANK", "0") == "0", "RANK" not in os.environ
+    # A process of several may wait for the others, where no signal reaches it: the one that started them ends them all.
+    with orderly_exit(option=option) if is_alone else contextlib.nullcontext():
         try:
             main()
+        except KeyboardInterrupt as error:
+            if is_alone:
+                raise
+            sys.exit(say_interrupted(error, option=option) if is_first else 128 + signal.SIGINT)
         except (RecipeError, PublishError) as error:
             # Every process finds the same fault in the same arguments: the first one says so.
-            sys.exit(f"error: {without_secrets(str(error))}" if os.environ.get("RANK", "0") == "0" else 1)
+            sys.exit(f"error: {without_secrets(str(error))}" if is_first else 1)
         except (ManifestError, AudioError, PreparationError) as error:
             sys.exit(f"error: {without_secrets(str(error))}")
         except DivergedError as error:
             sys.exit(f"error: the training has diverged: {error}; lower --learning_rate, or clip by --max_grad_norm 1")
         except torch.OutOfMemoryError as error:
             sys.exit("error: " + OUT_OF_MEMORY.format(error=" ".join(str(error).split())[:200]))
+        except Exception as error:
+            if not is_full_disk(error):
+                raise
+            what = without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
+            line = f"error: the disk is full ({what}); free some space, then go on with: {command_again(option)}"
+            sys.exit(line if is_first else 1)

@@ -1,5 +1,7 @@
 """What all our training has in common: draws that are keyed by where training stands, and runs that resume exactly."""
 
+import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,13 @@ from transformers.trainer_utils import SaveStrategy
 
 from ..data.pairs import PairSampler, SharedEpoch
 from ..evaluation.pictures import plot_training_curve
-from ..evaluation.reports import best_position, is_gain
+from ..evaluation.reports import RESULTS, best_position, is_gain, read_json, write_text
+from ..interrupts import raise_again
 from ..memory import keep_freed_memory
 from ..publishing.trainer import PublishingTrainer
 from .arguments import KeyedTrainingArguments
 from .recipe import RecipeError
+from .run_folder import LAST_FILE_OF_CHECKPOINT, step_of
 from .schedule import create_schedule
 
 
@@ -44,6 +48,16 @@ class KeyedDrawsCallback(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs):
         key = np.random.SeedSequence([args.seed, state.global_step, args.process_index])
         torch.manual_seed(int(key.generate_state(1)[0]))
+
+
+class InterruptCallback(TrainerCallback):
+    """Ends a training that was asked to end in a moment in which nothing can be raised, at its next step."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        raise_again()
+
+    def on_prediction_step(self, args, state, control, **kwargs):
+        raise_again()
 
 
 class StopWithoutGainCallback(TrainerCallback):
@@ -93,8 +107,10 @@ class KeyedTrainer(PublishingTrainer):
         self.model.to(memory_format=torch.channels_last)  # convolutions are 1.3 times faster on a CPU
         self.epoch = epoch or SharedEpoch()
         self.add_callback(KeyedDrawsCallback(self.epoch))
+        self.add_callback(InterruptCallback())
         if self.args.early_stopping_patience is not None:
             self.add_callback(StopWithoutGainCallback(self.args.early_stopping_patience))
+        self.resumed_from_step = 0
         self.model_accepts_loss_kwargs = False  # the models' **kwargs are not for the loss
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
@@ -102,16 +118,54 @@ class KeyedTrainer(PublishingTrainer):
         return super().call_model_init(trial).to(memory_format=torch.channels_last)
 
     def train_and_save(self, checkpoint: str | None) -> dict[str, float]:
-        """Trains, from a checkpoint if there is one; leaves model, metrics, state and curve in the output folder."""
+        """
+        Train, from a checkpoint if there is one; leave model, metrics, state and curve in the output folder.
+
+        A run that is resumed behind its last step keeps the time and the loss of its training.
+        """
         if self.args.device.type == "cpu":
             keep_freed_memory()
+        # Read now: it may be one of those that training deletes, by `save_total_limit`.
+        self.resumed_from_step = 0 if checkpoint is None else step_of(checkpoint)
         metrics = self.train(resume_from_checkpoint=checkpoint).metrics
+        if self.is_world_process_zero():
+            if checkpoint is not None and self.state.global_step == self.resumed_from_step:
+                metrics = self._metrics_of_the_training()
+            else:  # what lies there are the results of other weights
+                for name in (RESULTS, "eval_results.json", "test_results.json"):
+                    (Path(self.args.output_dir) / name).unlink(missing_ok=True)
         self.save_model()
         self.save_metrics("train", metrics)
         self.save_state()
         if self.is_world_process_zero():
             plot_training_curve(self.state.log_history, Path(self.args.output_dir) / "curve.png")
         return metrics
+
+    def _metrics_of_the_training(self) -> dict[str, float]:
+        """Take metrics and log from the output folder, as no step was left; where it has none, there are none."""
+        del self.state.log_history[-1]  # a loss of zero, over no step
+        folder = Path(self.args.output_dir)
+        metrics, state = read_json(folder / "train_results.json"), read_json(folder / LAST_FILE_OF_CHECKPOINT)
+        if metrics is None or state is None or state.get("global_step") != self.state.global_step:
+            return {}
+        self.state.log_history = state["log_history"]
+        return metrics
+
+    def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
+        """Do as Trainer does, but write each file whole or not at all, and replace one that was torn."""
+        if not self.is_world_process_zero():
+            return
+        folder = Path(self.args.output_dir)
+        write_text(folder / f"{split}_results.json", json.dumps(metrics, indent=4, sort_keys=True))
+        if combined:
+            every = {**(read_json(folder / RESULTS) or {}), **metrics}
+            write_text(folder / RESULTS, json.dumps(every, indent=4, sort_keys=True))
+
+    def save_state(self) -> None:
+        """Do as Trainer does, but write the file whole or not at all."""
+        if self.is_world_process_zero():
+            text = json.dumps(dataclasses.asdict(self.state), indent=2, sort_keys=True) + "\n"
+            write_text(Path(self.args.output_dir) / LAST_FILE_OF_CHECKPOINT, text)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
         """The schedule of the arguments; the paper's step decay by default."""

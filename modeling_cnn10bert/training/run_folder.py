@@ -1,17 +1,79 @@
 """The output folder of a run: never another run's, and resumed from its last complete checkpoint."""
 
+import contextlib
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
 from transformers import TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
 from .recipe import RecipeError
 
-# The trainer writes its state last, so a checkpoint that has it is whole.
+# The trainer writes its state last, so a checkpoint that has it was whole; one that was being deleted may lack others.
 LAST_FILE_OF_CHECKPOINT = "trainer_state.json"
+OTHER_FILES_OF_CHECKPOINT = ("model.safetensors", "optimizer.pt", "scheduler.pt")
+LOCK = ".lock"
+WAIT_SECONDS = 10  # the data loader's workers of a run that was killed hold its lock for five more
 MARKS_OF_A_FINISHED_RUN = ("all_results.json", "model.safetensors")
+MARK_OF_A_SEARCH = "search.json"
 MARKS_OF_A_RUN = (*MARKS_OF_A_FINISHED_RUN, f"{PREFIX_CHECKPOINT_DIR}-*")
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def sole_run(arguments: TrainingArguments) -> Iterator[None]:
+    """
+    Keep every other run out of the output folder for the time of a block, and delete what a killed one left unfinished.
+
+    Of several processes that train together the first one does so.
+
+    Raises:
+        RecipeError: another run is at work there.
+    """
+    if arguments.process_index:
+        yield
+        return
+    folder = Path(arguments.output_dir)
+    with locked(folder):
+        for path in (*folder.glob(".*.tmp"), *folder.glob(".eval_results/.*.tmp")):  # see `write_text`
+            path.unlink(missing_ok=True)
+        yield
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """
+    Hold the lock of an output folder for the time of a block; it ends with its process, however that ends.
+
+    A new folder into which nothing was written is deleted again.
+
+    Raises:
+        RecipeError: another process holds it.
+    """
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=WAIT_SECONDS)
+    except filelock.Timeout as error:
+        raise RecipeError(
+            f"output_dir {folder}: found another run at work in it, expected none; wait for its end, or give another "
+            "--output_dir"
+        ) from error
+    except NotImplementedError:  # the file system has no locks
+        logger.warning("%s cannot be locked: start no second run there", folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if is_new and [path.name for path in folder.iterdir()] == [LOCK]:
+                (folder / LOCK).unlink()
+                folder.rmdir()
+        lock.release()
 
 
 def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
@@ -23,9 +85,11 @@ def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
     must not hold a run.
 
     Raises:
-        RecipeError: the output folder holds another run, or the checkpoint to resume is not a complete one.
+        RecipeError: the output folder holds another run or a search, or the checkpoint to resume is not a complete one.
     """
     resume, folder = arguments.resume_from_checkpoint, Path(arguments.output_dir)
+    if (folder / MARK_OF_A_SEARCH).exists():
+        raise RecipeError(f"output_dir {folder} holds a search ({MARK_OF_A_SEARCH}); give another --output_dir")
     if resume is None or str(resume).lower() == "false":
         if found := _found(folder, MARKS_OF_A_RUN):
             raise RecipeError(
@@ -43,10 +107,15 @@ def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
         return checkpoints[-1] if checkpoints else None
     if not _is_complete(resume):
         raise RecipeError(
-            f"resume_from_checkpoint {resume} is not a complete checkpoint: it has no whole {LAST_FILE_OF_CHECKPOINT}; "
-            "`--resume_from_checkpoint true` takes the last complete one"
+            f"resume_from_checkpoint {resume} is not a complete checkpoint: expected {LAST_FILE_OF_CHECKPOINT}, whole, "
+            f"and {', '.join(OTHER_FILES_OF_CHECKPOINT)}; `--resume_from_checkpoint true` takes the last complete one"
         )
     return str(resume)
+
+
+def step_of(checkpoint: str) -> int:
+    """Read after how many steps a checkpoint was written."""
+    return json.loads((Path(checkpoint) / LAST_FILE_OF_CHECKPOINT).read_text(encoding="utf-8"))["global_step"]
 
 
 def _found(folder: Path, marks: tuple[str, ...]) -> list[str]:
@@ -58,4 +127,4 @@ def _is_complete(checkpoint: str) -> bool:
         json.loads((Path(checkpoint) / LAST_FILE_OF_CHECKPOINT).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # ValueError: killed while it was written
         return False
-    return True
+    return all((Path(checkpoint) / name).is_file() for name in OTHER_FILES_OF_CHECKPOINT)

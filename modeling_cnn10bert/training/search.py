@@ -18,11 +18,13 @@ import datasets
 import optuna
 import torch
 from optuna.pruners import NopPruner
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from ..data.collator import RetrievalCollator
 from ..data.pairs import SharedEpoch
 from ..evaluation.reports import best_position
+from ..files import is_full_disk
+from ..interrupts import raise_again
 from ..masking import without_secrets
 from .arguments import AugmentationArguments, DataArguments, ModelArguments, RetrievalTrainingArguments
 from .data import evaluation_recordings, load_recordings, training_pairs
@@ -252,10 +254,26 @@ def run_search(
     Raises:
         RecipeError: the recipe is at fault, or `FAILURES_IN_A_ROW` trials failed one after the other.
         torch.OutOfMemoryError: the device is too small for a trial.
+        OSError, and what others raise for it: the disk is full.
         KeyboardInterrupt: the trial is marked as failed.
     """
+    try:
+        _run_trials(trainer, study, storage, after_trial)
+    except KeyboardInterrupt:
+        if trainer.trial_number is not None:  # it may have come while the trial's end was being stored
+            study.tell(trainer.trial_number, state=TrialState.FAIL, skip_if_finished=True)
+        raise
+
+
+def _run_trials(
+    trainer: SearchTrainer,
+    study: optuna.Study,
+    storage: optuna.storages.RDBStorage,
+    after_trial: Callable[[optuna.Study, FrozenTrial], None],
+) -> None:
     liveness, failures = Liveness(study, storage), 0
     while True:
+        raise_again()
         complete, running = liveness.counts()
         if complete >= trainer.n_trials:
             return
@@ -277,6 +295,9 @@ def run_search(
         except (RecipeError, torch.OutOfMemoryError):  # no other trial would need less
             raise
         except Exception as error:
+            raise_again()
+            if is_full_disk(error):
+                raise
             failures += 1
             logger.warning("trial %s failed", trainer.trial_number, exc_info=True)
             if failures == FAILURES_IN_A_ROW:

@@ -9,6 +9,7 @@ from modeling_cnn10bert.evaluation.reports import (
     in_percent,
     markdown_table,
     mean_and_deviation,
+    read_json,
     write_text,
 )
 
@@ -42,6 +43,17 @@ def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path):
     with pytest.raises(UnicodeEncodeError):
         write_text(tmp_path / "new" / "table.md", "\ud800")
     assert [(path.name, path.read_text()) for path in (tmp_path / "new").iterdir()] == [("table.md", "old")]
+
+
+def test_a_file_of_a_run_that_is_not_whole_is_passed_over_and_named(tmp_path, caplog):
+    (tmp_path / "whole.json").write_text('{"train_loss": 0.5}')
+    assert read_json(tmp_path / "whole.json") == {"train_loss": 0.5}
+    assert read_json(tmp_path / "none.json") is None and not caplog.records
+    for torn in ('{"train_lo', "", "[]"):
+        (tmp_path / "torn.json").write_text(torn)
+        caplog.clear()
+        assert read_json(tmp_path / "torn.json") is None
+        assert f"{tmp_path / 'torn.json'} is not whole" in caplog.text
 
 
 def test_of_values_that_are_equal_but_for_rounding_the_first_is_the_best():

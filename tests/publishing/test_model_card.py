@@ -45,7 +45,7 @@ def finish(write_recipe):
         for prefix, wanted, recordings in parts:
             if wanted:
                 trainer.save_metrics(prefix, trainer.evaluate(recordings, metric_key_prefix=prefix))
-        path = write_model_card(trainer, tables, argv, checkpoint=checkpoint, code=CODE)
+        path = write_model_card(trainer, tables, argv, code=CODE)
         assert path == folder / "README.md"
         return folder
 

@@ -133,7 +133,7 @@ def test_the_commit_is_that_of_the_checkout_and_changes_are_told(tmp_path, monke
     assert code_version() == {"commit": None, "changed": None}
 
 
-def _trainer(log, step, load_best=True):
+def _trainer(log, step, load_best=True, resumed_from_step=0, folder="nowhere"):
     state = TrainerState(epoch=2.5, global_step=step, log_history=log, best_metric=0.4, best_global_step=60)
     args = SimpleNamespace(
         seed=7,
@@ -144,23 +144,37 @@ def _trainer(log, step, load_best=True):
         fp16=False,
         load_best_model_at_end=load_best,
         metric_for_best_model="eval_mAP@10",
+        output_dir=str(folder),
     )
-    return SimpleNamespace(state=state, args=args)
+    return SimpleNamespace(state=state, args=args, resumed_from_step=resumed_from_step)
 
 
-def test_of_a_resumed_run_the_steps_are_all_and_the_time_is_known_to_be_of_a_part(tmp_path):
-    (tmp_path / "trainer_state.json").write_text(json.dumps({"global_step": 40}))
+def test_of_a_resumed_run_the_steps_are_all_and_the_time_is_known_to_be_of_a_part():
     log = [{"loss": 1.0, "step": 10}, {"train_runtime": 12.5, "step": 100}]
-    facts = training_facts(_trainer(log, 100), str(tmp_path))
+    facts = training_facts(_trainer(log, 100, resumed_from_step=40))
     assert (facts["steps"], facts["epochs"], facts["resumed_from_step"], facts["seconds"]) == (100, 2.5, 40, 12.5)
     assert facts["pairs_per_step"] == 48
     assert facts["best"] == {"metric": "mAP@10", "value": 0.4, "step": 60}
 
 
 def test_without_a_choice_of_weights_none_is_told():
-    facts = training_facts(_trainer([{"train_runtime": 3.0}], 100, load_best=False), None)
+    facts = training_facts(_trainer([{"train_runtime": 3.0}], 100, load_best=False))
     assert facts["best"] is None
     assert facts["resumed_from_step"] == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [
+        ('{"training": {"steps": 100, "seconds": 12.5, "resumed_from_step": 40}}', (12.5, 40)),
+        ('{"training": {"steps": 80, "seconds": 12.5, "resumed_from_step": 40}}', (None, 100)),  # of fewer steps
+        ('{"training": {"steps": 100, "seco', (None, 100)),  # torn
+    ],
+)
+def test_a_run_without_a_step_left_keeps_what_its_facts_say_of_the_time(before, told, tmp_path):
+    (tmp_path / FACTS).write_text(before)
+    facts = training_facts(_trainer([], 100, resumed_from_step=100, folder=tmp_path))
+    assert (facts["seconds"], facts["resumed_from_step"]) == told
 
 
 def test_parameters_are_counted_for_each_tower_with_its_head():

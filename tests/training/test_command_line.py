@@ -1,14 +1,22 @@
 """How the scripts that train end where they cannot go on."""
 
+import errno
+import os
+import resource
+import signal
+import sys
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from modeling_cnn10bert.data.audio_io import AudioError
 from modeling_cnn10bert.data.entries import PreparationError
 from modeling_cnn10bert.data.soundscapes import ManifestError
 from modeling_cnn10bert.evaluation.metric import DivergedError, retrieval_metrics_both_directions
-from modeling_cnn10bert.training.command_line import run
+from modeling_cnn10bert.interrupts import raise_again
+from modeling_cnn10bert.training.command_line import RESUME, run
 from modeling_cnn10bert.training.recipe import RecipeError
 
 
@@ -49,3 +57,114 @@ def test_a_device_without_enough_memory_is_told_with_the_fields_that_lower_it():
 def test_a_fault_of_the_program_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run(lambda: 1 / 0)
+
+
+# ------------------------------------------------------------------------------------ full disks and interruptions
+
+COMMAND = ["python", "train_retrieval.py", "my recipe.yaml"]
+AGAIN = "python train_retrieval.py 'my recipe.yaml' --resume_from_checkpoint true"
+
+
+@pytest.fixture
+def command(monkeypatch):
+    monkeypatch.setattr(sys, "orig_argv", list(COMMAND))
+    monkeypatch.setattr(sys, "argv", COMMAND[1:])
+
+
+@pytest.fixture
+def small_disk():
+    """No file may grow beyond 100 kB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+WRITERS = {
+    "safetensors": lambda path: save_file({"weight": torch.zeros(100_000)}, path),
+    "torch": lambda path: torch.save({"weight": torch.zeros(100_000)}, path),
+    "Python": lambda path: path.write_bytes(bytes(400_000)),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_full_disk_is_one_line_with_the_command_to_go_on(writer, command, small_disk, tmp_path):
+    with pytest.raises(SystemExit) as ending:
+        run(lambda: WRITERS[writer](tmp_path / "file"), RESUME)
+    line = ending.value.code
+    assert line.startswith("error: the disk is full (") and line.endswith(f"free some space, then go on with: {AGAIN}")
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_every_code_of_a_full_disk_is_one_also_behind_another_error(code):
+    def main():
+        try:
+            raise OSError(code, os.strerror(code))
+        except OSError as error:
+            raise RuntimeError("the checkpoint could not be written") from error
+
+    with pytest.raises(SystemExit, match="the disk is full"):
+        run(main)
+
+
+def test_an_error_of_the_disk_that_is_no_lack_of_space_keeps_its_traceback():
+    with pytest.raises(OSError, match="Input/output error"):
+        run(lambda: (_ for _ in ()).throw(OSError(errno.EIO, os.strerror(errno.EIO))))
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_an_interruption_is_one_line_with_the_command_to_go_on(name, code, command, capsys):
+    with pytest.raises(SystemExit) as ending:
+        run(lambda: signal.raise_signal(getattr(signal, name)), RESUME)
+    assert ending.value.code == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"go on with: {AGAIN}")
+
+
+def test_a_command_that_resumes_already_is_named_as_it_is(command, capsys):
+    sys.orig_argv += ["--resume_from_checkpoint", "true"]
+    with pytest.raises(SystemExit):
+        run(lambda: signal.raise_signal(signal.SIGINT), RESUME)
+    assert capsys.readouterr().err.endswith(f"go on with: {AGAIN}\n")
+
+
+@pytest.mark.parametrize(("rank", "said"), [("0", 1), ("1", 0)])
+def test_of_several_processes_the_first_says_how_to_go_on(rank, said, command, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", rank)
+    with pytest.raises(SystemExit) as ending:
+        run(lambda: signal.raise_signal(signal.SIGINT), RESUME)
+    assert ending.value.code == 130
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == said
+    assert all(line.endswith("accelerate launch [...] " + AGAIN.removeprefix("python ")) for line in lines)
+
+
+class _Deleted:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)  # Python reports what is raised here, and goes on
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interruption_that_python_passes_over_is_raised_again(command, capsys):
+    def main():
+        raise_again()
+        _Deleted()
+        raise_again()
+        raise AssertionError
+
+    with pytest.raises(SystemExit) as ending:
+        run(main, RESUME)
+    assert ending.value.code == 130 and "Error" not in capsys.readouterr().err
+    raise_again()  # it is over
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_error_that_came_of_an_interruption_is_told_as_one(command, capsys):
+    def main():
+        _Deleted()
+        raise UnboundLocalError("as Optuna does where it is interrupted while it stores a trial")
+
+    with pytest.raises(SystemExit) as ending:
+        run(main)
+    assert ending.value.code == 130

@@ -1,6 +1,7 @@
 """An interrupted run loses nothing: resumed, it ends with the numbers of an uninterrupted one."""
 
 import json
+import os
 import re
 import shutil
 import time
@@ -82,6 +83,56 @@ def test_checkpoints_that_were_being_written_are_passed_over(interrupted_at, run
         save_file({name: torch.zeros_like(w) for name, w in weights.items()}, unfinished / "model.safetensors")
     run(folder, "--resume_from_checkpoint", "true")
     assert_same_outcome(folder, uninterrupted)
+
+
+RESULTS = ("all_results.json", "train_results.json", "eval_results.json", "test_results.json", "trainer_state.json")
+
+
+@pytest.mark.parametrize("left", [0, 2])
+def test_files_of_a_run_that_were_torn_are_written_anew(left, uninterrupted, run, tmp_path, assert_same_outcome):
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted, folder)
+    for name in (*RESULTS, "run_facts.json", "README.md", "curve.png"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+    if left:
+        shutil.rmtree(folder / "checkpoint-18")  # the last one; then there is 16
+    run(folder, "--resume_from_checkpoint", "true")
+    if not left:  # of the time and the loss of the training nothing is known
+        assert json.loads((folder / "train_results.json").read_text()) == {}
+        results = json.loads((uninterrupted / "all_results.json").read_text())
+        assert json.loads((folder / "all_results.json").read_text()).keys() == {
+            name for name in results if not name.startswith("train_") and name != "total_flos" or name == "epoch"
+        }
+    else:
+        assert_same_outcome(folder, uninterrupted)
+        for name in RESULTS:
+            keys = json.loads((folder / name).read_text()).keys()
+            assert keys == json.loads((uninterrupted / name).read_text()).keys()
+    assert json.loads((folder / "run_facts.json").read_text())["training"]["resumed_from_step"] == 18 - left
+    assert (folder / "README.md").read_text().endswith((uninterrupted / "README.md").read_text()[-200:])
+    assert (folder / "curve.png").stat().st_size > 10_000
+
+
+def test_no_file_of_a_run_is_written_in_place(run, tmp_path):
+    """A reader, or a kill in mid of it, would meet half a file: what was there is replaced, and not overwritten."""
+    folder, limit = tmp_path / "run", {"max_steps": 1, "max_train_samples": 6, "max_eval_samples": 3, "save_steps": 1}
+    run(folder, **limit)
+    names = (*RESULTS, "run_facts.json", "README.md", "curve.png")
+    for name in names:
+        os.link(folder / name, tmp_path / name)  # the same file under another name
+    run(folder, "--resume_from_checkpoint", "true", **limit)
+    assert not any((tmp_path / name).samefile(folder / name) for name in names)
+
+
+def test_a_run_that_is_given_more_steps_keeps_no_result_of_its_earlier_weights(run, tmp_path):
+    folder, limit = tmp_path / "run", {"max_train_samples": 6, "max_eval_samples": 3, "save_steps": 1}
+    run(folder, max_steps=1, **limit)
+    assert "test_mAP@10" in json.loads((folder / "all_results.json").read_text())
+    run(folder, "--resume_from_checkpoint", "true", max_steps=2, do_predict=False, **limit)
+    results = json.loads((folder / "all_results.json").read_text())
+    assert "eval_mAP@10" in results and "test_mAP@10" not in results
+    assert not (folder / "test_results.json").exists()
 
 
 def test_a_run_killed_behind_its_last_step_takes_no_further_one(run, tmp_path):

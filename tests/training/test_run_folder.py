@@ -1,10 +1,17 @@
 """An output folder is never another run's, and is resumed from its last complete checkpoint."""
 
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import filelock
 import pytest
 from transformers import TrainingArguments
 
+from modeling_cnn10bert.training import run_folder
 from modeling_cnn10bert.training.recipe import RecipeError
-from modeling_cnn10bert.training.run_folder import checkpoint_to_resume
+from modeling_cnn10bert.training.run_folder import checkpoint_to_resume, locked, sole_run
 
 
 @pytest.fixture
@@ -15,7 +22,8 @@ def folder(tmp_path):
 def _checkpoint(folder, step, state="{}"):
     path = folder / f"checkpoint-{step}"
     path.mkdir(parents=True)
-    (path / "model.safetensors").touch()
+    for name in ("model.safetensors", "optimizer.pt", "scheduler.pt"):
+        (path / name).touch()
     if state is not None:
         (path / "trainer_state.json").write_text(state)
     return path
@@ -70,3 +78,87 @@ def test_a_named_checkpoint_is_resumed_if_it_is_complete(folder):
     for path in (unfinished, folder / "checkpoint-7"):
         with pytest.raises(RecipeError, match=f"{path} is not a complete checkpoint"):
             _begin(folder, str(path))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "scheduler.pt"])
+def test_a_checkpoint_that_was_being_deleted_is_not_complete(name, folder):
+    _checkpoint(folder, 5)
+    (_checkpoint(folder, 6) / name).unlink()
+    assert _begin(folder, "true") == str(folder / "checkpoint-5")
+
+
+@pytest.mark.parametrize("resume", [None, "true"])
+def test_a_folder_of_a_search_is_no_place_to_train(resume, folder):
+    folder.mkdir()
+    (folder / "search.json").touch()
+    with pytest.raises(RecipeError, match="run holds a search"):
+        _begin(folder, resume)
+
+
+# ---------------------------------------------------------------------------------------------------------- one run
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(run_folder, "WAIT_SECONDS", 0.1)
+
+
+def test_a_second_run_is_refused_in_one_line_that_names_the_folder(folder, impatient):
+    first = SimpleNamespace(output_dir=str(folder), process_index=0)
+    refused = pytest.raises(RecipeError, match=f"output_dir {folder}: found another run")
+    with sole_run(first), refused as error, sole_run(first):
+        raise AssertionError
+    assert "\n" not in str(error.value)
+    with sole_run(first):  # the first one has ended
+        pass
+
+
+def test_the_processes_of_one_run_share_its_folder(folder, impatient):
+    first, second = (SimpleNamespace(output_dir=str(folder), process_index=index) for index in (0, 1))
+    with sole_run(first), sole_run(second):
+        pass
+
+
+def test_the_lock_of_a_killed_run_does_not_block(folder, impatient):
+    folder.mkdir()
+    script = (
+        "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(1, flush=True); input()"
+    )
+    command = [sys.executable, "-c", script, str(folder / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        with pytest.raises(RecipeError), locked(folder):
+            raise AssertionError
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with locked(folder):
+        pass
+
+
+def test_what_a_killed_run_was_writing_is_deleted(folder):
+    (folder / ".eval_results").mkdir(parents=True)
+    unfinished = [folder / ".all_results.json.123.tmp", folder / ".eval_results" / ".clotho.yaml.123.tmp"]
+    for path in unfinished:
+        path.touch()
+    (folder / "all_results.json").touch()
+    with sole_run(SimpleNamespace(output_dir=str(folder), process_index=0)):
+        assert not any(path.exists() for path in unfinished)
+    assert (folder / "all_results.json").exists()
+
+
+def test_a_run_that_writes_nothing_leaves_no_folder(folder):
+    with pytest.raises(RecipeError, match="a mistake"), locked(folder):
+        raise RecipeError("a mistake")
+    assert not folder.exists()
+    folder.mkdir()
+    with locked(folder):
+        pass
+    assert folder.is_dir()
+
+
+@pytest.mark.parametrize("script", ["train_retrieval", "train_tagging"])
+def test_the_scripts_that_train_refuse_a_folder_in_which_a_run_is_at_work(script, request, folder, impatient):
+    folder.mkdir()
+    main = request.getfixturevalue(script).main
+    with filelock.FileLock(folder / ".lock"), pytest.raises(RecipeError, match="found another run at work"):
+        main(["--output_dir", str(folder), "--use_cpu", "--do_train", "--manifests", "there", "--sources", "there"])

@@ -176,7 +176,7 @@ def test_the_best_recipe_repeats_its_trial_exactly(searched, train_retrieval):
 
 
 def test_the_folder_of_a_search_holds_its_results_and_no_checkpoints(searched):
-    results = {"trials.csv", "best.yaml", "history.png", "slices.png", "search.json", "study.db"}
+    results = {"trials.csv", "best.yaml", "history.png", "slices.png", "search.json", "study.db", ".lock"}
     assert {path.name for path in searched.folder.iterdir()} - {"best"} == results
     rows = list(csv.DictReader((searched.folder / "trials.csv").open()))
     assert [float(row["mAP@10"]) for row in rows] == [trial.value for trial in searched.study.trials]
