@@ -203,6 +203,49 @@ class AugmentationArguments:
                 raise ValueError(f"{option.name} must be a finite number and not negative, found {value}")
 
 
+# Fields of transformers that would have no effect here, or would break what is promised of a run, and why or what to do
+# instead. Whoever raises the version of transformers looks for new fields that belong here.
+NOT_OF_OURS = {
+    "lr_scheduler_type": "set learning_rate_schedule instead",
+    "lr_scheduler_kwargs": "no schedule of learning_rate_schedule takes any",
+    "optim_args": "no optimizer of optim takes any",
+    "optim_target_modules": "no optimizer of optim takes any",
+    "label_smoothing_factor": "the losses have no classes to smooth; set temperature, or augment the captions",
+    "bf16_full_eval": "evaluations are as precise as training; set bf16 instead",
+    "fp16_full_eval": "evaluations are as precise as training; set fp16 instead",
+    "use_liger_kernel": "there are no such kernels for these networks; set torch_compile instead",
+    "liger_kernel_config": "there are no such kernels for these networks; set torch_compile instead",
+    "neftune_noise_alpha": "captions are augmented by p_eda and p_bt instead",
+    "auto_find_batch_size": "the size of a batch decides the result; set total_train_batch_size instead",
+    "prediction_loss_only": "evaluations are for their metrics; set eval_strategy no to have none",
+    "eval_on_start": "a resumed run would evaluate again; score the start by do_train false and do_eval true",
+    "eval_do_concat_batches": "the set is scored as a whole",
+    "eval_use_gather_object": "the set is scored as a whole",
+    "include_for_metrics": "no metric takes them",
+    "batch_eval_metrics": "the set is scored as a whole",
+    "save_only_model": "such checkpoints cannot be resumed; set save_total_limit to keep fewer",
+    "enable_jit_checkpoint": "a run that was ended resumes from its last checkpoint; lower save_steps instead",
+    "hub_always_push": "a run is published once, when it is whole",
+    "ignore_data_skip": "a resumed run would train on some examples twice and on others never",
+    "restore_callback_states_from_checkpoint": "a resumed run takes all from its checkpoint already",
+    "accelerator_config": "batches are shared among processes as they are; set total_train_batch_size",
+    "parallelism_config": "processes share batches, not the model; use `accelerate launch --multi_gpu`",
+    "fsdp": "processes share batches, not the model; use `accelerate launch --multi_gpu`",
+    "fsdp_config": "processes share batches, not the model; use `accelerate launch --multi_gpu`",
+    "deepspeed": "processes share batches, not the model; use `accelerate launch --multi_gpu`",
+    "dataloader_in_order": "a run could not be repeated",
+    "label_names": "the columns of a batch are fixed",
+    "length_column_name": "the column is always named length",
+}
+OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd", "rmsprop", "adagrad", "adafactor")
+# Of transformers' schedules, those that need neither arguments of their own nor a metric.
+SCHEDULES = (
+    *("step", "one_cycle", "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts"),
+    *("polynomial", "inverse_sqrt"),
+)
+WITHOUT_WARMUP = ("step", "constant")
+
+
 @dataclass
 class KeyedTrainingArguments(TrainingArguments):
     """transformers' training arguments with what all our training has in common."""
@@ -215,7 +258,7 @@ class KeyedTrainingArguments(TrainingArguments):
         default="step",
         metadata={
             "help": "step: divided by `lr_decay_factor` every `lr_decay_epochs`; one_cycle; or a schedule of "
-            "transformers, such as cosine or linear. `warmup_steps` counts for all but step."
+            "transformers, such as cosine or linear. `warmup_steps` counts for all but step and constant."
         },
     )
     lr_decay_epochs: int = field(default=10, metadata={"help": "Epochs between two drops of the step decay."})
@@ -227,6 +270,7 @@ class KeyedTrainingArguments(TrainingArguments):
     per_device_eval_batch_size: int = field(
         default=32, metadata={"help": "Recordings per process and batch at evaluation."}
     )
+    lr_scheduler_type: str | None = field(default=None, metadata={"help": "Refused: set learning_rate_schedule."})
     max_grad_norm: float = field(default=0.0, metadata={"help": "Largest gradient norm; 0 does not clip."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: the transform needs them."})
     greater_is_better: bool | None = field(
@@ -271,11 +315,7 @@ class KeyedTrainingArguments(TrainingArguments):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 2**32:  # what numpy's generator takes
                 raise ValueError(f"{name} must be from 0 to {2**32 - 1}, found {value}")
-        names = ["step", "one_cycle", *(schedule.value for schedule in SchedulerType)]
-        if self.learning_rate_schedule not in names:
-            raise ValueError(
-                f"learning_rate_schedule must be one of {', '.join(names)}, found {self.learning_rate_schedule!r}"
-            )
+        self._check_what_has_no_effect()
         if self.dataloader_drop_last or self.remove_unused_columns:
             name = "dataloader_drop_last" if self.dataloader_drop_last else "remove_unused_columns"
             raise ValueError(
@@ -297,13 +337,22 @@ class KeyedTrainingArguments(TrainingArguments):
             if self.eval_strategy == "no":
                 raise ValueError("early_stopping_patience needs evaluations: set eval_strategy to epoch or steps")
         self._check_metric()
+        self.lr_scheduler_type = SchedulerType.CONSTANT  # the base class wants one, and nobody asks for it
         derived = self.per_device_train_batch_size is None
         if derived:  # the base class wants a number; the number of processes is known only after it ran
             self.per_device_train_batch_size = self.total_train_batch_size
         super().__post_init__()
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
-        if derived:
-            devices = self.world_size * max(self.n_gpu, 1)  # one process may drive several devices
+        devices = self.world_size * max(self.n_gpu, 1)  # one process may drive several devices
+        if not derived:
+            total = self.per_device_train_batch_size * devices
+            if self.total_train_batch_size not in (total, type(self).total_train_batch_size):
+                raise ValueError(
+                    f"total_train_batch_size is {self.total_train_batch_size}, but per_device_train_batch_size "
+                    f"{self.per_device_train_batch_size} makes {total} on {devices} devices; leave one of them out"
+                )
+            self.total_train_batch_size = total
+        else:
             per_device, rest = divmod(self.total_train_batch_size, devices)
             if rest or per_device < 1:
                 raise ValueError(
@@ -311,6 +360,33 @@ class KeyedTrainingArguments(TrainingArguments):
                     "cannot share equally; choose a multiple of them"
                 )
             self.per_device_train_batch_size = per_device
+        if self.fp16 and self.device.type == "cpu":
+            raise ValueError("fp16 must be off where a CPU trains; set bf16 instead")
+
+    def _check_what_has_no_effect(self) -> None:
+        """Refuse what somebody may set and wait for in vain."""
+        for option in dataclasses.fields(self):
+            default = option.default if option.default_factory is dataclasses.MISSING else option.default_factory()
+            value = getattr(self, option.name)
+            if option.name in NOT_OF_OURS and value not in (default, None):
+                reason = NOT_OF_OURS[option.name]
+                raise ValueError(f"{option.name} must be left out, found {getattr(value, 'value', value)}: {reason}")
+        for name, known in (("learning_rate_schedule", SCHEDULES), ("optim", OPTIMIZERS)):
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, found {getattr(value, 'value', value)!r}")
+        if self.warmup_steps and self.learning_rate_schedule in WITHOUT_WARMUP:
+            raise ValueError(
+                f"warmup_steps is {self.warmup_steps}, but learning_rate_schedule {self.learning_rate_schedule} has no "
+                "warmup; set it to 0, or take another schedule"
+            )
+        for name in ("lr_decay_epochs", "lr_decay_factor"):
+            value = getattr(self, name)
+            if value != type(self).__dataclass_fields__[name].default and self.learning_rate_schedule != "step":
+                raise ValueError(
+                    f"{name} is {value}, but only learning_rate_schedule step has such drops, found "
+                    f"{self.learning_rate_schedule}; leave {name} out"
+                )
 
     def _check_metric(self) -> None:
         if self.metric_for_best_model is None and not self.load_best_model_at_end and not self.early_stopping_patience:

@@ -92,6 +92,8 @@ class TaggingTrainingArguments(KeyedTrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.amsgrad and not self.optim.startswith("adamw"):
+            raise ValueError(f"amsgrad is a variant of Adam, but optim is {self.optim.value}; set amsgrad to false")
         if self.train_sampling_strategy != "random":
             raise ValueError(
                 f"train_sampling_strategy is {self.train_sampling_strategy!r}, but clips are drawn at random by class; "

@@ -4,9 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from modeling_cnn10bert.training.arguments import ARGUMENT_CLASSES, RetrievalTrainingArguments
+from modeling_cnn10bert.training.arguments import (
+    ARGUMENT_CLASSES,
+    NOT_OF_OURS,
+    OPTIMIZERS,
+    RetrievalTrainingArguments,
+)
+from modeling_cnn10bert.training.keyed_trainer import KeyedTrainer
 from modeling_cnn10bert.training.recipe import RecipeError, parse_recipe, read_recipe
-from modeling_cnn10bert.training.tagging_arguments import TAGGING_ARGUMENT_CLASSES
+from modeling_cnn10bert.training.tagging_arguments import TAGGING_ARGUMENT_CLASSES, TaggingTrainingArguments
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "scripts" / "recipes").glob("*.yaml"))
 
@@ -34,7 +40,7 @@ def test_a_recipe_is_read_and_the_command_line_overrides_it(parse, tmp_path):
         text_learning_rate: null
         max_train_samples: 7
         g_max: 3
-        lr_scheduler_kwargs: {{"num_cycles": 2}}
+        gradient_checkpointing_kwargs: {{"use_reentrant": false}}
         """,
         *("--learning_rate", "5e-4", "--w_t", "40", "--max_train_samples=9"),
     )
@@ -43,7 +49,7 @@ def test_a_recipe_is_read_and_the_command_line_overrides_it(parse, tmp_path):
     assert fields["freeze_text_tower"] is True
     assert fields["text_learning_rate"] is None
     assert (fields["max_train_samples"], fields["g_max"], fields["w_t"]) == (9, 3.0, 40)
-    assert fields["lr_scheduler_kwargs"] == {"num_cycles": 2}
+    assert fields["gradient_checkpointing_kwargs"] == {"use_reentrant": False}
 
 
 def test_fields_need_no_recipe():
@@ -176,3 +182,81 @@ def test_a_batch_that_the_processes_cannot_share_is_an_error(processes, monkeypa
 def test_what_a_batch_is_made_of_must_fit_it(fields, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         RetrievalTrainingArguments(output_dir=tmp_path, **fields)
+
+
+# ----------------------------------------------------------------------------------- what would be waited for in vain
+
+REFUSED = {
+    "lr_scheduler_type": "linear",  # transformers' default, which is none of ours
+    "lr_scheduler_kwargs": {"num_cycles": 2},
+    "optim_args": "momentum=0.9",
+    "optim_target_modules": "attn",
+    "liger_kernel_config": {"rope": True},
+    "include_for_metrics": ["inputs"],
+    "accelerator_config": {"split_batches": True},
+    "parallelism_config": object(),
+    "fsdp": "full_shard",
+    "fsdp_config": {"xla": True},
+    "deepspeed": "deepspeed.json",
+    "dataloader_in_order": False,
+    "eval_do_concat_batches": False,
+    "label_names": ["labels"],
+    "length_column_name": "frames",
+    **dict.fromkeys(("label_smoothing_factor", "neftune_noise_alpha"), 0.1),
+}
+
+
+@pytest.mark.parametrize("name", NOT_OF_OURS)
+@pytest.mark.parametrize("arguments", [RetrievalTrainingArguments, TaggingTrainingArguments])
+def test_a_field_that_would_have_no_effect_is_refused_with_what_to_do(name, arguments, tmp_path):
+    with pytest.raises(ValueError, match=f"^{name} must be left out, found .*: .+") as error:
+        arguments(output_dir=str(tmp_path), use_cpu=True, **{name: REFUSED.get(name, True)})
+    assert "\n" not in str(error.value)
+
+
+def test_a_recipe_says_so_in_one_line(parse):
+    with pytest.raises(RecipeError, match="lr_scheduler_type must be left out, found linear: set learning_rate_sched"):
+        parse("output_dir: x", "--lr_scheduler_type", "linear")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"learning_rate_schedule": "reduce_lr_on_plateau"}, "learning_rate_schedule must be one of step, .*plateau"),
+        ({"learning_rate_schedule": "cosine_with_min_lr"}, "learning_rate_schedule must be one of step, .*min_lr"),
+        ({"optim": "galore_adamw"}, "optim must be one of adamw_torch, .*found 'galore_adamw'"),
+        ({"warmup_steps": 0.1}, "warmup_steps is 0.1, but learning_rate_schedule step has no warmup"),
+        ({"warmup_steps": 5, "learning_rate_schedule": "constant"}, "warmup_steps is 5, .* constant has no warmup"),
+        (
+            {"lr_decay_epochs": 3, "learning_rate_schedule": "linear"},
+            "lr_decay_epochs is 3, but only .* step",
+        ),
+        ({"lr_decay_factor": 2, "learning_rate_schedule": "cosine"}, "lr_decay_factor is 2, but only .* step"),
+        ({"fp16": True}, "fp16 must be off where a CPU trains; set bf16"),
+        (
+            {"per_device_train_batch_size": 8, "total_train_batch_size": 32},
+            "total_train_batch_size is 32, but per_device_train_batch_size 8 makes 8 on 1 devices",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_what_else_would_be_waited_for_in_vain_is_refused(fields, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        RetrievalTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **fields)
+
+
+def test_the_batch_of_a_process_makes_that_of_all(tmp_path):
+    arguments = RetrievalTrainingArguments(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=8)
+    assert arguments.total_train_batch_size == 8
+
+
+def test_an_optimizer_without_amsgrad_is_refused_with_it(tmp_path):
+    with pytest.raises(ValueError, match="optim is sgd; set amsgrad to false"):
+        TaggingTrainingArguments(output_dir=str(tmp_path), use_cpu=True, optim="sgd")
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_is_the_one_of_its_name(name, tmp_path):
+    arguments = RetrievalTrainingArguments(output_dir=str(tmp_path), use_cpu=True, optim=name)
+    made, options = KeyedTrainer.get_optimizer_cls_and_kwargs(arguments)
+    assert made.__name__.lower() == name.split("_")[0] and options["lr"] == 1e-4

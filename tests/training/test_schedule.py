@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import OneCycleLR
 
+from modeling_cnn10bert.training.arguments import SCHEDULES, WITHOUT_WARMUP
 from modeling_cnn10bert.training.schedule import create_schedule
 
 
@@ -60,3 +61,10 @@ def test_every_group_keeps_its_own_rate(name):
 def test_a_name_that_nobody_knows_is_an_error():
     with pytest.raises(ValueError, match="stairs"):
         _rates("stairs", 10)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_that_the_arguments_know_runs_to_its_end(name):
+    rates = [rate for (rate,) in _rates(name, total_steps=30, warmup_steps=0 if name in WITHOUT_WARMUP else 5)]
+    assert max(rates) == pytest.approx(1e-4) and all(rate >= 0 for rate in rates)
+    assert (rates[0] < rates[5]) == (name not in WITHOUT_WARMUP)

@@ -1,6 +1,7 @@
 """A search of the augmentations: what a trial trains and reports, and that nothing of a search is lost."""
 
 import csv
+import errno
 import gc
 import importlib.util
 import json
@@ -26,6 +27,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from modeling_cnn10bert.data.transform import PairTransform
 from modeling_cnn10bert.training import study as study_module
+from modeling_cnn10bert.training.command_line import run as run_script
 from modeling_cnn10bert.training.recipe import RecipeError, parse_recipe
 from modeling_cnn10bert.training.search import (
     SearchArguments,
@@ -35,6 +37,7 @@ from modeling_cnn10bert.training.search import (
     search_training_arguments,
 )
 from modeling_cnn10bert.training.search_folder import SearchResults
+from modeling_cnn10bert.training.study import SearchStorage
 from modeling_cnn10bert.training.trainer import RetrievalTrainer
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "search_hyperparameters.py"
@@ -281,6 +284,49 @@ def test_what_no_other_trial_would_mend_and_an_interruption_end_the_search_at_on
     study = search(tmp_path / "search", "--n_trials", "4", **ONE_STEP)
     assert _states(study) == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
     assert study.trials[1].user_attrs["error"].startswith(type(error).__name__)
+
+
+class _Deleted:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)  # Python reports what is raised here, and goes on
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interruption_that_python_passes_over_ends_the_search_too(search, untrained, tmp_path, capsys):
+    untrained(lambda number: 0.5 if number < 1 else _Deleted() and 0.5)
+    with pytest.raises(SystemExit) as ending:
+        run_script(lambda: search(tmp_path / "search", "--n_trials", "4", **ONE_STEP))
+    assert ending.value.code == 130 and "interrupted; go on with: " in capsys.readouterr().err
+    untrained(lambda number: 0.5)
+    study = search(tmp_path / "search", "--n_trials", "4", **ONE_STEP)
+    assert _states(study) == ["COMPLETE"] * 4
+
+
+def test_an_interruption_while_a_trial_is_stored_ends_the_search_and_fails_the_trial(
+    search, untrained, tmp_path, monkeypatch
+):
+    store = SearchStorage.set_trial_state_values
+
+    def interrupted(self, trial_id, state, values=None):
+        if state == TrialState.COMPLETE:
+            signal.raise_signal(signal.SIGINT)  # of which Optuna makes an UnboundLocalError
+        return store(self, trial_id, state, values)
+
+    untrained(lambda number: 0.5)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as ending:
+        patch.setattr(SearchStorage, "set_trial_state_values", interrupted)
+        run_script(lambda: search(tmp_path / "search", "--n_trials", "2", **ONE_STEP))
+    assert ending.value.code == 130
+    study = search(tmp_path / "search", "--n_trials", "2", **ONE_STEP)
+    assert _states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
+
+
+def test_a_full_disk_ends_the_search_at_once(search, untrained, tmp_path):
+    untrained(lambda number: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    with pytest.raises(SystemExit, match="error: the disk is full .*go on with: "):
+        run_script(lambda: search(tmp_path / "search", "--n_trials", "4", **ONE_STEP))
+    untrained(lambda number: 0.5)
+    assert _states(search(tmp_path / "search", "--n_trials", "1", **ONE_STEP)) == ["FAIL", "COMPLETE"]
 
 
 def _wait_until(condition, process, seconds=240):
