@@ -159,6 +159,16 @@ def _check_config(
     if tokens is not None and tokens > sizes["vocab_size"]:
         found = f"text_config.vocab_size {sizes['vocab_size']}"
         raise error(_message(path, found, f"at least the {tokens} tokens of {TOKENIZER}"))
+    for fields, name, allowed in (
+        (config, "text_pooling", ("cls", "mean")),
+        (audio, "time_pooling", ("average", "sum")),
+    ):
+        if name in fields and fields[name] not in allowed:
+            raise error(_message(path, f"{name} {_shown(fields[name])}", " or ".join(map(str, allowed))))
+    for fields, name in ((config, "temperature"), (text, "layer_norm_eps"), (audio, "batch_norm_eps")):
+        value = fields.get(name, 1.0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+            raise error(_message(path, f"{name} {_shown(value)}", "a number above 0"))
     if shapes is None:
         return
     layer = "text_model.encoder.layer."

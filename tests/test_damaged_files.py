@@ -101,6 +101,8 @@ CASES = [
         ("audio_config.hidden_sizes", []), ("audio_config.num_mel_bins", True), ("text_config.hidden_size", 0),
         ("text_config.num_hidden_layers", 10**9), ("text_config.num_hidden_layers", 1),
         ("text_config.num_attention_heads", 3), ("text_config.vocab_size", 5),
+        ("text_config.layer_norm_eps", None), ("text_pooling", "max"), ("audio_config.time_pooling", ["sum"]),
+        ("temperature", 0), ("temperature", float("nan")), ("audio_config.batch_norm_eps", "x"),
     )),
     *(("processor_config.json", change) for change in (
         ("feature_extractor", []), ("feature_extractor.sampling_rate", ...), ("feature_extractor.sampling_rate", "x"),

@@ -65,9 +65,10 @@ def _with_effect(fields: Mapping[str, Any]) -> dict[str, Any]:
 def read_record(folder: Path) -> dict[str, Any] | None:
     """What a run was started with; `None` where nothing says so."""
     try:
-        return json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
+    return record if isinstance(record, dict) and isinstance(record.get("fields"), dict) else None
 
 
 def check_folder(run: Run, runs: Path, num_processes: int) -> None:
@@ -101,9 +102,9 @@ def is_finished(step: Run | Synthesis, runs: Path) -> bool:
     last = next((prefix for part, prefix in parts.items() if step.fields.get(part)), "train_")
     try:
         results = json.loads((runs / step.name / RESULTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # ValueError: killed while it was written
+    except (OSError, ValueError, RecursionError):  # ValueError: killed while it was written
         return False
-    return any(name.startswith(last) for name in results)
+    return isinstance(results, dict) and any(name.startswith(last) for name in results)
 
 
 def outstanding(steps: Sequence[Run | Synthesis], runs: Path) -> list[Run | Synthesis]:

@@ -31,7 +31,7 @@ from .data import evaluation_recordings, load_recordings, training_pairs
 from .model import load_model_and_processor
 from .recipe import RecipeError
 from .search_space import TABLE_4, SearchSpace, augmentation_of, search_space, strongest_augmentation, suggest
-from .study import KeyedTPESampler, Liveness, is_surplus, open_storage
+from .study import KeyedTPESampler, Liveness, content_faults, is_surplus, open_storage, storage_name
 from .trainer import RetrievalTrainer
 
 OBJECTIVE = "mAP@10"
@@ -319,7 +319,8 @@ def open_study(
     """
     storage = open_storage(arguments.storage)
     sampler = KeyedTPESampler(training_args.seed, arguments.n_startup_trials)
-    study = optuna.create_study(direction="maximize", **_study_options(arguments.study_name, storage, sampler))
+    with content_faults(f"field storage: {storage_name(arguments.storage)}"):
+        study = optuna.create_study(direction="maximize", **_study_options(arguments.study_name, storage, sampler))
     return study, storage
 
 

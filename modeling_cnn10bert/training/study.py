@@ -17,6 +17,7 @@ import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -130,7 +131,7 @@ def open_storage(url: str) -> RDBStorage:
                 f"field storage: the driver of {storage_name(url)} is not installed; "
                 f'install it with `pip install "cnn10bert[{kind}]"`'
             ) from error
-        except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
+        except Exception as error:  # of a database that was damaged, of any kind
             if attempt == ATTEMPTS:
                 raise RecipeError(_unreachable(url, error)) from error
             time.sleep(attempt)
@@ -148,6 +149,24 @@ def storage_faults(url: str) -> Iterator[None]:
         yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise RecipeError(_unreachable(url, error)) from error
+
+
+@contextmanager
+def content_faults(place: str) -> Iterator[None]:
+    """Turns what Optuna raises at a database that was damaged or edited into one line; only around what reads it.
+
+    Raises:
+        RecipeError: the database holds what no search wrote.
+    """
+    try:
+        yield
+    except (RecipeError, SQLAlchemyError, optuna.exceptions.StorageInternalError):  # see `storage_faults`
+        raise
+    except Exception as error:  # of any kind: KeyError for a missing row, LookupError, UnicodeDecodeError, ...
+        raise RecipeError(
+            f"{place} holds what no search wrote ({_one_line(error)[:200]}), expected the database of a search; give "
+            "another --storage, or another --output_dir"
+        ) from error
 
 
 def _parse(url: str) -> URL:
@@ -187,9 +206,17 @@ def claim_study(study: optuna.Study, description: dict[str, Any], defaults: Mapp
     Raises:
         RecipeError: the study is that of another search.
     """
-    recorded = study.user_attrs.get(SEARCH)
+    with content_faults(f"study {study.study_name!r}"):
+        recorded, trials = study.user_attrs.get(SEARCH), study.get_trials(deepcopy=False)
+        if recorded is not None and not all(isinstance(recorded[part], dict) for part in ("space", "fields")):
+            raise TypeError(f"{SEARCH} is {recorded!r}")
+        if study.direction != StudyDirection.MAXIMIZE:
+            raise ValueError(f"its direction is {study.direction.name}")
+        for trial in trials:
+            if trial.state == TrialState.COMPLETE and not isinstance(trial.value, float):
+                raise ValueError(f"trial {trial.number} is complete with the value {trial.value}")
     if recorded is None:
-        if study.get_trials(deepcopy=False):
+        if trials:
             raise RecipeError(f"study {study.study_name!r} holds trials of something else; give another --study_name")
         study.set_user_attr(SEARCH, description)
         return

@@ -236,3 +236,14 @@ def test_the_log_of_a_run_and_the_error_that_quotes_it_hold_no_secret(repository
         work_through([run], repository / "runs")
     assert "planted-word" not in str(error.value)
     assert "--hub_token ***" in (repository / "runs" / "a.log").read_text()
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "[" * 100_000, '{"fields": []}', "{}"], ids=lambda text: text[:20])
+def test_a_record_or_results_that_were_edited_are_told_or_made_again(text, repository):
+    folder = repository / "runs" / "a"
+    folder.mkdir(parents=True)
+    (folder / "all_results.json").write_text(text)
+    (folder / "run.json").write_text(text)
+    assert not is_finished(_run("a"), repository / "runs")
+    with pytest.raises(RunError, match="found a run without run.json"):
+        check_folder(_run("a"), repository / "runs", 1)

@@ -1,7 +1,9 @@
 """What the processes of a search share: keyed draws, a storage, living and dead trials, and whose study it is."""
 
+import contextlib
 import itertools
 import sqlite3
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -9,6 +11,7 @@ from optuna.trial import TrialState
 
 from modeling_cnn10bert.training import study as study_module
 from modeling_cnn10bert.training.recipe import RecipeError
+from modeling_cnn10bert.training.search import SearchArguments, open_study
 from modeling_cnn10bert.training.search_space import TABLE_4, suggest
 from modeling_cnn10bert.training.study import (
     KeyedTPESampler,
@@ -16,6 +19,7 @@ from modeling_cnn10bert.training.study import (
     claim_study,
     is_surplus,
     open_storage,
+    storage_faults,
     storage_name,
 )
 
@@ -169,3 +173,36 @@ def test_a_study_of_something_else_is_not_taken_over():
     _draws(study, 1)
     with pytest.raises(RecipeError, match="holds trials of something else"):
         claim_study(study, DESCRIPTION, DEFAULTS)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE studies",
+        "UPDATE study_user_attributes SET value_json='{'",
+        "UPDATE study_user_attributes SET value_json='[]'",
+        """UPDATE study_user_attributes SET value_json='{"space": 5}'""",
+        "UPDATE study_directions SET direction='MINIMIZE'",
+        "UPDATE trials SET state='WHAT'",
+        "UPDATE trials SET datetime_start='x'",
+        "UPDATE trial_params SET distribution_json='{'",
+        "DELETE FROM trial_values",
+        "ALTER TABLE trials RENAME COLUMN number TO position",
+    ],
+)
+def test_a_study_that_was_edited_by_hand_is_one_line(statement, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_module, "ATTEMPTS", 1)
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    arguments, training = SearchArguments(storage=url, study_name="edited"), SimpleNamespace(seed=0)
+    study, _ = open_study(arguments, training)
+    claim_study(study, DESCRIPTION, DEFAULTS)
+    trial = study.ask()
+    trial.suggest_float("g_max", 0, 6)
+    study.tell(trial, 0.5)
+    claim_study(open_study(arguments, training)[0], DESCRIPTION, DEFAULTS)
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as database:
+        database.execute(statement)
+        database.commit()
+    with pytest.raises(RecipeError) as error, storage_faults(url):
+        claim_study(open_study(arguments, training)[0], DESCRIPTION, DEFAULTS)
+    assert "\n" not in str(error.value) and ("edited" in str(error.value) or "study.db" in str(error.value))
