@@ -22,10 +22,13 @@ def main(argv: list[str] | None = None) -> None:
         "--validation", type=float, default=0.1, help="share of recordings, where there is no such split"
     )
     parser.add_argument("--test", type=float, default=0.1, help="share of recordings, where there is no such split")
+    parser.add_argument(
+        "--allow_outside", action="store_true", help="rows may name recordings outside SOURCE, which are stored too"
+    )
     add_push_to_hub(parser)
     args = parser.parse_args(argv)
     shares = {"validation": args.validation, "test": args.test}
-    splits, columns = own_recordings(args.source, args.audio_column, args.caption_column, shares)
+    splits, columns = own_recordings(args.source, args.audio_column, args.caption_column, shares, args.allow_outside)
     finish(prepare_dataset(splits, columns, args.out, args.num_proc, args.strict), args.push_to_hub)
 
 

@@ -30,6 +30,7 @@ def extract(archive: pathlib.Path, folder: pathlib.Path) -> None:
     try:
         with one_line_when_full(folder.parent), _readable(archive), py7zr.SevenZipFile(archive) as file:
             _check_entries(archive, file, folder.name)
+            _check_space(archive, file, folder.parent)
             unfinished.mkdir()
             with tqdm(
                 total=file.archiveinfo().uncompressed,
@@ -73,7 +74,7 @@ def _check_entries(archive: pathlib.Path, file: py7zr.SevenZipFile, name: str) -
     entries = file.list()
     for entry in entries:
         parts = re.split(r"[\\/]", entry.filename)
-        outside = ".." in parts or parts[0] == "" or parts[0].endswith(":")
+        outside = ".." in parts or parts[0] == "" or re.match("[A-Za-z]:", entry.filename)
         if outside or not (entry.is_file or entry.is_directory):
             what = "a path that leaves the folder" if outside else "no plain file"
             raise PreparationError(
@@ -84,6 +85,19 @@ def _check_entries(archive: pathlib.Path, file: py7zr.SevenZipFile, name: str) -
         raise PreparationError(
             f"{archive}: found {len(entries)} entries and no folder {name}, expected the recordings there; check "
             "that it is the right archive"
+        )
+
+
+def _check_space(archive: pathlib.Path, file: py7zr.SevenZipFile, folder: pathlib.Path) -> None:
+    """
+    Raises:
+        PreparationError: the entries are larger than what is free: a small archive may hold any number of zeros.
+    """
+    size, free = sum(entry.uncompressed for entry in file.list()), shutil.disk_usage(folder).free
+    if size > free:
+        raise PreparationError(
+            f"{archive}: no space left on the disk for what is in it (found {size / 1e6:.0f} MB, and {free / 1e6:.0f} MB "
+            "free); free some, or fetch the archive from its publisher"
         )
 
 

@@ -17,11 +17,12 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import datasets
+import huggingface_hub.constants
 import numpy as np
 import pyarrow
 
 from .entries import ROW_FEATURES, Entry, PreparationError, StoredAudio
-from .file_names import METADATA_FILES, FileFinder, file_identity
+from .file_names import METADATA_FILES, FileFinder, file_identity, is_inside
 from .soundscapes import SPLITS
 from .tables import caption_columns_of, captions_of, has_word, read_rows
 
@@ -36,6 +37,9 @@ OTHER_NAMES_OF_SPLITS = {
     "evaluation": "test",
     "testing": "test",
 }
+# Where the files of a data set on the Hub are.
+CACHES = (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH)
+CACHES += (huggingface_hub.constants.HF_HUB_CACHE,)
 Source = tuple[dict[str, list[Entry]], datasets.Features]  # split -> entries, and the features of their columns
 
 
@@ -44,6 +48,7 @@ def own_recordings(
     audio_column: str = "audio",
     caption_columns: Sequence[str] = (),
     shares: dict[str, float] | None = None,
+    allow_outside: bool = False,
 ) -> Source:
     """
     List the recordings of a folder with metadata, of a data set on disk, or of one on the Hub.
@@ -54,18 +59,21 @@ def own_recordings(
         caption_columns: where the captions are, each a text or a list of texts; by default `captions` or `caption`.
         shares: of the splits that the source lacks, such as {"validation": 0.1}, drawn from its training recordings
             by their names.
+        allow_outside: whether rows may name files outside the folder, by `..`, an absolute path or a link. Whoever
+            wrote the rows could else have any file of this machine prepared, and uploaded with the rest.
 
     Raises:
-        PreparationError: there is no such source, a column is missing, metadata cannot be read, or two splits name the
-            same recording.
+        PreparationError: there is no such source, a column is missing, metadata cannot be read, a row names a file
+            outside the folder, or two splits name the same recording.
     """
     _check_shares(shares or {})
     folder = pathlib.Path(source)
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         tables = _load(datasets.load_from_disk, source)
-        splits, features = _of_tables(tables, audio_column, caption_columns, source)
+        inside = None if allow_outside else [source]
+        splits, features = _of_tables(tables, audio_column, caption_columns, source, inside)
     elif folder.is_dir():
-        splits, features = _of_folder(folder, caption_columns)
+        splits, features = _of_folder(folder, caption_columns, allow_outside)
     elif folder.is_file():
         raise PreparationError(
             f"{source}: found a file, expected a folder with {' or '.join(METADATA_FILES)}, a data set on disk, or the "
@@ -73,7 +81,8 @@ def own_recordings(
         )
     else:
         tables = _load(datasets.load_dataset, source)
-        splits, features = _of_tables(tables, audio_column, caption_columns, source)
+        inside = None if allow_outside else CACHES
+        splits, features = _of_tables(tables, audio_column, caption_columns, source, inside)
     return _with_shares(splits, shares or {}, source), features
 
 
@@ -143,6 +152,18 @@ def _lot(entry: Entry) -> float:
     return int.from_bytes(hashlib.sha256(entry.file_name.encode()).digest()[:6], "big") / 2**48
 
 
+def _check_inside(path: str | os.PathLike, folders: Sequence[str | os.PathLike], name: str, where: str) -> None:
+    """
+    Raises:
+        PreparationError: a row names a file outside the folders.
+    """
+    if not any(is_inside(path, folder) for folder in folders):
+        raise PreparationError(
+            f"{where}: found the recording {name!r}, which is outside {folders[0]}, expected one below it; take the "
+            "row out, copy the file there, or say that such rows are yours by --allow_outside"
+        )
+
+
 def _split_named(name: str) -> str | None:
     """Return the split that a name stands for, in any letter case."""
     name = OTHER_NAMES_OF_SPLITS.get(name.lower(), name.lower())
@@ -186,10 +207,10 @@ class _Recording:
     others: dict[str, str]
 
 
-def _of_folder(folder: pathlib.Path, caption_columns: Sequence[str]) -> Source:
+def _of_folder(folder: pathlib.Path, caption_columns: Sequence[str], allow_outside: bool) -> Source:
     recordings: dict[Hashable, _Recording] = {}
     for path, split in _metadata_files(folder).items():
-        _read_metadata(path, split, caption_columns, recordings)
+        _read_metadata(path, split, caption_columns, recordings, None if allow_outside else folder)
     # A folder named train alone says nothing: it may hold the sounds of trains.
     if not any(recording.split not in (None, "train") for recording in recordings.values()):
         for recording in recordings.values():
@@ -247,7 +268,11 @@ def _metadata_files(folder: pathlib.Path) -> dict[pathlib.Path, str | None]:
 
 
 def _read_metadata(
-    path: pathlib.Path, split: str | None, caption_columns: Sequence[str], recordings: dict[Hashable, _Recording]
+    path: pathlib.Path,
+    split: str | None,
+    caption_columns: Sequence[str],
+    recordings: dict[Hashable, _Recording],
+    inside: pathlib.Path | None,
 ) -> None:
     """Add the recordings of a metadata file, and the captions of those that are known; the first row tells the rest."""
     folder, finder = path.parent, FileFinder(path.parent)
@@ -260,8 +285,10 @@ def _read_metadata(
                 f"path of a recording relative to {folder}; correct the line"
             )
         audio = finder.find(row["file_name"])
-        path = audio or folder / row["file_name"].replace("\\", "/")
-        file_name, identity = _name_below(folder, path), file_identity(path)
+        named = audio or folder / row["file_name"].replace("\\", "/")
+        if inside is not None:
+            _check_inside(named, [inside], row["file_name"], f"{where}: file_name")
+        file_name, identity = _name_below(folder, named), file_identity(named)
         own_split = split or next(filter(None, map(_split_named, pathlib.PurePath(file_name).parts[:-1])), None)
         if identity not in recordings:
             others = {
@@ -287,7 +314,11 @@ def _name_below(folder: pathlib.Path, audio: pathlib.Path) -> str:
 
 
 def _of_tables(
-    tables: datasets.DatasetDict | datasets.Dataset, audio_column: str, caption_columns: Sequence[str], source: str
+    tables: datasets.DatasetDict | datasets.Dataset,
+    audio_column: str,
+    caption_columns: Sequence[str],
+    source: str,
+    inside: Sequence[str | os.PathLike] | None,
 ) -> Source:
     if isinstance(tables, datasets.Dataset):
         tables = datasets.DatasetDict({"train": tables})
@@ -317,6 +348,9 @@ def _of_tables(
         features.update({name: table.features[name] for name in others})
         texts = table.select_columns(list(dict.fromkeys([*columns, *others])))[:]
         recordings = table.select_columns([audio_column])
+        for row, (path, embedded) in enumerate(_paths(recordings, audio_column)):
+            if inside is not None and path and not embedded:
+                _check_inside(path, inside, path, f"{source}, row {row} of {split}: {audio_column}")
         rows_of = _rows_of_recordings(recordings, audio_column)
         names = _file_names(table, audio_column, [rows[0] for rows in rows_of.values()])
         splits[name_of_split] = []

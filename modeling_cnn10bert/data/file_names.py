@@ -59,3 +59,11 @@ def file_identity(path: str | os.PathLike) -> Hashable:
         return status.st_dev, status.st_ino
     except (OSError, ValueError):
         return os.path.abspath(path)
+
+
+def is_inside(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
+    """Tell whether a path, there or not, leads to a place below a folder, links and `..` followed."""
+    try:
+        return pathlib.Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    except ValueError:  # no file can have such a name
+        return True

@@ -219,7 +219,8 @@ def _of_folder(folder: Path, split: str | None) -> EvaluationSet:
         for name in METADATA_FILES
     ):
         raise PreparationError(f"{folder}: found none of the forms of a data set, expected {FORMS}")
-    splits = {name: entries for name, entries in own_recordings(str(folder))[0].items() if entries}
+    listed, _ = own_recordings(str(folder), allow_outside=True)  # they are read, and not given on
+    splits = {name: entries for name, entries in listed.items() if entries}
     if not splits:
         raise PreparationError(f"{folder}: found metadata of no recording, expected a line each; write them")
     wanted = OTHER_NAMES_OF_SPLITS.get(split, split) if split else None

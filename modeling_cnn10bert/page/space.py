@@ -22,7 +22,7 @@ from ..retrieval.embedding import load_embedder
 from ..retrieval.identity import check_same_model
 from ..retrieval.records import EmbeddedFile, IndexInfo, RetrievalError
 from ..retrieval.retriever import AudioRetriever
-from ..retrieval.scanning import scan
+from ..retrieval.scanning import canonical, is_below, scan
 from ..retrieval.stores import VectorStore, open_store
 from .captions import built_in_captions, find_captions, read_captions
 from .collection import folder_index
@@ -134,7 +134,7 @@ def _copy_sounds(space: Path, model: str, sounds: str | os.PathLike, captions: s
     with _source(sounds) as (paths, store):
         if not paths:
             raise RetrievalError(f"{sounds}: found no recording, expected at least one; check the path")
-        names = _names(paths)
+        names = _names(paths, None if store else canonical(sounds))
         info = IndexInfo(embedder.identity) if store is None else store.info
         check_same_model(info.model, embedder.identity)
         # What is indexed are links in a folder for temporary files: the index, which is published, tells their names.
@@ -177,10 +177,19 @@ def _source(sounds: str | os.PathLike) -> Iterator[tuple[list[str], VectorStore 
         yield sorted(path for path in store.files() if os.path.isfile(path)), store
 
 
-def _names(paths: list[str]) -> dict[str, str]:
-    """Path -> the same below the folder that they all have in common."""
-    common = os.path.commonpath([os.path.dirname(path) for path in paths])
-    names = {path: os.path.relpath(path, common) for path in paths}
+def _names(paths: list[str], root: str | None) -> dict[str, str]:
+    """Path -> the same below the folder that was given; of what is elsewhere, or in an index, the name alone."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for path in paths:
+        name = os.path.relpath(path, root) if root is not None and is_below(path, root) else os.path.basename(path)
+        stem, ending = os.path.splitext(name)
+        number = 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{stem}-{number}{ending}"
+        taken.add(name.casefold())
+        names[path] = name
     if strange := [name for name in names.values() if printable(name) != name]:
         raise RetrievalError(f"{printable(strange[0])}: found a name that is no UTF-8, which the Hub takes from nobody")
     return names

@@ -1,6 +1,8 @@
 """Your own recordings, from a folder with metadata or from any data set with an audio and a caption column."""
 
 import json
+import re
+import shutil
 import unicodedata
 from collections import Counter
 
@@ -84,7 +86,7 @@ def test_folders_of_splits_keep_their_own(tmp_path, write_tone, write_csv):
     for split in ("train", "val", "test"):
         write_tone(tmp_path / "own" / split / "a.wav")
         write_csv(tmp_path / "own" / split / "metadata.csv", ["file_name", "caption"], ["a.wav", f"of {split}"])
-    splits, columns = own_recordings(str(tmp_path / "own"), shares={"validation": 0.5, "test": 0.5})
+    splits, columns = own_recordings(str(tmp_path / "own"), shares={"validation": 0.4, "test": 0.4})
     assert {split: entry.columns["captions"] for split, (entry,) in splits.items()} == {
         "train": ["of train"],
         "validation": ["of val"],
@@ -132,7 +134,7 @@ def test_a_data_set_on_disk_by_the_names_of_its_columns(stored, folder, tmp_path
     }[stored]
     columns = {"sound": values, "one": list("abcd"), "more": [["e", "f"]] * 4, "year": [1, 2, 3, 4]}
     datasets.DatasetDict({"dev": datasets.Dataset.from_dict(columns)}).save_to_disk(tmp_path / "table")
-    splits, features = own_recordings(str(tmp_path / "table"), "sound", ["one", "more"])
+    splits, features = own_recordings(str(tmp_path / "table"), "sound", ["one", "more"], allow_outside=True)
     result = prepare_dataset(splits, features, tmp_path / "out")
     assert result.prepared == {"train": 0, "validation": 4}
     table = datasets.load_from_disk(tmp_path / "out")["validation"]
@@ -141,7 +143,7 @@ def test_a_data_set_on_disk_by_the_names_of_its_columns(stored, folder, tmp_path
     assert table["year"][:] == [1, 2, 3, 4]
     assert len(decode_audio(table[2]["audio"]["bytes"], 32_000, "")) == 16_000
     before = snapshot(tmp_path / "out")
-    splits, features = own_recordings(str(tmp_path / "table"), "sound", ["one", "more"])
+    splits, features = own_recordings(str(tmp_path / "table"), "sound", ["one", "more"], allow_outside=True)
     assert prepare_dataset(splits, features, tmp_path / "out") == result
     assert snapshot(tmp_path / "out") == before
 
@@ -202,6 +204,36 @@ def test_rows_that_name_a_file_in_several_ways_are_one_recording(folder, write_c
     write_csv(folder / "metadata.csv", ["file_name", "caption"], *rows, ["deeper\\9.flac", "a tone"])
     expected = {"0.wav": [f"caption {number}" for number in range(7)], "deeper/9.flac": ["a tone"]}
     assert _captions(own_recordings(str(folder))[0]) == expected
+
+
+@pytest.mark.parametrize("name", ["../x.wav", "deeper/../../x.wav", "{}/x.wav", "out.wav", "up/x.wav", "../gone.wav"])
+def test_a_row_that_leads_out_of_the_folder_is_refused_unless_that_is_asked_for(name, folder, write_csv, tmp_path):
+    shutil.copy(folder / "0.wav", tmp_path / "x.wav")
+    (folder / "out.wav").symlink_to(tmp_path / "x.wav")
+    (folder / "up").symlink_to(tmp_path)
+    name = name.format(tmp_path)
+    write_csv(folder / "metadata.csv", ["file_name", "caption"], ["0.wav", "a"], [name, "b"])
+    with pytest.raises(PreparationError, match=rf"metadata\.csv:3: file_name: found the recording '{re.escape(name)}'"):
+        own_recordings(str(folder))
+    splits, _ = own_recordings(str(folder), allow_outside=True)
+    assert [entry.columns["captions"] for entry in splits["train"] if entry.audio][0] == ["a"]
+    assert len(splits["train"]) == 2
+
+
+def test_a_folder_that_is_given_by_a_link_has_its_recordings_inside(folder, write_csv, tmp_path):
+    (tmp_path / "linked").symlink_to(folder)
+    rows = [["0.wav", "a"], [str(folder / "1.wav"), "b"], [str(tmp_path / "linked" / "1.wav"), "c"]]
+    write_csv(folder / "metadata.csv", ["file_name", "caption"], *rows)
+    assert _captions(own_recordings(str(tmp_path / "linked"))[0]).popitem()[1] == ["b", "c"]
+
+
+def test_a_data_set_whose_rows_name_files_elsewhere_is_refused_unless_that_is_asked_for(folder, tmp_path):
+    for kind, cell in {"path": str(folder / "0.wav"), "cell": {"bytes": None, "path": str(folder / "0.wav")}}.items():
+        table = datasets.Dataset.from_dict({"audio": [cell], "caption": ["a"]})
+        datasets.DatasetDict({"train": table}).save_to_disk(tmp_path / kind)
+        with pytest.raises(PreparationError, match=r"row 0 of train: audio: found the recording .*--allow_outside"):
+            own_recordings(str(tmp_path / kind))
+        assert len(own_recordings(str(tmp_path / kind), allow_outside=True)[0]["train"]) == 1
 
 
 @pytest.mark.parametrize("metadata", ["csv", "jsonl"])
@@ -286,7 +318,7 @@ def test_folders_of_splits_count_below_one_metadata_file(folder, write_tone, wri
     for name in names[:4]:
         write_tone(folder / name)
     write_csv(folder / "metadata.csv", ["file_name", "caption"], *([f"./{name}", "a tone"] for name in names))
-    splits = _splits_of(folder, shares={"validation": 0.5, "test": 0.5})
+    splits = _splits_of(folder, shares={"validation": 0.4, "test": 0.4})
     assert splits == dict(zip(names, ["train", "train", "test", "validation", "train"], strict=True))
 
 
@@ -362,7 +394,7 @@ def test_numbered_columns_are_captions_too(folder, write_csv):
 
 def _prepared(table, tmp_path):
     datasets.DatasetDict({"train": table}).save_to_disk(tmp_path / "table")
-    splits, features = own_recordings(str(tmp_path / "table"))
+    splits, features = own_recordings(str(tmp_path / "table"), allow_outside=True)
     prepare_dataset(splits, features, tmp_path / "out")
     return datasets.load_from_disk(tmp_path / "out")["train"]
 
@@ -413,7 +445,7 @@ def test_two_splits_of_one_meaning_are_an_error(folder, tmp_path):
     table = datasets.Dataset.from_dict({"audio": [str(folder / "0.wav")], "caption": ["a tone"]})
     datasets.DatasetDict({"val": table, "validation": table}).save_to_disk(tmp_path / "table")
     with pytest.raises(PreparationError, match="found two splits that are validation"):
-        own_recordings(str(tmp_path / "table"))
+        own_recordings(str(tmp_path / "table"), allow_outside=True)
 
 
 def test_a_file_in_two_splits_of_a_data_set_is_an_error(folder, tmp_path):
@@ -423,7 +455,7 @@ def test_a_file_in_two_splits_of_a_data_set_is_an_error(folder, tmp_path):
     }
     datasets.DatasetDict(tables).save_to_disk(tmp_path / "table")
     with pytest.raises(PreparationError, match="in train and in test"):
-        own_recordings(str(tmp_path / "table"))
+        own_recordings(str(tmp_path / "table"), allow_outside=True)
 
 
 @pytest.mark.parametrize(

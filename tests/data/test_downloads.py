@@ -226,7 +226,15 @@ def test_a_damaged_archive_leaves_nothing(archive, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../escaped.wav", "sounds/../../escaped.wav", "/tmp/escaped.wav", "..\\escaped.wav", "C:\\escaped.wav"]
+    "name",
+    [
+        "../escaped.wav",
+        "sounds/../../escaped.wav",
+        "/tmp/escaped.wav",
+        "..\\escaped.wav",
+        "C:\\escaped.wav",
+        "C:escaped.wav",
+    ],
 )
 def test_an_entry_that_would_leave_the_folder_is_refused(name, tmp_path):
     with py7zr.SevenZipFile(tmp_path / "bad.7z", "w") as file:
@@ -263,6 +271,16 @@ def test_extraction_on_a_full_disk_leaves_nothing_and_can_be_repeated(archive, t
         ballast.unlink()
         extract(archive, disk / "sounds")
         assert len(os.listdir(disk / "sounds")) == 3
+
+
+def test_an_archive_of_more_than_the_disk_holds_is_refused_before_it_is_extracted(tmp_path):
+    with py7zr.SevenZipFile(tmp_path / "zeros.7z", "w") as file:
+        file.writestr(bytes(30_000_000), "sounds/zeros.wav")
+    assert (tmp_path / "zeros.7z").stat().st_size < 100_000
+    with small_disk(tmp_path / "disk", 1) as disk:
+        with pytest.raises(PreparationError, match=r"no space left on the disk for what is in it \(found 30 MB"):
+            extract(tmp_path / "zeros.7z", disk / "sounds")
+        assert not os.listdir(disk)
 
 
 def test_preparation_on_a_full_disk_goes_on_when_there_is_space(tmp_path, write_tone, monkeypatch):

@@ -165,6 +165,24 @@ def test_of_an_index_the_embeddings_and_windows_are_taken_over(script, tmp_path,
     assert (tmp_path / "space/sounds/metadata.csv").read_text().count("hiss") == 2
 
 
+def test_names_of_folders_outside_the_given_one_are_not_published(script, tmp_path, tiny_folder, sounds, noise):
+    from modeling_cnn10bert.retrieval import AudioRetriever
+
+    (tmp_path / "client X").mkdir()
+    soundfile.write(tmp_path / "client X" / "one.wav", noise(32_000, seed=9), 32_000)
+    (sounds / "linked").symlink_to(tmp_path / "client X")
+    with AudioRetriever.from_pretrained(tiny_folder[0], tmp_path / "my.index") as retriever:
+        retriever.index([sounds, tmp_path / "client X"])
+    for given, expected in [(sounds, 4), (tmp_path / "my.index", 4)]:
+        out = tmp_path / f"space of {given.name}"
+        script.main([str(out), "--model", str(tiny_folder[0]), "--sounds", str(given)])
+        files = contents(out)
+        assert len([name for name in files if name.endswith((".wav", ".flac"))]) == expected
+        for name, path in files.items():
+            assert "client X" not in name and b"client X" not in path.read_bytes(), name
+            assert "private" not in name and b"private name" not in path.read_bytes(), name
+
+
 def test_a_model_on_the_hub_is_named_and_not_copied(tmp_path, monkeypatch, tiny_folder, sounds):
     from modeling_cnn10bert.page import space as module
 
