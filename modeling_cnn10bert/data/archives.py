@@ -96,8 +96,8 @@ def _check_space(archive: pathlib.Path, file: py7zr.SevenZipFile, folder: pathli
     size, free = sum(entry.uncompressed for entry in file.list()), shutil.disk_usage(folder).free
     if size > free:
         raise PreparationError(
-            f"{archive}: no space left on the disk for what is in it (found {size / 1e6:.0f} MB, and {free / 1e6:.0f} MB "
-            "free); free some, or fetch the archive from its publisher"
+            f"{archive}: no space left on the disk for what is in it (found {size / 1e6:.0f} MB, and "
+            f"{free / 1e6:.0f} MB free); free some, or fetch the archive from its publisher"
         )
 
 
