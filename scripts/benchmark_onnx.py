@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from modeling_cnn10bert.data.audio_io import AudioError, load_audio
-from modeling_cnn10bert.data.entries import PreparationError
 from modeling_cnn10bert.data.pairs import caption_key
 from modeling_cnn10bert.data.soundscapes import ManifestError
+from modeling_cnn10bert.data.tables import PreparationError
 from modeling_cnn10bert.evaluation.metric import retrieval_metrics_both_directions
 from modeling_cnn10bert.evaluation.recordings import EvaluationSet, load_evaluation_set
 from modeling_cnn10bert.evaluation.reports import markdown_table

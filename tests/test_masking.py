@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from modeling_cnn10bert import cli
-from modeling_cnn10bert.data.entries import PreparationError
+from modeling_cnn10bert.data.tables import PreparationError
 from modeling_cnn10bert.files import check_local_folder
 from modeling_cnn10bert.masking import is_secret, without_secrets
 from modeling_cnn10bert.retrieval import stores

@@ -10,8 +10,8 @@ import py7zr
 from py7zr.callbacks import ExtractCallback
 from tqdm import tqdm
 
-from .entries import PreparationError
 from .preparation import one_line_when_full
+from .tables import PreparationError
 
 
 def extract(archive: pathlib.Path, folder: pathlib.Path) -> None:

@@ -21,10 +21,10 @@ import huggingface_hub.constants
 import numpy as np
 import pyarrow
 
-from .entries import ROW_FEATURES, Entry, PreparationError, StoredAudio
+from .entries import ROW_FEATURES, Entry, StoredAudio
 from .file_names import METADATA_FILES, FileFinder, file_identity, is_inside
 from .soundscapes import SPLITS
-from .tables import caption_columns_of, captions_of, has_word, read_rows
+from .tables import PreparationError, caption_columns_of, captions_of, has_word, read_rows
 
 CAPTIONS = datasets.List(datasets.Value("string"))
 OTHER_NAMES_OF_SPLITS = {

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import datasets
 
 from .audio_folder import CAPTIONS, Source
-from .entries import Entry, PreparationError
-from .tables import has_word, read_rows
+from .entries import Entry
+from .tables import PreparationError, has_word, read_rows
 from .youtube import YouTubeFolder, is_youtube_segment
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}  # ours -> AudioCaps'

@@ -15,7 +15,7 @@ import torch
 from datasets.distributed import split_dataset_by_node
 
 from ..files import check_local_folder
-from .entries import ROW_FEATURES, Entry, PreparationError
+from .entries import ROW_FEATURES, Entry
 from .preparation import (
     Preparation,
     check_entries,
@@ -26,7 +26,7 @@ from .preparation import (
     write_notes,
 )
 from .shards import Shard, ShardReport, cut, write_shards
-from .tables import read_cells, read_rows, read_text
+from .tables import PreparationError, read_cells, read_rows, read_text
 from .youtube import YouTubeFolder, is_youtube_segment
 
 NUM_CLASSES = 527

@@ -17,8 +17,8 @@ import datasets
 from .archives import extract
 from .audio_folder import CAPTIONS, Source
 from .downloads import RemoteFile, download
-from .entries import Entry, PreparationError
-from .tables import has_word, read_rows
+from .entries import Entry
+from .tables import PreparationError, has_word, read_rows
 
 SPLITS = {"train": "development", "validation": "validation", "test": "evaluation"}  # ours -> Clotho's
 CAPTION_COLUMNS = [f"caption_{number}" for number in range(1, 6)]

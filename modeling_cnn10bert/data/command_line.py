@@ -9,8 +9,8 @@ import datasets
 
 from ..files import check_local_folder
 from ..interrupts import orderly_exit
-from .entries import PreparationError
 from .preparation import Preparation
+from .tables import PreparationError
 
 
 def preparation_parser(description: str | None) -> argparse.ArgumentParser:

@@ -9,8 +9,8 @@ import time
 import requests
 from tqdm import tqdm
 
-from .entries import PreparationError
 from .preparation import one_line_when_full
+from .tables import PreparationError
 
 CHUNK = 1 << 20  # bytes
 ATTEMPTS = 5  # without a byte of progress

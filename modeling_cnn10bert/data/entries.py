@@ -12,7 +12,6 @@ import numpy as np
 import soundfile
 
 from .audio_io import AudioError, decode_audio, encode_audio, load_audio
-from .tables import PreparationError as PreparationError  # preparations raise it, from here or from there
 
 SAMPLING_RATE = 32_000  # Hz, of every prepared recording
 FORMAT = 1  # raise it when the meaning of a prepared row changes, so that no older one is taken for whole

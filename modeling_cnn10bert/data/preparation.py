@@ -23,8 +23,9 @@ import datasets
 import filelock
 
 from ..files import check_local_folder
-from .entries import ROW_FEATURES, Entry, PreparationError
+from .entries import ROW_FEATURES, Entry
 from .shards import Note, Shard, ShardReport, cut, write_shards
+from .tables import PreparationError
 
 ENTRIES_OF_A_SHARD = 64  # that are at hand
 MARK = "dataset_dict.json"  # without it, `load_from_disk` reads nothing

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .entries import PreparationError
+from .tables import PreparationError
 
 WATCH_SECONDS = 0.1
 _work: Callable[[int], Any] | None = None  # of a worker

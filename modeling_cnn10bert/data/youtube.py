@@ -6,7 +6,7 @@ import re
 
 import soundfile
 
-from .entries import PreparationError
+from .tables import PreparationError
 
 SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} | {".ogg", ".oga", ".opus", ".mp3", ".aif"}
 

@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-from ..data.entries import PreparationError
+from ..data.tables import PreparationError
 from ..processing_cnn10bert import caption_words
 from ..retrieval.embedding import load_embedder
 from ..retrieval.records import RetrievalError

@@ -5,8 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 from ..data.clotho import CAPTION_COLUMNS, read_captions
-from ..data.entries import PreparationError
-from ..data.tables import read_rows
+from ..data.tables import PreparationError, read_rows
 from .audio_text_retrieval.audio_text_retrieval import RECALL_AT, ranking_metrics, retrieval_metrics
 from .submissions import RANK_COLUMNS, RANKS, read_dcase2022, read_dcase2025
 

@@ -12,10 +12,10 @@ import numpy as np
 from ..data.audio_folder import METADATA_FILES, OTHER_NAMES_OF_SPLITS, own_recordings
 from ..data.audio_io import load_audio
 from ..data.clotho import match_recordings, read_captions
-from ..data.entries import Entry, PreparationError, StoredAudio
+from ..data.entries import Entry, StoredAudio
 from ..data.recordings_table import PreparedDataError, load_prepared_split
 from ..data.soundscapes import SPLITS, Scene, SourceBank, read_manifest, render
-from ..data.tables import read_rows
+from ..data.tables import PreparationError, read_rows
 from ..processing_cnn10bert import caption_words
 from ..retrieval.scanning import ENDINGS
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.entries import PreparationError
-from ..data.tables import read_rows
+from ..data.tables import PreparationError, read_rows
 from ..retrieval.records import RetrievalError
 from .reports import write_text
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 
 from ..data.audio_io import AudioError
-from ..data.entries import PreparationError
 from ..data.soundscapes import ManifestError
+from ..data.tables import PreparationError
 from ..evaluation.metric import DivergedError
 from ..files import is_full_disk
 from ..interrupts import command_again, orderly_exit, say_interrupted

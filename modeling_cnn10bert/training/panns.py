@@ -19,7 +19,7 @@ import torch
 from ..configuration_cnn10bert import CNN10Config
 from ..data.audioset import NUM_CLASSES
 from ..data.downloads import RemoteFile, download
-from ..data.entries import PreparationError
+from ..data.tables import PreparationError
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..modeling_cnn10bert import CNN10ForAudioClassification
 

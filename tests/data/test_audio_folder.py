@@ -13,8 +13,8 @@ import soundfile
 
 from modeling_cnn10bert.data.audio_folder import own_recordings
 from modeling_cnn10bert.data.audio_io import decode_audio
-from modeling_cnn10bert.data.entries import PreparationError
 from modeling_cnn10bert.data.preparation import prepare_dataset
+from modeling_cnn10bert.data.tables import PreparationError
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import datasets
 import pytest
 
 from modeling_cnn10bert.data.audiocaps import audiocaps_entries, read_captions
-from modeling_cnn10bert.data.entries import PreparationError
+from modeling_cnn10bert.data.tables import PreparationError
 from modeling_cnn10bert.data.youtube import YouTubeFolder
 
 HEADER = ["audiocap_id", "youtube_id", "start_time", "caption"]

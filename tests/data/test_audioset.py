@@ -15,7 +15,7 @@ from modeling_cnn10bert.data.audioset import (
     read_class_names,
     read_labels,
 )
-from modeling_cnn10bert.data.entries import PreparationError
+from modeling_cnn10bert.data.tables import PreparationError
 from modeling_cnn10bert.data.youtube import YouTubeFolder
 
 CLIPS = 43

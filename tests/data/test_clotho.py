@@ -8,8 +8,8 @@ import pytest
 
 from modeling_cnn10bert.data.audio_io import decode_audio
 from modeling_cnn10bert.data.clotho import SPLITS, clotho_entries, match_recordings, read_captions, read_metadata
-from modeling_cnn10bert.data.entries import PreparationError
 from modeling_cnn10bert.data.preparation import prepare_dataset
+from modeling_cnn10bert.data.tables import PreparationError
 
 CAPTIONS = [f"caption {number}" for number in range(5)]
 HEADER = ["file_name", *(f"caption_{number}" for number in range(1, 6))]

@@ -18,8 +18,9 @@ from modeling_cnn10bert.data import clotho, downloads, preparation
 from modeling_cnn10bert.data.archives import extract
 from modeling_cnn10bert.data.audio_folder import CAPTIONS
 from modeling_cnn10bert.data.downloads import RemoteFile, download
-from modeling_cnn10bert.data.entries import Entry, PreparationError
+from modeling_cnn10bert.data.entries import Entry
 from modeling_cnn10bert.data.preparation import prepare_dataset
+from modeling_cnn10bert.data.tables import PreparationError
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 

@@ -14,8 +14,9 @@ import soundfile
 from modeling_cnn10bert.data import preparation, shards
 from modeling_cnn10bert.data.audio_folder import CAPTIONS
 from modeling_cnn10bert.data.audio_io import decode_audio
-from modeling_cnn10bert.data.entries import Entry, PreparationError
+from modeling_cnn10bert.data.entries import Entry
 from modeling_cnn10bert.data.preparation import prepare_dataset
+from modeling_cnn10bert.data.tables import PreparationError
 
 COLUMNS = datasets.Features({"captions": CAPTIONS, "place": datasets.Value("string")})
 

@@ -14,8 +14,8 @@ import pytest
 import soundfile
 
 from modeling_cnn10bert.data import preparation
-from modeling_cnn10bert.data.entries import PreparationError
 from modeling_cnn10bert.data.processes import in_processes
+from modeling_cnn10bert.data.tables import PreparationError
 
 SCRIPT = Path(__file__).with_name("killed_preparation.py")
 ROOT = Path(__file__).parents[2]

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from modeling_cnn10bert.data.entries import PreparationError
-from modeling_cnn10bert.data.tables import captions_of, has_word, read_rows
+from modeling_cnn10bert.data.tables import PreparationError, captions_of, has_word, read_rows
 from modeling_cnn10bert.processing_cnn10bert import caption_words
 
 ROWS = [{"file_name": "dog.wav", "caption": "A dog barks, then silence."}, {"file_name": "é.wav", "caption": "Rain;"}]

@@ -10,8 +10,8 @@ import pytest
 
 from modeling_cnn10bert.data.audio_folder import own_recordings
 from modeling_cnn10bert.data.audio_io import load_audio
-from modeling_cnn10bert.data.entries import PreparationError
 from modeling_cnn10bert.data.preparation import prepare_dataset
+from modeling_cnn10bert.data.tables import PreparationError
 from modeling_cnn10bert.evaluation.commands import run_evaluate, run_score, run_submit
 from modeling_cnn10bert.evaluation.submissions import read_dcase2022, read_dcase2025
 from modeling_cnn10bert.retrieval.embedding import load_embedder

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from modeling_cnn10bert.data.entries import PreparationError
+from modeling_cnn10bert.data.tables import PreparationError
 from modeling_cnn10bert.evaluation.ranked_output import score_ranked_output
 
 NAMES = [f"{letter}.wav" for letter in "abcdefghijkl"]

@@ -9,9 +9,10 @@ import pytest
 import soundfile
 
 from modeling_cnn10bert.data.audio_io import AudioError, load_audio
-from modeling_cnn10bert.data.entries import Entry, PreparationError
+from modeling_cnn10bert.data.entries import Entry
 from modeling_cnn10bert.data.preparation import prepare_dataset
 from modeling_cnn10bert.data.soundscapes import ManifestError
+from modeling_cnn10bert.data.tables import PreparationError
 from modeling_cnn10bert.evaluation.recordings import load_evaluation_set, load_unpaired_set
 
 CLOTHO = ["file_name", *(f"caption_{number}" for number in range(1, 6))]

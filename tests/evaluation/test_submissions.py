@@ -5,7 +5,7 @@ import pandas
 import pytest
 
 from modeling_cnn10bert.data.clotho import read_captions
-from modeling_cnn10bert.data.entries import PreparationError
+from modeling_cnn10bert.data.tables import PreparationError
 from modeling_cnn10bert.evaluation.ranked_output import is_ranked_output, score_matrix, score_ranked_output
 from modeling_cnn10bert.evaluation.recordings import load_evaluation_set
 from modeling_cnn10bert.evaluation.submissions import (

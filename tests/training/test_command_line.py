@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from modeling_cnn10bert.data.audio_io import AudioError
-from modeling_cnn10bert.data.entries import PreparationError
 from modeling_cnn10bert.data.soundscapes import ManifestError
+from modeling_cnn10bert.data.tables import PreparationError
 from modeling_cnn10bert.evaluation.metric import DivergedError, retrieval_metrics_both_directions
 from modeling_cnn10bert.interrupts import raise_again
 from modeling_cnn10bert.training.command_line import RESUME, run

@@ -21,7 +21,7 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, 
 from modeling_cnn10bert import CNN10BertModel, CNN10FeatureExtractor, CNN10ForAudioClassification
 from modeling_cnn10bert.data import downloads
 from modeling_cnn10bert.data.audio_io import load_audio
-from modeling_cnn10bert.data.entries import PreparationError
+from modeling_cnn10bert.data.tables import PreparationError
 from modeling_cnn10bert.training import panns
 from modeling_cnn10bert.training.arguments import ModelArguments
 from modeling_cnn10bert.training.model import load_model_and_processor
