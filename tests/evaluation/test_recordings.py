@@ -183,3 +183,11 @@ def test_a_recording_that_does_not_decode_is_named(metadata_folder, tmp_path):
     (folder / "test-3.wav").write_bytes(b"no sound")
     with pytest.raises(AudioError, match="test-3.wav"):
         content(load_evaluation_set(folder))
+
+
+def test_a_folder_may_name_recordings_outside_it(tmp_path, write_csv, noise):
+    soundfile.write(tmp_path / "a.wav", noise(1600), 16_000)
+    (tmp_path / "own").mkdir()
+    write_csv(tmp_path / "own" / "metadata.csv", ["file_name", "caption"], ["../a.wav", "a hiss"])
+    (recording,) = load_evaluation_set(tmp_path / "own").recordings
+    assert recording.captions == ("a hiss",) and len(recording.load(16_000)) == 1600
