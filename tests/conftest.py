@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -27,6 +28,14 @@ from modeling_cnn10bert import (  # noqa: E402
     CNN10Config,
     CNN10FeatureExtractor,
 )
+
+# In the background or under nohup, a shell has the tests ignore signals, and a process that ignores one stays so.
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGTERM, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    signal.signal(_number, _handler)
 
 WORDS = ["a", "the", "of", "this", "is", "sound", "dog", "bark", "rain", "siren", "wails", "while", "water", "drips"]
 
