@@ -1,4 +1,4 @@
-"""Whether the folder of a saved model is whole, before a library opens it: what is wrong is said of one file."""
+"""Checks the folder of a saved model before a library opens it, so that an error names the file at fault."""
 
 import json
 import os

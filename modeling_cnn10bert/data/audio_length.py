@@ -1,4 +1,4 @@
-"""How much sound a file holds by its container, found without decoding it.
+"""Measures how much sound a file holds by its container, without decoding it.
 
 Decoders end early without a word where a file is cut off, and after the first of several recordings in one file."""
 
@@ -196,7 +196,7 @@ def _flac(file: BinaryIO, first: int, size: int) -> list[Part]:
 
 
 def _find(file: BinaryIO, wanted: bytes, position: int, size: int) -> list[int]:
-    """Where some bytes stand from a position on."""
+    """Return the places of some bytes from a position on."""
     found = []
     while position < size:
         block = _read(file, position, SCANNED_AT_ONCE + len(wanted) - 1)
