@@ -406,7 +406,7 @@ def _is_of_the_system(error: Exception | None) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """What happened, without the name of the file."""
+    """Return what happened, without the name of the file."""
     if isinstance(error, soundfile.LibsndfileError):
         return error.error_string.rstrip(".")
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
@@ -489,5 +489,5 @@ class _Resampler:
         return self.stream.resample_chunk(waveform)
 
     def flush(self) -> np.ndarray:
-        """What the filter still holds."""
+        """Return what the filter still holds."""
         return self.stream.resample_chunk(np.zeros(0, np.float32), last=True)

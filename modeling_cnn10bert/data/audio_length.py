@@ -421,7 +421,7 @@ def _mp3_promise(head: bytes, frame: _Frame) -> tuple[int | None, int]:
 
 
 def _before_tags(file: BinaryIO, size: int) -> int:
-    """Where the tags at the end of a file begin."""
+    """Return the position where the tags at the end of a file begin."""
     end = size - 128 if _read(file, max(0, size - 128), 3) == b"TAG" else size
     footer = _read(file, max(0, end - 32), 32)
     if footer[:8] == b"APETAGEX":

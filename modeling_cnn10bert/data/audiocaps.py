@@ -1,4 +1,4 @@
-"""AudioCaps (Kim et al. 2019), from its official caption files and whatever recordings are still at hand."""
+"""AudioCaps (Kim et al. 2019), from its official caption files and the recordings that are still there."""
 
 import pathlib
 from collections import Counter
