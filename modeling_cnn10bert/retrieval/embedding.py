@@ -86,12 +86,6 @@ def load_embedder(
     if exported:
         raise RetrievalError(f"{model} is an ONNX export, but backend is 'torch'; leave backend out, or name the model")
     options = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code, "batch_size": batch_size}
-    # Where a device or precision is named, the whole model is loaded now, to say if it cannot be had.
-    if device is None and dtype == "float32":
-        from .checkpoint_embedding import CheckpointEmbedder
-
-        if CheckpointEmbedder.reads(model):
-            return CheckpointEmbedder(model, **options)
     from .torch_embedding import TorchEmbedder
 
     return TorchEmbedder.from_pretrained(model, revision=revision, **options)

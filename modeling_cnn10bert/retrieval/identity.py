@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .records import ModelIdentity, RetrievalError
 
 SAFETENSORS = "model.safetensors"
@@ -94,19 +92,9 @@ def _tensors(path: str) -> Iterator[tuple[str, tuple[str, list[int]], memoryview
             yield name, (tensor["dtype"], tensor["shape"]), content[start:end]
 
 
-def safetensors_arrays(path: str) -> Iterator[tuple[str, np.ndarray | None]]:
-    """Name and array of every tensor of a safetensors file, mapped and not read; `None` for one that is no float32."""
-    for name, (dtype, shape), values in _tensors(path):
-        yield name, np.frombuffer(values, np.float32).reshape(shape) if dtype == "F32" else None
-
-
 def feature_parameters(feature_extractor) -> dict[str, Any]:
     """What a feature extractor computes with, as JSON values: not from which class or commit it was loaded."""
-    return feature_fields(feature_extractor.to_dict())
-
-
-def feature_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    """`feature_parameters` of an extractor's dictionary, as it is saved."""
+    fields = feature_extractor.to_dict()
     kept = {name: value for name, value in fields.items() if name not in CLASS_FIELDS and not name.startswith("_")}
     return json.loads(json.dumps(kept, default=str, sort_keys=True))
 

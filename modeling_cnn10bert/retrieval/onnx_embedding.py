@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from ..model_folder import read_object
-from .model_inputs import Batch, ModelInputs, gather, model_faults
+from .model_inputs import Batch, ModelInputs, check_text, gather, model_faults
 from .records import ModelIdentity, RetrievalError
 
 CONFIG_NAME = "onnx_config.json"
 AUDIO_NAME, TEXT_NAME = "audio_model.onnx", "text_model.onnx"
 FORMAT_VERSION = 1  # of an export; raise it when older code could no longer read what is written
+MAX_TOKENS = 32  # of a text, as `CNN10BertProcessor` cuts it
 CAPTIONS_IN_A_GROUP = 8  # of similar length: padding costs a CPU as much as words
 
 
@@ -103,9 +104,9 @@ class OnnxEmbedder:
         self.identity = self.config.model
         self.threads = threads
         self._providers = _providers(device)
-        self._inputs = ModelInputs(_processor(self.folder), batch_size=batch_size)
-        self._texts = ModelInputs(self._inputs.processor, batch_size=min(batch_size, CAPTIONS_IN_A_GROUP))
-        self.sampling_rate = self._inputs.sampling_rate
+        self._batch_size = batch_size
+        self._tokenizer = _tokenizer(self.folder)
+        self.sampling_rate = _sampling_rate(self.folder)
 
     def embed_audio(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """Mono waveforms [samples] float32 at `sampling_rate` -> [N, D] float32, L2-normalised, in their order.
@@ -113,7 +114,7 @@ class OnnxEmbedder:
         Raises:
             RetrievalError: a waveform that is not mono, empty, or not of finite floats.
         """
-        batches = self._run(lambda: self._audio_session, self._inputs.audio(waveforms))
+        batches = self._run(lambda: self._audio_session, self._audio_inputs.audio(waveforms))
         with model_faults(self.identity):
             return gather(batches, len(waveforms), self.identity.dimension)
 
@@ -123,13 +124,32 @@ class OnnxEmbedder:
         Raises:
             RetrievalError: a text without a word.
         """
-        batches = self._run(lambda: self._text_session, self._texts.text(texts))
+        batches = self._run(lambda: self._text_session, self._tokens(texts))
         with model_faults(self.identity):
             return gather(batches, len(texts), self.identity.dimension)
 
     def is_cut(self, text: str) -> bool:
         """Whether the model reads only the beginning of a text."""
-        return self._texts.is_cut(text)
+        return bool(self._tokenizer.encode(text).overflowing)
+
+    def _tokens(self, texts: Sequence[str]) -> Iterator[Batch]:
+        """Texts -> batches of similar length."""
+        for text in texts:
+            check_text(text)
+        order = np.argsort([len(text) for text in texts], kind="stable")
+        size = min(self._batch_size, CAPTIONS_IN_A_GROUP)
+        for start in range(0, len(texts), size):
+            rows = order[start : start + size]
+            encoded = self._tokenizer.encode_batch([texts[row] for row in rows])
+            tokens = {
+                "input_ids": [line.ids for line in encoded],
+                "attention_mask": [line.attention_mask for line in encoded],
+            }
+            yield Batch(rows, {name: np.array(values) for name, values in tokens.items()})
+
+    @functools.cached_property
+    def _audio_inputs(self) -> ModelInputs:
+        return ModelInputs(_processor(self.folder), batch_size=self._batch_size)
 
     def _run(self, session: Callable, batches: Iterator[Batch]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for batch in batches:
@@ -160,6 +180,35 @@ class OnnxEmbedder:
 def as_declared(array: np.ndarray) -> np.ndarray:
     """Features are float32, tokens and masks int64, whatever a processor makes of them."""
     return array.astype(np.float32 if np.issubdtype(array.dtype, np.floating) else np.int64, copy=False)
+
+
+def _tokenizer(folder: Path):
+    """The tokenizer of the processor, without transformers, which takes seconds to import."""
+    from tokenizers import Tokenizer
+
+    path, fields_path = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # it raises no class of its own
+        raise RetrievalError(f"{path}: cannot load it: {error}; export the model again") from error
+    fields = read_object(fields_path, RetrievalError)
+    padding = fields.get("pad_token")
+    if not isinstance(padding, str) or tokenizer.token_to_id(padding) is None:
+        raise RetrievalError(
+            f"{fields_path}: found pad_token {padding!r}, expected a token of {path.name}; export the model again"
+        )
+    tokenizer.enable_truncation(MAX_TOKENS)
+    tokenizer.enable_padding(pad_id=tokenizer.token_to_id(padding), pad_token=padding)
+    return tokenizer
+
+
+def _sampling_rate(folder: Path) -> int:
+    path = folder / "processor_config.json"
+    fields = read_object(path, RetrievalError).get("feature_extractor")
+    rate = fields.get("sampling_rate") if isinstance(fields, dict) else None
+    if type(rate) is not int or rate <= 0:
+        raise RetrievalError(f"{path}: found the sampling rate {rate!r}, expected one in Hz; export the model again")
+    return rate
 
 
 def _processor(folder: Path):

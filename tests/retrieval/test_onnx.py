@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -272,3 +273,28 @@ def test_a_damaged_export_is_an_error_that_names_its_file(name, change, exported
     (folder / name).write_text(text)
     with pytest.raises(RetrievalError, match=str(folder / name)):
         load_embedder(folder).embed_audio([noise(32_000)])
+
+
+def test_a_text_is_embedded_without_torch_and_transformers_whose_import_takes_seconds(exported):
+    code = """
+import sys
+import modeling_cnn10bert.cli
+from modeling_cnn10bert.retrieval.embedding import load_embedder
+print(load_embedder(sys.argv[1]).embed_text(["a dog barks"]).shape, {"torch", "transformers"} & set(sys.modules))
+"""
+    arguments = [sys.executable, "-c", code, str(exported()[1])]
+    assert subprocess.run(arguments, check=True, capture_output=True, text=True).stdout == "(1, 12) set()\n"
+
+
+def test_texts_are_cut_where_the_processor_cuts_them(exported):
+    source, folder = exported()
+    texts = ["a dog barks", "this is the sound of water " * 9, "rain " * 30, "rain " * 31]
+    embedders = load_embedder(source), load_embedder(folder)
+    assert [[embedder.is_cut(text) for text in texts] for embedder in embedders] == [[False, True, False, True]] * 2
+    np.testing.assert_allclose(embedders[1].embed_text(texts), embedders[0].embed_text(texts), atol=1e-5)
+
+
+@pytest.mark.parametrize("text", ["", "?!"])
+def test_a_text_without_a_word_is_refused(exported, text):
+    with pytest.raises(RetrievalError, match="holds no word"):
+        load_embedder(exported()[1]).embed_text(["a dog barks", text])
