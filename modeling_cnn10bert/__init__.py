@@ -1,41 +1,39 @@
 """CNN10-BERT: language-based audio retrieval in the Hugging Face ecosystem.
 
-Importing the package registers its classes with transformers' Auto classes; a class is imported when it is first asked
-for. The package's four files register the classes for auto class too, so that they travel with a saved checkpoint,
-which `trust_remote_code=True` then loads where the package is not installed.
+Importing the package registers its classes with transformers' Auto classes. Its first files register them for auto
+class too, so that they travel with a saved checkpoint, which `trust_remote_code=True` then loads where the package is
+not installed.
 """
 
-import importlib
 import sys
-
-from . import auto_registration
+from pathlib import Path
 
 __version__ = "0.1.0"
 
-_FILE_OF = {
-    "CNN10BertConfig": "configuration_cnn10bert",
-    "CNN10BertModel": "modeling_cnn10bert",
-    "CNN10BertOutput": "modeling_cnn10bert",
-    "CNN10BertProcessor": "processing_cnn10bert",
-    "CNN10Config": "configuration_cnn10bert",
-    "CNN10FeatureExtractor": "feature_extraction_cnn10bert",
-    "CNN10ForAudioClassification": "modeling_cnn10bert",
-    "CNN10Model": "modeling_cnn10bert",
-    "contrastive_loss": "modeling_cnn10bert",
-}
-__all__ = list(_FILE_OF)
+# transformers and torch take five seconds to import, which the command does when it needs a model.
+if Path(sys.argv[0]).stem != "cnn10bert":
+    from .configuration_cnn10bert import CNN10BertConfig, CNN10Config
+    from .feature_extraction_cnn10bert import CNN10FeatureExtractor
+    from .modeling_cnn10bert import (
+        CNN10BertModel,
+        CNN10BertOutput,
+        CNN10ForAudioClassification,
+        CNN10Model,
+        contrastive_loss,
+    )
+    from .processing_cnn10bert import CNN10BertProcessor
+    from .registration import register
 
+    register()
 
-def __getattr__(name: str):
-    if name not in _FILE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_FILE_OF[name]}"), name)
-    globals()[name] = value  # the next time without this function
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
-
-auto_registration.register(sys.modules[__name__])
+__all__ = [
+    "CNN10BertConfig",
+    "CNN10BertModel",
+    "CNN10BertOutput",
+    "CNN10BertProcessor",
+    "CNN10Config",
+    "CNN10FeatureExtractor",
+    "CNN10ForAudioClassification",
+    "CNN10Model",
+    "contrastive_loss",
+]

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.utils import logging
 
+from ..registration import register
 from .identity import feature_parameters, model_name, weights_fingerprint
 from .model_inputs import ModelInputs, accepted, gather, model_faults
 from .records import ModelIdentity, RetrievalError
@@ -63,6 +64,7 @@ class TorchEmbedder:
         batch_size: int = 32,
     ) -> "TorchEmbedder":
         """Loads a folder or Hub id; see `load_embedder`."""
+        register()
         device = _checked_device(device)
         with ThreadPoolExecutor(1) as beside:  # hashing 460 MB takes 0.4 s, in which a second core can load them
             in_folder = os.path.isdir(model)
