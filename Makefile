@@ -6,11 +6,11 @@ RUN := $(VENV)/bin
 .PHONY: demo app test lint clean
 
 demo: $(VENV)/.installed
-	$(RUN)/python scripts/demo.py
+	$(RUN)/python scripts/demo/make_demo.py
 
 # The page, on what the demo trained; on other sounds: scripts/app.py --help
 app: $(VENV)/.installed
-	test -f runs/demo/test_results.json || $(RUN)/python scripts/demo.py
+	test -f runs/demo/test_results.json || $(RUN)/python scripts/demo/make_demo.py
 	$(RUN)/python scripts/app.py
 
 test: $(VENV)/.installed lint

@@ -24,9 +24,9 @@ import datasets  # noqa: E402
 import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 import torch  # noqa: E402
-from benchmarks.torchaudio_log_mel import torchaudio_log_mel  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
+from benchmarks.torchaudio_log_mel import torchaudio_log_mel  # noqa: E402
 from modeling_cnn10bert import CNN10FeatureExtractor  # noqa: E402
 from modeling_cnn10bert.data.audio_folder import CAPTIONS  # noqa: E402
 from modeling_cnn10bert.data.audio_io import decode_audio, load_audio  # noqa: E402

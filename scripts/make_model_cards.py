@@ -20,10 +20,10 @@ from modeling_cnn10bert.processing_cnn10bert import MAX_CAPTION_TOKENS
 from modeling_cnn10bert.publishing.model_card import DATASETS, LICENCES, card_data, render_card
 from modeling_cnn10bert.publishing.run_facts import RECIPES, parameters_of, published_fields
 from modeling_cnn10bert.training.arguments import RetrievalTrainingArguments
-from modeling_cnn10bert.training.ladders import TABLES, Row
-from modeling_cnn10bert.training.prerequisites import MADE_BY
 from modeling_cnn10bert.training.recipe import RUNS, read_recipe
-from modeling_cnn10bert.training.run_queue import REPOSITORY
+from reproduce.ladders import TABLES, Row
+from reproduce.prerequisites import MADE_BY
+from reproduce.run_queue import REPOSITORY
 
 CARDS = REPOSITORY / "model_cards"
 TEXT_MODEL = "google-bert/bert-base-uncased"

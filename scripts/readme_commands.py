@@ -43,9 +43,7 @@ TRIED = {
     "cnn10bert submit": "",
     "cnn10bert score": "",
     "cnn10bert publish runs/mine": "",
-    "python -m modeling_cnn10bert.data.synthesizers": (
-        "--num_train 8 --num_validation 4 --num_test 4 --clips_per_kind 3"
-    ),
+    "python scripts/demo/synthesizers.py": "--num_train 8 --num_validation 4 --num_test 4 --clips_per_kind 3",
     "python scripts/make_space.py": "",
     "python scripts/prepare_folder.py data/mine": "",
     "python scripts/prepare_folder.py OUT FOLDER": "",

@@ -26,11 +26,11 @@ from modeling_cnn10bert.evaluation.reports import (
 )
 from modeling_cnn10bert.masking import without_secrets
 from modeling_cnn10bert.training.command_line import run
-from modeling_cnn10bert.training.ladders import PRETRAINING_SEED, Plan, Row, Run, Synthesis, plan_table
-from modeling_cnn10bert.training.prerequisites import missing_prerequisites
 from modeling_cnn10bert.training.recipe import RecipeError
-from modeling_cnn10bert.training.run_cost import measured_speed, optimiser_steps
-from modeling_cnn10bert.training.run_queue import (
+from reproduce.ladders import PRETRAINING_SEED, Plan, Row, Run, Synthesis, plan_table
+from reproduce.prerequisites import missing_prerequisites
+from reproduce.run_cost import measured_speed, optimiser_steps
+from reproduce.run_queue import (
     REPOSITORY,
     check_folder,
     is_finished,

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from transformers import HfArgumentParser
 
+from demo.synthesizers import SYNTHESIZERS, rain
 from modeling_cnn10bert import CNN10FeatureExtractor
 from modeling_cnn10bert.augmentation.audio import AudioAugmentation
 from modeling_cnn10bert.augmentation.eda import (
@@ -30,7 +31,6 @@ from modeling_cnn10bert.augmentation.eda import (
 from modeling_cnn10bert.augmentation.wordnet import WordNetError, load_wordnet, synonyms_of
 from modeling_cnn10bert.data.audio_io import AudioError, load_audio
 from modeling_cnn10bert.data.feature_cache import log_mel_columns
-from modeling_cnn10bert.data.synthesizers import SYNTHESIZERS, rain
 from modeling_cnn10bert.evaluation.pictures import plot_augmentations
 from modeling_cnn10bert.training.arguments import AugmentationArguments
 

@@ -86,7 +86,7 @@ def read_manifests(folder: str | os.PathLike, sources: str | os.PathLike) -> dic
     if missing:
         raise ManifestError(
             f"{folder}: found no {', '.join(missing)}, expected train.jsonl, validation.jsonl and test.jsonl; "
-            "check the folder, or write a set: python -m modeling_cnn10bert.data.synthesizers FOLDER"
+            "check the folder, or write a set: python scripts/demo/synthesizers.py FOLDER"
         )
     scenes = {split: read_manifest(folder / f"{split}.jsonl", sources) for split in SPLITS}
     split_of: dict[str, str] = {}

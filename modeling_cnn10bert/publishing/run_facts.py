@@ -27,12 +27,12 @@ from ..training.arguments import ARGUMENT_CLASSES
 from ..training.data import RecordingTables
 from ..training.model import PACKAGED_TEXT_MODEL
 from ..training.recipe import given_fields
-from ..training.run_queue import REPOSITORY
 from ..training.trainer import RetrievalTrainer
 from .data_facts import data_facts
 from .earlier_data import AUDIO, RUN_FACTS, TEXT, earlier_data
 from .preflight import repository_name
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 FACTS = RUN_FACTS  # in the folder of a run; run.json there is what reproduce_tables.py starts it with
 RECIPES = REPOSITORY / "scripts" / "recipes"
 PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "accelerate", "huggingface-hub")

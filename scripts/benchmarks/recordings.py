@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from demo.synthesizers import SYNTHESIZERS
 from modeling_cnn10bert.data.audio_io import load_audio
-from modeling_cnn10bert.data.synthesizers import SYNTHESIZERS
 from modeling_cnn10bert.retrieval.scanning import scan
 
 SECONDS = 10

@@ -9,9 +9,9 @@ import numpy as np
 import yaml
 from transformers import BertConfig, BertModel, BertTokenizer
 
+from demo.synthesizers import generate_soundscapes
 from modeling_cnn10bert.augmentation.wordnet import WordNetError, load_wordnet
 from modeling_cnn10bert.data.soundscapes import SourceBank, read_manifest, render
-from modeling_cnn10bert.data.synthesizers import generate_soundscapes
 from modeling_cnn10bert.training.model import PACKAGED_TEXT_MODEL, resolve_text_model
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"

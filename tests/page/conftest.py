@@ -11,6 +11,7 @@ import soundfile
 import torch
 from transformers import BertConfig, BertTokenizer
 
+from demo.synthesizers import SAMPLING_RATE, SYNTHESIZERS
 from modeling_cnn10bert import (
     CNN10BertConfig,
     CNN10BertModel,
@@ -18,7 +19,6 @@ from modeling_cnn10bert import (
     CNN10Config,
     CNN10FeatureExtractor,
 )
-from modeling_cnn10bert.data.synthesizers import SAMPLING_RATE, SYNTHESIZERS
 
 # A file's name holds no slash, so that an attribute is to run; what is in braces, a template engine would compute.
 HOSTILE_NAME = "<img src=x onerror=window.hacked=1> {{7*7}} ${window.hacked=1}.flac"

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from modeling_cnn10bert.data.synthesizers import generate_soundscapes
+from demo.synthesizers import generate_soundscapes
 from modeling_cnn10bert.training.build import build_trainer
 from modeling_cnn10bert.training.recipe import parse_recipe
 

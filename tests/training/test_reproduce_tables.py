@@ -11,9 +11,9 @@ import pytest
 from huggingface_hub import constants
 from matplotlib.image import imread
 
-from modeling_cnn10bert.training import ladders, prerequisites, run_cost, run_queue
-from modeling_cnn10bert.training.ladders import TABLES, plan_table
 from modeling_cnn10bert.training.recipe import RecipeError
+from reproduce import ladders, prerequisites, run_cost, run_queue
+from reproduce.ladders import TABLES, plan_table
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "scripts" / "recipes"

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import datasets
 
-from ..data.soundscapes import manifest_lines
-from ..evaluation.reports import read_results
-from .arguments import DataArguments, RetrievalTrainingArguments
+from modeling_cnn10bert.data.soundscapes import manifest_lines
+from modeling_cnn10bert.evaluation.reports import read_results
+from modeling_cnn10bert.training.arguments import DataArguments, RetrievalTrainingArguments
+from modeling_cnn10bert.training.run_folder import LAST_FILE_OF_CHECKPOINT
+
 from .ladders import TAGGING_RECIPES, Run, Synthesis
-from .run_folder import LAST_FILE_OF_CHECKPOINT
 from .run_queue import is_finished, read_record
 
 _DEFAULTS = {

@@ -1,6 +1,6 @@
 """A soundscape benchmark out of nothing: synthesizers of everyday sounds, and scenes with captions made of them.
 
-    python -m modeling_cnn10bert.data.synthesizers OUT --num_train 3000 --num_validation 200 --num_test 200
+    python scripts/demo/synthesizers.py OUT --num_train 3000 --num_validation 200 --num_test 200
 
 writes `OUT/sources/<kind>/<n>.flac` and `OUT/{train,validation,test}.jsonl` (see soundscapes.py) without any download.
 Splits share no recording. Validation and test hold every content at most once, so that a query has one right answer,
@@ -25,7 +25,7 @@ import scipy.signal
 import soundfile
 from tqdm.auto import tqdm
 
-from .soundscapes import SPLITS
+from modeling_cnn10bert.data.soundscapes import SPLITS
 
 SAMPLING_RATE = 32_000  # Hz, of the recordings written
 CLIP_SECONDS = 5.0
@@ -678,7 +678,7 @@ def _write_sources(folder: pathlib.Path, clips_per_kind: int, seed: int) -> dict
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m modeling_cnn10bert.data.synthesizers",
+        prog="python scripts/demo/synthesizers.py",
         description="Write a soundscape benchmark of synthetic sounds.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

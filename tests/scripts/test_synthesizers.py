@@ -9,8 +9,8 @@ import pytest
 import scipy.signal
 import soundfile
 
+from demo.synthesizers import SYNTHESIZERS, compositions, generate_soundscapes, main
 from modeling_cnn10bert.data.soundscapes import alternatives, read_manifests
-from modeling_cnn10bert.data.synthesizers import SYNTHESIZERS, compositions, generate_soundscapes, main
 
 SIZES = {"num_train": 300, "num_validation": 60, "num_test": 40, "clips_per_kind": 5}
 KINDS = list(SYNTHESIZERS)

@@ -9,13 +9,14 @@ from pathlib import Path
 import datasets
 from huggingface_hub import constants, try_to_load_from_cache
 
-from ..augmentation.back_translation import BACK_TRANSLATION_COLUMN, back_translation_languages
-from ..augmentation.wordnet import WordNetError, find_wordnet
-from ..data.soundscapes import SPLITS, manifest_lines
-from .arguments import ModelArguments
+from modeling_cnn10bert.augmentation.back_translation import BACK_TRANSLATION_COLUMN, back_translation_languages
+from modeling_cnn10bert.augmentation.wordnet import WordNetError, find_wordnet
+from modeling_cnn10bert.data.soundscapes import SPLITS, manifest_lines
+from modeling_cnn10bert.training.arguments import ModelArguments
+from modeling_cnn10bert.training.model import PACKAGED_TEXT_MODEL, resolve_text_model
+from modeling_cnn10bert.training.recipe import RecipeError
+
 from .ladders import TAGGING, Run, Synthesis
-from .model import PACKAGED_TEXT_MODEL, resolve_text_model
-from .recipe import RecipeError
 from .run_queue import REPOSITORY
 
 # Folders that recipes name -> what makes them.

@@ -18,15 +18,15 @@ print("Loading libraries ...", flush=True)
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from synthesizers import generate_soundscapes  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 from transformers import AutoModel, AutoProcessor  # noqa: E402
 
 from modeling_cnn10bert.data.soundscapes import Scene, SourceBank, read_manifest, render  # noqa: E402
-from modeling_cnn10bert.data.synthesizers import generate_soundscapes  # noqa: E402
 from modeling_cnn10bert.evaluation.pictures import plot_gallery  # noqa: E402
 from modeling_cnn10bert.interrupts import orderly_exit  # noqa: E402
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "scripts" / "recipes" / "demo.yaml"
 DATA, RUN = Path("runs/demo_data"), Path("runs/demo")
 QUESTIONS = {  # question -> the kinds of sound that a right recording holds, all of them

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from modeling_cnn10bert.training.ladders import TABLES, plan_table
 from modeling_cnn10bert.training.recipe import RecipeError, read_recipe
+from reproduce.ladders import TABLES, plan_table
 
 RECIPES = Path(__file__).resolve().parents[2] / "scripts" / "recipes"
 PAPER = RECIPES.parents[2] / "shared" / "paper" / "primus_widmer_2022.md"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from modeling_cnn10bert.training import run_queue
-from modeling_cnn10bert.training.ladders import Run, Synthesis
-from modeling_cnn10bert.training.run_queue import (
+from reproduce import run_queue
+from reproduce.ladders import Run, Synthesis
+from reproduce.run_queue import (
     RunError,
     check_folder,
     command_of,
@@ -192,7 +192,10 @@ def test_a_run_has_finished_when_it_was_tested(results, finished):
 
 def test_synthetic_scenes_are_made_once(monkeypatch):
     scenes = Synthesis("scenes", Path("data") / "synthetic")
-    assert command_of(scenes, RUNS)[1:] == ["-m", "modeling_cnn10bert.data.synthesizers", "data/synthetic"]
+    assert command_of(scenes, RUNS)[1:] == [
+        str(run_queue.REPOSITORY / "scripts/demo/synthesizers.py"),
+        "data/synthetic",
+    ]
     commands = {"scenes": [sys.executable, "-c", "import os; os.makedirs('data/synthetic')"]}
     monkeypatch.setattr(run_queue, "command_of", lambda step, *rest: commands.get(step.name) or command_of(step, *rest))
     steps = [scenes, dataclasses.replace(_run("pretraining"), needs=("scenes",))]

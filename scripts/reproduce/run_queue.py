@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 
-from ..evaluation.reports import RESULTS, write_text
-from ..masking import is_secret, without_secrets
+from modeling_cnn10bert.evaluation.reports import RESULTS, write_text
+from modeling_cnn10bert.masking import is_secret, without_secrets
+from modeling_cnn10bert.training.recipe import RecipeError
+from modeling_cnn10bert.training.run_folder import MARKS_OF_A_RUN, PREFIX_CHECKPOINT_DIR
+
 from .ladders import Run, Synthesis
-from .recipe import RecipeError
-from .run_folder import MARKS_OF_A_RUN, PREFIX_CHECKPOINT_DIR
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND_MARK = "--- command:"  # begins an attempt in a log
@@ -125,7 +126,7 @@ def outstanding(steps: Sequence[Run | Synthesis], runs: Path) -> list[Run | Synt
 def command_of(step: Run | Synthesis, runs: Path, num_processes: int = 1) -> list[str]:
     """The command of a step; more than one process goes through accelerate."""
     if isinstance(step, Synthesis):
-        return [sys.executable, "-m", "modeling_cnn10bert.data.synthesizers", str(step.folder)]
+        return [sys.executable, str(REPOSITORY / "scripts" / "demo" / "synthesizers.py"), str(step.folder)]
     launcher = [sys.executable]
     if num_processes > 1:
         launcher += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(num_processes)]
