@@ -70,22 +70,6 @@ class Translator(Protocol):
         """As many translations as sentences, in their order; one batch."""
 
 
-def back_translate(captions: Sequence[str], forth: Translator, back: Translator, batch_size: int = 32) -> list[str]:
-    """
-    Captions [N] to their variants [N], in batches of similar length. A variant may have no word, or equal its caption.
-
-    Args:
-        captions: English.
-        forth, back: from English and to English.
-        batch_size: captions that are translated together.
-    """
-    variants = [""] * len(captions)
-    for batch in length_batches(captions, batch_size):
-        for number, variant in zip(batch, round_trip([captions[i] for i in batch], forth, back), strict=True):
-            variants[number] = variant
-    return variants
-
-
 def length_batches(captions: Sequence[str], batch_size: int) -> list[list[int]]:
     """
     Positions of the captions, in batches of similar length. They depend on the captions and `batch_size` alone.

@@ -31,7 +31,7 @@ _CHUNK = 100  # resamples made at once: 4 bytes a query for each of them
 @dataclasses.dataclass(frozen=True)
 class Interval:
     """
-    A metric, or a difference of two, with its confidence interval.
+    A metric with its confidence interval.
 
     Attributes:
         value: on the test set itself.
@@ -72,46 +72,6 @@ def bootstrap_intervals(
     values = _values(ranks, recording_of_query, recall_at, map_at)
     resampled = _resampled(values, recording_of_query, resamples, confidence, seed)
     return _intervals(_on_the_set(values), resampled, confidence)
-
-
-def paired_bootstrap_intervals(
-    ranks: Sequence[np.ndarray],
-    other_ranks: Sequence[np.ndarray],
-    recording_of_query: Sequence[Hashable],
-    recall_at: Sequence[int] = RECALL_AT,
-    map_at: Sequence[int] = MAP_AT,
-    resamples: int = RESAMPLES,
-    confidence: float = CONFIDENCE,
-    seed: int = 0,
-) -> dict[str, Interval]:
-    """The differences between two systems on the same queries, the first less the other, each with its interval.
-
-    Both are scored on the same resamples, so that what is hard for both cancels out: the interval of the difference is
-    narrower than those of the systems let expect. Where it excludes 0, the systems differ by more than the choice of
-    the test recordings explains (of these two trainings: see above what is not covered).
-
-    Args:
-        ranks, other_ranks: of the two systems, query by query.
-        others: as for `bootstrap_intervals`.
-
-    Raises:
-        ValueError: as for `bootstrap_intervals`, or the systems have not the same number of queries.
-    """
-    if len(ranks) != len(other_ranks):
-        raise ValueError(f"the systems have {len(ranks)} and {len(other_ranks)} queries: expected the same queries")
-    sides = []
-    for of_system in (ranks, other_ranks):
-        values = _values(of_system, recording_of_query, recall_at, map_at)
-        # The same seed: the same resamples.
-        resampled = _resampled(values, recording_of_query, resamples, confidence, seed)
-        sides.append((_on_the_set(values), resampled))
-    (value, resampled), (other_value, other_resampled) = sides
-    with np.errstate(invalid="ignore"):  # infinite median ranks of cut lists; they are left out
-        return _intervals(
-            {name: value[name] - other_value[name] for name in value},
-            {name: resampled[name] - other_resampled[name] for name in resampled},
-            confidence,
-        )
 
 
 def bootstrap_means(

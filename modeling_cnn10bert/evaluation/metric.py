@@ -24,7 +24,7 @@ METRIC_FOLDER = Path(__file__).parent / "audio_text_retrieval"
 
 
 def load_retrieval_metric() -> evaluate.Metric:
-    """The metric as an `evaluate` module, from this package's own folder: no network."""
+    """Load the metric as an `evaluate` module from this package's folder; nothing is fetched."""
     return evaluate.load(str(METRIC_FOLDER))
 
 

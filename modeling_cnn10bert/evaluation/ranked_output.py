@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..data.clotho import CAPTION_COLUMNS, read_captions
 from ..data.tables import PreparationError, read_rows
-from .audio_text_retrieval.audio_text_retrieval import RECALL_AT, ranking_metrics, retrieval_metrics
+from .metric import load_retrieval_metric
 from .submissions import RANK_COLUMNS, RANKS, read_dcase2022, read_dcase2025
 
 MATRIX_MAP_AT = (10, 16)  # 16: the measure of DCASE 2025
@@ -44,7 +44,7 @@ def score_ranked_output(output: pathlib.Path, captions: pathlib.Path) -> dict[st
     queries, rankings = read_dcase2022(output)
     relevant = _recordings_of(queries, output, captions)
     try:
-        return ranking_metrics(rankings, relevant)
+        return load_retrieval_metric().compute(rankings=rankings, references=relevant)
     except ValueError as error:  # a recording twice in a line
         raise PreparationError(f"{output}: {error}; write the file again") from error
 
@@ -84,7 +84,7 @@ def score_matrix(output: pathlib.Path, captions: pathlib.Path) -> dict[str, floa
             f"({len(missing)} are missing); write the scores of all of them"
         )
     columns = [[column_of[name] for name in names] for names in relevant]
-    return retrieval_metrics(scores[rows], columns, RECALL_AT, MATRIX_MAP_AT)
+    return load_retrieval_metric().compute(predictions=scores[rows], references=columns, map_at=MATRIX_MAP_AT)
 
 
 def is_ranked_output(output: pathlib.Path) -> bool:

@@ -20,7 +20,6 @@ from .run_facts import FACTS, collect_facts, read_facts
 
 CARD = "README.md"
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
-PAPER = "https://arxiv.org/abs/2208.11460"
 # The Hub has no task of retrieval, nor transformers' zero-shot-audio-classification: what this model gives is vectors.
 PIPELINE_TAG = "feature-extraction"
 TAGS = [
