@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from .retrieval.records import Hit, SearchFilter
     from .retrieval.retriever import AudioRetriever
 
-DEFAULT_MODEL = "org/cnn10-bert-clotho"
 MODEL_VARIABLE, INDEX_VARIABLE = "CNN10BERT_MODEL", "CNN10BERT_INDEX"
 NOTES_SHOWN = 10  # of recordings that were indexed with a remark
 # Module -> its error for input that cannot be used. One that was never imported has raised nothing.
@@ -212,8 +211,7 @@ def index(
         str | None,
         typer.Option(
             "--model",
-            help=f"Folder or Hub id; by default the one that made the index, for a new one ${MODEL_VARIABLE} or "
-            f"{DEFAULT_MODEL}.",
+            help=f"Folder or Hub id; by default the one that made the index, for a new one ${MODEL_VARIABLE}.",
         ),
     ] = None,
     window: Annotated[
@@ -310,24 +308,17 @@ def _retriever_to_fill(model: str | None, index: str, options: dict) -> Iterator
     from .retrieval.records import MissingIndexError, RetrievalError
     from .retrieval.retriever import AudioRetriever
 
-    is_default = False
-    if model is None:
-        try:
-            retriever = AudioRetriever.from_pretrained(None, index, **options)
-        except MissingIndexError:
-            is_default = True
-            model = os.environ.get(MODEL_VARIABLE) or DEFAULT_MODEL
-    if model is not None:
+    try:
+        retriever = AudioRetriever.from_pretrained(model, index, **options)
+    except MissingIndexError:  # only where no model is named
+        model = os.environ.get(MODEL_VARIABLE)
+        if not model:
+            raise RetrievalError(
+                f"{without_secrets(index)} is a new index, for which no model is named; name a folder or Hub id by "
+                f"--model or the environment variable {MODEL_VARIABLE}; `make demo` trains a small one"
+            ) from None
         retriever = AudioRetriever.from_pretrained(model, index, **options)
     with retriever:
-        if is_default:
-            try:
-                retriever.embedder  # noqa: B018 (loaded here, to say what else could be done)
-            except RetrievalError as error:
-                raise RetrievalError(
-                    f"{error}. {model} is the model of a new index where none is named: name a folder or Hub id by "
-                    f"--model or the environment variable {MODEL_VARIABLE}; `make demo` trains a small one"
-                ) from error
         yield retriever
 
 

@@ -30,6 +30,17 @@ def is_full_disk(error: BaseException | None) -> bool:
     return False
 
 
+def is_path(name: str | os.PathLike) -> bool:
+    """Tell whether what may be a folder here or a repository on the Hub, such as `runs/demo`, can only be the former.
+
+    It can if no repository has such a name, or if the folder that it would lie in is here.
+    """
+    name = os.fspath(name)
+    parent = os.path.dirname(name)
+    odd = os.path.isabs(name) or name.startswith((".", "~")) or "\\" in name or name.count("/") > 1
+    return odd or (parent != "" and os.path.isdir(parent))
+
+
 def check_local_folder(
     path: str | os.PathLike,
     field: str,

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .files import is_path
+
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 OTHERS = (
@@ -27,6 +29,19 @@ WHOLE_NUMBERS = {
     "min_frames": (1, 2**16),
 }
 Error = Callable[[str], Exception]
+
+
+def check_model(model: str | os.PathLike, error: Error = ValueError) -> None:
+    """
+    Check what names a model: the files of a folder, see `check_model_folder`; an id of the Hub is looked up later.
+
+    Raises:
+        ValueError: as `check_model_folder`, or there is no such folder; or what `error` makes.
+    """
+    if os.path.isdir(model):
+        check_model_folder(model, error)
+    elif is_path(model):
+        raise error(f"{os.fspath(model)}: found no such folder, expected that of a saved model; check the path")
 
 
 def check_model_folder(folder: str | os.PathLike, error: Error = ValueError) -> None:
@@ -239,4 +254,4 @@ def _check_extractor(path: Path, fields: dict[str, Any], config: dict[str, Any] 
         raise error(_message(path, found, f"at least {2**blocks}, as audio_config of {CONFIG} has {blocks} blocks"))
 
 
-__all__ = ["check_model_folder", "read_object"]
+__all__ = ["check_model", "check_model_folder", "read_object"]

@@ -240,7 +240,7 @@ def test_info_tells_what_is_in_an_index(run, index, tiny_folder):
 
 def test_the_default_model_of_a_new_index_can_be_a_variable(run, sounds, tmp_path, tiny_folder, monkeypatch):
     message = error_line(run("index", sounds, "--index", tmp_path / "new", code=1))
-    for word in (cli.DEFAULT_MODEL, "--model", cli.MODEL_VARIABLE, "make demo"):
+    for word in ("new index", "--model", cli.MODEL_VARIABLE, "make demo"):
         assert word in message
     monkeypatch.setenv(cli.MODEL_VARIABLE, str(tiny_folder[0]))
     monkeypatch.setenv(cli.INDEX_VARIABLE, str(tmp_path / "new"))

@@ -16,6 +16,7 @@ from ..data.entries import Entry, StoredAudio
 from ..data.recordings_table import PreparedDataError, load_prepared_split
 from ..data.soundscapes import SPLITS, Scene, SourceBank, read_manifest, render
 from ..data.tables import PreparationError, read_rows
+from ..files import is_path
 from ..processing_cnn10bert import caption_words
 from ..retrieval.scanning import ENDINGS
 
@@ -98,7 +99,7 @@ def load_evaluation_set(
     """
     path, name = Path(dataset), os.fspath(dataset)
     no_csv = path.is_file() and path.suffix.lower() != ".csv"
-    no_hub_id = path.is_absolute() or name.startswith(".") or name.count("/") > 1 or path.suffix.lower() == ".csv"
+    no_hub_id = is_path(name) or path.suffix.lower() == ".csv"
     if no_csv or (no_hub_id and not path.exists()):
         found = "a file that is no CSV file" if no_csv else "no such file or folder"
         raise PreparationError(f"{name}: found {found}, expected {FORMS}")

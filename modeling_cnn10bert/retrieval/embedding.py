@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..model_folder import check_model_folder
+from ..model_folder import check_model
 from .identity import check_same_model
 from .records import ModelIdentity, RetrievalError
 
@@ -74,8 +74,7 @@ def load_embedder(
     model = os.fspath(model)
     _check_choice("dtype", dtype, DTYPES)
     _check_choice("backend", backend, BACKENDS)
-    if os.path.isdir(model):
-        check_model_folder(model, RetrievalError)
+    check_model(model, RetrievalError)
     exported = os.path.isfile(os.path.join(model, "onnx_config.json"))
     if backend == "onnx" or (backend == "auto" and exported):
         from .onnx_embedding import OnnxEmbedder

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..files import ADDRESS, check_local_folder
-from ..model_folder import check_model_folder
+from ..model_folder import check_model
 from .onnx_embedding import AUDIO_NAME, CONFIG_NAME, TEXT_NAME, OnnxConfig
 from .onnx_quantisation import calibration_waveforms, quantise_audio, quantise_text
 from .records import ModelIdentity, RetrievalError
@@ -81,8 +81,7 @@ def export_onnx(
     _check_target(out)
     from .torch_embedding import TorchEmbedder
 
-    if os.path.isdir(model):
-        check_model_folder(model, RetrievalError)
+    check_model(model, RetrievalError)
     embedder = TorchEmbedder.from_pretrained(
         os.fspath(model), device="cpu", revision=revision, trust_remote_code=trust_remote_code
     )

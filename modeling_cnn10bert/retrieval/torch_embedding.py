@@ -156,8 +156,6 @@ def _load_whole(model: str, revision: str | None, trust_remote_code: bool):
 
 def _load(auto_class, model: str, **arguments):
     """Something of a folder or Hub id, by an Auto class."""
-    if not os.path.isdir(model) and (os.path.isabs(model) or model.startswith(".") or model.count("/") > 1):
-        raise RetrievalError(f"{model}: found no such folder, expected that of a model; check the path")
     try:
         return auto_class.from_pretrained(model, **arguments)
     except Exception as error:  # whatever the code of a model raises at what its files say

@@ -1,6 +1,5 @@
 """From the model's arguments to the model and its processor."""
 
-import os
 from pathlib import Path
 
 import torch
@@ -9,7 +8,7 @@ from transformers import AutoTokenizer
 
 from ..configuration_cnn10bert import CNN10Config
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
-from ..model_folder import check_model_folder
+from ..model_folder import check_model
 from ..modeling_cnn10bert import CNN10BertModel
 from ..processing_cnn10bert import CNN10BertProcessor
 from .arguments import ModelArguments
@@ -28,8 +27,9 @@ def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel,
     """
     try:
         for name in ("model_name_or_path", "audio_model_name_or_path", "text_model_name_or_path"):
-            if (folder := getattr(arguments, name)) and os.path.isdir(folder):
-                check_model_folder(folder, RecipeError)
+            model = getattr(arguments, name)
+            if model and model != PACKAGED_TEXT_MODEL:
+                check_model(model, lambda fault, name=name: RecipeError(f"{name}: {fault}"))
         if arguments.model_name_or_path:
             model = CNN10BertModel.from_pretrained(arguments.model_name_or_path, dtype=torch.float32)
             processor = CNN10BertProcessor.from_pretrained(arguments.model_name_or_path)

@@ -197,9 +197,13 @@ def test_another_feature_extractor_or_dimension_is_another_model(embedder):
         check_same_model(stored, dataclasses.replace(stored, dimension=7))
 
 
-def test_a_missing_folder_or_an_unreachable_model_is_named(tmp_path):
+def test_a_missing_folder_or_an_unreachable_model_is_named(tmp_path, monkeypatch):
     with pytest.raises(RetrievalError, match="no such folder"):
         load_embedder(tmp_path / "missing")
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RetrievalError, match="runs/dmeo: found no such folder"):  # beside others, so no id of the Hub
+        load_embedder("runs/dmeo")
     with pytest.raises(RetrievalError, match="cannot load nobody/nothing .* has in its cache"):
         load_embedder("nobody/nothing")
     with pytest.raises(RetrievalError, match="cannot load"):

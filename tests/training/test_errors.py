@@ -81,9 +81,15 @@ def test_bad_input_leaves_one_line_and_no_traceback(start_process, broken_recipe
         ({"max_train_samples": 5}, "found 25 training examples, .* batch of 30; .*--total_train_batch_size"),
         ({"manifests": None}, "field manifests is not set"),
         ({"sources": None}, "field sources is not set"),
-        ({"text_model_name_or_path": "./no-such-model"}, "text_model_name_or_path './no-such-model'"),
-        ({"model_name_or_path": "./no-such-model"}, "model_name_or_path './no-such-model'"),
-        ({"audio_model_name_or_path": "./no-such-model"}, "audio_model_name_or_path './no-such-model'"),
+        (
+            {"text_model_name_or_path": "./no-such-model"},
+            "text_model_name_or_path: ./no-such-model: found no such folder",
+        ),
+        ({"model_name_or_path": "./no-such-model"}, "model_name_or_path: ./no-such-model: found no such folder"),
+        (
+            {"audio_model_name_or_path": "./no-such-model"},
+            "audio_model_name_or_path: ./no-such-model: found no such folder",
+        ),
         (
             {"captions_per_recording": 6},
             "captions_per_recording is 6, but 40 of 40 training recordings have fewer captions, such as .* with 5; "
