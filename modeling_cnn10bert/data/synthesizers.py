@@ -16,7 +16,6 @@ import json
 import os
 import pathlib
 import random
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -25,6 +24,7 @@ import scipy.signal
 import soundfile
 from tqdm.auto import tqdm
 
+from ..scratch import UNFINISHED, scratch_folder
 from .soundscapes import SPLITS
 
 SAMPLING_RATE = 32_000  # Hz, of the recordings written
@@ -598,10 +598,9 @@ def generate_soundscapes(
     _check_numbers(parameters)
     if _is_finished(folder, parameters):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
     # Beside the folder, so that the renaming stays within one file system and is one step.
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        unfinished = pathlib.Path(temporary) / "set"
+    with scratch_folder(folder.parent, f".{folder.name}{UNFINISHED}") as scratch:
+        unfinished = scratch / "set"
         _write_set(unfinished, parameters)
         try:
             if folder.is_dir():
