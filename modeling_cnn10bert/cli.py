@@ -20,6 +20,7 @@ import typer
 
 from .interrupts import say_interrupted, signals_as_interrupts
 from .masking import without_secrets
+from .scratch import replaced_whole
 
 # Everything else is imported by the command that needs it, so that help and errors of usage come at once.
 if TYPE_CHECKING:
@@ -594,12 +595,11 @@ def _give(content: bytes, out: Path | None) -> None:
         return
     from .retrieval.records import RetrievalError
 
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, out)
+        os.stat(out.parent)  # a folder that is missing is an error, and not made
+        with replaced_whole(out) as unfinished:
+            unfinished.write_bytes(content)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise RetrievalError(f"{out}: cannot be written ({error}); check the path") from error
 
 

@@ -1,4 +1,4 @@
-"""Folders of unfinished files: deleted at the end, and where a process was killed, by the next one."""
+"""Unfinished files and folders: deleted at the end, and where a process was killed, by the next one."""
 
 import contextlib
 import fcntl
@@ -7,6 +7,8 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
+
+UNFINISHED = ".unfinished-"  # in the names of scratch folders beside what is written
 
 
 @contextlib.contextmanager
@@ -37,6 +39,35 @@ def scratch_folder(parent: str | os.PathLike, prefix: str) -> Iterator[pathlib.P
         for path in (unlocked, folder):
             shutil.rmtree(path, ignore_errors=True)
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def replaced_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """
+    Make a file or folder that takes the place of another one when the block ends without an error.
+
+    A reader never meets half of it. It is written in a `scratch_folder` beside its place, so that the renaming stays
+    within one file system, and what a killed writer left goes with the next one. A folder that is replaced waits there
+    until the new one has arrived.
+
+    Args:
+        path: to replace, or to write where there is nothing.
+
+    Yields:
+        The path to write to, at which nothing is.
+    """
+    path = pathlib.Path(path)
+    with scratch_folder(path.parent, f".{path.name}{UNFINISHED}") as scratch:
+        unfinished, replaced = scratch / path.name, scratch / "replaced"
+        yield unfinished
+        if unfinished.is_dir() and path.is_dir():  # no file replaces a folder
+            os.replace(path, replaced)
+        try:
+            os.replace(unfinished, path)
+        except OSError:
+            if replaced.exists():
+                os.replace(replaced, path)
+            raise
 
 
 def _delete_stale(parent: pathlib.Path, prefix: str) -> None:

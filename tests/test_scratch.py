@@ -1,10 +1,12 @@
-"""Folders of unfinished files go with their process, and those of killed ones with the next."""
+"""Unfinished files and folders go with their process, and those of killed ones with the next."""
 
 import multiprocessing
 import os
 import signal
 
-from modeling_cnn10bert.scratch import scratch_folder
+import pytest
+
+from modeling_cnn10bert.scratch import replaced_whole, scratch_folder
 
 
 def _hold(parent, made):
@@ -42,3 +44,42 @@ def test_what_a_killed_process_leaves_is_deleted_by_the_next_one_and_what_a_livi
     with scratch_folder(tmp_path, ".scratch-"):
         assert not folder.exists()
     assert (tmp_path / "other").is_dir()
+
+
+def test_a_file_is_replaced_by_a_whole_one_and_an_error_leaves_the_old_one_alone(tmp_path):
+    for text in ("old", "new"):
+        with replaced_whole(tmp_path / "deep" / "file") as unfinished:
+            unfinished.write_text(text)
+    with pytest.raises(KeyError), replaced_whole(tmp_path / "deep" / "file") as unfinished:
+        unfinished.write_text("half")
+        raise KeyError
+    assert {path.name: path.read_text() for path in (tmp_path / "deep").iterdir()} == {"file": "new"}
+
+
+def test_a_folder_is_replaced_by_a_whole_one_and_never_by_a_file(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "old").touch()
+    with replaced_whole(tmp_path / "folder") as unfinished:
+        unfinished.mkdir()
+        (unfinished / "new").touch()
+    with pytest.raises(OSError), replaced_whole(tmp_path / "folder") as unfinished:
+        unfinished.touch()
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == ["folder", "folder/new"]
+
+
+def test_what_a_killed_writer_leaves_goes_with_the_next_one_of_the_same_file(tmp_path):
+    context = multiprocessing.get_context("fork")
+    (tmp_path / ".file.unfinished-list").write_text("a file of somebody else")
+
+    def write():
+        with replaced_whole(tmp_path / "file") as unfinished:
+            unfinished.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    process = context.Process(target=write)
+    process.start()
+    process.join()
+    assert len(list(tmp_path.iterdir())) == 2 and not (tmp_path / "file").exists()
+    with replaced_whole(tmp_path / "file") as unfinished:
+        unfinished.write_text("whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".file.unfinished-list", "file"]

@@ -4,7 +4,6 @@ import functools
 import os
 import re
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +11,8 @@ from pathlib import Path
 import nltk
 from nltk.corpus.reader.wordnet import Lemma, Synset, WordNetCorpusReader
 from tqdm import tqdm
+
+from ..scratch import scratch_folder
 
 DEBIAN_FOLDER = Path("/usr/share/wordnet")  # of the packages wordnet-base and wordnet-sense-index: WordNet 3.0
 ASSEMBLED_FOLDER = Path.home() / ".cache" / "cnn10bert" / "nltk_data"
@@ -92,9 +93,9 @@ def _assemble() -> None:
     if not all((DEBIAN_FOLDER / name).is_file() for name in ("data.noun", "index.sense")):  # one of each package
         return
     target = ASSEMBLED_FOLDER / "corpora" / "wordnet"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".wordnet-", dir=target.parent))
-    try:
+    with scratch_folder(target.parent, ".wordnet-") as scratch:
+        unfinished = scratch / "wordnet"
+        unfinished.mkdir()
         for file in DEBIAN_FOLDER.iterdir():
             if file.is_file():  # other packages put folders beside them
                 shutil.copyfile(file, unfinished / file.name)
@@ -108,8 +109,6 @@ def _assemble() -> None:
         except OSError:  # another process was faster
             if not target.is_dir():
                 raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def synonyms_of(words: Iterable[str], wordnet: WordNetCorpusReader) -> dict[str, tuple[str, ...]]:

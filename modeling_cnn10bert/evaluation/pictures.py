@@ -4,7 +4,6 @@ All draw on matplotlib's object interface, so they need no display, leave no glo
 """
 
 import difflib
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, HPacker, TextArea
 
+from ..scratch import replaced_whole
 from .reports import best_position, in_percent, mean_and_deviation
 
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> x [N], y [N]
@@ -101,15 +101,9 @@ def plot_table(
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write beside the target, then rename: a reader never meets half a picture."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    """Write a picture whole or not at all: a reader never meets half of it."""
+    with replaced_whole(path) as unfinished:
         figure.savefig(unfinished, format="png", dpi=DPI)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _training_figure(log_history: Sequence[Mapping[str, Any]]) -> Figure:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..scratch import replaced_whole
+
 RESULTS = "all_results.json"  # what a training script leaves in its output folder
 TABLE_METRICS = ("R@1", "R@5", "R@10", "mAP@10")  # the columns of tables 3 and 5 of the paper
 NOTHING = "–"
@@ -96,12 +98,6 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes beside the target, then renames: a reader never meets half a file, and a kill leaves the old one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    """Write a file whole or not at all: a reader never meets half of it, and a kill leaves the old one."""
+    with replaced_whole(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

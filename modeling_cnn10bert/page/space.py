@@ -24,6 +24,7 @@ from ..retrieval.records import EmbeddedFile, IndexInfo, RetrievalError
 from ..retrieval.retriever import AudioRetriever
 from ..retrieval.scanning import canonical, is_below, scan
 from ..retrieval.stores import VectorStore, open_store
+from ..scratch import UNFINISHED, scratch_folder
 from .captions import built_in_captions, find_captions, read_captions
 from .collection import folder_index
 
@@ -107,9 +108,8 @@ def make_space(
     out = Path(out).absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RetrievalError(f"{out}: found something there, expected no such folder or an empty one; choose another")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
-        space = Path(temporary, "space")
+    with scratch_folder(out.parent, f".{out.name}{UNFINISHED}") as scratch:
+        space = scratch / "space"
         files = _copy_sounds(space, model, sounds, captions)
         _copy_code(space)
         in_folder = os.path.isdir(model)
@@ -138,8 +138,8 @@ def _copy_sounds(space: Path, model: str, sounds: str | os.PathLike, captions: s
         info = IndexInfo(embedder.identity) if store is None else store.info
         check_same_model(info.model, embedder.identity)
         # What is indexed are links in a folder for temporary files: the index, which is published, tells their names.
-        with tempfile.TemporaryDirectory(prefix="space-") as folder:
-            root = Path(folder).resolve() / "sounds"
+        with scratch_folder(tempfile.gettempdir(), "cnn10bert-space-") as folder:
+            root = folder.resolve() / "sounds"
             for path, name in names.items():
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 (root / name).symlink_to(path)

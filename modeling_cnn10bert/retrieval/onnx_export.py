@@ -5,15 +5,15 @@ import dataclasses
 import importlib.util
 import logging
 import os
-import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..files import ADDRESS, check_local_folder
 from ..model_folder import check_model
+from ..scratch import replaced_whole
 from .onnx_embedding import AUDIO_NAME, CONFIG_NAME, TEXT_NAME, OnnxConfig
 from .onnx_quantisation import calibration_waveforms, quantise_audio, quantise_text
 from .records import ModelIdentity, RetrievalError
@@ -88,7 +88,8 @@ def export_onnx(
     if embedder.model.config.model_type != "cnn10bert":
         raise RetrievalError(f"{model} is a {type(embedder.model).__name__}; only a CNN10BertModel can be exported")
     waveforms = calibration_waveforms(calibration, embedder.sampling_rate) if int8 else ()
-    with _written_whole(out) as folder:
+    with replaced_whole(out) as folder:
+        folder.mkdir()
         files = {}
         for tower in _towers(embedder.model.config):
             _export_tower(embedder.model, tower, folder / tower.file, opset)
@@ -137,28 +138,6 @@ def _check_target(out: Path) -> None:
         raise RetrievalError(f"{out} is no folder; name another one to export to")
     if not (out / CONFIG_NAME).is_file() and any(out.iterdir()):
         raise RetrievalError(f"{out}: found a folder that is not empty and no export; name another one to export to")
-
-
-@contextlib.contextmanager
-def _written_whole(out: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `out` once everything is in it, and of which nothing stays otherwise."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder, replaced = (out.with_name(f".{out.name}.{os.getpid()}.{ending}") for ending in ("tmp", "old"))
-    shutil.rmtree(folder, ignore_errors=True)  # of a process of this number that was killed
-    folder.mkdir()
-    try:
-        yield folder
-        if out.exists():
-            os.replace(out, replaced)
-        try:
-            os.replace(folder, out)
-        except OSError:
-            if replaced.exists():
-                os.replace(replaced, out)
-            raise
-        shutil.rmtree(replaced, ignore_errors=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 # ------------------------------------------------------------------------------------------------------- the export

@@ -6,8 +6,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +20,7 @@ from ..data.downloads import RemoteFile, download
 from ..data.tables import PreparationError
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..modeling_cnn10bert import CNN10ForAudioClassification
+from ..scratch import UNFINISHED, scratch_folder
 
 MIRROR = "https://zenodo.org"
 RECORD = 3987831
@@ -281,17 +280,13 @@ def save_whole(
     """
     out = Path(os.path.abspath(out))
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-        try:
+        with scratch_folder(out.parent, f".{out.name}{UNFINISHED}") as scratch:
             unfinished = scratch / out.name  # the folder around it is closed to all but its owner
             model.save_pretrained(unfinished)
             feature_extractor.save_pretrained(unfinished)
             (unfinished / DATA_FACTS).write_text(json.dumps(list(data), indent=2) + "\n", encoding="utf-8")
             require_free(out)
             unfinished.rename(out)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
     except (OSError, safetensors.SafetensorError) as error:
         raise PreparationError(
             f"{out}: found that it cannot be written ({error}), expected space and permission for 21 MB; make both, or "

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import filelock
 from transformers import TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
+from ..scratch import UNFINISHED
 from .recipe import RecipeError
 
 # The trainer writes its state last, so a checkpoint that has it was whole; one that was being deleted may lack others.
@@ -39,8 +41,11 @@ def sole_run(arguments: TrainingArguments) -> Iterator[None]:
         return
     folder = Path(arguments.output_dir)
     with locked(folder):
-        for path in (*folder.glob(".*.tmp"), *folder.glob(".eval_results/.*.tmp")):  # see `write_text`
-            path.unlink(missing_ok=True)
+        for part in (folder, folder / ".eval_results"):
+            for path in part.glob(".*.tmp"):  # of earlier versions
+                path.unlink(missing_ok=True)
+            for path in part.glob(f".*{UNFINISHED}*"):  # see `replaced_whole`; nobody else is at work here
+                shutil.rmtree(path, ignore_errors=True)
         yield
 
 

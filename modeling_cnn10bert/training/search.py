@@ -243,7 +243,8 @@ def run_search(
     Runs trials until the study has `trainer.n_trials` complete ones, however many processes do so at once.
 
     While other processes run the last of them it waits, and takes over if one fails. A failed trial is recorded with
-    its error and replaced.
+    its error and replaced, and one whose process was killed is repeated: in one process, a search that was killed ends
+    with the trials of an uninterrupted one.
 
     Args:
         trainer: from `build_search_trainer`.
@@ -277,7 +278,7 @@ def _run_trials(
         complete, running = liveness.counts()
         if complete >= trainer.n_trials:
             return
-        if complete + running >= trainer.n_trials:
+        if complete + running >= trainer.n_trials or not liveness.is_settled():
             time.sleep(POLL_SECONDS)
             continue
         try:

@@ -2,8 +2,10 @@
 
 A trial is alive while its process records a heartbeat in the storage, every `HEARTBEAT_SECONDS`. One without a
 heartbeat for `GRACE_SECONDS` belongs to a process that was killed: whoever takes part in the search marks it as failed,
-and it is replaced. As only the storage is asked, the processes may run on any machines. A process that lives is safe
-from the others, unless it was stopped for longer than that: then its trial is lost, and it goes on with the next.
+and the next trial repeats it. A process that joins a search begins no trial until it knows which of those that run are
+alive, so a search in one process draws the same however often it is killed. As only the storage is asked, the processes
+may run on any machines. A process that lives is safe from the others, unless it was stopped for longer than that: then
+its trial is lost, and it goes on with the next.
 """
 
 import logging
@@ -37,6 +39,8 @@ DRIVERS = {
     "mysql": "mysql+pymysql",
 }
 SEARCH = "search"  # user attribute of the study: what its trials have in common
+DRAW = "draw"  # user attribute of a trial that repeats one whose process was killed: `draw_number` of both
+MOST_ATTEMPTS = 3  # at a trial whose process is killed each time: the trial itself may be why
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +49,8 @@ class KeyedTPESampler(BaseSampler):
     """
     Random trials first, then the Tree-structured Parzen Estimator (section 6.5 of the paper).
 
-    All draws of a trial are keyed by (seed, number of the trial): no two trials draw the same, however often a search
-    is killed and by however many processes it runs, and what a trial draws does not depend on which process runs it. A
+    All draws of a trial are keyed by (seed, `draw_number`): no two trials draw the same, but one that repeats another,
+    by however many processes a search runs, and what a trial draws does not depend on which process runs it. A
     trial is drawn at random while fewer than `n_startup_trials` are complete; failed ones give the estimator nothing
     and do not count. In one process that is the paper's ten random trials; with k processes up to k - 1 more.
 
@@ -63,7 +67,7 @@ class KeyedTPESampler(BaseSampler):
         self.n_startup_trials = n_startup_trials
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        seed = int(np.random.SeedSequence([self.seed, trial.number]).generate_state(1)[0])
+        seed = int(np.random.SeedSequence([self.seed, draw_number(study, trial)]).generate_state(1)[0])
         # Decided once a trial: another process may complete one between two draws.
         if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < self.n_startup_trials:
             self.sampler = RandomSampler(seed=seed)
@@ -84,6 +88,26 @@ class KeyedTPESampler(BaseSampler):
 
     def after_trial(self, study, trial, state, values):
         self.sampler.after_trial(study, trial, state, values)
+
+
+def draw_number(study: optuna.Study, trial: FrozenTrial) -> int:
+    """
+    Return the number of a trial as if none had been repeated, by which its draws are keyed.
+
+    A trial is a repetition from its beginning on and numbers are given in order, so every process finds the same.
+    """
+    if DRAW in trial.user_attrs:
+        return trial.user_attrs[DRAW]
+    earlier = (other for other in study.get_trials(deepcopy=False) if other.number < trial.number)
+    return trial.number - sum(DRAW in other.user_attrs for other in earlier)
+
+
+def repeat_trial(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Have the next trial draw what one has drawn whose process was killed."""
+    number = draw_number(study, trial)
+    repeated = sum(other.user_attrs.get(DRAW) == number for other in study.get_trials(deepcopy=False))
+    if 1 + repeated < MOST_ATTEMPTS:
+        study.enqueue_trial({}, user_attrs={DRAW: number})  # without values: it draws them itself
 
 
 class SearchStorage(RDBStorage):
@@ -125,6 +149,7 @@ def open_storage(url: str) -> RDBStorage:
                     engine_kwargs=options,
                     heartbeat_interval=HEARTBEAT_SECONDS,
                     grace_period=GRACE_SECONDS,
+                    heartbeat_stale_trial_callback=repeat_trial,
                 )
         except ImportError as error:
             raise RecipeError(
@@ -247,9 +272,11 @@ class Liveness:
         self.study = study
         self.storage = storage
         self._seen: set[int] = set()
+        self._unsettled: set[int] | None = None  # trials that ran at first, and may be dead
+        self._settled_at = time.monotonic() + GRACE_SECONDS + 2  # storages count in whole seconds
 
     def counts(self) -> tuple[int, int]:
-        """Complete trials, and those that run; the ones of killed processes are marked as failed."""
+        """Complete trials, and those that run; the ones of killed processes are marked as failed, to be repeated."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             optuna.storages.fail_stale_trials(self.study)
@@ -259,7 +286,13 @@ class Liveness:
             if trial.number not in self._seen:
                 self.storage.record_heartbeat(trial._trial_id)
                 self._seen.add(trial.number)
+        numbers = {trial.number for trial in running}
+        self._unsettled = numbers if self._unsettled is None else self._unsettled & numbers
         return len(trials) - len(running), len(running)
+
+    def is_settled(self) -> bool:
+        """Tell whether of each trial that ran at the first `counts` it is known if its process lives."""
+        return not self._unsettled or time.monotonic() > self._settled_at
 
 
 def is_surplus(study: optuna.Study, number: int, wanted: int) -> bool:

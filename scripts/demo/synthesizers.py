@@ -16,7 +16,6 @@ import json
 import os
 import pathlib
 import random
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -26,6 +25,7 @@ import soundfile
 from tqdm.auto import tqdm
 
 from modeling_cnn10bert.data.soundscapes import SPLITS
+from modeling_cnn10bert.scratch import UNFINISHED, scratch_folder
 
 SAMPLING_RATE = 32_000  # Hz, of the recordings written
 CLIP_SECONDS = 5.0
@@ -598,10 +598,9 @@ def generate_soundscapes(
     _check_numbers(parameters)
     if _is_finished(folder, parameters):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
     # Beside the folder, so that the renaming stays within one file system and is one step.
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        unfinished = pathlib.Path(temporary) / "set"
+    with scratch_folder(folder.parent, f".{folder.name}{UNFINISHED}") as scratch:
+        unfinished = scratch / "set"
         _write_set(unfinished, parameters)
         try:
             if folder.is_dir():

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import time
 
 import numpy as np
 import pytest
@@ -113,6 +114,14 @@ def test_what_is_encoded_comes_back(peak):
     decoded = decode_audio(encode_audio(waveform, 32000), 32000, "tone")
     assert decoded.dtype == np.float32
     np.testing.assert_allclose(decoded, waveform, rtol=0, atol=2**-23)  # 24 bits
+
+
+@pytest.mark.parametrize("peak", [0.9, 1.5])
+def test_equal_sounds_are_equal_bytes_whenever_they_are_encoded(peak):
+    waveform = (peak * sine(1000, 32000)).astype(np.float32)
+    before = encode_audio(waveform, 32000)
+    time.sleep(1.1)  # wav files of floats may hold the second in which they were written
+    assert encode_audio(waveform, 32000) == before
 
 
 def test_a_name_may_hold_spaces_and_signs(tmp_path):

@@ -140,6 +140,10 @@ def test_what_a_killed_run_was_writing_is_deleted(folder):
     unfinished = [folder / ".all_results.json.123.tmp", folder / ".eval_results" / ".clotho.yaml.123.tmp"]
     for path in unfinished:
         path.touch()
+    unfinished += [folder / ".curve.png.unfinished-1", folder / ".eval_results" / ".clotho.yaml.unfinished-2"]
+    for path in unfinished[2:]:
+        path.mkdir()
+        (path / "half").touch()
     (folder / "all_results.json").touch()
     with sole_run(SimpleNamespace(output_dir=str(folder), process_index=0)):
         assert not any(path.exists() for path in unfinished)

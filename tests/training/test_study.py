@@ -126,10 +126,51 @@ def test_a_trial_without_heartbeats_is_dead_and_one_with_them_alive(tmp_path):
         database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')")
     storage.record_heartbeat(alive._trial_id)  # as its process does
     assert liveness.counts() == (0, 1)
-    assert [trial.state for trial in study.trials] == [TrialState.RUNNING, TrialState.FAIL]
+    assert [trial.state.name for trial in study.trials] == ["RUNNING", "FAIL", "WAITING"]  # to be repeated
     study.tell(alive, 0.5)
     assert liveness.counts() == (1, 0)
     assert dead.number == 1
+
+
+def _search_of_killed_trials(database, killed, complete):
+    """The values and scores of the complete trials of a search in one process, which was killed in some trials."""
+    storage = open_storage(f"sqlite:///{database}")
+    study = _new_study(n_startup_trials=4, storage=storage)
+    for number in range(len(killed) + complete):
+        trial = study.ask()
+        if number not in killed:
+            study.tell(trial, -abs(suggest(trial, TABLE_4)["p_ms"] - 0.25))
+            continue
+        if number % 2:  # others are killed before they have drawn
+            suggest(trial, TABLE_4)
+        liveness = Liveness(study, storage)  # of the process that goes on
+        assert liveness.counts()[1] == 1 and not liveness.is_settled()
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            connection.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')")
+            connection.commit()
+        assert liveness.counts()[1] == 0 and liveness.is_settled()
+    return [(trial.params, trial.value) for trial in study.trials if trial.state == TrialState.COMPLETE]
+
+
+def test_a_search_that_is_killed_ends_with_the_trials_of_an_uninterrupted_one(tmp_path):
+    whole = _search_of_killed_trials(tmp_path / "whole.db", (), 8)
+    assert _search_of_killed_trials(tmp_path / "killed.db", (0, 3, 4, 7, 9), 8) == whole
+
+
+def test_a_trial_whose_process_is_killed_each_time_is_given_up(tmp_path):
+    whole = _search_of_killed_trials(tmp_path / "whole.db", (), 3)
+    assert _search_of_killed_trials(tmp_path / "killed.db", (0, 1, 2), 2) == whole[1:]
+
+
+def test_a_process_waits_no_longer_than_it_takes_to_find_a_trial_dead(tmp_path, monkeypatch):
+    storage = open_storage(f"sqlite:///{tmp_path / 'study.db'}")
+    study = _new_study(storage=storage)
+    study.ask()
+    now = study_module.time.monotonic()
+    liveness = Liveness(study, storage)
+    assert liveness.counts() == (0, 1) and not liveness.is_settled()
+    monkeypatch.setattr(study_module.time, "monotonic", lambda: now + 60)
+    assert liveness.is_settled()
 
 
 def test_of_trials_begun_at_once_exactly_the_wanted_ones_go_on():
