@@ -6,11 +6,11 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-import datasets
 from huggingface_hub import constants, try_to_load_from_cache
 
 from ..augmentation.back_translation import BACK_TRANSLATION_COLUMN, back_translation_languages
 from ..augmentation.wordnet import WordNetError, find_wordnet
+from ..data.saved_tables import load_saved
 from ..data.soundscapes import SPLITS, manifest_lines
 from .arguments import ModelArguments
 from .ladders import TAGGING, Run, Synthesis
@@ -114,7 +114,7 @@ def _missing_back_translations(fields: dict) -> str:
         return "no back-translations, nor the data set"
     try:
         if name:
-            table = datasets.load_from_disk(name)["train"]
+            table = load_saved(name)["train"]
             languages = back_translation_languages(table.column_names)
             columns = [BACK_TRANSLATION_COLUMN.format(language=language) for language in languages]
             lacking = {

@@ -8,8 +8,7 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
-import datasets
-
+from ..data.saved_tables import load_saved
 from ..data.soundscapes import manifest_lines
 from ..evaluation.reports import read_results
 from .arguments import DataArguments, RetrievalTrainingArguments
@@ -49,7 +48,7 @@ def _training_pairs(fields: dict) -> int | None:
 
 @functools.cache
 def _captions_of_data_set(folder: str) -> list[int]:
-    return [len(captions) for captions in datasets.load_from_disk(folder)["train"]["captions"]]
+    return [len(captions) for captions in load_saved(folder)["train"]["captions"]]
 
 
 @functools.cache
