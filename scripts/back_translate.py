@@ -20,6 +20,7 @@ from modeling_cnn10bert.augmentation.back_translation import (
     require_language,
 )
 from modeling_cnn10bert.data.soundscapes import ManifestError
+from modeling_cnn10bert.data.tables import PreparationError
 from modeling_cnn10bert.data.variants import add_back_translations
 from modeling_cnn10bert.data.workshop import WorkshopError
 from modeling_cnn10bert.interrupts import orderly_exit
@@ -65,5 +66,5 @@ if __name__ == "__main__":
     with orderly_exit():
         try:
             main()
-        except (BackTranslationError, ManifestError, WorkshopError) as error:
+        except (BackTranslationError, ManifestError, PreparationError, WorkshopError) as error:
             sys.exit(f"error: {error}")

@@ -1,6 +1,7 @@
 """Extraction of 7z archives that nobody needs to trust: nothing leaves the folder, and it is whole or not there."""
 
 import contextlib
+import errno
 import pathlib
 import re
 import shutil
@@ -12,6 +13,9 @@ from tqdm import tqdm
 
 from .preparation import one_line_when_full
 from .tables import PreparationError
+
+# By these the system refuses an entry that is a file below another file, or has a name that is too long.
+ERRORS_OF_NAMES = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 def extract(archive: pathlib.Path, folder: pathlib.Path) -> None:
@@ -52,7 +56,7 @@ def _readable(archive: pathlib.Path) -> Iterator[None]:
     except (PreparationError, MemoryError):
         raise
     except OSError as error:
-        if error.errno is not None:  # of the disk, not of the archive
+        if error.errno is not None and error.errno not in ERRORS_OF_NAMES:  # of the disk, not of the archive
             raise
         raise _damaged(archive, error) from error
     except Exception as error:  # py7zr gives a damaged archive's errors as those of a dozen libraries
@@ -60,9 +64,10 @@ def _readable(archive: pathlib.Path) -> Iterator[None]:
 
 
 def _damaged(archive: pathlib.Path, error: Exception) -> PreparationError:
+    reason = f"{type(error).__name__}: {error}"[:300]
     return PreparationError(
-        f"{archive}: found {archive.stat().st_size} bytes that do not extract ({type(error).__name__}: {error}), "
-        "expected a whole 7z archive; delete the file and run the command again"
+        f"{archive}: found {archive.stat().st_size} bytes that do not extract ({reason}), expected a whole 7z "
+        "archive; delete the file and run the command again"
     )
 
 

@@ -23,6 +23,7 @@ import pyarrow
 
 from .entries import ROW_FEATURES, Entry, StoredAudio
 from .file_names import METADATA_FILES, FileFinder, file_identity, is_inside
+from .saved_tables import load_saved
 from .soundscapes import SPLITS
 from .tables import PreparationError, caption_columns_of, captions_of, has_word, read_rows
 
@@ -69,7 +70,7 @@ def own_recordings(
     _check_shares(shares or {})
     folder = pathlib.Path(source)
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-        tables = _load(datasets.load_from_disk, source)
+        tables = load_saved(source)
         inside = None if allow_outside else [source]
         splits, features = _of_tables(tables, audio_column, caption_columns, source, inside)
     elif folder.is_dir():
@@ -149,7 +150,7 @@ def _with_shares(splits: dict[str, list[Entry]], shares: dict[str, float], sourc
 
 def _lot(entry: Entry) -> float:
     """Return a number in [0, 1) that depends on the file name alone: recordings added later move no other."""
-    return int.from_bytes(hashlib.sha256(entry.file_name.encode()).digest()[:6], "big") / 2**48
+    return int.from_bytes(hashlib.sha256(entry.file_name.encode(errors="surrogatepass")).digest()[:6], "big") / 2**48
 
 
 def _check_inside(path: str | os.PathLike, folders: Sequence[str | os.PathLike], name: str, where: str) -> None:

@@ -7,6 +7,7 @@ OUT/skipped.csv, OUT/warnings.csv      clips that were left out, and those that 
 import math
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Container, Mapping, Sequence
 
@@ -63,9 +64,9 @@ def _read_classes(path: pathlib.Path) -> list[tuple[str, str]]:
     """Read machine id and name of each class, in the order of their numbers."""
     classes = []
     for number, row in read_rows(path, ["index", "mid", "display_name"]):
-        if not row["index"].strip().isdigit():
+        if not re.fullmatch(r"\d{1,9}", row["index"].strip(), re.ASCII):
             raise PreparationError(
-                f"{path}:{number}: found the index {row['index']!r}, expected a number; fetch "
+                f"{path}:{number}: found the index {row['index'][:80]!r}, expected a number; fetch "
                 "class_labels_indices.csv again"
             )
         classes.append((int(row["index"]), row["mid"], row["display_name"]))

@@ -20,8 +20,11 @@ from datasets.arrow_writer import ArrowWriter
 from tqdm import tqdm
 
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
+from ..files import is_full_disk
 from ..scratch import scratch_folder
 from .processes import in_processes
+from .saved_tables import load_saved
+from .tables import PreparationError
 
 LOG_MEL_STEP = 0.005  # dB per count: 16 bits then reach +-163 dB, and an error of at most 0.0025 dB
 FORMAT = 3  # raise it when the meaning of a cached table changes, so that no older one is read
@@ -167,7 +170,16 @@ def cached_table(
     key = {"format": FORMAT, **key}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(cache_dir) / f"{name}-{digest}"
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            if is_full_disk(error):
+                raise
+            raise PreparationError(
+                f"cache_dir {str(cache_dir)[:300]}: found {str(error)[:300]}, expected a folder, or the name of a new "
+                "one; give another --cache_dir"
+            ) from error
         with scratch_folder(folder.parent, ".unfinished-") as scratch:
             whole = scratch / "whole"
             compute(scratch).save_to_disk(whole / "table")
@@ -177,4 +189,4 @@ def cached_table(
             except OSError:  # another process was faster, with the same content
                 if not folder.is_dir():
                     raise
-    return datasets.load_from_disk(folder / "table")
+    return load_saved(folder / "table")

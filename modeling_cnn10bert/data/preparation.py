@@ -24,6 +24,7 @@ import filelock
 
 from ..files import check_local_folder
 from .entries import ROW_FEATURES, Entry
+from .saved_tables import load_saved
 from .shards import Note, Shard, ShardReport, cut, write_shards
 from .tables import PreparationError
 
@@ -138,7 +139,7 @@ def _with_added_columns(
     features: datasets.Features, splits: Iterable[str], out: pathlib.Path
 ) -> dict[str, datasets.Features]:
     """Split -> the features, and the columns that others added since, such as back-translations."""
-    tables = datasets.load_from_disk(out)
+    tables = load_saved(out)
     added = {
         split: {name: feature for name, feature in tables[split].features.items() if name not in features}
         for split in splits
@@ -230,15 +231,17 @@ class _State:
     @classmethod
     def read(cls, folder: pathlib.Path, out: pathlib.Path) -> "_State | None":
         """`None` unless the data set is whole."""
+        if not (out / MARK).is_file() or not (folder / "state.json").is_file():
+            return None
         try:
             content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            for kind in ("skipped", "warnings"):
+                content[kind] = [Note(**note) for note in content[kind]]
+            state = cls(**content)
+            str(state.preparation(out))  # which reads all of it
+            return state
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):  # edited, or cut off
             return None
-        if not (out / MARK).is_file():
-            return None
-        for kind in ("skipped", "warnings"):
-            content[kind] = [Note(**note) for note in content[kind]]
-        return cls(**content)
 
     def write(self, folder: pathlib.Path) -> None:
         unfinished = folder / ".state.json"
@@ -255,7 +258,7 @@ class _Recall:
 
     def __init__(self, out: pathlib.Path, state: _State):
         self.rows = {(split, stamp): row for split, stamps in state.stamps.items() for row, stamp in enumerate(stamps)}
-        self.tables = datasets.load_from_disk(out)
+        self.tables = load_saved(out)
         own = (note for note in state.warnings if COPY not in note.text)
         self.warnings = {(note.split, note.file_name): note.text for note in own}
 
@@ -303,7 +306,7 @@ def _move_in(folder: pathlib.Path, out: pathlib.Path) -> None:
 def check_entries(split: str, entries: Sequence[Entry]) -> None:
     """
     Raises:
-        PreparationError: no recording of a split is there, or two have the same file name.
+        PreparationError: no recording of a split is there, two have the same file name, or one has no name in UTF-8.
     """
     if entries and all(entry.audio is None for entry in entries):
         raise PreparationError(
@@ -317,6 +320,8 @@ def check_entries(split: str, entries: Sequence[Entry]) -> None:
                 f"{split}: found the file name {entry.file_name!r} twice, expected names that differ within a split; "
                 "give its captions in one row, or rename one of the recordings"
             )
+        if entry.file_name != entry.file_name.encode(errors="replace").decode():
+            raise PreparationError(f"{split}: found the file name {entry.file_name!r}, expected UTF-8; rename the file")
         seen.add(entry.file_name)
 
 

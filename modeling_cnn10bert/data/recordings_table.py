@@ -13,6 +13,8 @@ from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..processing_cnn10bert import caption_words
 from .audio_io import decode_audio
 from .feature_cache import TABLE_FEATURES, cached_table, feature_parameters, log_mel_columns, map_rows
+from .saved_tables import load_saved
+from .tables import PreparationError
 
 COLUMNS = ("file_name", "recording_id", "captions")
 LOG_MEL_COLUMNS = ("length", "log_mel", "mel_mean", "mel_std")
@@ -67,21 +69,20 @@ def load_prepared_split(name: str, split: str | None) -> tuple[str, datasets.Dat
 
 def _load_tables(name: str) -> datasets.DatasetDict:
     folder = pathlib.Path(name)
-    if folder.is_dir() and not (folder / "dataset_dict.json").is_file():
+    is_folder = os.path.isdir(name)  # unlike that of `Path`, it has no error at a name that no folder can have
+    if is_folder and not (folder / "dataset_dict.json").is_file():
         raise PreparedDataError(
             f"found no dataset_dict.json in the folder {name}, expected a prepared data set; run the command that "
             "prepares it, again if it did not end"
         )
     try:
-        return datasets.load_from_disk(folder) if folder.is_dir() else datasets.load_dataset(name)
+        return load_saved(folder) if is_folder else datasets.load_dataset(name)
+    except PreparationError as error:
+        raise PreparedDataError(str(error)) from error
     except (OSError, ValueError) as error:
         raise PreparedDataError(
             f"found no data set {name}, neither a folder nor on the Hub ({' '.join(str(error).split())}); prepare one "
             "with one of scripts/prepare_*.py"
-        ) from error
-    except IndexError as error:  # of `load_from_disk`, which reads no table without rows
-        raise PreparedDataError(
-            f"found a split without a recording in {name}, expected at least one in each; save the set without it"
         ) from error
 
 

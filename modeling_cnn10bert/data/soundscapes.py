@@ -11,7 +11,6 @@ scenes to waveforms and draws new renderings of training scenes.
 """
 
 import dataclasses
-import json
 import logging
 import math
 import os
@@ -24,9 +23,10 @@ import numpy as np
 from ..processing_cnn10bert import caption_words
 from .audio_io import AudioError, load_audio
 from .file_names import FileFinder
-from .tables import PreparationError, read_text
+from .tables import PreparationError, read_json, read_text
 
 SPLITS = ("train", "validation", "test")
+MAX_DURATION = 3600.0  # seconds; a scene is mixed in memory, where an hour takes 0.5 GB
 MAX_GAIN_DB = 120.0  # far beyond any use; keeps a slip of the pen from overflowing float32
 GAIN_RANGE_DB = (-6.0, 0.0)  # of a varied event, as in the benchmark's manifests
 MAX_JITTER = 0.3  # seconds, of a varied onset or end
@@ -156,12 +156,13 @@ class _SceneReader:
     def read(self, number: int, line: str) -> Scene:
         self.number = number
         try:
-            row = json.loads(line)
+            row = read_json(line)
         except (ValueError, RecursionError) as error:
             raise self.error("line", f"{reprlib.repr(line)} ({error})", "one JSON object") from error
         if not isinstance(row, dict):
             raise self.error("line", reprlib.repr(row), "one JSON object")
-        duration = self.positive(self.value(row, "duration"), "duration")
+        expected = f"a finite number of seconds above 0, at most {MAX_DURATION:g}"
+        duration = self.number_in(self.value(row, "duration"), "duration", expected, math.ulp(0.0), MAX_DURATION)
         captions = self.captions(self.value(row, "captions"), "captions")
         return Scene(
             id=self.id(self.value(row, "id")),
@@ -194,9 +195,6 @@ class _SceneReader:
         if not valid or not low <= value <= high:
             raise self.error(field, reprlib.repr(value), expected)
         return float(value)
-
-    def positive(self, value, field: str) -> float:
-        return self.number_in(value, field, "a finite number of seconds above 0", low=math.ulp(0.0))
 
     def id(self, value) -> str:
         if not isinstance(value, str) or not value.strip():

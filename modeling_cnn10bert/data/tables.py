@@ -39,9 +39,12 @@ def read_text(path: str | os.PathLike, encoding: str | None = None) -> str:
         PreparationError: the file cannot be read or is in another encoding; the message names the line.
     """
     try:
+        if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe or a device may never end
+            raise OSError("no file but a folder, a pipe or a device")
         content = pathlib.Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        raise PreparationError(f"{path}: found {error}, expected a text file; check the path") from error
+    except (OSError, ValueError, MemoryError) as error:
+        reason = str(error) or "more than the memory holds"
+        raise PreparationError(f"{path}: found {reason}, expected a text file; check the path") from error
     if encoding is None:
         if content.startswith((b"\xff\xfe", b"\xfe\xff")):
             encoding = "utf-16"
@@ -103,13 +106,26 @@ def _json_rows(path: pathlib.Path, text: str) -> Iterator[tuple[int, dict[str, A
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = read_json(line)
         except (ValueError, RecursionError) as error:
             row = error
         if isinstance(row, dict):
             yield number, row
         else:
             yield number, f"found {line.strip()[:80]!r}, expected one JSON object; correct the line"
+
+
+def read_json(line: str) -> Any:
+    """
+    Read a line of JSON.
+
+    Raises:
+        ValueError, RecursionError: it is none, or writes half of a surrogate pair, which no text of a table can hold.
+    """
+    value = json.loads(line)
+    if "\\u" in line:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def _csv_rows(path: pathlib.Path, text: str, columns: Collection[str]) -> Iterator[tuple[int, dict[str, str] | str]]:
@@ -156,12 +172,18 @@ def _header(path: pathlib.Path, text: str, columns: Collection[str]) -> tuple[st
     header = headers[separator]
     if missing := set(columns) - set(header):
         raise PreparationError(
-            f"{path}: found the columns {', '.join(header) or 'none'}, expected {', '.join(sorted(missing))} too; "
+            f"{path}: found the columns {_shown(header) or 'none'}, expected {', '.join(sorted(missing))} too; "
             "correct the header, or fetch the file again"
         )
     if twice := {name for name in header if name and header.count(name) > 1}:
         raise PreparationError(f"{path}: found the column {sorted(twice)[0]!r} twice, expected it once; rename one")
     return separator, header
+
+
+def _shown(header: Sequence[str]) -> str:
+    """List columns on one line, however many they are and whatever their names hold."""
+    names = ", ".join(name if name.isprintable() else repr(name) for name in header)
+    return names if len(names) <= 300 else f"{names[:300]}..."
 
 
 def read_cells(
@@ -229,7 +251,7 @@ def caption_columns_of(columns: Sequence[str], asked: Sequence[str], where: str)
     if missing or not found:
         raise PreparationError(
             f"{where}: found no column {' or '.join(missing or CAPTION_COLUMNS)} for the captions, expected one of "
-            f"{', '.join(map(str, columns))}; say which of them holds the captions, or rename it"
+            f"{_shown(list(map(str, columns)))}; say which of them holds the captions, or rename it"
         )
     return found
 

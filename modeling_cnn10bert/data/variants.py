@@ -26,7 +26,9 @@ from ..augmentation.back_translation import (
     round_trip,
 )
 from ..augmentation.eda import caption_words
+from .saved_tables import load_saved
 from .soundscapes import REWRITE, SPLITS, ManifestError, manifest_lines
+from .tables import read_json
 from .workshop import Progress, Workshop
 
 TEXTS = datasets.List(datasets.Value("string"))
@@ -158,7 +160,7 @@ class _SavedDatasets:
 
     def __init__(self, folder: Path, splits: Sequence[str]):
         self.folder = folder
-        loaded = datasets.load_from_disk(folder)
+        loaded = load_saved(folder)
         single = isinstance(loaded, datasets.Dataset)
         self.datasets = {"": loaded} if single else {split: loaded.get(split) for split in splits}
         self.captions, self.languages = {}, {}
@@ -273,7 +275,7 @@ class _Manifests:
 
 def _manifest_row(path: Path, number: int, line: str) -> dict:
     try:
-        row = json.loads(line)
+        row = read_json(line)
         captions = row["captions"]
         usable = isinstance(captions, list) and all(isinstance(text, str) for text in captions)
         usable = usable and isinstance(row.get("back_translations", {}), dict)

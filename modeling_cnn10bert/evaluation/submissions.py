@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.tables import PreparationError, read_rows
+from ..data.tables import PreparationError, read_rows, read_text
 from ..retrieval.records import RetrievalError
 from .reports import write_text
 
@@ -107,20 +107,19 @@ def read_dcase2025(path: str | os.PathLike) -> tuple[list[str], list[str], np.nd
         PreparationError: the file is missing or faulty; the message says in which line.
     """
     captions, scores = [], []
+    reader = csv.reader(io.StringIO(read_text(path), newline=""))
     try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            _, *file_names = next(reader, [""])
-            if not file_names or len(set(file_names)) < len(file_names):
-                raise PreparationError(
-                    f"{path}: found the columns {', '.join(file_names) or 'none'}, expected that of the captions and "
-                    "one for each recording, no name twice; write the file again"
-                )
-            for row in reader:
-                if row:
-                    captions.append(row[0])
-                    scores.append(_scores(row[1:], len(file_names), f"{path}:{reader.line_num}"))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        _, *file_names = next(reader, [""])
+        if not file_names or len(set(file_names)) < len(file_names):
+            raise PreparationError(
+                f"{path}: found the columns {', '.join(file_names) or 'none'}, expected that of the captions and "
+                "one for each recording, no name twice; write the file again"
+            )
+        for row in reader:
+            if row:
+                captions.append(row[0])
+                scores.append(_scores(row[1:], len(file_names), f"{path}:{reader.line_num}"))
+    except csv.Error as error:
         raise PreparationError(f"{path}: found {error}, expected a CSV file; write it again") from error
     if not captions:
         raise PreparationError(f"{path}: found no query, expected a line each; write the file again")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers import SchedulerType, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_utils import HubStrategy
 
 from ..files import ADDRESS, check_local_folder
@@ -309,6 +310,8 @@ class KeyedTrainingArguments(TrainingArguments):
             above_zero=["lr_decay_factor", "adam_epsilon", "num_train_epochs"],
             shares=["adam_beta1", "adam_beta2"],
         )
+        if self.output_dir == "":
+            raise ValueError("output_dir is empty, expected the name of a folder")
         if self.output_dir is not None:
             check_local_folder(self.output_dir, "output_dir", marks=(ADDRESS,))
         for name in ("seed", "data_seed"):
@@ -342,6 +345,12 @@ class KeyedTrainingArguments(TrainingArguments):
         if derived:  # the base class wants a number; the number of processes is known only after it ran
             self.per_device_train_batch_size = self.total_train_batch_size
         super().__post_init__()
+        installed = get_available_reporting_integrations()
+        if unknown := [name for name in self.report_to if name not in installed]:
+            raise ValueError(
+                f"report_to must be one of {', '.join(['none', *installed])}, whose packages are installed, found "
+                f"{unknown[0]!r}; install its package, or leave it out"
+            )
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
         devices = self.world_size * max(self.n_gpu, 1)  # one process may drive several devices
         if not derived:

@@ -73,6 +73,9 @@ def run(main: Callable[[], object], option: str = "") -> None:
             sys.exit(f"error: the training has diverged: {error}; lower --learning_rate, or clip by --max_grad_norm 1")
         except torch.OutOfMemoryError as error:
             sys.exit("error: " + OUT_OF_MEMORY.format(error=" ".join(str(error).split())[:200]))
+        except MemoryError as error:
+            what = " ".join(str(error).split())[:200] or "no more to be had"
+            sys.exit(f"error: this machine has too little memory ({what}); use shorter recordings, or fewer at once")
         except Exception as error:
             if not is_full_disk(error):
                 raise

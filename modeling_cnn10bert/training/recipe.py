@@ -4,6 +4,7 @@ import argparse
 import difflib
 import json
 import os
+import re
 import stat
 import sys
 from collections.abc import Sequence
@@ -149,6 +150,15 @@ class _Loader(yaml.SafeLoader):
             )
         return node
 
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        """Refuse what is a number of another base in YAML 1.1: 010 is eight there, and 1:30 is ninety."""
+        number = self.construct_yaml_int(node) if node.tag.endswith(":int") else self.construct_yaml_float(node)
+        if ":" in node.value or (isinstance(number, int) and re.match(r"[-+]?0[\d_]", node.value)):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"found {node.value}, which YAML reads as {number}; write a decimal number", node.start_mark
+            )
+        return number
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key, _ in node.value:
@@ -160,6 +170,10 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_number)
 
 
 def check_recipe(path: Path, argument_classes: Sequence[type] = ARGUMENT_CLASSES, given: Sequence[str] = ()) -> None:

@@ -11,6 +11,7 @@ import filelock
 from transformers import TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
+from ..files import is_full_disk
 from ..scratch import UNFINISHED
 from .recipe import RecipeError
 
@@ -57,10 +58,18 @@ def locked(folder: Path) -> Iterator[None]:
     A new folder into which nothing was written is deleted again.
 
     Raises:
-        RecipeError: another process holds it.
+        RecipeError: another process holds it, or no such folder can be made.
     """
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        is_new = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        if is_full_disk(error):
+            raise
+        raise RecipeError(
+            f"output_dir {str(folder)[:300]}: found {str(error)[:300]}, expected a folder, or the name of a new one; "
+            "give another --output_dir"
+        ) from error
     lock = filelock.FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=WAIT_SECONDS)

@@ -6,11 +6,11 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-import datasets
 from huggingface_hub import constants, try_to_load_from_cache
 
 from modeling_cnn10bert.augmentation.back_translation import BACK_TRANSLATION_COLUMN, back_translation_languages
 from modeling_cnn10bert.augmentation.wordnet import WordNetError, find_wordnet
+from modeling_cnn10bert.data.saved_tables import load_saved
 from modeling_cnn10bert.data.soundscapes import SPLITS, manifest_lines
 from modeling_cnn10bert.training.arguments import ModelArguments
 from modeling_cnn10bert.training.model import PACKAGED_TEXT_MODEL, resolve_text_model
@@ -115,7 +115,7 @@ def _missing_back_translations(fields: dict) -> str:
         return "no back-translations, nor the data set"
     try:
         if name:
-            table = datasets.load_from_disk(name)["train"]
+            table = load_saved(name)["train"]
             languages = back_translation_languages(table.column_names)
             columns = [BACK_TRANSLATION_COLUMN.format(language=language) for language in languages]
             lacking = {

@@ -8,8 +8,7 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
-import datasets
-
+from modeling_cnn10bert.data.saved_tables import load_saved
 from modeling_cnn10bert.data.soundscapes import manifest_lines
 from modeling_cnn10bert.evaluation.reports import read_results
 from modeling_cnn10bert.training.arguments import DataArguments, RetrievalTrainingArguments
@@ -50,7 +49,7 @@ def _training_pairs(fields: dict) -> int | None:
 
 @functools.cache
 def _captions_of_data_set(folder: str) -> list[int]:
-    return [len(captions) for captions in datasets.load_from_disk(folder)["train"]["captions"]]
+    return [len(captions) for captions in load_saved(folder)["train"]["captions"]]
 
 
 @functools.cache

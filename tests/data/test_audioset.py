@@ -187,9 +187,12 @@ def test_a_faulty_file_is_named(source, tmp_path):
     (tmp_path / "labels.csv").write_text("index,mid,display_name\n0,/m/0,Speech\n")
     with pytest.raises(PreparationError, match="found 1 classes, expected 527"):
         read_labels(tmp_path / "labels.csv")
-    (tmp_path / "labels.csv").write_text("index,mid,display_name\nnone,/m/0,Speech\n")
-    with pytest.raises(PreparationError, match=r"labels\.csv:2: found the index 'none', expected a number"):
-        read_labels(tmp_path / "labels.csv")
+    for index in ("none", "\N{SUPERSCRIPT TWO}", "9" * 5000, "-1"):
+        (tmp_path / "labels.csv").write_text(f"index,mid,display_name\n{index},/m/0,Speech\n", encoding="utf-8")
+        with pytest.raises(
+            PreparationError, match=rf"labels\.csv:2: found the index '{index[:80]}', expected a number"
+        ):
+            read_labels(tmp_path / "labels.csv")
     (tmp_path / "labels.csv").write_text("number,name\n0,Speech\n")
     with pytest.raises(PreparationError, match="found the columns number, name, expected display_name, index, mid"):
         read_labels(tmp_path / "labels.csv")

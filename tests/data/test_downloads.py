@@ -248,6 +248,24 @@ def test_an_entry_that_would_leave_the_folder_is_refused(name, tmp_path):
     assert not pathlib.Path("/tmp/escaped.wav").exists()
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["sounds/a", "sounds/a/b.wav"],
+        ["sounds/a/b.wav", "sounds/a"],
+        ["sounds", "sounds/a.wav"],
+        ["sounds/" + "a" * 300],
+    ],
+)
+def test_entries_that_no_folder_can_hold_are_refused(names, tmp_path):
+    with py7zr.SevenZipFile(tmp_path / "bad.7z", "w") as file:
+        for name in names:
+            file.writestr(b"sound", name)
+    with pytest.raises(PreparationError, match=r"bad\.7z: found .* bytes that do not extract"):
+        extract(tmp_path / "bad.7z", tmp_path / "out" / "sounds")
+    assert not os.listdir(tmp_path / "out")
+
+
 def test_a_link_is_refused(tmp_path):
     (tmp_path / "in" / "sounds").mkdir(parents=True)
     (tmp_path / "in" / "sounds" / "link.wav").symlink_to("/etc/passwd")

@@ -14,6 +14,7 @@ from modeling_cnn10bert.data.feature_cache import (
     encode_log_mel,
     log_mel_columns,
 )
+from modeling_cnn10bert.data.tables import PreparationError
 
 KEY = {"features": {"feature_size": 4}, "what": "a test"}
 
@@ -66,6 +67,29 @@ def test_a_table_is_computed_once_and_memory_mapped(tmp_path):
         assert table.features == TABLE_FEATURES
         assert table.cache_files  # the data lie in a file and not in memory
         assert decode_log_mel(table[1]["log_mel"], 4).shape == (50, 4)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\0" * 50, None])
+@pytest.mark.parametrize("name", ["state.json", "dataset_info.json", "data-00000-of-00001.arrow"])
+def test_a_table_that_is_damaged_is_named(name, content, tmp_path):
+    cached_table(tmp_path, "set", KEY, lambda scratch: _table(_log_mels()))
+    (path,) = tmp_path.glob(f"set-*/table/{name}")
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    if (name, content) == ("dataset_info.json", b"{}"):  # says nothing, and hides nothing
+        assert len(cached_table(tmp_path, "set", KEY, None)) == 3
+        return
+    with pytest.raises(PreparationError, match=r"set-.*table: found a data set with a file that is missing or damaged"):
+        cached_table(tmp_path, "set", KEY, None)
+
+
+@pytest.mark.parametrize("name", ["file/cache", "a\0b", "x" * 300])
+def test_a_cache_that_no_folder_can_be_is_named(name, tmp_path):
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(PreparationError, match="cache_dir .*expected a folder, or the name of a new one"):
+        cached_table(tmp_path / name, "set", KEY, lambda scratch: _table(_log_mels()))
 
 
 def test_another_key_is_another_table(tmp_path):

@@ -1,5 +1,6 @@
 """Recordings become a prepared data set: whole or not there, with what was left out listed."""
 
+import json
 import os
 import shutil
 import signal
@@ -290,6 +291,22 @@ def test_a_folder_of_something_else_is_never_written_to(recordings, entries, sna
     with pytest.raises(PreparationError, match="found something that no preparation wrote, expected an empty folder"):
         prepare_dataset(entries(recordings), COLUMNS, recordings)
     assert snapshot(recordings) == before
+
+
+@pytest.mark.parametrize("change", [b"[]", b"{", b'{"key": 1}', b"[" * 100_000, {"stamps": {"train": 5}}, {"new": 1}])
+def test_a_state_that_was_edited_is_prepared_anew(change, recordings, entries, tmp_path):
+    whole = prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out")
+    state = tmp_path / "out" / ".preparation" / "state.json"
+    state.write_bytes(
+        change if isinstance(change, bytes) else json.dumps(json.loads(state.read_bytes()) | change).encode()
+    )
+    assert prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out") == whole
+
+
+def test_a_name_that_is_no_utf_8_is_an_error(recordings, entries, tmp_path):
+    listed = [Entry("\udcff.wav", recordings / "0.wav", {"captions": ["a tone"], "place": "here"})]
+    with pytest.raises(PreparationError, match=r"train: found the file name '\\udcff\.wav', expected UTF-8"):
+        prepare_dataset({"train": listed}, COLUMNS, tmp_path / "out")
 
 
 def test_a_name_that_occurs_twice_in_a_split_is_an_error(recordings, entries, tmp_path):

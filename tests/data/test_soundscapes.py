@@ -135,6 +135,7 @@ FAULTS = {
     "id empty": (("id",), " ", "id: found ' ', expected a non-empty string"),
     "id a number": (("id",), 7, "id: found 7, expected a non-empty string"),
     "duration zero": (("duration",), 0, "duration: found 0, expected a finite number of seconds above 0"),
+    "duration of a day": (("duration",), 86400, "duration: found 86400, expected a finite .* at most 3600"),
     "duration a text": (("duration",), "4", "duration: found '4', expected a finite number"),
     "duration true": (("duration",), True, "duration: found True, expected a finite number"),
     "duration infinite": (("duration",), float("inf"), "duration: found inf, expected a finite number"),
@@ -251,7 +252,9 @@ def test_a_link_out_of_the_sources_folder_is_refused_and_one_within_is_fine(tmp_
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "[]", "3", "\x00", "[" * 100_000], ids=["cut off", "a list", "a number", "NUL", "deep"]
+    "line",
+    ["{", "[]", "3", "\x00", "[" * 100_000, '{"captions": ["\\ud800 dog"]}'],
+    ids=["cut off", "a list", "a number", "NUL", "deep", "half of a surrogate pair"],
 )
 def test_a_line_that_is_no_json_object_is_named(tmp_path, sources, line):
     with pytest.raises(

@@ -1,10 +1,11 @@
 """Tables as people save them: separators, encodings and lists are recognized, all else is refused by its line."""
 
 import json
+import os
 
 import pytest
 
-from modeling_cnn10bert.data.tables import PreparationError, captions_of, has_word, read_rows
+from modeling_cnn10bert.data.tables import PreparationError, captions_of, has_word, read_rows, read_text
 from modeling_cnn10bert.processing_cnn10bert import caption_words
 
 ROWS = [{"file_name": "dog.wav", "caption": "A dog barks, then silence."}, {"file_name": "é.wav", "caption": "Rain;"}]
@@ -77,6 +78,32 @@ def test_json_lines_may_hold_line_separators_and_are_refused_by_their_line(tmp_p
     assert next(rows) == (1, {"file_name": "a.wav", "caption": "one\u2028two"})
     with pytest.raises(PreparationError, match=r"table\.jsonl:3: found '\[1\]', expected one JSON object"):
         next(rows)
+
+
+@pytest.mark.parametrize("field", ["file_name", "caption", "\udcff"])
+def test_half_of_a_surrogate_pair_is_refused_by_its_line(field, tmp_path):
+    whole = {"file_name": "a.wav", "caption": "a \N{DOG} barks"}
+    lines = [json.dumps(whole), json.dumps({**whole, field: "\ud800 dog"})]
+    (tmp_path / "table.jsonl").write_text("\n".join(lines))
+    rows = read_rows(tmp_path / "table.jsonl")
+    assert next(rows) == (1, whole)
+    with pytest.raises(PreparationError, match=r"table\.jsonl:2: found '{.*, expected one JSON object"):
+        next(rows)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_not_opened(kind, tmp_path):
+    path = tmp_path / "table.csv"
+    {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": os.mkdir}[kind](path)
+    with pytest.raises(PreparationError, match=r"table\.csv: found no file but a folder, a pipe or a device"):
+        read_text(path)
+
+
+def test_a_header_is_shown_on_one_line_without_control_characters(tmp_path):
+    (tmp_path / "table.csv").write_text('"a\nb",\x1b[2J' + ",c" * 5000 + "\n")
+    with pytest.raises(PreparationError) as error:
+        list(read_rows(tmp_path / "table.csv", ["file_name"]))
+    assert str(error.value).isprintable() and len(str(error.value)) < 1000
 
 
 @pytest.mark.parametrize(

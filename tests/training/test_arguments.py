@@ -233,6 +233,7 @@ def test_a_recipe_says_so_in_one_line(parse):
         ),
         ({"lr_decay_factor": 2, "learning_rate_schedule": "cosine"}, "lr_decay_factor is 2, but only .* step"),
         ({"fp16": True}, "fp16 must be off where a CPU trains; set bf16"),
+        ({"report_to": "nowhere"}, "report_to must be one of none, .*found 'nowhere'"),
         (
             {"per_device_train_batch_size": 8, "total_train_batch_size": 32},
             "total_train_batch_size is 32, but per_device_train_batch_size 8 makes 8 on 1 devices",

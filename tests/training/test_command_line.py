@@ -54,6 +54,12 @@ def test_a_device_without_enough_memory_is_told_with_the_fields_that_lower_it():
         assert f"--{name}" in line
 
 
+def test_a_machine_without_enough_memory_is_told_in_one_line():
+    for error in (MemoryError(), MemoryError("Unable to allocate 9 TiB\nfor an array")):
+        line = _ending_of(error)
+        assert line.startswith("error: this machine has too little memory") and "\n" not in line
+
+
 def test_a_fault_of_the_program_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run(lambda: 1 / 0)

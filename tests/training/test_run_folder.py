@@ -103,6 +103,16 @@ def impatient(monkeypatch):
     monkeypatch.setattr(run_folder, "WAIT_SECONDS", 0.1)
 
 
+@pytest.mark.parametrize("name", ["file", "file/run", "a\0b", "x" * 300, "\ud800"])
+def test_what_can_be_no_folder_is_an_error_that_names_it(name, tmp_path):
+    (tmp_path / "file").write_text("text")
+    with (
+        pytest.raises(RecipeError, match="output_dir .*expected a folder, or the name of a new one"),
+        locked(tmp_path / name),
+    ):
+        raise AssertionError
+
+
 def test_a_second_run_is_refused_in_one_line_that_names_the_folder(folder, impatient):
     first = SimpleNamespace(output_dir=str(folder), process_index=0)
     refused = pytest.raises(RecipeError, match=f"output_dir {folder}: found another run")
