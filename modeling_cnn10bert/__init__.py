@@ -1,8 +1,8 @@
 """CNN10-BERT: language-based audio retrieval in the Hugging Face ecosystem.
 
 Importing the package registers its classes with transformers' Auto classes; a class is imported when it is first asked
-for. The package's four files register the classes for auto class too, so that they travel with a saved checkpoint,
-which `trust_remote_code=True` then loads where the package is not installed.
+for. The files named `*_cnn10bert.py` travel with a saved checkpoint, since their classes are registered for auto class
+too, and `trust_remote_code=True` then loads them where the package is not installed.
 """
 
 import importlib
