@@ -30,31 +30,16 @@ from transformers.utils.generic import is_flash_attention_requested, maybe_autoc
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_cnn10bert import CNN10BertConfig, CNN10Config
-
-TOKENS_IN_A_ROW = 48  # about four captions, on a CPU, see `CNN10BertModel._run_text_model`
-# When and how a CPU convolves in tiles, see `_convolve_in_tiles`.
-WIDE = 64 * 128  # channels in times channels out
-MANY_CELLS = 512  # of the clips of a batch; below, it takes longer to transform the weights
-CACHED_VALUES = 32_768  # tiles times channels of a chunk, of each of which there are 36 numbers
-# The matrices of F(4x4, 3x3) for the points 0, 1, -1, 2, -2 and infinity (Lavin & Gray, 2016).
-_OF_INPUT = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0]]
-_OF_INPUT += [[0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]
-_OF_WEIGHTS = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]
-_OF_OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
-TILES_OF_INPUT, TILES_OF_WEIGHTS, TILES_OF_OUTPUT = (
-    torch.kron(matrix, matrix).float()
-    for matrix in (
-        torch.tensor(_OF_INPUT, dtype=torch.float64, device="cpu"),
-        torch.tensor(_OF_WEIGHTS, dtype=torch.float64, device="cpu") / 24,
-        torch.tensor(_OF_OUTPUT, dtype=torch.float64, device="cpu"),
-    )
+from .cpu_kernels_cnn10bert import (
+    NormaliseValidFrames,
+    at_least_float32,
+    by_channel,
+    convolve_in_tiles,
+    deal_into_rows,
+    pays_in_tiles,
 )
+
 MAX_LOGIT_SCALE = 100.0  # a learned temperature never falls below 0.01, as in CLIP
-
-
-def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
-    """float16 and bfloat16 become float32, float64 stays."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def contrastive_loss(
@@ -97,7 +82,7 @@ def contrastive_loss(
             f"logits_per_audio is {tuple(logits_per_audio.shape)}, but there are recording ids for {len(positives)} "
             f"audios and {positives.shape[1]} captions. Give one id to each row and each column."
         )
-    logits_per_audio = _at_least_float32(logits_per_audio)
+    logits_per_audio = at_least_float32(logits_per_audio)
     positives = positives.to(logits_per_audio.dtype)
 
     def one_direction(logits: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
@@ -139,50 +124,6 @@ class CNN10BertOutput(ModelOutput):
         return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
 
 
-def _by_channel(values: torch.Tensor) -> torch.Tensor:
-    """[C] to [1, C, 1, 1]."""
-    return values.view(1, -1, 1, 1)
-
-
-class _NormaliseValidFrames(torch.autograd.Function):
-    """
-    Batch normalisation [B, C, T, F] by the statistics of the frames where `mask` [B, 1, T, 1] is 1; 0 elsewhere.
-
-    Returns the mean and the biased variance [C] beside it, without gradients. It passes over its input less often than
-    autograd does over the same formula.
-    """
-
-    @staticmethod
-    def forward(ctx, hidden_states, mask, weight, bias, eps):
-        dtype = _at_least_float32(weight[:0]).dtype
-        valid = mask.to(hidden_states.dtype)
-        count = mask.sum(dtype=dtype) * hidden_states.shape[-1]
-        centred = hidden_states * valid
-        mean = centred.sum(dim=(0, 2, 3), dtype=dtype) / count
-        centred.addcmul_(valid, _by_channel(-mean).to(valid.dtype))
-        variance = centred.square().sum(dim=(0, 2, 3), dtype=dtype) / count
-        scale = torch.rsqrt(variance + eps) * weight
-        output = (centred * _by_channel(scale).to(valid.dtype)).addcmul_(valid, _by_channel(bias).to(valid.dtype))
-        ctx.save_for_backward(centred, valid, count, weight, variance)
-        ctx.eps = eps
-        ctx.mark_non_differentiable(mean, variance)
-        return output, mean, variance
-
-    @staticmethod
-    def backward(ctx, gradient, *_):
-        centred, valid, count, weight, variance = ctx.saved_tensors
-        weights, no_mean = weight.to(variance.dtype), torch.zeros_like(variance)
-        # As if the statistics were constants, and then what they add, on the valid frames.
-        result, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
-            gradient * valid, centred, weights, no_mean, variance, None, None, False, ctx.eps, [True, True, True]
-        )
-        inverse = torch.rsqrt(variance + ctx.eps)
-        by_value = _by_channel(-weights * inverse.square() * of_weight / count)
-        constant = _by_channel(-weights * inverse * of_bias / count)
-        result.addcmul_(centred, by_value.to(valid.dtype)).addcmul_(valid, constant.to(valid.dtype))
-        return result, None, of_weight.to(weight.dtype), of_bias.to(weight.dtype), None
-
-
 class CNN10BatchNorm(nn.BatchNorm2d):
     """
     Batch normalisation whose training statistics count the valid frames only.
@@ -208,18 +149,18 @@ class CNN10BatchNorm(nn.BatchNorm2d):
         return self._forward_masked(hidden_states, mask)
 
     def _forward_masked(self, hidden_states, mask):
-        # CODEPATH: what `_NormaliseValidFrames` spares by hand, a compiler spares by itself.
+        # CODEPATH: what `NormaliseValidFrames` spares by hand, a compiler spares by itself.
         if not torch.compiler.is_compiling():
-            output, mean, variance = _NormaliseValidFrames.apply(hidden_states, mask, self.weight, self.bias, self.eps)
+            output, mean, variance = NormaliseValidFrames.apply(hidden_states, mask, self.weight, self.bias, self.eps)
         else:
-            values = _at_least_float32(hidden_states)
+            values = at_least_float32(hidden_states)
             valid = mask.to(values.dtype)
             count = valid.sum() * hidden_states.shape[-1]
             mean = (values * valid).sum(dim=(0, 2, 3)) / count
-            centred = values - _by_channel(mean)
+            centred = values - by_channel(mean)
             variance = (centred.square() * valid).sum(dim=(0, 2, 3)) / count
             scale = torch.rsqrt(variance + self.eps) * self.weight.to(values.dtype)
-            output = (centred * _by_channel(scale) + _by_channel(self.bias.to(values.dtype))) * valid
+            output = (centred * by_channel(scale) + by_channel(self.bias.to(values.dtype))) * valid
             output = output.to(hidden_states.dtype)
         # Like PyTorch, normalise by the biased variance and track the unbiased one.
         count = mask.sum() * hidden_states.shape[-1]
@@ -228,8 +169,8 @@ class CNN10BatchNorm(nn.BatchNorm2d):
 
     def scale_and_shift(self) -> tuple[torch.Tensor, torch.Tensor]:
         """What evaluation multiplies each channel by and then adds to it: [C] each, in float32 at least."""
-        scale = _at_least_float32(self.weight) * torch.rsqrt(_at_least_float32(self.running_var) + self.eps)
-        return scale, _at_least_float32(self.bias) - _at_least_float32(self.running_mean) * scale
+        scale = at_least_float32(self.weight) * torch.rsqrt(at_least_float32(self.running_var) + self.eps)
+        return scale, at_least_float32(self.bias) - at_least_float32(self.running_mean) * scale
 
     @torch.no_grad()
     def update_running_statistics(self, statistics: tuple[torch.Tensor, torch.Tensor] | None) -> None:
@@ -289,48 +230,9 @@ def _convolve(
     scale, shift = norm.scale_and_shift()
     dtype = conv.weight.dtype
     weight = (conv.weight * scale.view(-1, 1, 1, 1)).to(dtype, memory_format=torch.preserve_format)
-    if _pays_in_tiles(hidden_states, weight):
-        return _convolve_in_tiles(hidden_states, weight, shift), None
+    if pays_in_tiles(hidden_states, weight):
+        return convolve_in_tiles(hidden_states, weight, shift), None
     return F.conv2d(hidden_states, weight, shift.to(dtype), padding=conv.padding), None
-
-
-def _pays_in_tiles(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether `_convolve_in_tiles` is the faster way: on a CPU, in float32, where it is arithmetic that takes time."""
-    plain = hidden_states.device.type == "cpu" and hidden_states.dtype == weight.dtype == torch.float32
-    if not plain or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
-        return False
-    return weight.shape[0] * weight.shape[1] >= WIDE and hidden_states[:, 0].numel() >= MANY_CELLS
-
-
-def _convolve_in_tiles(hidden_states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """
-    A 3x3 convolution with a padding of 1 by Winograd's F(4x4, 3x3), which takes a quarter of the products.
-
-    [B, C, T, F] to [B, O, T, F]. Of each 6x6 cells it makes 36 sums, multiplies these by as many of the weights, and
-    makes sums of the products that are 4x4 cells of the result (Lavin & Gray, 2016).
-    """
-    batch_size, channels_in, frames, bins = hidden_states.shape
-    channels = weight.shape[0]
-    rows, columns = -(-frames // 4), -(-bins // 4)  # of tiles
-    weights = TILES_OF_WEIGHTS @ weight.permute(2, 3, 1, 0).reshape(9, -1)
-    weights = weights.view(36, channels_in, channels)
-    cells = F.pad(hidden_states.permute(0, 2, 3, 1), (0, 0, 1, 4 * columns + 1 - bins, 1, 4 * rows + 1 - frames))
-    of_clip, of_frame, of_bin, of_channel = cells.stride()
-    tiles = cells.as_strided(
-        (batch_size, 6, 6, rows, columns, channels_in),
-        (of_clip, of_frame, of_bin, 4 * of_frame, 4 * of_bin, of_channel),
-    )
-    output = hidden_states.new_empty(batch_size, rows, 4, columns, 4, channels)
-    # So many rows of tiles at once that all stays in a core's cache.
-    at_once = max(1, CACHED_VALUES // (columns * max(channels_in, channels)))
-    for tiles_of_clip, output_of_clip in zip(tiles, output.permute(0, 2, 4, 1, 3, 5), strict=True):
-        for first in range(0, rows, at_once):
-            some = tiles_of_clip[:, :, first : first + at_once].reshape(36, -1)
-            products = (TILES_OF_INPUT @ some).view(36, -1, channels_in) @ weights
-            sums = (TILES_OF_OUTPUT @ products.view(36, -1)).view(4, 4, -1, columns, channels)
-            torch.add(sums, bias, out=output_of_clip[:, :, first : first + at_once])
-    output = output.view(batch_size, 4 * rows, 4 * columns, channels)[:, :frames, :bins]
-    return output.permute(0, 3, 1, 2)
 
 
 def _zero_padding(hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -566,7 +468,7 @@ class CNN10BertProjection(nn.Module):
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         """[B, hidden_size] to [B, projection_dim], normalised in float32 where the network runs in less."""
         projected = self.out(F.relu(self.dense(pooled)))
-        return F.normalize(_at_least_float32(projected), dim=-1)
+        return F.normalize(at_least_float32(projected), dim=-1)
 
 
 @auto_docstring(custom_intro="Weight initialisation and loading of the retrieval model.")
@@ -756,7 +658,7 @@ class CNN10BertModel(CNN10BertPreTrainedModel):
         if plain or kwargs or config.output_hidden_states or config.output_attentions or bool(attention_mask.all()):
             return self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
         caption, position = attention_mask.nonzero(as_tuple=True)  # of every token, [N]
-        row, column = _deal_into_rows(caption.bincount(minlength=len(input_ids)), caption)
+        row, column = deal_into_rows(caption.bincount(minlength=len(input_ids)), caption)
         rows, columns = int(row.amax()) + 1, int(column.amax()) + 1
         place = row * columns + column
 
@@ -791,12 +693,12 @@ class CNN10BertModel(CNN10BertPreTrainedModel):
         """Cosine similarities divided by the temperature, in float32 at least: [A, D] and [C, D] to [A, C]."""
         # CODEPATH: as in `_init_weights`.
         if self.config.learnable_temperature:
-            scale = _at_least_float32(self.logit_scale).exp().clamp(max=MAX_LOGIT_SCALE)
+            scale = at_least_float32(self.logit_scale).exp().clamp(max=MAX_LOGIT_SCALE)
         else:
             scale = 1 / self.config.temperature
         # In bfloat16 a temperature of 0.05 would leave a rounding error of 0.08 on a logit.
         with maybe_autocast(device_type=audio_embeds.device.type, enabled=False):
-            return (_at_least_float32(audio_embeds) @ _at_least_float32(text_embeds).T) * scale
+            return (at_least_float32(audio_embeds) @ at_least_float32(text_embeds).T) * scale
 
     @can_return_tuple
     @auto_docstring
@@ -855,24 +757,6 @@ class CNN10BertModel(CNN10BertPreTrainedModel):
             audio_model_output=audio_outputs,
             text_model_output=text_outputs,
         )
-
-
-def _deal_into_rows(lengths: torch.Tensor, caption: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Lays captions of so many tokens `lengths` [B] one behind another in rows that are about equally long.
-
-    Returns the row and the column [N] of each token, given the `caption` [N] that it is of, in order.
-    """
-    sizes = lengths.tolist()
-    filled = [0] * max(1, round(sum(sizes) / max(TOKENS_IN_A_ROW, *sizes)))
-    rows, starts = [0] * len(sizes), [0] * len(sizes)
-    for index in sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True):
-        rows[index] = filled.index(min(filled))
-        starts[index] = filled[rows[index]]
-        filled[rows[index]] += sizes[index]
-    # Of the tokens of all captions, counted through: where a caption's first goes, less its number.
-    shift = torch.tensor(starts) - lengths.cumsum(0) + lengths
-    return torch.tensor(rows)[caption], torch.arange(len(caption)) + shift[caption]
 
 
 def _load_tower(model_class: type[PreTrainedModel], source, **kwargs) -> PreTrainedModel:

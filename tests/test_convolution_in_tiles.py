@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modeling_cnn10bert import CNN10Config, CNN10Model, modeling_cnn10bert
+from modeling_cnn10bert import CNN10Config, CNN10Model, cpu_kernels_cnn10bert, modeling_cnn10bert
 
 SHAPES = [(1, 64, 128, 20, 8), (3, 128, 64, 13, 5), (2, 96, 96, 4, 4), (1, 128, 128, 1, 1), (2, 64, 128, 131, 2)]
 
@@ -20,13 +20,13 @@ def full_width(randomise_norms):
 @pytest.fixture
 def tiled(monkeypatch):
     """The shapes of what was convolved in tiles."""
-    shapes, convolve = [], modeling_cnn10bert._convolve_in_tiles
+    shapes, convolve = [], modeling_cnn10bert.convolve_in_tiles
 
     def record(hidden_states, *args, **keywords):
         shapes.append(tuple(hidden_states.shape))
         return convolve(hidden_states, *args, **keywords)
 
-    monkeypatch.setattr(modeling_cnn10bert, "_convolve_in_tiles", record)
+    monkeypatch.setattr(modeling_cnn10bert, "convolve_in_tiles", record)
     return shapes
 
 
@@ -34,14 +34,14 @@ def tiled(monkeypatch):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("at_once", [1, 1 << 30])
 def test_it_is_a_convolution(shape, layout, at_once, monkeypatch):
-    monkeypatch.setattr(modeling_cnn10bert, "CACHED_VALUES", at_once)
+    monkeypatch.setattr(cpu_kernels_cnn10bert, "CACHED_VALUES", at_once)
     batch_size, channels_in, channels, frames, bins = shape
     torch.manual_seed(0)
     cells = torch.randn(batch_size, channels_in, frames, bins).to(memory_format=layout)
     weight = (torch.randn(channels, channels_in, 3, 3) / channels_in**0.5).to(memory_format=layout)
     bias = torch.randn(channels)
     expected = F.conv2d(cells.double(), weight.double(), bias.double(), padding=1)
-    found = modeling_cnn10bert._convolve_in_tiles(cells, weight, bias)
+    found = modeling_cnn10bert.convolve_in_tiles(cells, weight, bias)
     assert found.shape == expected.shape
     assert (found - expected).abs().max() < 2e-5 * expected.abs().max()
 

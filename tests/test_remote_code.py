@@ -170,9 +170,10 @@ def test_the_imported_package_needs_no_trust(folders, processor, noise):
         assert torch.equal(loaded(**inputs).logits_per_audio, model(**inputs).logits_per_audio)
 
 
-def test_only_the_four_files_travel(folders):
+def test_only_the_five_files_travel(folders):
     retrieval, _, tagger, _ = folders
-    travelling = {f"{role}_cnn10bert.py" for role in ("configuration", "modeling", "feature_extraction", "processing")}
+    roles = ("configuration", "modeling", "cpu_kernels", "feature_extraction", "processing")
+    travelling = {f"{role}_cnn10bert.py" for role in roles}
     assert {file.name for file in retrieval.glob("*.py")} == travelling
     assert {file.name for file in tagger.glob("*.py")} <= travelling
     config = json.loads((retrieval / "config.json").read_text())

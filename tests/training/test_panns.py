@@ -229,6 +229,7 @@ def test_the_folder_holds_safetensors_and_nothing_that_could_run_unasked(narrow,
     assert {path.name for path in (tmp_path / "models" / "out").iterdir()} == {
         "config.json",
         "configuration_cnn10bert.py",
+        "cpu_kernels_cnn10bert.py",
         "data_facts.json",
         "feature_extraction_cnn10bert.py",
         "model.safetensors",
