@@ -1,8 +1,9 @@
-"""Folders: names that libraries would read as something else, and disks that are full."""
+"""Files and folders: written whole, names that libraries would read as something else, and disks that are full."""
 
 import errno
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from .masking import without_secrets
 
@@ -55,3 +56,15 @@ def check_local_folder(
                 f"{field} {shown}: found {mark!r} in the name of a folder, which is read as an address and not as a "
                 "name, expected a local folder without it; give the folder, or the one above it, another name"
             )
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write beside the target, then rename: a reader never meets half a file, and a kill leaves the old one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

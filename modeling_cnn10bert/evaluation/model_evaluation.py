@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ..data.audio_io import AudioError
 from ..data.pairs import caption_key
+from ..files import write_text
 from ..processing_cnn10bert import caption_words
 from ..retrieval.embedding import Embedder
 from ..retrieval.records import ModelIdentity, RetrievalError
@@ -24,7 +25,7 @@ from .audio_text_retrieval.audio_text_retrieval import RECALL_AT
 from .bootstrap import CONFIDENCE, RESAMPLES, Interval, bootstrap_intervals
 from .metric import RankedTestSet, prefixed, rank_both_directions
 from .recordings import Recording
-from .reports import markdown_table, write_text
+from .reports import markdown_table
 
 MAP_AT = (10, 16)  # 16: the measure of DCASE 2025's task 6
 FOUND_SHOWN = 10  # the recordings that ranks.csv names for each query

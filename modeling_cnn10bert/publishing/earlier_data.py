@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 from transformers.utils import cached_file
 
 from ..data.audioset import NUM_CLASSES
-from ..evaluation.reports import write_text
+from ..files import write_text
 from ..training.model import PACKAGED_TEXT_MODEL, resolve_text_model
 from ..training.panns import DATA_FACTS
 from ..training.recipe import RecipeError

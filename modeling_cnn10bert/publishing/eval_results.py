@@ -8,7 +8,8 @@ from typing import Any
 from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 from huggingface_hub.utils import yaml_dump
 
-from ..evaluation.reports import TABLE_METRICS, write_text
+from ..evaluation.reports import TABLE_METRICS
+from ..files import write_text
 
 EVAL_RESULTS = ".eval_results"  # folder of a repository
 MAIN_METRIC = "mAP@10"  # of the paper, section 6.4

@@ -10,7 +10,8 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import yaml_dump
 
-from ..evaluation.reports import TABLE_METRICS, in_percent, markdown_table, read_results, write_text
+from ..evaluation.reports import TABLE_METRICS, in_percent, markdown_table, read_results
+from ..files import write_text
 from ..training.data import RecordingTables
 from ..training.model import PACKAGED_TEXT_MODEL
 from ..training.trainer import RetrievalTrainer

@@ -16,7 +16,8 @@ from transformers.trainer_utils import SaveStrategy
 
 from ..data.pairs import PairSampler, SharedEpoch
 from ..evaluation.pictures import plot_training_curve
-from ..evaluation.reports import RESULTS, best_position, is_gain, read_json, write_text
+from ..evaluation.reports import RESULTS, best_position, is_gain, read_json
+from ..files import write_text
 from ..interrupts import raise_again
 from ..memory import keep_freed_memory
 from ..publishing.trainer import PublishingTrainer

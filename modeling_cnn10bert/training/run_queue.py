@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from ..evaluation.reports import RESULTS, write_text
+from ..evaluation.reports import RESULTS
+from ..files import write_text
 from ..masking import is_secret, without_secrets
 from .ladders import Run, Synthesis
 from .recipe import RecipeError
