@@ -10,9 +10,9 @@ asked before anything else.
 
 from transformers.utils import logging
 
-from modeling_cnn10bert.publishing.model_card import write_model_card
+from modeling_cnn10bert.publishing.card import write_model_card
+from modeling_cnn10bert.publishing.facts import code_version
 from modeling_cnn10bert.publishing.preflight import check_before_training
-from modeling_cnn10bert.publishing.run_facts import code_version
 from modeling_cnn10bert.publishing.trainer import push_unless
 from modeling_cnn10bert.training.arguments import (
     AugmentationArguments,

@@ -18,8 +18,8 @@ from modeling_cnn10bert import CNN10BertConfig, CNN10BertModel, CNN10FeatureExtr
 from modeling_cnn10bert.evaluation.reports import TABLE_METRICS, markdown_table
 from modeling_cnn10bert.files import write_text
 from modeling_cnn10bert.processing_cnn10bert import MAX_CAPTION_TOKENS
-from modeling_cnn10bert.publishing.model_card import DATASETS, LICENCES, card_data, render_card
-from modeling_cnn10bert.publishing.run_facts import RECIPES, parameters_of, published_fields
+from modeling_cnn10bert.publishing.card import DATASETS, LICENCES, card_data, render_card
+from modeling_cnn10bert.publishing.facts import RECIPES, parameters_of, published_fields
 from modeling_cnn10bert.training.arguments import RetrievalTrainingArguments
 from modeling_cnn10bert.training.ladders import TABLES, Row
 from modeling_cnn10bert.training.prerequisites import MADE_BY

@@ -12,10 +12,15 @@ from pathlib import Path
 from transformers.utils import logging
 
 from modeling_cnn10bert.evaluation.tagging import score_classes, write_class_scores
-from modeling_cnn10bert.publishing.data_facts import tagging_facts
-from modeling_cnn10bert.publishing.earlier_data import DATA_FACTS, earlier_data, write_data_facts
+from modeling_cnn10bert.publishing.facts import (
+    DATA_FACTS,
+    earlier_data,
+    hub_id,
+    tagging_facts,
+    without_folders,
+    write_data_facts,
+)
 from modeling_cnn10bert.publishing.preflight import check_before_training
-from modeling_cnn10bert.publishing.run_facts import hub_id, without_folders
 from modeling_cnn10bert.publishing.trainer import push_unless
 from modeling_cnn10bert.training.command_line import RESUME, run, write_or_say_why
 from modeling_cnn10bert.training.recipe import parse_recipe

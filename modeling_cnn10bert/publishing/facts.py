@@ -13,25 +13,264 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import datasets
 import torch
+from huggingface_hub import ModelCard
 from torch import nn
 from transformers import TrainingArguments
+from transformers.utils import cached_file
 
+from ..data import audiocaps, clotho
+from ..data.audioset import NUM_CLASSES
+from ..data.recordings_table import load_prepared
+from ..data.soundscapes import manifest_lines
 from ..evaluation.reports import read_json
+from ..files import write_text
 from ..masking import is_secret, without_secrets
 from ..training.arguments import ARGUMENT_CLASSES
 from ..training.data import RecordingTables
-from ..training.model import PACKAGED_TEXT_MODEL
-from ..training.recipe import given_fields
+from ..training.model import PACKAGED_TEXT_MODEL, resolve_text_model
+from ..training.panns import DATA_FACTS
+from ..training.recipe import RecipeError, given_fields
 from ..training.run_queue import REPOSITORY
+from ..training.tagging import TaggingTables
+from ..training.tagging_arguments import TaggingDataArguments
 from ..training.trainer import RetrievalTrainer
-from .data_facts import data_facts
-from .earlier_data import AUDIO, RUN_FACTS, TEXT, earlier_data
 from .preflight import repository_name
+
+RUN_FACTS = "run_facts.json"  # in the folder of a retrieval run
+AUDIO, TEXT = "audio tower", "text tower"
+_KNOWN_MODELS = {"bert-base-uncased": "BERT", "google-bert/bert-base-uncased": "BERT"}
+
+
+def earlier_data(name: str, shown: Mapping[str, str | None], part: str | None = None) -> list[dict[str, Any]]:
+    """
+    Tell what a model was trained on, the first data first.
+
+    Args:
+        name: its folder or Hub id.
+        shown: its `name` and `hub_id`, as they are published.
+        part: the tower that starts from it.
+    """
+    if name in _KNOWN_MODELS:
+        return [{"kind": "known", "source": _KNOWN_MODELS[name], "part": part}]
+    try:
+        folder = resolve_text_model(name)
+    except RecipeError:  # its package is not installed here
+        return [{"kind": "unknown", **shown, "part": part}]
+    if (facts := _json_of(folder, RUN_FACTS)) is not None:
+        found = data_of_run(facts)
+    elif (facts := _json_of(folder, DATA_FACTS)) is not None:
+        found = facts
+    elif len((_json_of(folder, "config.json") or {}).get("id2label", ())) == NUM_CLASSES:
+        found = [{"kind": "known", "source": "AudioSet"}]  # converted before facts were left, or by others
+    else:
+        found = [{**(_card_of(folder) or {"kind": "unknown"}), **shown}]
+    other = {AUDIO: TEXT, TEXT: AUDIO}.get(part)  # of a whole model, a tower that is not taken over
+    return [
+        {**entry, "part": part or entry.get("part")} for entry in found if other is None or entry.get("part") != other
+    ]
+
+
+def data_of_run(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Tell what the model of a run was trained on, from the facts of the run; older ones say nothing of its towers."""
+    start = facts["start"]
+    found = list(start["earlier_data"])
+    if start["model"] and not found:
+        found = [{"kind": "unknown", **start["model"]}]
+    for part, model in ((TEXT, start["text_model"]), (AUDIO, start["audio_model"])):
+        if model and not any(entry.get("part") == part for entry in found):
+            # A name without a slash may be the last part of a folder that was somewhere else.
+            is_whole = "/" in model["name"] or model["name"] in (*_KNOWN_MODELS, PACKAGED_TEXT_MODEL)
+            found = [
+                *(
+                    earlier_data(model["name"], model, part)
+                    if is_whole
+                    else [{"kind": "unknown", **model, "part": part}]
+                ),
+                *found,
+            ]
+    return [*found, facts["data"]]
+
+
+def write_data_facts(folder: str | os.PathLike, data: Sequence[Mapping[str, Any]]) -> None:
+    """Leave in the folder of a tagger what it was trained on, the first data first."""
+    write_text(Path(folder) / DATA_FACTS, json.dumps(list(data), indent=2) + "\n")
+
+
+def _file_of(model: str, name: str) -> Path | None:
+    """A file of a model's folder, or of its repository on the Hub."""
+    if Path(model).is_dir():
+        path = Path(model) / name
+        return path if path.is_file() else None
+    try:
+        path = cached_file(
+            model,
+            name,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    except (OSError, ValueError):  # no name of a repository
+        return None
+    return None if path is None else Path(path)
+
+
+def _json_of(model: str, name: str) -> Any:
+    path = _file_of(model, name)
+    try:
+        return None if path is None else json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _card_of(model: str) -> dict[str, Any] | None:
+    """What a model's card says of licence and data, `None` where it has no card or that says nothing of them."""
+    path = _file_of(model, "README.md")
+    try:
+        data = None if path is None else ModelCard.load(path, ignore_metadata_errors=True).data
+    except (OSError, ValueError, TypeError, AttributeError):  # whatever stands there as metadata
+        return None
+    licence, datasets = getattr(data, "license", None), getattr(data, "datasets", None) or []
+    datasets = [datasets] if isinstance(datasets, str) else datasets
+    if not licence and not datasets:
+        return None
+    return {
+        "kind": "card",
+        "licence": str(licence) if licence else None,
+        "datasets": [str(found) for found in datasets],
+    }
+
+
+# The columns by which a prepared data set is known.
+_SOURCES = {
+    "Clotho": {"captions", *clotho.METADATA_COLUMNS},
+    "AudioCaps": set(audiocaps.FEATURES),
+}
+NOTICES = ("ATTRIBUTION.md", "LICENSE", "LICENSE.md", "LICENSE.txt")  # beside the recordings of soundscapes
+SYNTHETIC_MARK = "soundscapes.json"  # what the built-in synthesizers leave beside their manifests
+_CREATIVE_COMMONS = re.compile(r"https?://creativecommons\.org/(licenses|publicdomain)/([\w.+-]+)/(\d+\.\d+)", re.I)
+
+
+def data_facts(fields: Mapping[str, Any], tables: RecordingTables) -> dict[str, Any]:
+    """
+    The facts of the data that the fields name.
+
+    Returns:
+        `name`: the last part of the folder, or the Hub id; `hub_id`: the latter or `None`; `kind`: `prepared` or
+        `soundscapes`; `splits`: the recordings and captions of each, as the run had them; `licences`: how many of the
+        training recordings, or for soundscapes of the recordings that they are mixed of, name which; and what is
+        particular to a kind.
+    """
+    splits = {split: _size(getattr(tables, split)) for split in ("train", "validation", "test")}
+    limits = {name: fields[name] for name in ("max_train_samples", "max_eval_samples") if fields[name] is not None}
+    of_kind = _prepared(fields["dataset_name"]) if fields["dataset_name"] else _soundscapes(fields)
+    return {**of_kind, "splits": splits, "limits": limits}
+
+
+def _size(table: datasets.Dataset) -> dict[str, int]:
+    captions = table.select_columns(["captions"]).to_dict()["captions"]
+    different = {caption for texts in captions for caption in texts}
+    return {
+        "recordings": len(captions),
+        "captions": sum(map(len, captions)),
+        "different_captions": len(different),
+    }
+
+
+def _prepared(name: str) -> dict[str, Any]:
+    rows = load_prepared(name)["train"]
+    columns = set(rows.column_names)
+    return {
+        "kind": "prepared",
+        "name": Path(name).resolve().name if Path(name).is_dir() else name,
+        "hub_id": None if Path(name).is_dir() else name,
+        "source": next((source for source, needed in _SOURCES.items() if needed <= columns), None),
+        "licences": _licences(rows) if "license" in columns else {},
+    }
+
+
+def _licences(rows: datasets.Dataset) -> dict[str, int]:
+    """Count the recordings that name a licence, whatever type the column has; a recording may name several."""
+    feature = rows.features["license"]
+    of_class = feature.int2str if isinstance(feature, datasets.ClassLabel) else lambda value: value
+    return _counted(
+        name
+        for value in rows["license"][:]
+        for name in dict.fromkeys(_texts(None if value is None else of_class(value)))
+    )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts that a value of a table holds, each on one line."""
+    if isinstance(value, list | tuple | set):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, Mapping):
+        yield ", ".join(f"{name}: {text}" for name, item in value.items() for text in _texts(item))
+    elif value is not None and value == value and (text := " ".join(str(value).split())):  # NaN is not itself
+        yield text
+
+
+def tagging_facts(arguments: TaggingDataArguments, tables: TaggingTables) -> dict[str, Any]:
+    """The facts of the data of a tagger, as `data_facts`; its recordings have classes and no captions."""
+    fields = vars(arguments)
+    if arguments.manifests:
+        found = _soundscapes(fields)
+    else:
+        is_folder = Path(arguments.dataset_name).is_dir()
+        found = {
+            "kind": "prepared",
+            "name": Path(arguments.dataset_name).resolve().name if is_folder else arguments.dataset_name,
+            "hub_id": None if is_folder else arguments.dataset_name,
+            "source": "AudioSet" if len(tables.classes) == NUM_CLASSES else None,
+            "licences": {},
+        }
+    splits = {split: {"recordings": len(getattr(tables, split))} for split in ("train", "validation", "test")}
+    return {**found, "splits": splits, "classes": len(tables.classes)}
+
+
+def _soundscapes(fields: Mapping[str, Any]) -> dict[str, Any]:
+    manifests, sources = Path(fields["manifests"]).resolve(), Path(fields["sources"]).resolve()
+    lines = [json.loads(line) for _, line in manifest_lines(manifests / "train.jsonl")]
+    used = {event["source"] for line in lines[: fields["max_train_samples"]] for event in line["events"]}
+    synthetic = (manifests / SYNTHETIC_MARK).is_file()
+    notice = next((sources / name for name in NOTICES if (sources / name).is_file()), None)
+    text = notice.read_text(encoding="utf-8", errors="replace") if notice and not synthetic else ""
+    return {
+        "kind": "soundscapes",
+        "name": manifests.name,
+        "hub_id": None,
+        "source": None,
+        "sources": sources.name,
+        "synthetic": synthetic,
+        "renderings": fields["renderings"],
+        "num_sources": len(used),
+        "kinds_of_sound": sorted({source.split("/")[0] for source in used if "/" in source}),
+        "notice": {"file": notice.name, "title": _title(text)} if text else None,
+        "licences": _counted(_licence(found) for found in _CREATIVE_COMMONS.finditer(text)),
+    }
+
+
+def _title(text: str) -> str:
+    """The first line that says something."""
+    return next((line.strip("#= \t") for line in text.splitlines() if line.strip("#= \t")), "")
+
+
+def _licence(found: re.Match) -> str:
+    """`https://creativecommons.org/licenses/by-nc/3.0/` is CC BY-NC 3.0."""
+    area, name, version = found[1].lower(), found[2].upper(), found[3]
+    return f"CC0 {version}" if (area, name) == ("publicdomain", "ZERO") else f"CC {name} {version}"
+
+
+def _counted(names: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(names).most_common())
+
 
 FACTS = RUN_FACTS  # in the folder of a run; run.json there is what reproduce_tables.py starts it with
 RECIPES = REPOSITORY / "scripts" / "recipes"

@@ -19,12 +19,11 @@ from modeling_cnn10bert import CNN10BertConfig, CNN10BertModel, CNN10FeatureExtr
 from modeling_cnn10bert.data import clotho
 from modeling_cnn10bert.data.entries import Entry
 from modeling_cnn10bert.data.preparation import prepare_dataset
-from modeling_cnn10bert.publishing import run_facts
-from modeling_cnn10bert.publishing.data_facts import data_facts
-from modeling_cnn10bert.publishing.earlier_data import write_data_facts
-from modeling_cnn10bert.publishing.run_facts import (
+from modeling_cnn10bert.publishing import facts as facts_module
+from modeling_cnn10bert.publishing.facts import (
     FACTS,
     code_version,
+    data_facts,
     hub_id,
     model_facts,
     published_fields,
@@ -32,6 +31,7 @@ from modeling_cnn10bert.publishing.run_facts import (
     start_facts,
     training_facts,
     without_folders,
+    write_data_facts,
 )
 from modeling_cnn10bert.training.arguments import DataArguments
 from modeling_cnn10bert.training.data import load_recordings
@@ -112,7 +112,7 @@ def test_a_recipe_from_elsewhere_is_named_without_its_folder(tmp_path):
 
 
 def test_the_commit_is_that_of_the_checkout_and_changes_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_facts, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(facts_module, "REPOSITORY", tmp_path)
     assert code_version() == {"commit": None, "changed": None}  # no checkout
 
     def git(*words):
@@ -129,7 +129,7 @@ def test_the_commit_is_that_of_the_checkout_and_changes_are_told(tmp_path, monke
     (tmp_path / "train_retrieval.py").write_text("2")
     assert code_version()["changed"] is True
     (tmp_path / "inner").mkdir()
-    monkeypatch.setattr(run_facts, "REPOSITORY", tmp_path / "inner")  # installed within somebody's checkout
+    monkeypatch.setattr(facts_module, "REPOSITORY", tmp_path / "inner")  # installed within somebody's checkout
     assert code_version() == {"commit": None, "changed": None}
 
 
