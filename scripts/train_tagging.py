@@ -21,8 +21,7 @@ from modeling_cnn10bert.publishing.facts import (
     write_data_facts,
 )
 from modeling_cnn10bert.publishing.preflight import check_before_training
-from modeling_cnn10bert.publishing.trainer import push_unless
-from modeling_cnn10bert.training.command_line import RESUME, run, write_or_say_why
+from modeling_cnn10bert.training.command_line import RESUME, push_unless, run, write_or_say_why
 from modeling_cnn10bert.training.recipe import parse_recipe
 from modeling_cnn10bert.training.run_folder import checkpoint_to_resume, sole_run
 from modeling_cnn10bert.training.tagging import TaggingTables, TaggingTrainer, build_tagging_trainer, evaluation_clips
@@ -78,7 +77,9 @@ def _write_data_facts(
     start, before = tagger_args.model_name_or_path, []
     if start:
         before = earlier_data(start, {"name": without_folders(start), "hub_id": hub_id(start)})
-    write_data_facts(training_args.output_dir, [*before, tagging_facts(data_args, tables)])
+    write_data_facts(
+        training_args.output_dir, [*before, tagging_facts(vars(data_args), vars(tables), len(tables.classes))]
+    )
 
 
 def _score(trainer: TaggingTrainer, tables: TaggingTables, split: str, prefix: str) -> dict[str, float]:

@@ -1,9 +1,8 @@
 """The model card of a run: what its facts and its results say, in the words of model_card_template.md."""
 
-import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,8 @@ from huggingface_hub.utils import yaml_dump
 
 from ..evaluation.reports import TABLE_METRICS, in_percent, markdown_table, read_results
 from ..files import write_text
-from ..training.data import RecordingTables
-from ..training.model import PACKAGED_TEXT_MODEL
-from ..training.trainer import RetrievalTrainer
-from .facts import FACTS, collect_facts, data_of_run, read_facts
+from ..model_folder import PACKAGED_TEXT_MODEL
+from .facts import data_of_run, read_facts
 
 EVAL_RESULTS = ".eval_results"  # folder of a repository
 MAIN_METRIC = "mAP@10"  # of the paper, section 6.4
@@ -133,32 +130,6 @@ DATASETS = {
     "BERT": ["bookcorpus", "wikipedia"],
 }
 SHOWN = 20  # licences that a card names
-
-
-def write_model_card(
-    trainer: RetrievalTrainer,
-    tables: RecordingTables,
-    argv: Sequence[str] | None = None,
-    *,
-    code: Mapping[str, Any] | None = None,
-) -> Path:
-    """
-    Writes OUTPUT_DIR/run_facts.json, OUTPUT_DIR/.eval_results and, last, the card OUTPUT_DIR/README.md.
-
-    Call it on the main process, behind a training and once all results are in all_results.json. Each file is written
-    whole or not at all.
-
-    Args:
-        trainer, tables: as `build_trainer` gave them.
-        argv: what `parse_recipe` was given; `None` are the arguments of the process.
-        code: what `code_version` said when the run began; by default, what it says now.
-
-    Returns:
-        The path of the card.
-    """
-    facts = collect_facts(trainer, tables, argv, code)
-    write_text(Path(trainer.args.output_dir) / FACTS, json.dumps(facts, indent=2) + "\n")
-    return write_card_of_run(trainer.args.output_dir)
 
 
 def write_card_of_run(folder: str | os.PathLike, model_id: str | None = None) -> Path:

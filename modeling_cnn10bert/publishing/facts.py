@@ -10,9 +10,7 @@ import json
 import os
 import platform
 import re
-import shlex
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
@@ -22,7 +20,7 @@ import datasets
 import torch
 from huggingface_hub import ModelCard
 from torch import nn
-from transformers import TrainingArguments
+from transformers import TrainerState, TrainingArguments
 from transformers.utils import cached_file
 
 from ..data import audiocaps, clotho
@@ -32,18 +30,11 @@ from ..data.soundscapes import manifest_lines
 from ..evaluation.reports import read_json
 from ..files import write_text
 from ..masking import is_secret, without_secrets
-from ..training.arguments import ARGUMENT_CLASSES
-from ..training.data import RecordingTables
-from ..training.model import PACKAGED_TEXT_MODEL, resolve_text_model
-from ..training.panns import DATA_FACTS
-from ..training.recipe import RecipeError, given_fields
-from ..training.run_queue import REPOSITORY
-from ..training.tagging import TaggingTables
-from ..training.tagging_arguments import TaggingDataArguments
-from ..training.trainer import RetrievalTrainer
-from .preflight import repository_name
+from ..model_folder import PACKAGED_TEXT_MODEL, packaged_text_model
 
-RUN_FACTS = "run_facts.json"  # in the folder of a retrieval run
+# In the folder of a retrieval run; run.json there is what reproduce_tables.py starts it with.
+FACTS = "run_facts.json"
+DATA_FACTS = "data_facts.json"  # in the folder of a tagger: what it was trained on
 AUDIO, TEXT = "audio tower", "text tower"
 _KNOWN_MODELS = {"bert-base-uncased": "BERT", "google-bert/bert-base-uncased": "BERT"}
 
@@ -60,10 +51,10 @@ def earlier_data(name: str, shown: Mapping[str, str | None], part: str | None = 
     if name in _KNOWN_MODELS:
         return [{"kind": "known", "source": _KNOWN_MODELS[name], "part": part}]
     try:
-        folder = resolve_text_model(name)
-    except RecipeError:  # its package is not installed here
+        folder = packaged_text_model() if name == PACKAGED_TEXT_MODEL and not Path(name).is_dir() else name
+    except ImportError:  # its package is not installed here
         return [{"kind": "unknown", **shown, "part": part}]
-    if (facts := _json_of(folder, RUN_FACTS)) is not None:
+    if (facts := _json_of(folder, FACTS)) is not None:
         found = data_of_run(facts)
     elif (facts := _json_of(folder, DATA_FACTS)) is not None:
         found = facts
@@ -157,9 +148,13 @@ SYNTHETIC_MARK = "soundscapes.json"  # what the built-in synthesizers leave besi
 _CREATIVE_COMMONS = re.compile(r"https?://creativecommons\.org/(licenses|publicdomain)/([\w.+-]+)/(\d+\.\d+)", re.I)
 
 
-def data_facts(fields: Mapping[str, Any], tables: RecordingTables) -> dict[str, Any]:
+def data_facts(fields: Mapping[str, Any], tables: Mapping[str, datasets.Dataset]) -> dict[str, Any]:
     """
-    The facts of the data that the fields name.
+    Describe the data that a retrieval run was trained and scored on.
+
+    Args:
+        fields: of the recipe.
+        tables: the recordings of `train`, `validation` and `test`.
 
     Returns:
         `name`: the last part of the folder, or the Hub id; `hub_id`: the latter or `None`; `kind`: `prepared` or
@@ -167,7 +162,7 @@ def data_facts(fields: Mapping[str, Any], tables: RecordingTables) -> dict[str, 
         training recordings, or for soundscapes of the recordings that they are mixed of, name which; and what is
         particular to a kind.
     """
-    splits = {split: _size(getattr(tables, split)) for split in ("train", "validation", "test")}
+    splits = {split: _size(tables[split]) for split in ("train", "validation", "test")}
     limits = {name: fields[name] for name in ("max_train_samples", "max_eval_samples") if fields[name] is not None}
     of_kind = _prepared(fields["dataset_name"]) if fields["dataset_name"] else _soundscapes(fields)
     return {**of_kind, "splits": splits, "limits": limits}
@@ -217,22 +212,23 @@ def _texts(value: Any) -> Iterator[str]:
         yield text
 
 
-def tagging_facts(arguments: TaggingDataArguments, tables: TaggingTables) -> dict[str, Any]:
-    """The facts of the data of a tagger, as `data_facts`; its recordings have classes and no captions."""
-    fields = vars(arguments)
-    if arguments.manifests:
+def tagging_facts(
+    fields: Mapping[str, Any], tables: Mapping[str, datasets.Dataset], num_classes: int
+) -> dict[str, Any]:
+    """Describe the data of a tagger, as `data_facts`; its recordings have classes and no captions."""
+    if fields["manifests"]:
         found = _soundscapes(fields)
     else:
-        is_folder = Path(arguments.dataset_name).is_dir()
+        is_folder = Path(fields["dataset_name"]).is_dir()
         found = {
             "kind": "prepared",
-            "name": Path(arguments.dataset_name).resolve().name if is_folder else arguments.dataset_name,
-            "hub_id": None if is_folder else arguments.dataset_name,
-            "source": "AudioSet" if len(tables.classes) == NUM_CLASSES else None,
+            "name": Path(fields["dataset_name"]).resolve().name if is_folder else fields["dataset_name"],
+            "hub_id": None if is_folder else fields["dataset_name"],
+            "source": "AudioSet" if num_classes == NUM_CLASSES else None,
             "licences": {},
         }
-    splits = {split: {"recordings": len(getattr(tables, split))} for split in ("train", "validation", "test")}
-    return {**found, "splits": splits, "classes": len(tables.classes)}
+    splits = {split: {"recordings": len(tables[split])} for split in ("train", "validation", "test")}
+    return {**found, "splits": splits, "classes": num_classes}
 
 
 def _soundscapes(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -272,8 +268,7 @@ def _counted(names: Iterable[str]) -> dict[str, int]:
     return dict(Counter(names).most_common())
 
 
-FACTS = RUN_FACTS  # in the folder of a run; run.json there is what reproduce_tables.py starts it with
-RECIPES = REPOSITORY / "scripts" / "recipes"
+REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "accelerate", "huggingface-hub")
 # Fields that change nothing of the model: where it lies, what is shown, where it goes.
 _OF_NO_EFFECT = {
@@ -289,42 +284,50 @@ _OF_NO_EFFECT = {
     "run_name",
 }
 _NEVER_PUBLISHED = re.compile(r"hub_.*|push_to_hub.*|trackio_.*")
-_DEFAULTS = {name: field.default for cls in ARGUMENT_CLASSES for name, field in cls.__dataclass_fields__.items()}
 
 
 def collect_facts(
-    trainer: RetrievalTrainer,
-    tables: RecordingTables,
-    argv: Sequence[str] | None = None,
+    arguments: TrainingArguments,
+    state: TrainerState,
+    model: nn.Module,
+    processor: Any,
+    *,
+    model_id: str,
+    fields: Mapping[str, Any],
+    given: Mapping[str, Any],
+    recipe: Mapping[str, str | None],
+    tables: Mapping[str, datasets.Dataset],
+    resumed_from_step: int = 0,
     code: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """
-    The facts of a run that has ended, as JSON has them.
+    Collect the facts of a run that has ended, as JSON has them.
 
     Args:
-        trainer: after training and scoring.
-        tables: the recordings of the run.
-        argv: what `parse_recipe` was given.
+        arguments, state, model, processor: of the trainer, after training and scoring.
+        model_id: by which name the model is opened.
+        fields: of the recipe, with their defaults.
+        given: those that the recipe and the command line set.
+        recipe: `recipe`, its name, and `command`, which repeats the run.
+        tables: the recordings of `train`, `validation` and `test`.
+        resumed_from_step: where training began.
         code: what `code_version` said when the run began; by default, what it says now.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    given = given_fields(words)
-    fields = {**_DEFAULTS, **given}
-    model_id, published = _model_id(trainer.args), published_fields(given)
+    published = published_fields(given)
     return {
         "name": model_id.rsplit("/", 1)[-1],
         "model_id": model_id,
         "fields": published,
         "folders_left_out": any(value != given[name] for name, value in published.items()),
-        **recipe_facts(words, trainer.args.world_size),
+        **recipe,
         "code": dict(code or code_version()),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
-        "hardware": hardware_facts(trainer.args),
-        "training": training_facts(trainer),
-        "model": model_facts(trainer.model, trainer.processing_class),
+        "hardware": hardware_facts(arguments),
+        "training": training_facts(arguments, state, resumed_from_step),
+        "model": model_facts(model, processor),
         "start": start_facts(fields),
         "data": data_facts(fields, tables),
-        "scored": {"validation": trainer.args.do_eval, "test": trainer.args.do_predict},
+        "scored": {"validation": arguments.do_eval, "test": arguments.do_predict},
         "ended": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
 
@@ -381,35 +384,7 @@ def hub_id(name: str | None) -> str | None:
     return name if re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name) else None
 
 
-def _model_id(arguments: TrainingArguments) -> str:
-    """By which name the model is opened: on the Hub, where it goes there, or else its folder."""
-    if arguments.push_to_hub or arguments.hub_model_id:
-        return repository_name(arguments)
-    return without_folders(arguments.output_dir.rstrip("/\\"))
-
-
 # ------------------------------------------------------------------------------------------------------ how it was made
-
-
-def recipe_facts(words: Sequence[str], num_processes: int) -> dict[str, Any]:
-    """The recipe's name, `None` without one, and the command that repeats the run."""
-    launcher = "python" if num_processes == 1 else f"accelerate launch --multi_gpu --num_processes {num_processes}"
-    command, fields, recipe = f"{launcher} train_retrieval.py", given_fields(words), None
-    if words and not words[0].startswith("-"):
-        recipe = Path(words[0])
-        own = given_fields(words[:1])
-        fields = {name: value for name, value in fields.items() if name not in own or own[name] != value}
-        of_ours = (RECIPES / recipe.name).exists() and (RECIPES / recipe.name).samefile(recipe)
-        command += f" {shlex.quote(f'scripts/recipes/{recipe.name}' if of_ours else recipe.name)}"
-    options = [_option(name, value) for name, value in published_fields(fields).items()]
-    return {"recipe": recipe.stem if recipe else None, "command": " ".join([command, *options])}
-
-
-def _option(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        value = str(value).lower()
-    words = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-    return f"--{name} {' '.join(shlex.quote(str(word)) for word in words)}"
 
 
 def code_version() -> dict[str, Any]:
@@ -464,17 +439,16 @@ def _processor() -> str:
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
-def training_facts(trainer: RetrievalTrainer) -> dict[str, Any]:
+def training_facts(args: TrainingArguments, state: TrainerState, resumed_from_step: int) -> dict[str, Any]:
     """
     Tell of the training: steps, epochs and the choice of the weights are of the whole run, also where it was resumed.
 
     `seconds` are those since `resumed_from_step`: what came before nobody noted. Where no step was left to a resumed
     run, both are as its facts have them already.
     """
-    state, args = trainer.state, trainer.args
     runtimes = [entry["train_runtime"] for entry in state.log_history if "train_runtime" in entry]
-    timed = {"seconds": runtimes[-1] if runtimes else None, "resumed_from_step": trainer.resumed_from_step}
-    if trainer.resumed_from_step == state.global_step:
+    timed = {"seconds": runtimes[-1] if runtimes else None, "resumed_from_step": resumed_from_step}
+    if resumed_from_step == state.global_step:
         before = (read_json(Path(args.output_dir) / FACTS) or {}).get("training", {})
         if before.get("steps") == state.global_step:
             timed = {name: before[name] for name in timed}

@@ -25,11 +25,11 @@ from modeling_cnn10bert.publishing.card import (
     card_of_run,
     eval_entries,
     write_card_of_run,
-    write_model_card,
 )
 from modeling_cnn10bert.publishing.facts import FACTS
 from modeling_cnn10bert.training.build import build_trainer
 from modeling_cnn10bert.training.data import evaluation_recordings
+from modeling_cnn10bert.training.model_card import write_model_card
 from modeling_cnn10bert.training.recipe import given_fields, parse_recipe
 
 TOKEN = "hf_AnotherSecretThatNobodyMaySee"
