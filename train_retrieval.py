@@ -10,10 +10,8 @@ asked before anything else.
 
 from transformers.utils import logging
 
-from modeling_cnn10bert.publishing.model_card import write_model_card
+from modeling_cnn10bert.publishing.facts import code_version
 from modeling_cnn10bert.publishing.preflight import check_before_training
-from modeling_cnn10bert.publishing.run_facts import code_version
-from modeling_cnn10bert.publishing.trainer import push_unless
 from modeling_cnn10bert.training.arguments import (
     AugmentationArguments,
     DataArguments,
@@ -21,8 +19,9 @@ from modeling_cnn10bert.training.arguments import (
     RetrievalTrainingArguments,
 )
 from modeling_cnn10bert.training.build import build_trainer
-from modeling_cnn10bert.training.command_line import RESUME, run, write_or_say_why
+from modeling_cnn10bert.training.command_line import RESUME, push_unless, run, write_or_say_why
 from modeling_cnn10bert.training.data import evaluation_recordings
+from modeling_cnn10bert.training.model_card import write_model_card
 from modeling_cnn10bert.training.recipe import parse_recipe
 from modeling_cnn10bert.training.run_folder import checkpoint_to_resume, sole_run
 from modeling_cnn10bert.training.trainer import RetrievalTrainer

@@ -1,10 +1,11 @@
-"""Folders: names that libraries would read as something else, and disks that are full."""
+"""Files and folders: written whole, names that libraries would read as something else, and disks that are full."""
 
 import errno
 import os
 from collections.abc import Callable, Sequence
 
 from .masking import without_secrets
+from .scratch import replaced_whole
 
 # `datasets` reads `a::b` as a chain of file systems, and `a://b` as a protocol. What else writes takes the first as a
 # name like any other.
@@ -66,3 +67,9 @@ def check_local_folder(
                 f"{field} {shown}: found {mark!r} in the name of a folder, which is read as an address and not as a "
                 "name, expected a local folder without it; give the folder, or the one above it, another name"
             )
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a file whole or not at all: a reader never meets half of it, and a kill leaves the old one."""
+    with replaced_whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")

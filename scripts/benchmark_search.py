@@ -29,7 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from modeling_cnn10bert.evaluation.reports import write_text  # noqa: E402
+from modeling_cnn10bert.files import write_text  # noqa: E402
 from modeling_cnn10bert.retrieval.records import EmbeddedFile, FileRecord, Hit, IndexInfo, ModelIdentity  # noqa: E402
 from modeling_cnn10bert.retrieval.stores.lance import LanceStore  # noqa: E402
 

@@ -15,11 +15,13 @@ import torch
 from huggingface_hub.utils import yaml_dump
 
 from modeling_cnn10bert import CNN10BertConfig, CNN10BertModel, CNN10FeatureExtractor
-from modeling_cnn10bert.evaluation.reports import TABLE_METRICS, markdown_table, write_text
+from modeling_cnn10bert.evaluation.reports import TABLE_METRICS, markdown_table
+from modeling_cnn10bert.files import write_text
 from modeling_cnn10bert.processing_cnn10bert import MAX_CAPTION_TOKENS
-from modeling_cnn10bert.publishing.model_card import DATASETS, LICENCES, card_data, render_card
-from modeling_cnn10bert.publishing.run_facts import RECIPES, parameters_of, published_fields
+from modeling_cnn10bert.publishing.card import DATASETS, LICENCES, card_data, render_card
+from modeling_cnn10bert.publishing.facts import parameters_of, published_fields
 from modeling_cnn10bert.training.arguments import RetrievalTrainingArguments
+from modeling_cnn10bert.training.model_card import RECIPES
 from modeling_cnn10bert.training.recipe import RUNS, read_recipe
 from reproduce.ladders import TABLES, Row
 from reproduce.prerequisites import MADE_BY

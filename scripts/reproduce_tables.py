@@ -22,8 +22,8 @@ from modeling_cnn10bert.evaluation.reports import (
     in_percent,
     markdown_table,
     read_results,
-    write_text,
 )
+from modeling_cnn10bert.files import write_text
 from modeling_cnn10bert.masking import without_secrets
 from modeling_cnn10bert.training.command_line import run
 from modeling_cnn10bert.training.recipe import RecipeError

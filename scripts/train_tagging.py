@@ -12,12 +12,16 @@ from pathlib import Path
 from transformers.utils import logging
 
 from modeling_cnn10bert.evaluation.tagging import score_classes, write_class_scores
-from modeling_cnn10bert.publishing.data_facts import tagging_facts
-from modeling_cnn10bert.publishing.earlier_data import DATA_FACTS, earlier_data, write_data_facts
+from modeling_cnn10bert.publishing.facts import (
+    DATA_FACTS,
+    earlier_data,
+    hub_id,
+    tagging_facts,
+    without_folders,
+    write_data_facts,
+)
 from modeling_cnn10bert.publishing.preflight import check_before_training
-from modeling_cnn10bert.publishing.run_facts import hub_id, without_folders
-from modeling_cnn10bert.publishing.trainer import push_unless
-from modeling_cnn10bert.training.command_line import RESUME, run, write_or_say_why
+from modeling_cnn10bert.training.command_line import RESUME, push_unless, run, write_or_say_why
 from modeling_cnn10bert.training.recipe import parse_recipe
 from modeling_cnn10bert.training.run_folder import checkpoint_to_resume, sole_run
 from modeling_cnn10bert.training.tagging import TaggingTables, TaggingTrainer, build_tagging_trainer, evaluation_clips
@@ -73,7 +77,9 @@ def _write_data_facts(
     start, before = tagger_args.model_name_or_path, []
     if start:
         before = earlier_data(start, {"name": without_folders(start), "hub_id": hub_id(start)})
-    write_data_facts(training_args.output_dir, [*before, tagging_facts(data_args, tables)])
+    write_data_facts(
+        training_args.output_dir, [*before, tagging_facts(vars(data_args), vars(tables), len(tables.classes))]
+    )
 
 
 def _score(trainer: TaggingTrainer, tables: TaggingTables, split: str, prefix: str) -> dict[str, float]:

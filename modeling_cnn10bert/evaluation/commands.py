@@ -10,16 +10,9 @@ from ..processing_cnn10bert import caption_words
 from ..retrieval.embedding import load_embedder
 from ..retrieval.records import RetrievalError
 from .bootstrap import CONFIDENCE, RESAMPLES
+from .evaluation_files import RESULTS, best_first, write_evaluation
 from .metric import cosine_similarity
-from .model_evaluation import (
-    RESULTS,
-    ModelEvaluation,
-    best_first,
-    embed_captions,
-    embed_recordings,
-    evaluate_model,
-    write_evaluation,
-)
+from .model_evaluation import ModelEvaluation, embed_captions, embed_recordings, evaluate_model
 from .ranked_output import is_ranked_output, score_matrix, score_ranked_output
 from .recordings import EvaluationSet, load_evaluation_set, load_unpaired_set
 from .reports import markdown_table

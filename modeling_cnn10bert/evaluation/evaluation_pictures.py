@@ -1,10 +1,7 @@
 """The picture of an evaluation: both directions with their intervals beside chance, and how deep one must look."""
 
-from __future__ import annotations
-
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,10 +12,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentF
 
 from .audio_text_retrieval.audio_text_retrieval import chance_metrics
 from .bootstrap import bootstrap_means
+from .model_evaluation import ModelEvaluation
 from .pictures import save_figure
-
-if TYPE_CHECKING:
-    from .model_evaluation import ModelEvaluation
 
 DIRECTIONS = {  # prefix -> label, colour of its bars and its line
     "": ("a caption finds its recording", "#b5179e"),

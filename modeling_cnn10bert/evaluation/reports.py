@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..scratch import replaced_whole
-
 RESULTS = "all_results.json"  # what a training script leaves in its output folder
 TABLE_METRICS = ("R@1", "R@5", "R@10", "mAP@10")  # the columns of tables 3 and 5 of the paper
 NOTHING = "–"
@@ -95,9 +93,3 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     ]
     rule = ["-" * width if column == 0 else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
     return "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], rule, *lines[1:]))
-
-
-def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write a file whole or not at all: a reader never meets half of it, and a kill leaves the old one."""
-    with replaced_whole(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")

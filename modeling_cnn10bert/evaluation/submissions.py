@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ..data.tables import PreparationError, read_rows, read_text
+from ..files import write_text
 from ..retrieval.records import RetrievalError
-from .reports import write_text
 
 RANKS = 10  # recordings that DCASE 2022 wants for a query
 RANK_COLUMNS = [f"file_name_{rank}" for rank in range(1, RANKS + 1)]

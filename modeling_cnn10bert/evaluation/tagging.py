@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from ..files import write_text
 from .metric import DivergedError
-from .reports import write_text
 
 
 @dataclass(frozen=True)

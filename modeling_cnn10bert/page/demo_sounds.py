@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from ..data.audio_io import encode_audio
 from ..data.soundscapes import SourceBank, read_manifest, render
-from ..evaluation.reports import write_text
+from ..files import write_text
 
 RATE = 32_000  # Hz
 

@@ -216,7 +216,7 @@ def _name_in_card(folder: Path, repo_id: str) -> None:
 
 def _write_card_again(folder: Path, facts: dict, repo_id: str) -> None:
     from ..evaluation.reports import read_results
-    from .model_card import card_of_run, write_card_of_run  # which needs torch
+    from .card import card_of_run, write_card_of_run  # which needs torch
 
     results, named = read_results(folder, []), {"name": repo_id.rsplit("/", 1)[-1], "model_id": repo_id}
     written = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else None

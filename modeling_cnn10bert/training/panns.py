@@ -20,6 +20,7 @@ from ..data.downloads import RemoteFile, download
 from ..data.tables import PreparationError
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..modeling_cnn10bert import CNN10ForAudioClassification
+from ..publishing.facts import DATA_FACTS
 from ..scratch import UNFINISHED, scratch_folder
 
 MIRROR = "https://zenodo.org"
@@ -49,9 +50,6 @@ MODULES = {
 FRONT_END_TOLERANCE = 1e-6
 
 NAMES_SHOWN = 5  # of those at fault, in an error
-DATA_FACTS = (
-    "data_facts.json"  # in the folder of a tagger: what it was trained on, for the cards of what starts from it
-)
 
 
 # -------------------------------------------------------------------------------------------------------- fetching

@@ -13,8 +13,9 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from ..evaluation.reports import best_position, write_text
+from ..evaluation.reports import best_position
 from ..evaluation.search_pictures import plot_importance, plot_search_history, plot_slices
+from ..files import write_text
 from ..masking import is_secret, without_secrets
 from .arguments import RetrievalTrainingArguments
 from .recipe import RecipeError

@@ -11,7 +11,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from modeling_cnn10bert.evaluation.pictures import save_figure
-from modeling_cnn10bert.evaluation.reports import NOTHING, markdown_table, write_text
+from modeling_cnn10bert.evaluation.reports import NOTHING, markdown_table
+from modeling_cnn10bert.files import write_text
 
 NO_ACCELERATOR = "no accelerator here"
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from modeling_cnn10bert.evaluation.reports import RESULTS, write_text
+from modeling_cnn10bert.evaluation.reports import RESULTS
+from modeling_cnn10bert.files import write_text
 from modeling_cnn10bert.masking import is_secret, without_secrets
 from modeling_cnn10bert.training.recipe import RecipeError
 from modeling_cnn10bert.training.run_folder import MARKS_OF_A_RUN, PREFIX_CHECKPOINT_DIR

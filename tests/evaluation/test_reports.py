@@ -10,8 +10,8 @@ from modeling_cnn10bert.evaluation.reports import (
     markdown_table,
     mean_and_deviation,
     read_json,
-    write_text,
 )
+from modeling_cnn10bert.files import write_text
 
 
 def test_the_deviation_is_that_of_a_sample():

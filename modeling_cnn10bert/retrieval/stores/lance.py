@@ -21,7 +21,7 @@ import lancedb.index
 import numpy as np
 import pyarrow as pa
 
-from ...evaluation.reports import write_text
+from ...files import write_text
 from ..records import EmbeddedFile, FileRecord, Hit, IndexInfo, RetrievalError, SearchFilter
 from .base import VectorStore
 from .filters import sql_in, to_sql

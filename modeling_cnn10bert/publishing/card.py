@@ -1,22 +1,96 @@
 """The model card of a run: what its facts and its results say, in the words of model_card_template.md."""
 
-import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from huggingface_hub.utils import yaml_dump
 
-from ..evaluation.reports import TABLE_METRICS, in_percent, markdown_table, read_results, write_text
-from ..training.data import RecordingTables
-from ..training.model import PACKAGED_TEXT_MODEL
-from ..training.trainer import RetrievalTrainer
-from .earlier_data import data_of_run
-from .eval_results import DIRECTIONS, METRIC_TYPES, model_index_results, scores, write_eval_results
-from .run_facts import FACTS, collect_facts, read_facts
+from ..evaluation.reports import TABLE_METRICS, in_percent, markdown_table, read_results
+from ..files import write_text
+from ..model_folder import PACKAGED_TEXT_MODEL
+from .facts import data_of_run, read_facts
+
+EVAL_RESULTS = ".eval_results"  # folder of a repository
+MAIN_METRIC = "mAP@10"  # of the paper, section 6.4
+METRIC_TYPES = {"R@1": "recall_at_1", "R@5": "recall_at_5", "R@10": "recall_at_10", "mAP@10": "map_at_10"}
+# Task -> how it is called, and what stands before its metrics.
+DIRECTIONS = {
+    "text-to-audio-retrieval": ("Text to audio", ""),
+    "audio-to-text-retrieval": ("Audio to text", "a2t_"),
+}
+
+
+def scores(facts: Mapping[str, Any], results: Mapping[str, float], split: str) -> dict[str, dict[str, float]] | None:
+    """
+    Task -> metric -> its value on `validation` or `test`; `None` where the run did not score that.
+
+    What an earlier run left in the same `all_results.json` is not of this one.
+    """
+    if not facts["scored"][split]:
+        return None
+    prefix = {"validation": "eval_", "test": "test_"}[split]
+    return {
+        task: {metric: results[f"{prefix}{direction}{metric}"] for metric in TABLE_METRICS}
+        for task, (_, direction) in DIRECTIONS.items()
+    }
+
+
+def model_index_results(facts: Mapping[str, Any], results: Mapping[str, float]) -> list[EvalResult]:
+    """For `ModelCardData(eval_results=...)`: the metrics of the test set in both directions, or nothing."""
+    data = facts["data"]
+    return [
+        EvalResult(
+            task_type=task,
+            task_name=f"{DIRECTIONS[task][0]} retrieval",
+            dataset_type=data["hub_id"] or data["name"],
+            dataset_name=data["source"] or data["name"],
+            dataset_split="test",
+            metric_type=METRIC_TYPES[metric],
+            metric_name=metric,
+            metric_value=value,
+        )
+        for task, metrics in (scores(facts, results, "test") or {}).items()
+        for metric, value in metrics.items()
+    ]
+
+
+def eval_entries(facts: Mapping[str, Any], results: Mapping[str, float]) -> list[EvalResultEntry]:
+    """
+    For `.eval_results/*.yaml`: mAP@10 of each direction, the other metrics in the notes.
+
+    The format (https://huggingface.co/docs/hub/eval-results) has one value for each task of a data set on the Hub, so a
+    run on a folder, or on soundscapes, has no entries. The Hub shows a leaderboard where the data set's `eval.yaml`
+    defines the tasks `text-to-audio-retrieval` and `audio-to-text-retrieval`.
+    """
+    dataset = facts["data"]["hub_id"]
+    if dataset is None or facts["data"]["limits"].get("max_eval_samples"):  # a part of a benchmark is not its result
+        return []
+    return [
+        EvalResultEntry(
+            dataset_id=dataset, task_id=task, value=metrics[MAIN_METRIC], date=facts["ended"], notes=_notes(metrics)
+        )
+        for task, metrics in (scores(facts, results, "test") or {}).items()
+    ]
+
+
+def _notes(metrics: Mapping[str, float]) -> str:
+    others = [f"{name} {value}" for name, value in metrics.items() if name != MAIN_METRIC]
+    return f"The value is {MAIN_METRIC}; {', '.join(others)}."
+
+
+def write_eval_results(folder: str | os.PathLike, facts: Mapping[str, Any], results: Mapping[str, float]) -> None:
+    """Writes what `eval_entries` gives to FOLDER/.eval_results; what an earlier run left there goes."""
+    target = Path(folder) / EVAL_RESULTS
+    for left in target.glob("*.yaml"):
+        left.unlink()
+    if entries := eval_entries(facts, results):
+        text = yaml_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
+        write_text(target / f"{facts['data']['hub_id'].rsplit('/', 1)[-1]}.yaml", text)
+
 
 CARD = "README.md"
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -55,32 +129,6 @@ DATASETS = {
     "BERT": ["bookcorpus", "wikipedia"],
 }
 SHOWN = 20  # licences that a card names
-
-
-def write_model_card(
-    trainer: RetrievalTrainer,
-    tables: RecordingTables,
-    argv: Sequence[str] | None = None,
-    *,
-    code: Mapping[str, Any] | None = None,
-) -> Path:
-    """
-    Writes OUTPUT_DIR/run_facts.json, OUTPUT_DIR/.eval_results and, last, the card OUTPUT_DIR/README.md.
-
-    Call it on the main process, behind a training and once all results are in all_results.json. Each file is written
-    whole or not at all.
-
-    Args:
-        trainer, tables: as `build_trainer` gave them.
-        argv: what `parse_recipe` was given; `None` are the arguments of the process.
-        code: what `code_version` said when the run began; by default, what it says now.
-
-    Returns:
-        The path of the card.
-    """
-    facts = collect_facts(trainer, tables, argv, code)
-    write_text(Path(trainer.args.output_dir) / FACTS, json.dumps(facts, indent=2) + "\n")
-    return write_card_of_run(trainer.args.output_dir)
 
 
 def write_card_of_run(folder: str | os.PathLike, model_id: str | None = None) -> Path:

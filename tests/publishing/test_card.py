@@ -18,12 +18,18 @@ from typer.testing import CliRunner
 
 from modeling_cnn10bert import cli
 from modeling_cnn10bert.evaluation import reports
-from modeling_cnn10bert.publishing import model_card
-from modeling_cnn10bert.publishing.eval_results import EVAL_RESULTS, eval_entries
-from modeling_cnn10bert.publishing.model_card import TEMPLATE, card_of_run, write_card_of_run, write_model_card
-from modeling_cnn10bert.publishing.run_facts import FACTS
+from modeling_cnn10bert.publishing import card as card_module
+from modeling_cnn10bert.publishing.card import (
+    EVAL_RESULTS,
+    TEMPLATE,
+    card_of_run,
+    eval_entries,
+    write_card_of_run,
+)
+from modeling_cnn10bert.publishing.facts import FACTS
 from modeling_cnn10bert.training.build import build_trainer
 from modeling_cnn10bert.training.data import evaluation_recordings
+from modeling_cnn10bert.training.model_card import write_model_card
 from modeling_cnn10bert.training.recipe import given_fields, parse_recipe
 
 TOKEN = "hf_AnotherSecretThatNobodyMaySee"
@@ -157,7 +163,7 @@ def test_it_says_how_the_model_was_made(folder, facts):
 def test_every_place_of_the_template_is_filled(facts, results, monkeypatch):
     names = jinja2.meta.find_undeclared_variables(jinja2.Environment().parse(TEMPLATE.read_text()))
     given = {}
-    monkeypatch.setattr(model_card, "render_card", lambda data, **context: given.update(context))
+    monkeypatch.setattr(card_module, "render_card", lambda data, **context: given.update(context))
     card_of_run(facts, results)
     assert names == {"card_data", *given}
 

@@ -19,22 +19,22 @@ from modeling_cnn10bert import CNN10BertConfig, CNN10BertModel, CNN10FeatureExtr
 from modeling_cnn10bert.data import clotho
 from modeling_cnn10bert.data.entries import Entry
 from modeling_cnn10bert.data.preparation import prepare_dataset
-from modeling_cnn10bert.publishing import run_facts
-from modeling_cnn10bert.publishing.data_facts import data_facts
-from modeling_cnn10bert.publishing.earlier_data import write_data_facts
-from modeling_cnn10bert.publishing.run_facts import (
+from modeling_cnn10bert.publishing import facts as facts_module
+from modeling_cnn10bert.publishing.facts import (
     FACTS,
     code_version,
+    data_facts,
     hub_id,
     model_facts,
     published_fields,
-    recipe_facts,
     start_facts,
     training_facts,
     without_folders,
+    write_data_facts,
 )
 from modeling_cnn10bert.training.arguments import DataArguments
 from modeling_cnn10bert.training.data import load_recordings
+from modeling_cnn10bert.training.model_card import recipe_facts
 from modeling_cnn10bert.training.recipe import given_fields
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,7 +112,7 @@ def test_a_recipe_from_elsewhere_is_named_without_its_folder(tmp_path):
 
 
 def test_the_commit_is_that_of_the_checkout_and_changes_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_facts, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(facts_module, "REPOSITORY", tmp_path)
     assert code_version() == {"commit": None, "changed": None}  # no checkout
 
     def git(*words):
@@ -129,11 +129,11 @@ def test_the_commit_is_that_of_the_checkout_and_changes_are_told(tmp_path, monke
     (tmp_path / "train_retrieval.py").write_text("2")
     assert code_version()["changed"] is True
     (tmp_path / "inner").mkdir()
-    monkeypatch.setattr(run_facts, "REPOSITORY", tmp_path / "inner")  # installed within somebody's checkout
+    monkeypatch.setattr(facts_module, "REPOSITORY", tmp_path / "inner")  # installed within somebody's checkout
     assert code_version() == {"commit": None, "changed": None}
 
 
-def _trainer(log, step, load_best=True, resumed_from_step=0, folder="nowhere"):
+def _training_facts(log, step, load_best=True, resumed_from_step=0, folder="nowhere"):
     state = TrainerState(epoch=2.5, global_step=step, log_history=log, best_metric=0.4, best_global_step=60)
     args = SimpleNamespace(
         seed=7,
@@ -146,19 +146,19 @@ def _trainer(log, step, load_best=True, resumed_from_step=0, folder="nowhere"):
         metric_for_best_model="eval_mAP@10",
         output_dir=str(folder),
     )
-    return SimpleNamespace(state=state, args=args, resumed_from_step=resumed_from_step)
+    return training_facts(args, state, resumed_from_step)
 
 
 def test_of_a_resumed_run_the_steps_are_all_and_the_time_is_known_to_be_of_a_part():
     log = [{"loss": 1.0, "step": 10}, {"train_runtime": 12.5, "step": 100}]
-    facts = training_facts(_trainer(log, 100, resumed_from_step=40))
+    facts = _training_facts(log, 100, resumed_from_step=40)
     assert (facts["steps"], facts["epochs"], facts["resumed_from_step"], facts["seconds"]) == (100, 2.5, 40, 12.5)
     assert facts["pairs_per_step"] == 48
     assert facts["best"] == {"metric": "mAP@10", "value": 0.4, "step": 60}
 
 
 def test_without_a_choice_of_weights_none_is_told():
-    facts = training_facts(_trainer([{"train_runtime": 3.0}], 100, load_best=False))
+    facts = _training_facts([{"train_runtime": 3.0}], 100, load_best=False)
     assert facts["best"] is None
     assert facts["resumed_from_step"] == 0
 
@@ -173,7 +173,7 @@ def test_without_a_choice_of_weights_none_is_told():
 )
 def test_a_run_without_a_step_left_keeps_what_its_facts_say_of_the_time(before, told, tmp_path):
     (tmp_path / FACTS).write_text(before)
-    facts = training_facts(_trainer([], 100, resumed_from_step=100, folder=tmp_path))
+    facts = _training_facts([], 100, resumed_from_step=100, folder=tmp_path)
     assert (facts["seconds"], facts["resumed_from_step"]) == told
 
 
@@ -295,7 +295,7 @@ def test_what_a_tagger_was_trained_on_goes_on_to_a_model_and_to_what_continues_t
 
 def _facts_of(arguments):
     tables = load_recordings(arguments, CNN10FeatureExtractor(), seed=0)
-    return data_facts(vars(arguments), tables)
+    return data_facts(vars(arguments), vars(tables))
 
 
 @pytest.fixture(scope="module")

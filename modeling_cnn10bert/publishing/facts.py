@@ -1,0 +1,524 @@
+"""What is known of a run when it has ended: how it was made, with what and on what. Its card says nothing else.
+
+The facts are published: no secret and no folder of the machine is among them.
+"""
+
+import datetime
+import enum
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import datasets
+import torch
+from huggingface_hub import ModelCard
+from torch import nn
+from transformers import TrainerState, TrainingArguments
+from transformers.utils import cached_file
+
+from ..data import audiocaps, clotho
+from ..data.audioset import NUM_CLASSES
+from ..data.recordings_table import load_prepared
+from ..data.soundscapes import manifest_lines
+from ..evaluation.reports import read_json
+from ..files import write_text
+from ..masking import is_secret, without_secrets
+from ..model_folder import PACKAGED_TEXT_MODEL, packaged_text_model
+
+# In the folder of a retrieval run; run.json there is what reproduce_tables.py starts it with.
+FACTS = "run_facts.json"
+DATA_FACTS = "data_facts.json"  # in the folder of a tagger: what it was trained on
+AUDIO, TEXT = "audio tower", "text tower"
+_KNOWN_MODELS = {"bert-base-uncased": "BERT", "google-bert/bert-base-uncased": "BERT"}
+
+
+def earlier_data(name: str, shown: Mapping[str, str | None], part: str | None = None) -> list[dict[str, Any]]:
+    """
+    Tell what a model was trained on, the first data first.
+
+    Args:
+        name: its folder or Hub id.
+        shown: its `name` and `hub_id`, as they are published.
+        part: the tower that starts from it.
+    """
+    if name in _KNOWN_MODELS:
+        return [{"kind": "known", "source": _KNOWN_MODELS[name], "part": part}]
+    try:
+        folder = packaged_text_model() if name == PACKAGED_TEXT_MODEL and not Path(name).is_dir() else name
+    except ImportError:  # its package is not installed here
+        return [{"kind": "unknown", **shown, "part": part}]
+    if (facts := _json_of(folder, FACTS)) is not None:
+        found = data_of_run(facts)
+    elif (facts := _json_of(folder, DATA_FACTS)) is not None:
+        found = facts
+    elif len((_json_of(folder, "config.json") or {}).get("id2label", ())) == NUM_CLASSES:
+        found = [{"kind": "known", "source": "AudioSet"}]  # converted before facts were left, or by others
+    else:
+        found = [{**(_card_of(folder) or {"kind": "unknown"}), **shown}]
+    other = {AUDIO: TEXT, TEXT: AUDIO}.get(part)  # of a whole model, a tower that is not taken over
+    return [
+        {**entry, "part": part or entry.get("part")} for entry in found if other is None or entry.get("part") != other
+    ]
+
+
+def data_of_run(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Tell what the model of a run was trained on, from the facts of the run; older ones say nothing of its towers."""
+    start = facts["start"]
+    found = list(start["earlier_data"])
+    if start["model"] and not found:
+        found = [{"kind": "unknown", **start["model"]}]
+    for part, model in ((TEXT, start["text_model"]), (AUDIO, start["audio_model"])):
+        if model and not any(entry.get("part") == part for entry in found):
+            # A name without a slash may be the last part of a folder that was somewhere else.
+            is_whole = "/" in model["name"] or model["name"] in (*_KNOWN_MODELS, PACKAGED_TEXT_MODEL)
+            found = [
+                *(
+                    earlier_data(model["name"], model, part)
+                    if is_whole
+                    else [{"kind": "unknown", **model, "part": part}]
+                ),
+                *found,
+            ]
+    return [*found, facts["data"]]
+
+
+def write_data_facts(folder: str | os.PathLike, data: Sequence[Mapping[str, Any]]) -> None:
+    """Leave in the folder of a tagger what it was trained on, the first data first."""
+    write_text(Path(folder) / DATA_FACTS, json.dumps(list(data), indent=2) + "\n")
+
+
+def _file_of(model: str, name: str) -> Path | None:
+    """A file of a model's folder, or of its repository on the Hub."""
+    if Path(model).is_dir():
+        path = Path(model) / name
+        return path if path.is_file() else None
+    try:
+        path = cached_file(
+            model,
+            name,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    except (OSError, ValueError):  # no name of a repository
+        return None
+    return None if path is None else Path(path)
+
+
+def _json_of(model: str, name: str) -> Any:
+    path = _file_of(model, name)
+    try:
+        return None if path is None else json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _card_of(model: str) -> dict[str, Any] | None:
+    """What a model's card says of licence and data, `None` where it has no card or that says nothing of them."""
+    path = _file_of(model, "README.md")
+    try:
+        data = None if path is None else ModelCard.load(path, ignore_metadata_errors=True).data
+    except (OSError, ValueError, TypeError, AttributeError):  # whatever stands there as metadata
+        return None
+    licence, datasets = getattr(data, "license", None), getattr(data, "datasets", None) or []
+    datasets = [datasets] if isinstance(datasets, str) else datasets
+    if not licence and not datasets:
+        return None
+    return {
+        "kind": "card",
+        "licence": str(licence) if licence else None,
+        "datasets": [str(found) for found in datasets],
+    }
+
+
+# The columns by which a prepared data set is known.
+_SOURCES = {
+    "Clotho": {"captions", *clotho.METADATA_COLUMNS},
+    "AudioCaps": set(audiocaps.FEATURES),
+}
+NOTICES = ("ATTRIBUTION.md", "LICENSE", "LICENSE.md", "LICENSE.txt")  # beside the recordings of soundscapes
+SYNTHETIC_MARK = "soundscapes.json"  # what the built-in synthesizers leave beside their manifests
+_CREATIVE_COMMONS = re.compile(r"https?://creativecommons\.org/(licenses|publicdomain)/([\w.+-]+)/(\d+\.\d+)", re.I)
+
+
+def data_facts(fields: Mapping[str, Any], tables: Mapping[str, datasets.Dataset]) -> dict[str, Any]:
+    """
+    Describe the data that a retrieval run was trained and scored on.
+
+    Args:
+        fields: of the recipe.
+        tables: the recordings of `train`, `validation` and `test`.
+
+    Returns:
+        `name`: the last part of the folder, or the Hub id; `hub_id`: the latter or `None`; `kind`: `prepared` or
+        `soundscapes`; `splits`: the recordings and captions of each, as the run had them; `licences`: how many of the
+        training recordings, or for soundscapes of the recordings that they are mixed of, name which; and what is
+        particular to a kind.
+    """
+    splits = {split: _size(tables[split]) for split in ("train", "validation", "test")}
+    limits = {name: fields[name] for name in ("max_train_samples", "max_eval_samples") if fields[name] is not None}
+    of_kind = _prepared(fields["dataset_name"]) if fields["dataset_name"] else _soundscapes(fields)
+    return {**of_kind, "splits": splits, "limits": limits}
+
+
+def _size(table: datasets.Dataset) -> dict[str, int]:
+    captions = table.select_columns(["captions"]).to_dict()["captions"]
+    different = {caption for texts in captions for caption in texts}
+    return {
+        "recordings": len(captions),
+        "captions": sum(map(len, captions)),
+        "different_captions": len(different),
+    }
+
+
+def _prepared(name: str) -> dict[str, Any]:
+    rows = load_prepared(name)["train"]
+    columns = set(rows.column_names)
+    return {
+        "kind": "prepared",
+        "name": Path(name).resolve().name if Path(name).is_dir() else name,
+        "hub_id": None if Path(name).is_dir() else name,
+        "source": next((source for source, needed in _SOURCES.items() if needed <= columns), None),
+        "licences": _licences(rows) if "license" in columns else {},
+    }
+
+
+def _licences(rows: datasets.Dataset) -> dict[str, int]:
+    """Count the recordings that name a licence, whatever type the column has; a recording may name several."""
+    feature = rows.features["license"]
+    of_class = feature.int2str if isinstance(feature, datasets.ClassLabel) else lambda value: value
+    return _counted(
+        name
+        for value in rows["license"][:]
+        for name in dict.fromkeys(_texts(None if value is None else of_class(value)))
+    )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts that a value of a table holds, each on one line."""
+    if isinstance(value, list | tuple | set):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, Mapping):
+        yield ", ".join(f"{name}: {text}" for name, item in value.items() for text in _texts(item))
+    elif value is not None and value == value and (text := " ".join(str(value).split())):  # NaN is not itself
+        yield text
+
+
+def tagging_facts(
+    fields: Mapping[str, Any], tables: Mapping[str, datasets.Dataset], num_classes: int
+) -> dict[str, Any]:
+    """Describe the data of a tagger, as `data_facts`; its recordings have classes and no captions."""
+    if fields["manifests"]:
+        found = _soundscapes(fields)
+    else:
+        is_folder = Path(fields["dataset_name"]).is_dir()
+        found = {
+            "kind": "prepared",
+            "name": Path(fields["dataset_name"]).resolve().name if is_folder else fields["dataset_name"],
+            "hub_id": None if is_folder else fields["dataset_name"],
+            "source": "AudioSet" if num_classes == NUM_CLASSES else None,
+            "licences": {},
+        }
+    splits = {split: {"recordings": len(tables[split])} for split in ("train", "validation", "test")}
+    return {**found, "splits": splits, "classes": num_classes}
+
+
+def _soundscapes(fields: Mapping[str, Any]) -> dict[str, Any]:
+    manifests, sources = Path(fields["manifests"]).resolve(), Path(fields["sources"]).resolve()
+    lines = [json.loads(line) for _, line in manifest_lines(manifests / "train.jsonl")]
+    used = {event["source"] for line in lines[: fields["max_train_samples"]] for event in line["events"]}
+    synthetic = (manifests / SYNTHETIC_MARK).is_file()
+    notice = next((sources / name for name in NOTICES if (sources / name).is_file()), None)
+    text = notice.read_text(encoding="utf-8", errors="replace") if notice and not synthetic else ""
+    return {
+        "kind": "soundscapes",
+        "name": manifests.name,
+        "hub_id": None,
+        "source": None,
+        "sources": sources.name,
+        "synthetic": synthetic,
+        "renderings": fields["renderings"],
+        "num_sources": len(used),
+        "kinds_of_sound": sorted({source.split("/")[0] for source in used if "/" in source}),
+        "notice": {"file": notice.name, "title": _title(text)} if text else None,
+        "licences": _counted(_licence(found) for found in _CREATIVE_COMMONS.finditer(text)),
+    }
+
+
+def _title(text: str) -> str:
+    """The first line that says something."""
+    return next((line.strip("#= \t") for line in text.splitlines() if line.strip("#= \t")), "")
+
+
+def _licence(found: re.Match) -> str:
+    """`https://creativecommons.org/licenses/by-nc/3.0/` is CC BY-NC 3.0."""
+    area, name, version = found[1].lower(), found[2].upper(), found[3]
+    return f"CC0 {version}" if (area, name) == ("publicdomain", "ZERO") else f"CC {name} {version}"
+
+
+def _counted(names: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(names).most_common())
+
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "accelerate", "huggingface-hub")
+# Fields that change nothing of the model: where it lies, what is shown, where it goes.
+_OF_NO_EFFECT = {
+    "cache_dir",
+    "disable_tqdm",
+    "log_level",
+    "log_level_replica",
+    "logging_dir",
+    "output_dir",
+    "project",
+    "report_to",
+    "resume_from_checkpoint",
+    "run_name",
+}
+_NEVER_PUBLISHED = re.compile(r"hub_.*|push_to_hub.*|trackio_.*")
+
+
+def collect_facts(
+    arguments: TrainingArguments,
+    state: TrainerState,
+    model: nn.Module,
+    processor: Any,
+    *,
+    model_id: str,
+    fields: Mapping[str, Any],
+    given: Mapping[str, Any],
+    recipe: Mapping[str, str | None],
+    tables: Mapping[str, datasets.Dataset],
+    resumed_from_step: int = 0,
+    code: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """
+    Collect the facts of a run that has ended, as JSON has them.
+
+    Args:
+        arguments, state, model, processor: of the trainer, after training and scoring.
+        model_id: by which name the model is opened.
+        fields: of the recipe, with their defaults.
+        given: those that the recipe and the command line set.
+        recipe: `recipe`, its name, and `command`, which repeats the run.
+        tables: the recordings of `train`, `validation` and `test`.
+        resumed_from_step: where training began.
+        code: what `code_version` said when the run began; by default, what it says now.
+    """
+    published = published_fields(given)
+    return {
+        "name": model_id.rsplit("/", 1)[-1],
+        "model_id": model_id,
+        "fields": published,
+        "folders_left_out": any(value != given[name] for name, value in published.items()),
+        **recipe,
+        "code": dict(code or code_version()),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "hardware": hardware_facts(arguments),
+        "training": training_facts(arguments, state, resumed_from_step),
+        "model": model_facts(model, processor),
+        "start": start_facts(fields),
+        "data": data_facts(fields, tables),
+        "scored": {"validation": arguments.do_eval, "test": arguments.do_predict},
+        "ended": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def read_facts(folder: str | os.PathLike) -> dict[str, Any]:
+    """
+    The facts that a run left in its folder.
+
+    Raises:
+        ValueError: there are none.
+    """
+    path = Path(folder) / FACTS
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path}: found no facts of a run ({error}), expected those that train_retrieval.py leaves when it ends"
+        ) from error
+
+
+# ------------------------------------------------------------------------------------------------ what may be published
+
+
+def published_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that made the model, without secrets and without folders of the machine."""
+    return {
+        name: without_folders(value)
+        for name, value in fields.items()
+        if name not in _OF_NO_EFFECT and not _NEVER_PUBLISHED.fullmatch(name) and not is_secret(name)
+    }
+
+
+def without_folders(value: Any) -> Any:
+    """A field's value, as JSON has it, in which a path from outside the working folder is reduced to its last part."""
+    if isinstance(value, enum.Enum):
+        return without_folders(value.value)
+    if isinstance(value, Mapping):
+        return {name: without_folders(item) for name, item in without_secrets(value).items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(item) for item in value]
+    if not isinstance(value, str | os.PathLike):
+        return value
+    text = without_secrets(os.fspath(value))
+    outside = os.path.isabs(text) or PureWindowsPath(text).is_absolute() or text.startswith("~")
+    if outside or ".." in re.split(r"[\\/]", text):
+        return PureWindowsPath(text.rstrip("/\\")).name  # which takes both kinds of slash
+    return text.replace(str(Path.home()), "~")
+
+
+def hub_id(name: str | None) -> str | None:
+    """The name itself where it is that of a repository on the Hub, and not of a folder here."""
+    if name is None or name == PACKAGED_TEXT_MODEL or Path(name).exists():
+        return None
+    return name if re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name) else None
+
+
+# ------------------------------------------------------------------------------------------------------ how it was made
+
+
+def code_version() -> dict[str, Any]:
+    """
+    The commit of this code, and whether what a run is made of differs from it; both `None` outside a git checkout.
+
+    Ask when a run begins: the files may change while it goes on.
+    """
+    try:
+        if Path(_git("rev-parse", "--show-toplevel")).resolve() != REPOSITORY:
+            return {"commit": None, "changed": None}
+        changed = _git("status", "--porcelain", "--", "modeling_cnn10bert", "scripts", "train_retrieval.py")
+        return {"commit": _git("rev-parse", "HEAD"), "changed": bool(changed)}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "changed": None}
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(REPOSITORY), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def hardware_facts(arguments: TrainingArguments) -> dict[str, Any]:
+    """The accelerators that were used, or else the processor and its cores; and the number of processes."""
+    accelerator = None
+    if arguments.device.type == "cuda":
+        accelerator = torch.cuda.get_device_name(arguments.device)
+    elif arguments.device.type != "cpu":
+        accelerator = arguments.device.type
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "accelerator": accelerator,
+        "num_accelerators": arguments.world_size * max(arguments.n_gpu, 1) if accelerator else 0,
+        "processor": _processor(),
+        "cores": cores,
+        "processes": arguments.world_size,
+    }
+
+
+def _processor() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def training_facts(args: TrainingArguments, state: TrainerState, resumed_from_step: int) -> dict[str, Any]:
+    """
+    Tell of the training: steps, epochs and the choice of the weights are of the whole run, also where it was resumed.
+
+    `seconds` are those since `resumed_from_step`: what came before nobody noted. Where no step was left to a resumed
+    run, both are as its facts have them already.
+    """
+    runtimes = [entry["train_runtime"] for entry in state.log_history if "train_runtime" in entry]
+    timed = {"seconds": runtimes[-1] if runtimes else None, "resumed_from_step": resumed_from_step}
+    if resumed_from_step == state.global_step:
+        before = (read_json(Path(args.output_dir) / FACTS) or {}).get("training", {})
+        if before.get("steps") == state.global_step:
+            timed = {name: before[name] for name in timed}
+    best = None
+    if args.load_best_model_at_end and state.best_metric is not None:
+        metric = args.metric_for_best_model.removeprefix("eval_")
+        best = {"metric": metric, "value": state.best_metric, "step": state.best_global_step}
+    return {
+        "seed": args.seed,
+        "steps": state.global_step,
+        "epochs": state.epoch,
+        "pairs_per_step": args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
+        "precision": "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
+        **timed,
+        "best": best,
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------ the model
+
+
+def model_facts(model: nn.Module, processor: Any) -> dict[str, Any]:
+    """Sizes of both towers, each with its head, and what goes in."""
+    extractor = processor.feature_extractor
+    return {
+        "audio": parameters_of(model.audio_model, model.audio_projection),
+        "text": parameters_of(model.text_model, model.text_projection),
+        "embedding_dim": model.config.projection_dim,
+        "sampling_rate": extractor.sampling_rate,
+        "num_mel_bins": extractor.feature_size,
+        "max_caption_tokens": processor.tokenizer.model_max_length,
+    }
+
+
+def parameters_of(*modules: nn.Module) -> dict[str, int]:
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    return {
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "trained": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+    }
+
+
+def start_facts(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Tell what the run started from: `model`, or `text_model` and `audio_model`, each a name and its id on the Hub or
+    `None`; and `earlier_data`, what these were trained on.
+    """
+
+    def named(name: str | None) -> dict[str, str | None] | None:
+        return name and {"name": without_folders(name), "hub_id": hub_id(name)}
+
+    if not fields["model_name_or_path"]:
+        audio, text = fields["audio_model_name_or_path"], fields["text_model_name_or_path"]
+        return {
+            "model": None,
+            "text_model": named(text),
+            "audio_model": named(audio),
+            "earlier_data": [
+                *(earlier_data(text, named(text), TEXT) if text else []),
+                *(earlier_data(audio, named(audio), AUDIO) if audio else []),
+            ],
+        }
+    model = fields["model_name_or_path"]
+    try:
+        before = read_facts(model)["start"]
+    except ValueError:  # a model of others, or of the Hub
+        before = {"text_model": None, "audio_model": None}
+    return {
+        "model": named(model),
+        "text_model": before["text_model"],
+        "audio_model": before["audio_model"],
+        "earlier_data": earlier_data(model, named(model)),
+    }

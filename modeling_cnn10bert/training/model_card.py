@@ -1,0 +1,90 @@
+"""The model card of a run: what its recipe and its trainer know goes to `publishing` as plain values."""
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+
+from ..files import write_text
+from ..publishing.card import write_card_of_run
+from ..publishing.facts import FACTS, REPOSITORY, collect_facts, published_fields, without_folders
+from ..publishing.preflight import repository_name
+from .arguments import ARGUMENT_CLASSES
+from .data import RecordingTables
+from .recipe import given_fields
+from .trainer import RetrievalTrainer
+
+RECIPES = REPOSITORY / "scripts" / "recipes"
+_DEFAULTS = {name: field.default for cls in ARGUMENT_CLASSES for name, field in cls.__dataclass_fields__.items()}
+
+
+def write_model_card(
+    trainer: RetrievalTrainer,
+    tables: RecordingTables,
+    argv: Sequence[str] | None = None,
+    *,
+    code: Mapping[str, Any] | None = None,
+) -> Path:
+    """
+    Write OUTPUT_DIR/run_facts.json, OUTPUT_DIR/.eval_results and, last, the card OUTPUT_DIR/README.md.
+
+    Call it on the main process, after a training and once all results are in all_results.json. Each file is written
+    whole or not at all.
+
+    Args:
+        trainer, tables: as `build_trainer` gave them.
+        argv: what `parse_recipe` was given; `None` are the arguments of the process.
+        code: what `code_version` said when the run began; by default, what it says now.
+
+    Returns:
+        The path of the card.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    given = given_fields(words)
+    facts = collect_facts(
+        trainer.args,
+        trainer.state,
+        trainer.model,
+        trainer.processing_class,
+        model_id=_model_id(trainer.args),
+        fields={**_DEFAULTS, **given},
+        given=given,
+        recipe=recipe_facts(words, trainer.args.world_size),
+        tables=vars(tables),
+        resumed_from_step=trainer.resumed_from_step,
+        code=code,
+    )
+    write_text(Path(trainer.args.output_dir) / FACTS, json.dumps(facts, indent=2) + "\n")
+    return write_card_of_run(trainer.args.output_dir)
+
+
+def _model_id(arguments: TrainingArguments) -> str:
+    """Return the name by which the model is opened: on the Hub, where it goes there, or else its folder."""
+    if arguments.push_to_hub or arguments.hub_model_id:
+        return repository_name(arguments)
+    return without_folders(arguments.output_dir.rstrip("/\\"))
+
+
+def recipe_facts(words: Sequence[str], num_processes: int) -> dict[str, str | None]:
+    """Return the recipe's name, `None` without one, and the command that repeats the run."""
+    launcher = "python" if num_processes == 1 else f"accelerate launch --multi_gpu --num_processes {num_processes}"
+    command, fields, recipe = f"{launcher} train_retrieval.py", given_fields(words), None
+    if words and not words[0].startswith("-"):
+        recipe = Path(words[0])
+        own = given_fields(words[:1])
+        fields = {name: value for name, value in fields.items() if name not in own or own[name] != value}
+        of_ours = (RECIPES / recipe.name).exists() and (RECIPES / recipe.name).samefile(recipe)
+        command += f" {shlex.quote(f'scripts/recipes/{recipe.name}' if of_ours else recipe.name)}"
+    options = [_option(name, value) for name, value in published_fields(fields).items()]
+    return {"recipe": recipe.stem if recipe else None, "command": " ".join([command, *options])}
+
+
+def _option(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        value = str(value).lower()
+    words = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+    return f"--{name} {' '.join(shlex.quote(str(word)) for word in words)}"
