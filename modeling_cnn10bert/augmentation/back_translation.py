@@ -125,12 +125,12 @@ class MarianTranslator:
             reason = str(error).partition("\n")[0]
             raise BackTranslationError(
                 f"{name_or_path}: found no MarianMT model with its tokenizer there ({reason}); check the name and "
-                "the connection, or download the models elsewhere and give their folder: --models FOLDER"
+                "the connection, or download the models elsewhere and give their folder as models"
             ) from error
         try:
             self.model = model.eval().to(device)
         except RuntimeError as error:
-            raise BackTranslationError(f"device {device}: {error}; give another, or none: --device cpu") from error
+            raise BackTranslationError(f"device {device}: {error}; give another, or cpu") from error
         self.model.generation_config.update(num_beams=num_beams, do_sample=False, max_length=MAX_TOKENS)
         self.identity = f"marian {num_beams} {MAX_TOKENS} {_digest(model, self.tokenizer)}"
 
@@ -168,7 +168,7 @@ def marian_pair(
         if models is not None and not (Path(models) / name).is_dir():
             raise BackTranslationError(
                 f"{models}: found no folder {name}, expected {' and '.join(names)} there; download them from "
-                f"https://huggingface.co/Helsinki-NLP/{name}, or leave --models out"
+                f"https://huggingface.co/Helsinki-NLP/{name}, or leave models out"
             )
     forth, back = (
         MarianTranslator(f"Helsinki-NLP/{name}" if models is None else Path(models) / name, num_beams, device)

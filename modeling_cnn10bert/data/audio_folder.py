@@ -161,7 +161,7 @@ def _check_inside(path: str | os.PathLike, folders: Sequence[str | os.PathLike],
     if not any(is_inside(path, folder) for folder in folders):
         raise PreparationError(
             f"{where}: found the recording {name!r}, which is outside {folders[0]}, expected one below it; take the "
-            "row out, copy the file there, or say that such rows are yours by --allow_outside"
+            "row out, copy the file there, or say that such rows are yours by allow_outside"
         )
 
 
@@ -329,7 +329,7 @@ def _of_tables(
         if audio_column not in table.column_names:
             raise PreparationError(
                 f"{source}: found no column {audio_column} in the split {split}, expected one of "
-                f"{', '.join(table.column_names)}; name it by --audio_column"
+                f"{', '.join(table.column_names)}; name it by audio_column"
             )
         name_of_split = _split_named(split) or split
         if name_of_split in splits:
@@ -392,7 +392,7 @@ def _check_audio_feature(feature: Any, where: str) -> None:
         return
     raise PreparationError(
         f'{where} holds {feature}, expected recordings: files as {{"bytes", "path"}} or paths, or samples with their '
-        'rate as {"array", "sampling_rate"}; name the right column by --audio_column, or add the rate'
+        'rate as {"array", "sampling_rate"}; name the right column by audio_column, or add the rate'
     )
 
 

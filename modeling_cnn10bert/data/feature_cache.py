@@ -178,7 +178,7 @@ def cached_table(
                 raise
             raise PreparationError(
                 f"cache_dir {str(cache_dir)[:300]}: found {str(error)[:300]}, expected a folder, or the name of a new "
-                "one; give another --cache_dir"
+                "one; give another cache_dir"
             ) from error
         with scratch_folder(folder.parent, ".unfinished-") as scratch:
             whole = scratch / "whole"

@@ -44,7 +44,7 @@ def in_processes(function: Callable[[int], Any], count: int, num_proc: int) -> I
         except concurrent.futures.process.BrokenProcessPool as error:
             raise PreparationError(
                 "a process that decodes recordings ended abruptly, often for lack of memory; run the command again, "
-                "with fewer processes (--num_proc; of a training, --preprocessing_num_workers)"
+                "with fewer processes (num_proc; of a training, preprocessing_num_workers)"
             ) from error
         except BaseException:
             is_over.value = 1  # none has to end what it is at

@@ -150,9 +150,7 @@ def _open(folder: Path, splits: Sequence[str]) -> "_SavedDatasets | _Manifests":
 
 
 def _no_split(folder: Path, split: str, found: Sequence[str]) -> BackTranslationError:
-    return BackTranslationError(
-        f"{folder}: found the splits {', '.join(found)}, expected {split}; choose with --splits"
-    )
+    return BackTranslationError(f"{folder}: found the splits {', '.join(found)}, expected {split}; choose with splits")
 
 
 class _SavedDatasets:

@@ -132,7 +132,7 @@ def run_submit(
             raise PreparationError(recording.absence)
     queries = searched.captions()
     if not queries:
-        raise PreparationError(f"{_named(searched)}: found no caption, expected the queries; name them: --captions CSV")
+        raise PreparationError(f"{_named(searched)}: found no caption, expected the queries; name a table of captions")
     if wordless := [query for query in queries if not caption_words(query)]:
         raise PreparationError(
             f"{_named(searched)}: found the query {wordless[0]!r}, expected one with a word; correct it"
@@ -191,8 +191,8 @@ def _searched(
         )
     if captions is None or audio is None:
         raise PreparationError(
-            "found no data set, expected one, or --captions CSV (the queries, column caption) and --audio DIR (the "
-            "recordings)"
+            "found no data set, expected one, or captions (a table of the queries, column caption) and audio (the "
+            "folder of the recordings)"
         )
     return load_unpaired_set(captions, audio)
 
@@ -222,14 +222,14 @@ def _refuse_another(folder: Path, about: dict[str, str]) -> None:
         found = {"dataset": found["dataset"], "split": found["split"], "fingerprint": found["model"]["fingerprint"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RetrievalError(
-            f"{path}: found a file that is no evaluation ({error!r}), expected none; name another folder: --out DIR"
+            f"{path}: found a file that is no evaluation ({error!r}), expected none; name another folder"
         ) from error
     for name, value in about.items():
         if found[name] != value:
             what = "model" if name == "fingerprint" else name
             raise RetrievalError(
                 f"{path}: found the evaluation of another {what} ({found[name]}, not {value}), expected none or one of "
-                "this; name another folder: --out DIR"
+                "this; name another folder"
             )
 
 

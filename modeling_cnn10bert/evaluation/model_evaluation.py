@@ -161,7 +161,7 @@ def _unusable(recording: Recording) -> str:
 def _message_of(left_out: dict[str, str], count: int) -> str:
     first = next(iter(left_out.values()))
     more = f" {len(left_out)} of {count} recordings cannot be used;" if len(left_out) > 1 else ""
-    return f"{first};{more} --skip-missing evaluates on the others, which is another evaluation and an easier one"
+    return f"{first};{more} skip_missing evaluates on the others, which is another evaluation and an easier one"
 
 
 # -------------------------------------------------------------------------------------------------------- embedding

@@ -186,7 +186,7 @@ def _checked(recordings: list[Recording], where: str) -> list[Recording]:
 
 def _of_caption_file(path: Path, audio: str | os.PathLike | None) -> EvaluationSet:
     if audio is None:
-        raise PreparationError(f"{path} holds captions only; name the folder of their recordings too: --audio DIR")
+        raise PreparationError(f"{path} holds captions only; name the folder of their recordings as audio")
     captions, folder = read_captions(path), Path(audio)
     _files_of(folder)  # says so where there is no such folder
     files = match_recordings(captions, folder)

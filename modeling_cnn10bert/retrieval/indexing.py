@@ -178,7 +178,7 @@ def _check_not_empty(found: Scan, gone: set[str]) -> None:
             raise RetrievalError(
                 f"{printable(root)}: found no recording, while the index holds {lost} of this folder; the index is as "
                 "it was. If its drive is not mounted, mount it; if they are to leave the index, say so by "
-                "--allow-empty (allow_empty=True)"
+                "allow_empty"
             )
 
 

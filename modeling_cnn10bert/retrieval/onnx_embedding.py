@@ -68,8 +68,7 @@ class OnnxConfig:
             return cls(**{**fields, "model": ModelIdentity.from_dict(fields["model"])})
         except FileNotFoundError as error:
             raise RetrievalError(
-                f"{folder}: found no {CONFIG_NAME}, expected an export; write one: "
-                "cnn10bert export MODEL OUT --format onnx"
+                f"{folder}: found no {CONFIG_NAME}, expected an export; export a model there first"
             ) from error
         except (ValueError, KeyError, TypeError) as error:
             if isinstance(error, RetrievalError):

@@ -199,7 +199,7 @@ def test_a_folder_without_the_models_names_them(tmp_path, opus_models):
         marian_pair("de", tmp_path)
     shutil.copytree(opus_models / "opus-mt-en-de", tmp_path / "opus-mt-en-de")
     (tmp_path / "opus-mt-de-en").mkdir()
-    with pytest.raises(BackTranslationError, match="opus-mt-de-en: found no MarianMT model .* --models FOLDER"):
+    with pytest.raises(BackTranslationError, match="opus-mt-de-en: found no MarianMT model .* folder as models"):
         marian_pair("de", tmp_path)
 
 

@@ -231,7 +231,7 @@ def test_a_data_set_whose_rows_name_files_elsewhere_is_refused_unless_that_is_as
     for kind, cell in {"path": str(folder / "0.wav"), "cell": {"bytes": None, "path": str(folder / "0.wav")}}.items():
         table = datasets.Dataset.from_dict({"audio": [cell], "caption": ["a"]})
         datasets.DatasetDict({"train": table}).save_to_disk(tmp_path / kind)
-        with pytest.raises(PreparationError, match=r"row 0 of train: audio: found the recording .*--allow_outside"):
+        with pytest.raises(PreparationError, match=r"row 0 of train: audio: found the recording .*allow_outside"):
             own_recordings(str(tmp_path / kind))
         assert len(own_recordings(str(tmp_path / kind), allow_outside=True)[0]["train"]) == 1
 

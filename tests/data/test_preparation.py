@@ -281,7 +281,7 @@ def test_a_process_that_dies_is_told_from_a_recording_that_does_not_decode(
 ):
     with monkeypatch.context() as patch:
         patch.setattr(shards, "prepare_entry", lambda entry, split: os._exit(1))
-        with pytest.raises(PreparationError, match="a process that decodes recordings ended abruptly, .*--num_proc"):
+        with pytest.raises(PreparationError, match="a process that decodes recordings ended abruptly, .*num_proc"):
             prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out", num_proc=2)
     assert prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out").prepared == {"train": 5, "test": 3}
 

@@ -42,7 +42,9 @@ def test_evaluate_does_not_write_over_another_evaluation(tiny_folder, soundscape
     model, out = str(tiny_folder[0]), tmp_path / "out"
     run_evaluate(model, str(soundscapes), out=str(out), bootstrap_resamples=10, **QUIET)
     before = (out / "results.json").read_bytes()
-    with pytest.raises(RetrievalError, match="results.json: found the evaluation of another split .*--out DIR"):
+    with pytest.raises(
+        RetrievalError, match="results.json: found the evaluation of another split .*name another folder"
+    ):
         run_evaluate(model, str(soundscapes), split="validation", out=str(out), **QUIET)
     with pytest.raises(RetrievalError, match="found the evaluation of another dataset"):
         run_evaluate(model, str(metadata_folder), out=str(out), **QUIET)
@@ -139,7 +141,7 @@ def test_a_submission_that_cannot_be_made_is_an_error_that_says_what_to_do(
         run_submit(model, str(soundscapes), split="validation", format="dcase2022", out=out, **QUIET)
     with pytest.raises(RetrievalError, match="format is 'dcase2023', expected dcase2022 or dcase2025"):
         run_submit(model, str(soundscapes), format="dcase2023", out=out, **QUIET)
-    with pytest.raises(PreparationError, match="found no data set, expected one, or --captions CSV"):
+    with pytest.raises(PreparationError, match="found no data set, expected one, or captions"):
         run_submit(model, format="dcase2022", out=out, audio=str(metadata_folder), **QUIET)
     with pytest.raises(PreparationError, match="found both the data set .* and captions 'x.csv'"):
         run_submit(model, str(soundscapes), format="dcase2022", captions="x.csv", out=out, **QUIET)

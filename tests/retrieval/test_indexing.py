@@ -261,7 +261,7 @@ def test_a_folder_that_lost_all_its_recordings_must_be_confirmed(index, store, s
     index(sounds)
     for name in ("a.wav", "b.wav"):
         (sounds / "drive" / name).unlink()
-    with pytest.raises(RetrievalError, match=r"drive: found no recording, while the index holds 2 .* --allow-empty"):
+    with pytest.raises(RetrievalError, match=r"drive: found no recording, while the index holds 2 .* allow_empty"):
         index(sounds / "home", sounds / "drive")
     assert len(store.files()) == 4
     assert counts(index(sounds / "home", sounds / "drive", allow_empty=True)) == {"removed": 2, "unchanged": 2}

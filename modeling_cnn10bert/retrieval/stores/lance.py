@@ -97,7 +97,7 @@ class LanceStore(VectorStore):
         except Exception as error:  # lancedb raises ValueError, RuntimeError and OSError, whichever it comes to
             raise RetrievalError(
                 f"{location}: found an index that cannot be opened ({error}); check the disk and your rights to the "
-                "folder, or make the index again elsewhere: cnn10bert index FOLDER --index NEW"
+                "folder, or make the index again elsewhere"
             ) from error
 
     # ----------------------------------------------------------------------------------------------------- reading
@@ -291,7 +291,7 @@ class LanceStore(VectorStore):
         except Exception as error:
             raise RetrievalError(
                 f"{self.folder}: the index cannot be read ({error}); check the disk and your rights to the folder, "
-                "or make the index again elsewhere: cnn10bert index FOLDER --index NEW"
+                "or make the index again elsewhere"
             ) from error
 
 
@@ -330,7 +330,7 @@ def _make(folder: Path, info: IndexInfo | None) -> None:
         if others:
             raise RetrievalError(
                 f"{folder}: found a folder that is no index ({', '.join(map(repr, others[:3]))}), expected "
-                "an index, or an empty or new folder to make one in; give another --index"
+                "an index, or an empty or new folder to make one in; give the index another place"
             )
     if info is None:
         raise missing_index(str(folder))
@@ -340,7 +340,7 @@ def _make(folder: Path, info: IndexInfo | None) -> None:
     ):
         raise RetrievalError(
             f"{str(folder.absolute())!r}: found a backslash or bytes that are no UTF-8 in the name, expected none of "
-            "them in the name of an index; give another --index"
+            "them in the name of an index; give the index another place"
         )
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
@@ -353,8 +353,7 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise RetrievalError(
-            f"{path}: found no JSON ({error}), expected what an index was made with; make the index again elsewhere: "
-            "cnn10bert index FOLDER --index NEW"
+            f"{path}: found no JSON ({error}), expected what an index was made with; make the index again elsewhere"
         ) from error
 
 

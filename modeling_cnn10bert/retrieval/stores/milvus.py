@@ -95,7 +95,7 @@ class Address:
         if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
             raise RetrievalError(
                 f"{shown}: found the collection {name!r}, expected a name of letters, digits and _, "
-                "not beginning with a digit; give another --index"
+                "not beginning with a digit; give the index another place"
             )
         account, _, host = parts.netloc.rpartition("@")
         return cls(shown, f"{parts.scheme}://{host}", name, urllib.parse.unquote(account))
@@ -380,7 +380,7 @@ def _check_lite_folder(address: Address, info: IndexInfo | None) -> None:
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "collections").is_dir():
         raise RetrievalError(
             f"{address.location}: found a folder that is not Milvus Lite's, expected an index or a new name; "
-            "give another --index"
+            "give the index another place"
         )
     if not folder.exists() and info is None:
         raise missing_index(address.location)
@@ -492,6 +492,6 @@ def _stored_info(description: Mapping[str, Any], address: Address) -> IndexInfo:
     except ValueError as error:
         raise RetrievalError(
             f"{address.location}: found a collection {address.collection!r} that is no index, expected one that "
-            "`cnn10bert index` made; give another --index"
+            "`cnn10bert index` made; give the index another place"
         ) from error
     return read_info(fields, address.location)

@@ -98,7 +98,7 @@ def checked_files(files: Sequence[EmbeddedFile], info: IndexInfo, location: str)
             raise RetrievalError(
                 f"{path!r}: found embeddings {list(file.embeds.shape)}, expected {[len(file.spans), dimension]}: one a "
                 f"window, by the model of {location}, {info.model.name}; embed it with that model, or make another "
-                "index: cnn10bert index FOLDER --index NEW"
+                "index"
             )
         if not np.isfinite(file.embeds).all():
             raise RetrievalError(f"{path!r}: found NaN or infinite values in its embeddings; check the model")
@@ -152,7 +152,7 @@ def read_info(fields: Any, location: str) -> IndexInfo:
         found = f"fields that do not belong to format {version} ({str(error)[:200]})"
     raise RetrievalError(
         f"{location}: found an index of {found}, expected format {FORMAT_VERSION}; make it anew with this version, "
-        "beside the old one: cnn10bert index FOLDER --index NEW"
+        "beside the old one"
     )
 
 
