@@ -22,8 +22,8 @@ from modeling_cnn10bert.publishing.card import DATASETS, LICENCES, card_data, re
 from modeling_cnn10bert.publishing.facts import parameters_of, published_fields
 from modeling_cnn10bert.training.arguments import RetrievalTrainingArguments
 from modeling_cnn10bert.training.ladders import TABLES, Row
-from modeling_cnn10bert.training.model_card import RECIPES
 from modeling_cnn10bert.training.prerequisites import MADE_BY
+from modeling_cnn10bert.training.publish import RECIPES
 from modeling_cnn10bert.training.recipe import RUNS, read_recipe
 from modeling_cnn10bert.training.run_queue import REPOSITORY
 

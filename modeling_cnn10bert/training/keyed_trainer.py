@@ -23,8 +23,7 @@ from ..evaluation.reports import RESULTS, best_position, is_gain, read_json
 from ..files import write_text
 from ..interrupts import raise_again
 from ..memory import keep_freed_memory
-from ..publishing.preflight import repository_name
-from ..publishing.publish import CARD, publish
+from ..publishing.hub import CARD, publish, repository_name
 from .arguments import KeyedTrainingArguments
 from .recipe import RecipeError
 from .run_folder import LAST_FILE_OF_CHECKPOINT, step_of
@@ -293,7 +292,7 @@ class KeyedTrainer(Trainer):
         send = partial(
             publish,
             self.args.output_dir,
-            repository_name(self.args),
+            repository_name(self.args.hub_model_id, self.args.output_dir),
             token=token or self._hub_token,
             private=self.args.hub_private_repo if private is None else private,
             revision=revision or self.args.hub_revision,
