@@ -16,9 +16,8 @@ from ..publishing.facts import FACTS, REPOSITORY, collect_facts, published_field
 from ..publishing.hub import PublishError, check_access, repository_name
 from .arguments import ARGUMENT_CLASSES
 from .data import RecordingTables
-from .keyed_trainer import KeyedTrainer
 from .recipe import given_fields
-from .trainer import RetrievalTrainer
+from .trainer import KeyedTrainer, RetrievalTrainer
 
 RECIPES = REPOSITORY / "scripts" / "recipes"
 _DEFAULTS = {name: field.default for cls in ARGUMENT_CLASSES for name, field in cls.__dataclass_fields__.items()}
