@@ -11,7 +11,6 @@ asked before anything else.
 from transformers.utils import logging
 
 from modeling_cnn10bert.publishing.facts import code_version
-from modeling_cnn10bert.publishing.preflight import check_before_training
 from modeling_cnn10bert.training.arguments import (
     AugmentationArguments,
     DataArguments,
@@ -19,9 +18,9 @@ from modeling_cnn10bert.training.arguments import (
     RetrievalTrainingArguments,
 )
 from modeling_cnn10bert.training.build import build_trainer
-from modeling_cnn10bert.training.command_line import RESUME, push_unless, run, write_or_say_why
+from modeling_cnn10bert.training.command_line import RESUME, run, write_or_say_why
 from modeling_cnn10bert.training.data import evaluation_recordings
-from modeling_cnn10bert.training.model_card import write_model_card
+from modeling_cnn10bert.training.publish import check_before_training, push_unless, write_model_card
 from modeling_cnn10bert.training.recipe import parse_recipe
 from modeling_cnn10bert.training.run_folder import checkpoint_to_resume, sole_run
 from modeling_cnn10bert.training.trainer import RetrievalTrainer

@@ -38,7 +38,7 @@ INPUT_ERRORS = {
     "data.soundscapes": "ManifestError",
     "data.recordings_table": "PreparedDataError",
     "training.recipe": "RecipeError",
-    "publishing.access": "PublishError",
+    "publishing.hub": "PublishError",
 }
 ENDINGS = {".json": "json", ".csv": "csv", ".m3u": "m3u", ".m3u8": "m3u"}
 
@@ -749,7 +749,7 @@ def publish(
     ] = None,
 ) -> None:
     """Publish a trained model on the Hub in one commit: model, processor, code, card and results."""
-    from .publishing.publish import publish as publish_folder
+    from .publishing.hub import publish as publish_folder
 
     with _results_only():
         commit = publish_folder(folder, to, private=private or None, revision=revision, field="--to")

@@ -26,7 +26,7 @@ TESTS = (
     "tests/test_cli.py",
     "tests/retrieval",
     "tests/training/test_search.py",
-    "tests/training/test_search_folder.py",
+    "tests/training/test_search_results.py",
     "tests/training/test_search_space.py",
 )
 

@@ -25,7 +25,7 @@ from modeling_cnn10bert.training.search import (
     open_study,
     run_search,
 )
-from modeling_cnn10bert.training.search_folder import (
+from modeling_cnn10bert.training.search_results import (
     SearchResults,
     best_trial,
     claim_folder,
@@ -33,7 +33,7 @@ from modeling_cnn10bert.training.search_folder import (
     relevant_fields,
 )
 from modeling_cnn10bert.training.search_space import ranges
-from modeling_cnn10bert.training.study import claim_study, storage_faults, storage_name
+from modeling_cnn10bert.training.search_storage import claim_study, storage_faults, storage_name
 
 CLASSES = (*ARGUMENT_CLASSES[:-1], SearchTrainingArguments, SearchArguments)
 

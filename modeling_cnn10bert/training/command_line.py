@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -16,9 +15,7 @@ from ..evaluation.metric import DivergedError
 from ..files import is_full_disk
 from ..interrupts import command_again, orderly_exit, say_interrupted
 from ..masking import without_secrets
-from ..publishing.access import PublishError
-from ..publishing.preflight import repository_name
-from .keyed_trainer import KeyedTrainer
+from ..publishing.hub import PublishError
 from .recipe import RecipeError
 
 RESUME = "--resume_from_checkpoint true"  # with which a training goes on
@@ -48,26 +45,6 @@ def write_or_say_why(write: Callable[[], object], what: str, folder: str) -> str
         print(f"warning: {fault}; the model and its results are whole in {folder}", file=sys.stderr)
         return fault
     return None
-
-
-def push_unless(fault: str | None, trainer: KeyedTrainer) -> None:
-    """
-    Publish the output folder of a run, unless what belongs to it could not be written.
-
-    Raises:
-        PublishError: there is a fault, or it could not be published; the model stays in the output folder.
-    """
-    if fault is None:
-        trainer.push_to_hub()
-        return
-    folder, name = trainer.args.output_dir, repository_name(trainer.args)
-    options = (" --private" if trainer.args.hub_private_repo else "") + (
-        f" --revision {shlex.quote(trainer.args.hub_revision)}" if trainer.args.hub_revision else ""
-    )
-    raise PublishError(
-        f"{fault}, so nothing was published; the model is whole in {folder}; look at its folder, then publish it by "
-        f"`cnn10bert publish {shlex.quote(folder)} --to {shlex.quote(name)}{options}`"
-    )
 
 
 def run(main: Callable[[], object], option: str = "") -> None:

@@ -31,7 +31,7 @@ from .data import evaluation_recordings, load_recordings, training_pairs
 from .model import load_model_and_processor
 from .recipe import RecipeError
 from .search_space import TABLE_4, SearchSpace, augmentation_of, search_space, strongest_augmentation, suggest
-from .study import KeyedTPESampler, Liveness, content_faults, is_surplus, open_storage, storage_name
+from .search_storage import KeyedTPESampler, Liveness, content_faults, is_surplus, open_storage, storage_name
 from .trainer import RetrievalTrainer
 
 OBJECTIVE = "mAP@10"

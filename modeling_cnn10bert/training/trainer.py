@@ -1,49 +1,317 @@
-"""RetrievalTrainer: transformers' Trainer with the contrastive loss and an evaluation over the whole set."""
+"""The trainers: transformers' Trainer, of which a run that was interrupted resumes as if it had never been.
 
+`KeyedTrainer` has what all trainings share. `RetrievalTrainer` adds the contrastive loss and an evaluation over the
+whole set; `TaggingTrainer` stands in tagging.py.
+"""
+
+import dataclasses
+import json
 import math
-from collections.abc import Callable
+import warnings
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 from accelerate.utils import gather_object
+from huggingface_hub import CommitInfo, HfApi
 from torch import distributed, nn
-from torch.utils.data import DataLoader
-from transformers.trainer_utils import EvalLoopOutput
+from torch.distributed.nn.functional import all_gather
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput, SaveStrategy
 
+from ..data.pairs import PairSampler, SharedEpoch
 from ..evaluation.metric import retrieval_metrics_both_directions
+from ..evaluation.pictures import plot_training_curve
+from ..evaluation.reports import RESULTS, best_position, is_gain, read_json
+from ..files import write_text
+from ..interrupts import raise_again
+from ..memory import keep_freed_memory
 from ..modeling_cnn10bert import contrastive_loss
-from .gradient_cache import backward_in_chunks
-from .keyed_trainer import KeyedTrainer, read_column
+from ..publishing.hub import CARD, publish, repository_name
+from .arguments import KeyedTrainingArguments
+from .cached_loss import backward_in_chunks
+from .recipe import RecipeError
+from .run_folder import LAST_FILE_OF_CHECKPOINT, step_of
+from .schedule import create_schedule
+
+# ------------------------------------------------------------------------------------------------------------ callbacks
 
 
-class GatherWithGradient(torch.autograd.Function):
+class KeyedDrawsCallback(TrainerCallback):
     """
-    Joins equal-sized rows of all processes in the order of their ranks; gradients flow back to the process of each row.
+    Makes every random draw of training a function of the seed and of where training stands, also after a resume.
 
-    Every process computes the same loss from the joined rows, and DistributedDataParallel averages the gradients of
-    the processes. Summing here what that average divides makes the gradient exactly that of one process.
+    The sampler and the transform are told which epoch begins. Dropout draws from torch's own state, which is seeded for
+    every step: data loaders draw from it too, and how often depends on their workers, on evaluations and on resumes.
     """
 
-    @staticmethod
-    def forward(ctx, rows: torch.Tensor) -> torch.Tensor:
-        ctx.rank, ctx.size = distributed.get_rank(), len(rows)
-        gathered = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
-        distributed.all_gather(gathered, rows.contiguous())
-        return torch.cat(gathered)
+    def __init__(self, epoch: SharedEpoch):
+        self.epoch = epoch
 
-    @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
-        gradient = gradient.contiguous()
-        distributed.all_reduce(gradient)
-        return gradient[ctx.rank * ctx.size : (ctx.rank + 1) * ctx.size]
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.epoch.set(int(state.epoch or 0))
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        key = np.random.SeedSequence([args.seed, state.global_step, args.process_index])
+        torch.manual_seed(int(key.generate_state(1)[0]))
+
+
+class InterruptCallback(TrainerCallback):
+    """Ends a training that was asked to end in a moment in which nothing can be raised, at its next step."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        raise_again()
+
+    def on_prediction_step(self, args, state, control, **kwargs):
+        raise_again()
+
+
+class StopWithoutGainCallback(TrainerCallback):
+    """
+    Ends training after `patience` evaluations in a row without gain, also where the best model is not kept.
+
+    They are counted in the log of the run, which a checkpoint restores: a resumed run ends where an uninterrupted one
+    does, at once if that is where its checkpoint was written.
+    """
+
+    def __init__(self, patience: int):
+        self.patience = patience
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        name = evaluated_name(args)
+        values = [entry[name] for entry in state.log_history if name in entry]
+        best = best_position(values, args.greater_is_better)
+        if len(values) - (0 if best is None else best + 1) >= self.patience:
+            control.should_training_stop = True
+
+    on_evaluate = on_train_begin
+
+
+def evaluated_name(args: KeyedTrainingArguments) -> str:
+    """Return the name of `metric_for_best_model` in the log of a run."""
+    return f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
+
+
+def read_column(dataset: datasets.Dataset, name: str) -> np.ndarray:
+    """Read a column of numbers [N], without the transform."""
+    return dataset.with_format("numpy").select_columns([name])[name][:]
+
+
+# -------------------------------------------------------------------------------------------------------- all trainings
+
+
+class KeyedTrainer(Trainer):
+    """
+    Resumes a run exactly and publishes it once, at the end.
+
+    Args:
+        args, kwargs: as for `Trainer`; the arguments are `KeyedTrainingArguments`. The training set has a transform
+            that was given the same `epoch`, and a column `length` if clips of similar length are to be batched.
+        epoch: shared with the transform.
+    """
+
+    def __init__(self, *args, epoch: SharedEpoch | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = False  # the models' **kwargs are not for the loss
+        self.model.to(memory_format=torch.channels_last)  # convolutions are 1.3 times faster on a CPU
+        # The arguments are written beside every checkpoint: the token is kept apart from them.
+        self._hub_token, self.args.hub_token = self.args.hub_token, None
+        self.resumed_from_step = 0
+        self.epoch = epoch or SharedEpoch()
+        self.add_callback(KeyedDrawsCallback(self.epoch))
+        self.add_callback(InterruptCallback())
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(StopWithoutGainCallback(self.args.early_stopping_patience))
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """Make the model of a new trial, in the layout that `__init__` gives to the first."""
+        return super().call_model_init(trial).to(memory_format=torch.channels_last)
+
+    def train_and_save(self, checkpoint: str | None) -> dict[str, float]:
+        """
+        Train, from a checkpoint if there is one; leave model, metrics, state and curve in the output folder.
+
+        A run that is resumed after its last step keeps the time and the loss of its training.
+        """
+        if self.args.device.type == "cpu":
+            keep_freed_memory()
+        # Read now: it may be one of those that training deletes, by `save_total_limit`.
+        self.resumed_from_step = 0 if checkpoint is None else step_of(checkpoint)
+        metrics = self.train(resume_from_checkpoint=checkpoint).metrics
+        folder = Path(self.args.output_dir)
+        if checkpoint is not None and self.state.global_step == self.resumed_from_step:
+            # No step was left. Take metrics and log from the output folder, if it has them whole.
+            del self.state.log_history[-1]  # a loss of zero, over no step
+            metrics, state = read_json(folder / "train_results.json"), read_json(folder / LAST_FILE_OF_CHECKPOINT)
+            if metrics is None or state is None or state.get("global_step") != self.state.global_step:
+                metrics = {}
+            else:
+                self.state.log_history = state["log_history"]
+        elif self.is_world_process_zero():  # what lies there are the results of other weights
+            for name in (RESULTS, "eval_results.json", "test_results.json"):
+                (folder / name).unlink(missing_ok=True)
+        self.save_model()
+        self.save_metrics("train", metrics)
+        self.save_state()
+        if self.is_world_process_zero():
+            plot_training_curve(self.state.log_history, folder / "curve.png")
+        return metrics
+
+    def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
+        """Do as Trainer does, but write each file whole or not at all, and replace one that was torn."""
+        if not self.is_world_process_zero():
+            return
+        folder = Path(self.args.output_dir)
+        write_text(folder / f"{split}_results.json", json.dumps(metrics, indent=4, sort_keys=True))
+        if combined:
+            every = {**(read_json(folder / RESULTS) or {}), **metrics}
+            write_text(folder / RESULTS, json.dumps(every, indent=4, sort_keys=True))
+
+    def save_state(self) -> None:
+        """Do as Trainer does, but write the file whole or not at all."""
+        if self.is_world_process_zero():
+            text = json.dumps(dataclasses.asdict(self.state), indent=2, sort_keys=True) + "\n"
+            write_text(Path(self.args.output_dir) / LAST_FILE_OF_CHECKPOINT, text)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
+        """Create the schedule of the arguments, by default the paper's step decay, which Trainer has no name for."""
+        if self.lr_scheduler is None:
+            batches = self._get_train_sampler().num_batches
+            self.lr_scheduler = create_schedule(
+                self.args.learning_rate_schedule,
+                self.optimizer if optimizer is None else optimizer,
+                total_steps=num_training_steps,
+                steps_per_epoch=math.ceil(batches / self.args.gradient_accumulation_steps),
+                warmup_steps=self.args.get_warmup_steps(num_training_steps),
+                decay_epochs=self.args.lr_decay_epochs,
+                decay_factor=self.args.lr_decay_factor,
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> PairSampler:
+        train_dataset = self.train_dataset if train_dataset is None else train_dataset
+        group_by_length = self.args.train_sampling_strategy == "group_by_length"
+        lengths = read_column(train_dataset, "length") if group_by_length else np.zeros(len(train_dataset))
+        together = getattr(self.args, "captions_per_recording", 1)
+        try:
+            return PairSampler(
+                lengths,
+                batch_size=self._train_batch_size * self.args.world_size,
+                seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+                epoch=self.epoch,
+                group_by_length=group_by_length,
+                recordings=None if together == 1 else read_column(train_dataset, "recording"),
+                captions_per_recording=together,
+            )
+        except ValueError as error:
+            raise RecipeError(f"{error}; give more data or a smaller --total_train_batch_size") from error
+
+    def _run_epoch(self, *args, **kwargs) -> None:
+        # Resumed after its last step, Trainer would take one more.
+        if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Note an evaluation as the best one only if it gains more than rounding, and if its weights can be kept."""
+        if self.args.metric_for_best_model is None:
+            return False
+        value, best = metrics[evaluated_name(self.args)], self.state.best_metric
+        if best is not None and not is_gain(value, best, self.args.greater_is_better):
+            return False
+        is_saved = self.control.should_save or self.args.save_strategy == SaveStrategy.BEST
+        if self.args.load_best_model_at_end and not is_saved:
+            return False
+        return super()._determine_best_metric(metrics=metrics, trial=trial)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()  # then process 0 writes the file that marks the checkpoint as complete
+
+    def _get_eval_sampler(self, eval_dataset: datasets.Dataset) -> Sampler:
+        return SequentialSampler(eval_dataset)  # the set is scored as a whole, so its order does not matter
+
+    def get_eval_dataloader(self, eval_dataset: str | datasets.Dataset | None = None) -> DataLoader:
+        # Trainer keeps a loader with persistent workers and hands it out for every other set: the test set would be
+        # scored on the validation recordings.
+        persistent, self.args.dataloader_persistent_workers = self.args.dataloader_persistent_workers, False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_persistent_workers = persistent
+
+    # Trainer would make the repository when it is built, and push every saved model. Here only `push_to_hub` publishes.
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Make nothing: `push_to_hub` does."""
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model and its processor, and publish nothing."""
+        super().save_model(output_dir, _internal_call=True)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs,
+    ) -> CommitInfo | Future | None:
+        """
+        Save the model and publish the output folder in one commit; see `publish`.
+
+        Args:
+            commit_message, revision, private, token: as for `publish`; by default as the arguments say.
+            blocking: whether to return only when it is published.
+            **kwargs: for `create_model_card`, where there is no card.
+
+        Returns:
+            The commit, or the future of it where `blocking` is off; `None` in all processes but the first.
+
+        Raises:
+            PublishError: it could not be published; the model stays in the output folder.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        self.save_model()
+        if not self.is_world_process_zero():
+            return None
+        if not (Path(self.args.output_dir) / CARD).exists():
+            self.create_model_card(**kwargs)
+        send = partial(
+            publish,
+            self.args.output_dir,
+            repository_name(self.args.hub_model_id, self.args.output_dir),
+            token=token or self._hub_token,
+            private=self.args.hub_private_repo if private is None else private,
+            revision=revision or self.args.hub_revision,
+            message=commit_message or "End of training",
+        )
+        return send() if blocking else HfApi().run_as_future(send)
+
+
+# ------------------------------------------------------------------------------------------------------------ retrieval
 
 
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:
-    """[B, ...] of this process to [B * processes, ...], with gradients; a single process gets its own rows back."""
+    """
+    Gather rows [B, ...] of each process to [B * processes, ...] in the order of their ranks.
+
+    Gradients flow back to the process of each row. Every process computes the same loss from all rows, so their sum is
+    as many times too large as there are processes, and DistributedDataParallel's average makes up for it.
+    """
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
         return rows
-    return GatherWithGradient.apply(rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # what is to take its place is private yet
+        return torch.cat(all_gather(rows))
 
 
 class RetrievalTrainer(KeyedTrainer):
@@ -60,12 +328,6 @@ class RetrievalTrainer(KeyedTrainer):
 
     loss_is_scaled_for_ga = False  # `compute_loss` returns the mean of a batch
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.can_return_loss = True  # without labels
-
-    # ------------------------------------------------------------------------------------------------------ training
-
     def compute_loss(
         self,
         model: nn.Module,
@@ -73,17 +335,17 @@ class RetrievalTrainer(KeyedTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """The model's `contrastive_loss` over the rows of all processes: each sees every other's negatives."""
-        inputs, loss_of = self._split_loss(model, inputs)
+        """Return the model's `contrastive_loss` over the rows of all processes: each sees every other's negatives."""
+        inputs, targets = self._split_batch(inputs)
         outputs = model(**inputs)
-        loss = loss_of(outputs.audio_embeds, outputs.text_embeds)
+        loss = self._loss_of_embeddings(outputs.audio_embeds, outputs.text_embeds, **targets)
         return (loss, outputs) if return_outputs else loss
 
-    def _split_loss(
-        self, model: nn.Module, inputs: dict[str, torch.Tensor]
-    ) -> tuple[dict[str, torch.Tensor], Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
-        """What the model is given of a batch, and the loss as a function of what it makes of it."""
-        inputs = dict(inputs)
+    def _split_batch(
+        self, batch: dict[str, torch.Tensor]
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor | None]]:
+        """Split a batch into what the model is given, and what the loss is told of the rows of all processes."""
+        inputs = dict(batch)
         audio_ids, text_ids = gather_rows(inputs.pop("recording_ids")), gather_rows(inputs.pop("text_recording_ids"))
         positives, keys = None, inputs.pop("caption_keys", None)
         if self.args.equal_captions_are_positives:
@@ -92,13 +354,18 @@ class RetrievalTrainer(KeyedTrainer):
             same_recording = audio_ids[:, None] == text_ids[None, :]  # [A, C]
             same_words = keys[:, None] == keys[None, :]  # [C, C]
             positives = same_recording.float() @ same_words.float() > 0
-        similarity = self.accelerator.unwrap_model(model, keep_torch_compile=False).similarity
+        return inputs, {"audio_ids": audio_ids, "text_ids": text_ids, "positives": positives}
 
-        def loss_of(audio_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
-            logits_per_audio = similarity(gather_rows(audio_embeds), gather_rows(text_embeds))
-            return contrastive_loss(logits_per_audio, audio_ids, text_ids, positives)
-
-        return inputs, loss_of
+    def _loss_of_embeddings(
+        self,
+        audio_embeds: torch.Tensor,
+        text_embeds: torch.Tensor,
+        audio_ids: torch.Tensor,
+        text_ids: torch.Tensor,
+        positives: torch.Tensor | None,
+    ) -> torch.Tensor:
+        logits_per_audio = self.model.similarity(gather_rows(audio_embeds), gather_rows(text_embeds))  # [A, C]
+        return contrastive_loss(logits_per_audio, audio_ids, text_ids, positives)
 
     def training_step(
         self,
@@ -106,34 +373,28 @@ class RetrievalTrainer(KeyedTrainer):
         inputs: dict[str, torch.Tensor],
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """As Trainer's; with `contrastive_cache_chunk`, in chunks by cached gradients."""
+        """Do as Trainer does; with `contrastive_cache_chunk`, in chunks by cached gradients."""
         chunk = self.args.contrastive_cache_chunk
         if chunk is None:
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
-        inputs, loss_of = self._split_loss(model, self._prepare_inputs(inputs))
-        network = self.accelerator.unwrap_model(model, keep_torch_compile=False)
+        inputs, targets = self._split_batch(self._prepare_inputs(inputs))
         accumulated = self.current_gradient_accumulation_steps
         with self.compute_loss_context_manager():
             loss = backward_in_chunks(
                 model,
                 inputs,
                 math.ceil(len(inputs["input_ids"]) / chunk),
-                loss_of,
-                other_weights=[network.logit_scale] if network.config.learnable_temperature else [],
+                partial(self._loss_of_embeddings, **targets),
+                other_weights=[self.model.logit_scale] if self.model.config.learnable_temperature else [],
                 backward=lambda share: self.accelerator.backward(share / accumulated),
-                not_yet=lambda: self.accelerator.no_sync(model),
+                no_sync=partial(self.accelerator.no_sync, model),
             )
         return loss / accumulated
 
-    def _pairs_together(self, train_dataset: datasets.Dataset) -> dict[str, Any]:
-        together = self.args.captions_per_recording
-        if together == 1:
-            return {}
-        return {"recordings": read_column(train_dataset, "recording"), "captions_per_recording": together}
-
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimiser of the arguments, in which the text network may have a learning rate of its own."""
+        """Create the optimizer of the arguments, in which the text network may have a learning rate of its own."""
+        text_rate = self.args.text_learning_rate
         if self.optimizer is None:
             model = self.model if model is None else model
             decayed = set(self.get_decay_parameter_names(model))
@@ -141,7 +402,6 @@ class RetrievalTrainer(KeyedTrainer):
             for name, parameter in model.named_parameters():
                 if parameter.requires_grad:
                     groups.setdefault(("text_model." in name, name in decayed), []).append(parameter)
-            text_rate = self.args.text_learning_rate
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
             self.optimizer = optimizer_class(
                 [
@@ -156,8 +416,6 @@ class RetrievalTrainer(KeyedTrainer):
             )
         return self.optimizer
 
-    # ---------------------------------------------------------------------------------------------------- evaluation
-
     def evaluation_loop(
         self,
         dataloader: DataLoader,
@@ -166,7 +424,7 @@ class RetrievalTrainer(KeyedTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Embeds each recording and each caption once and scores the whole set (section 6.4 of the paper)."""
+        """Embed each recording and each caption once and score the whole set (section 6.4 of the paper)."""
         rows = self._embed(dataloader)
         audio, captions, keys = zip(*rows.values(), strict=True)
         metrics = retrieval_metrics_both_directions(
@@ -187,8 +445,7 @@ class RetrievalTrainer(KeyedTrainer):
     @torch.no_grad()
     def _embed(self, dataloader: DataLoader) -> dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Map recording numbers to embeddings [D], those of their captions [n, D], and the captions' keys [n]."""
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).to(self.args.device)
-        model.eval()
+        model = self.model.to(self.args.device).eval()
         if self.args.world_size > 1:
             # Running statistics differ by what each process saw last; those of process 0 are saved.
             for buffer in model.buffers():

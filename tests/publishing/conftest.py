@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 
-from modeling_cnn10bert.publishing import publish as publishing
+from modeling_cnn10bert.publishing import hub as hub_module
 
 
 def _load(path):
@@ -81,7 +81,7 @@ def go_online():
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(publishing, "WAITS", (0.01, 0.01, 0.01, 0.01))
+        monkeypatch.setattr(hub_module, "WAITS", (0.01, 0.01, 0.01, 0.01))
         monkeypatch.delenv("HF_TOKEN", raising=False)
         close_session()
 

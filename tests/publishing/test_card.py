@@ -29,7 +29,7 @@ from modeling_cnn10bert.publishing.card import (
 from modeling_cnn10bert.publishing.facts import FACTS
 from modeling_cnn10bert.training.build import build_trainer
 from modeling_cnn10bert.training.data import evaluation_recordings
-from modeling_cnn10bert.training.model_card import write_model_card
+from modeling_cnn10bert.training.publish import write_model_card
 from modeling_cnn10bert.training.recipe import given_fields, parse_recipe
 
 TOKEN = "hf_AnotherSecretThatNobodyMaySee"

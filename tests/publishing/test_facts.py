@@ -34,7 +34,7 @@ from modeling_cnn10bert.publishing.facts import (
 )
 from modeling_cnn10bert.training.arguments import DataArguments
 from modeling_cnn10bert.training.data import load_recordings
-from modeling_cnn10bert.training.model_card import recipe_facts
+from modeling_cnn10bert.training.publish import recipe_facts
 from modeling_cnn10bert.training.recipe import given_fields
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,8 +16,8 @@ from transformers import AutoModel, AutoProcessor
 from typer.testing import CliRunner
 
 from modeling_cnn10bert import CNN10BertModel, CNN10BertProcessor, cli
-from modeling_cnn10bert.publishing import preflight
-from modeling_cnn10bert.publishing.access import PublishError
+from modeling_cnn10bert.publishing.hub import PublishError
+from modeling_cnn10bert.training import publish
 from modeling_cnn10bert.training.build import build_trainer
 from modeling_cnn10bert.training.command_line import run as run_script
 from modeling_cnn10bert.training.recipe import RecipeError, parse_recipe
@@ -215,10 +215,10 @@ def test_another_process_than_the_first_asks_nothing_and_ends_with_it(online, mo
     def broadcast(objects):
         objects[:] = [None, "what the first process found"]
 
-    monkeypatch.setattr(preflight, "broadcast_object_list", broadcast)
+    monkeypatch.setattr(publish, "broadcast_object_list", broadcast)
     arguments = SimpleNamespace(push_to_hub=True, process_index=1)
     with pytest.raises(PublishError, match="what the first process found"):
-        preflight.check_before_training(arguments)
+        publish.check_before_training(arguments)
     assert not online.requests
 
 
@@ -282,8 +282,8 @@ def test_a_tagger_is_published_too(online, train_tagging, fields, tmp_path):
 # Runs a script whose tries follow each other at once.
 HASTY = """
 import runpy, sys
-from modeling_cnn10bert.publishing import publish
-publish.WAITS = (0.01,) * 4
+from modeling_cnn10bert.publishing import hub
+hub.WAITS = (0.01,) * 4
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

@@ -10,9 +10,9 @@ from modeling_cnn10bert.training.arguments import (
     OPTIMIZERS,
     RetrievalTrainingArguments,
 )
-from modeling_cnn10bert.training.keyed_trainer import KeyedTrainer
 from modeling_cnn10bert.training.recipe import RecipeError, parse_recipe, read_recipe
 from modeling_cnn10bert.training.tagging_arguments import TAGGING_ARGUMENT_CLASSES, TaggingTrainingArguments
+from modeling_cnn10bert.training.trainer import KeyedTrainer
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "scripts" / "recipes").glob("*.yaml"))
 

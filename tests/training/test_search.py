@@ -26,7 +26,7 @@ from optuna.trial import TrialState
 from transformers.trainer_utils import EvalLoopOutput
 
 from modeling_cnn10bert.data.transform import PairTransform
-from modeling_cnn10bert.training import study as study_module
+from modeling_cnn10bert.training import search_storage
 from modeling_cnn10bert.training.command_line import run as run_script
 from modeling_cnn10bert.training.recipe import RecipeError, parse_recipe
 from modeling_cnn10bert.training.search import (
@@ -36,8 +36,8 @@ from modeling_cnn10bert.training.search import (
     run_search,
     search_training_arguments,
 )
-from modeling_cnn10bert.training.search_folder import SearchResults
-from modeling_cnn10bert.training.study import SearchStorage
+from modeling_cnn10bert.training.search_results import SearchResults
+from modeling_cnn10bert.training.search_storage import SearchStorage
 from modeling_cnn10bert.training.trainer import RetrievalTrainer
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "search_hyperparameters.py"
@@ -366,7 +366,7 @@ def test_a_search_killed_in_its_sixth_trial_ends_at_the_wanted_total(
     process.wait()
     (killed,) = _running(folder / "study.db")
 
-    monkeypatch.setattr(study_module, "GRACE_SECONDS", 2)
+    monkeypatch.setattr(search_storage, "GRACE_SECONDS", 2)
     untrained(lambda number: 0.01 * number)
     study = search(folder, *wanted, **ONE_STEP)
     assert _states(study) == ["COMPLETE"] * killed + ["FAIL"] + ["COMPLETE"] * (12 - killed)

@@ -10,8 +10,8 @@ import yaml
 from safetensors.torch import load_file
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from modeling_cnn10bert.training.keyed_trainer import KeyedTrainer
 from modeling_cnn10bert.training.recipe import read_recipe
+from modeling_cnn10bert.training.trainer import KeyedTrainer
 
 RECIPES = Path(__file__).resolve().parents[2] / "scripts" / "recipes"
 # One of each kind of checkpoints and loading: `test_the_other_recipes_keep_checkpoints_as_one_of_these_does`.

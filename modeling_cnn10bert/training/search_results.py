@@ -22,7 +22,7 @@ from .recipe import RecipeError
 from .run_folder import MARKS_OF_A_RUN
 from .search import BEST_EPOCH, EPOCHS, ERROR, OBJECTIVE, SearchArguments
 from .search_space import SearchSpace
-from .study import storage_name
+from .search_storage import storage_name
 
 STUDY_FILE, TRIALS_FILE, BEST_FILE = "search.json", "trials.csv", "best.yaml"
 IMPORTANCE_FROM = 10  # complete trials: of fewer, an importance says nothing

@@ -8,7 +8,7 @@ import torch
 
 from modeling_cnn10bert import contrastive_loss
 from modeling_cnn10bert.training.build import build_trainer
-from modeling_cnn10bert.training.gradient_cache import backward_in_chunks
+from modeling_cnn10bert.training.cached_loss import backward_in_chunks
 from modeling_cnn10bert.training.recipe import parse_recipe
 
 AUDIO = {"num_mel_bins": 16}
@@ -43,7 +43,7 @@ def _in_chunks(model, num_chunks, inputs):
         _loss_of(model),
         other_weights=learned,
         backward=torch.Tensor.backward,
-        not_yet=contextlib.nullcontext,
+        no_sync=contextlib.nullcontext,
     )
     return loss, {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
 
@@ -90,7 +90,7 @@ def test_only_the_last_chunk_joins_the_gradients_of_processes(tiny_model):
     events = []
 
     @contextlib.contextmanager
-    def not_yet():
+    def no_sync():
         events.append("apart")
         yield
         events.append("end")
@@ -103,7 +103,7 @@ def test_only_the_last_chunk_joins_the_gradients_of_processes(tiny_model):
         _loss_of(model),
         other_weights=[],
         backward=lambda share: events.append("backward"),
-        not_yet=not_yet,
+        no_sync=no_sync,
     )
     assert events == ["apart", "backward", "end", "apart", "backward", "end", "backward"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import optuna
 import pytest
 
-from modeling_cnn10bert.training.search_folder import best_trial, importance
+from modeling_cnn10bert.training.search_results import best_trial, importance
 
 
 def _study(value_of, count):

@@ -1,4 +1,4 @@
-"""The model card of a run: what its recipe and its trainer know goes to `publishing` as plain values."""
+"""Publishing a run: what its recipe and its trainer know goes to `publishing` as plain values."""
 
 import json
 import shlex
@@ -7,19 +7,49 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from transformers import TrainingArguments
 
 from ..files import write_text
 from ..publishing.card import write_card_of_run
 from ..publishing.facts import FACTS, REPOSITORY, collect_facts, published_fields, without_folders
-from ..publishing.preflight import repository_name
+from ..publishing.hub import PublishError, check_access, repository_name
 from .arguments import ARGUMENT_CLASSES
 from .data import RecordingTables
 from .recipe import given_fields
-from .trainer import RetrievalTrainer
+from .trainer import KeyedTrainer, RetrievalTrainer
 
 RECIPES = REPOSITORY / "scripts" / "recipes"
 _DEFAULTS = {name: field.default for cls in ARGUMENT_CLASSES for name, field in cls.__dataclass_fields__.items()}
+
+
+def check_before_training(arguments: TrainingArguments) -> None:
+    """
+    With `--push_to_hub`, make sure that the model can be published when it is trained; otherwise do nothing.
+
+    `hub_model_id` becomes the name of the repository with its namespace, by which the card opens the model. Of several
+    processes, the first asks the Hub and tells the others, so that all of them end.
+
+    Raises:
+        PublishError: it could not be published.
+    """
+    if not arguments.push_to_hub:
+        return
+    found: list = [None, None]  # the name, or else what is wrong
+    if arguments.process_index == 0:
+        try:
+            found[0] = check_access(
+                repository_name(arguments.hub_model_id, arguments.output_dir),
+                token=arguments.hub_token,
+                private=arguments.hub_private_repo,
+                revision=arguments.hub_revision,
+            )
+        except PublishError as error:
+            found[1] = str(error)
+    broadcast_object_list(found)
+    arguments.hub_model_id, fault = found
+    if fault is not None:
+        raise PublishError(f"{fault} (nothing was trained)")
 
 
 def write_model_card(
@@ -65,7 +95,7 @@ def write_model_card(
 def _model_id(arguments: TrainingArguments) -> str:
     """Return the name by which the model is opened: on the Hub, where it goes there, or else its folder."""
     if arguments.push_to_hub or arguments.hub_model_id:
-        return repository_name(arguments)
+        return repository_name(arguments.hub_model_id, arguments.output_dir)
     return without_folders(arguments.output_dir.rstrip("/\\"))
 
 
@@ -88,3 +118,23 @@ def _option(name: str, value: Any) -> str:
         value = str(value).lower()
     words = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
     return f"--{name} {' '.join(shlex.quote(str(word)) for word in words)}"
+
+
+def push_unless(fault: str | None, trainer: KeyedTrainer) -> None:
+    """
+    Publish the output folder of a run, unless what belongs to it could not be written.
+
+    Raises:
+        PublishError: there is a fault, or it could not be published; the model stays in the output folder.
+    """
+    if fault is None:
+        trainer.push_to_hub()
+        return
+    folder, name = trainer.args.output_dir, repository_name(trainer.args.hub_model_id, trainer.args.output_dir)
+    options = (" --private" if trainer.args.hub_private_repo else "") + (
+        f" --revision {shlex.quote(trainer.args.hub_revision)}" if trainer.args.hub_revision else ""
+    )
+    raise PublishError(
+        f"{fault}, so nothing was published; the model is whole in {folder}; look at its folder, then publish it by "
+        f"`cnn10bert publish {shlex.quote(folder)} --to {shlex.quote(name)}{options}`"
+    )

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import get_device_states, set_device_states
 
 
 class RandomDraws:
-    """The states of the random number generators now, of the processor and of the device of `tensor`."""
+    """Keeps the states of the random number generators, of the processor and of the device of a tensor."""
 
     def __init__(self, tensor: torch.Tensor):
         self.cpu = torch.get_rng_state()
@@ -26,7 +26,7 @@ class RandomDraws:
 
     @contextlib.contextmanager
     def again(self) -> Iterator[None]:
-        """What is drawn within is what was drawn after the states were taken."""
+        """Draw within the block what was drawn after the states were taken."""
         options = {"device_type": self.device_type} if self.devices else {}
         with torch.random.fork_rng(self.devices, **options):
             torch.set_rng_state(self.cpu)
@@ -36,7 +36,7 @@ class RandomDraws:
 
 @contextlib.contextmanager
 def kept_buffers(model: nn.Module) -> Iterator[None]:
-    """Whatever happens within to the buffers of the model, such as running statistics, is undone."""
+    """Undo whatever happens in the block to the buffers of a model, such as running statistics."""
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
         yield
@@ -53,10 +53,10 @@ def backward_in_chunks(
     *,
     other_weights: list[nn.Parameter],
     backward: Callable[[torch.Tensor], None],
-    not_yet: Callable[[], contextlib.AbstractContextManager],
+    no_sync: Callable[[], contextlib.AbstractContextManager],
 ) -> torch.Tensor:
     """
-    Adds the gradients of a batch's loss to the weights, with the memory of one of its chunks.
+    Add the gradients of a batch's loss to the weights, with the memory of one of its chunks.
 
     Args:
         model: returns `audio_embeds` [A, D] and `text_embeds` [C, D].
@@ -65,7 +65,7 @@ def backward_in_chunks(
         loss_of: the loss of all `audio_embeds` and `text_embeds`.
         other_weights: those which that loss depends on beside the embeddings, such as a learned temperature.
         backward: is called once a chunk.
-        not_yet: within it, `backward` leaves the gradients of several processes apart; the last chunk's joins them.
+        no_sync: within it, `backward` leaves the gradients of several processes apart; the last chunk's joins them.
 
     Returns:
         `torch.Tensor` of shape `()`: the loss.
@@ -86,7 +86,7 @@ def backward_in_chunks(
     gradients = zip(audio_gradient.tensor_split(num_chunks), text_gradient.tensor_split(num_chunks), strict=True)
     for number, (chunk, drawn, (of_audio, of_text)) in enumerate(zip(chunks, draws, gradients, strict=True)):
         is_last = number == num_chunks - 1
-        with contextlib.nullcontext() if is_last else not_yet():
+        with contextlib.nullcontext() if is_last else no_sync():
             with drawn.again():
                 outputs = model(**chunk)
             # Its gradients are the chunk's share of those of the loss.

@@ -3,8 +3,8 @@
 import pytest
 from huggingface_hub import constants
 
-from modeling_cnn10bert.publishing import access
-from modeling_cnn10bert.publishing.access import PublishError, check_access
+from modeling_cnn10bert.publishing import hub
+from modeling_cnn10bert.publishing.hub import PublishError, check_access
 
 
 def refusal(*arguments, **options):
@@ -116,7 +116,7 @@ def test_a_hub_that_does_not_answer_is_told_as_such(online, token):
 
 
 def test_a_hub_that_hangs_is_not_waited_for_for_ever(online, monkeypatch):
-    monkeypatch.setattr(access, "PATIENCE", 0.2)
+    monkeypatch.setattr(hub, "PATIENCE", 0.2)
     online.lock.acquire()  # it takes requests, and answers none
     try:
         assert "cannot be reached (ReadTimeout" in refusal("org/new")

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from modeling_cnn10bert.publishing.access import PublishError
-from modeling_cnn10bert.publishing.publish import publish
+from modeling_cnn10bert.publishing.hub import PublishError, publish
 
 
 def titles(repository):
