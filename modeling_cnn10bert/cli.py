@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from .interrupts import say_interrupted, signals_as_interrupts
 from .masking import without_secrets
@@ -42,7 +43,21 @@ INPUT_ERRORS = {
 }
 ENDINGS = {".json": "json", ".csv": "csv", ".m3u": "m3u", ".m3u8": "m3u"}
 
+
+class Commands(TyperGroup):
+    """Prints what is wrong with a command line without its secrets."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if isinstance(message := getattr(error, "message", None), str):  # an error of usage
+                error.message = without_secrets(message)
+            raise
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Search your own sounds by a text or by a sound; evaluate, export and publish the models that do it.",
     no_args_is_help=True,
     add_completion=False,

@@ -141,7 +141,8 @@ def test_the_last_line_of_a_preparation_holds_no_secret():
     assert ending.value.code == "error: https://***@host/captions.csv: the server answered 404"
 
 
-def test_an_error_of_usage_holds_no_secret(capsys):
+def test_an_error_of_usage_holds_no_secret(capsys, invoke):
+    assert PASSWORD not in invoke("search", "rain", f"http://root:{PASSWORD}@host:19530/sounds", code=2)
     with pytest.raises(SystemExit):
         command_line.preparation_parser(None).parse_args(["out", "--hub_token", TOKEN, f"https://me:{PASSWORD}@host"])
     assert "unrecognized arguments: --hub_token *** https://***@host" in capsys.readouterr().err
