@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from .interrupts import say_interrupted, signals_as_interrupts
 from .masking import without_secrets
@@ -44,7 +43,7 @@ INPUT_ERRORS = {
 ENDINGS = {".json": "json", ".csv": "csv", ".m3u": "m3u", ".m3u8": "m3u"}
 
 
-class Commands(TyperGroup):
+class Commands(typer.core.TyperGroup):
     """Prints what is wrong with a command line without its secrets."""
 
     def invoke(self, ctx):
