@@ -42,7 +42,21 @@ INPUT_ERRORS = {
 }
 ENDINGS = {".json": "json", ".csv": "csv", ".m3u": "m3u", ".m3u8": "m3u"}
 
+
+class Commands(typer.core.TyperGroup):
+    """Prints what is wrong with a command line without its secrets."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if isinstance(message := getattr(error, "message", None), str):  # an error of usage
+                error.message = without_secrets(message)
+            raise
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Search your own sounds by a text or by a sound; evaluate, export and publish the models that do it.",
     no_args_is_help=True,
     add_completion=False,

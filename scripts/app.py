@@ -19,6 +19,7 @@ print("Loading libraries ...", flush=True)
 
 from modeling_cnn10bert.data.soundscapes import ManifestError  # noqa: E402
 from modeling_cnn10bert.interrupts import orderly_exit  # noqa: E402
+from modeling_cnn10bert.masking import ArgumentParser, without_secrets  # noqa: E402
 from modeling_cnn10bert.page.collection import Collection, open_folder, open_index  # noqa: E402
 from modeling_cnn10bert.page.demo_sounds import write_demo_sounds  # noqa: E402
 from modeling_cnn10bert.retrieval.records import RetrievalError  # noqa: E402
@@ -27,7 +28,7 @@ DEMO, DEMO_DATA, DEMO_SOUNDS = Path("runs/demo"), Path("runs/demo_data"), Path("
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder or Hub id; by default the one of the index, else the demo's")
     searched = parser.add_mutually_exclusive_group()
     searched.add_argument("--index", help="what is searched: an index; or ...")
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
 
         serve(collection, args.host, args.port, args.allow_host)
     except (RetrievalError, ManifestError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {without_secrets(str(error))}")
 
 
 def open_collection(args: argparse.Namespace) -> Collection:

@@ -24,10 +24,11 @@ from modeling_cnn10bert.data.tables import PreparationError
 from modeling_cnn10bert.data.variants import add_back_translations
 from modeling_cnn10bert.data.workshop import WorkshopError
 from modeling_cnn10bert.interrupts import orderly_exit
+from modeling_cnn10bert.masking import ArgumentParser, without_secrets
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", metavar="DATASET", help="folder of the prepared data set")
     parser.add_argument("--languages", nargs="+", required=True, help=f"of {', '.join(LANGUAGES)}")
     parser.add_argument("--splits", nargs="+", default=["train"], help="what to translate; by default train")
@@ -67,4 +68,4 @@ if __name__ == "__main__":
         try:
             main()
         except (BackTranslationError, ManifestError, PreparationError, WorkshopError) as error:
-            sys.exit(f"error: {error}")
+            sys.exit(f"error: {without_secrets(str(error))}")

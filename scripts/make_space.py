@@ -11,12 +11,13 @@ import argparse
 import sys
 
 from modeling_cnn10bert.interrupts import orderly_exit
+from modeling_cnn10bert.masking import ArgumentParser, without_secrets
 from modeling_cnn10bert.page.space import make_space
 from modeling_cnn10bert.retrieval.records import RetrievalError
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", metavar="OUT", help="folder to write")
     parser.add_argument("--model", required=True, help="folder or Hub id")
     parser.add_argument("--sounds", required=True, help="folder of recordings, or an index of this model")
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         out = make_space(args.out, args.model, args.sounds, args.captions, args.title)
     except RetrievalError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {without_secrets(str(error))}")
     print(
         f"{out}: try it by `python {out / 'app.py'}`; publish it by `hf upload ACCOUNT/NAME {out} . --repo-type space`"
     )

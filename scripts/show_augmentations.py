@@ -32,6 +32,7 @@ from modeling_cnn10bert.augmentation.wordnet import WordNetError, load_wordnet, 
 from modeling_cnn10bert.data.audio_io import AudioError, load_audio
 from modeling_cnn10bert.data.feature_cache import log_mel_columns
 from modeling_cnn10bert.evaluation.pictures import plot_augmentations
+from modeling_cnn10bert.masking import without_secrets
 from modeling_cnn10bert.training.arguments import AugmentationArguments
 
 Changed = TypeVar("Changed", list[str], np.ndarray)
@@ -137,4 +138,4 @@ if __name__ == "__main__":
     try:
         print(main())
     except (AudioError, WordNetError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {without_secrets(str(error))}")

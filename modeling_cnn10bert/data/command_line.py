@@ -9,13 +9,14 @@ import datasets
 
 from ..files import check_local_folder
 from ..interrupts import orderly_exit
+from ..masking import ArgumentParser, without_secrets
 from .preparation import Preparation
 from .tables import PreparationError
 
 
 def preparation_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser of OUT and of the fields that every preparation takes."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", metavar="OUT", type=_local_folder, help="folder of the prepared data set")
     parser.add_argument(
         "--num_proc",
@@ -67,4 +68,4 @@ def run(main: Callable[[], None]) -> None:
         try:
             main()
         except PreparationError as error:
-            sys.exit(f"error: {error}")
+            sys.exit(f"error: {without_secrets(str(error))}")

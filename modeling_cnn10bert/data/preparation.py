@@ -86,8 +86,8 @@ def prepare_dataset(
         strict: whether a recording that must be left out is an error.
 
     Raises:
-        PreparationError: the folder holds something else, is full, no recording can be used, or, if `strict`, one
-            cannot.
+        PreparationError: the folder holds something else or a damaged data set, is full, no recording can be used, or,
+            if `strict`, one cannot.
     """
     check_local_folder(out, "OUT", PreparationError)
     out = pathlib.Path(out)
@@ -111,6 +111,8 @@ def prepare_dataset(
             write_notes(result)
             check_result(result, strict)
             _assemble(shards, state, folder, out)
+        else:
+            load_saved(out)  # a file may have been damaged since
         for scratch in ("shards", "staged"):
             shutil.rmtree(folder / scratch, ignore_errors=True)
         result = state.preparation(out)

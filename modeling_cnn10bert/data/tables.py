@@ -132,7 +132,7 @@ def _csv_rows(path: pathlib.Path, text: str, columns: Collection[str]) -> Iterat
     """Yield (number of the line, column -> cell or what is wrong with the line)."""
     separator, header = _header(path, text, columns)
     cells_of_line = read_cells(path, text, separator)
-    next(cells_of_line)
+    next(cells_of_line, None)  # an empty file has no header
     for number, cells in cells_of_line:
         if not cells or (len(cells) > 1 and not any(cell.strip() for cell in cells)):
             continue

@@ -124,9 +124,10 @@ class Progress:
     def _row(line: bytes) -> dict | None:
         """What a whole line holds."""
         try:
-            return json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
+            row = json.loads(line) if line.endswith(b"\n") else None
+        except (ValueError, RecursionError):
             return None
+        return row if isinstance(row, dict) and {"piece", "results"} <= row.keys() else None
 
     def append(self, piece: int, results: list[str]) -> None:
         self.done[piece] = results

@@ -341,8 +341,10 @@ def read_facts(folder: str | os.PathLike) -> dict[str, Any]:
     """
     path = Path(folder) / FACTS
     try:
+        if path.exists() and not path.is_file():  # reading a pipe may never end
+            raise OSError("no file but a folder, a pipe or a device")
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path}: found no facts of a run ({error}), expected those that train_retrieval.py leaves when it ends"
         ) from error

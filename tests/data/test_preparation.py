@@ -303,6 +303,14 @@ def test_a_state_that_was_edited_is_prepared_anew(change, recordings, entries, t
     assert prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out") == whole
 
 
+@pytest.mark.parametrize("name", ["dataset_dict.json", "train/state.json", "test/data-00000-of-00001.arrow"])
+def test_a_data_set_that_was_damaged_is_no_whole_one(name, recordings, entries, tmp_path):
+    prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out")
+    (tmp_path / "out" / name).write_bytes(b"[")
+    with pytest.raises(PreparationError, match="out: found a data set with a file that is missing or damaged"):
+        prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out")
+
+
 def test_a_name_that_is_no_utf_8_is_an_error(recordings, entries, tmp_path):
     listed = [Entry("\udcff.wav", recordings / "0.wav", {"captions": ["a tone"], "place": "here"})]
     with pytest.raises(PreparationError, match=r"train: found the file name '\\udcff\.wav', expected UTF-8"):

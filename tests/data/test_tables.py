@@ -99,6 +99,11 @@ def test_what_is_no_file_is_not_opened(kind, tmp_path):
         read_text(path)
 
 
+def test_an_empty_file_has_no_rows(tmp_path):
+    (tmp_path / "table.csv").touch()
+    assert list(read_rows(tmp_path / "table.csv")) == []
+
+
 def test_a_header_is_shown_on_one_line_without_control_characters(tmp_path):
     (tmp_path / "table.csv").write_text('"a\nb",\x1b[2J' + ",c" * 5000 + "\n")
     with pytest.raises(PreparationError) as error:

@@ -130,7 +130,9 @@ def test_no_folder_is_one_clear_error_and_makes_none(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("broken", ['{"piece": 2, "resul', "\0\0\0\n", '{"piece": 2, "results": ["c"]}'])
+@pytest.mark.parametrize(
+    "broken", ['{"piece": 2, "resul', "\0\0\0\n", '{"piece": 2, "results": ["c"]}', "[]\n", '{"piece": 2}\n']
+)
 def test_a_line_that_a_kill_broke_off_is_written_again(broken, tmp_path):
     path = tmp_path / "progress.jsonl"
     with Progress(path) as progress:

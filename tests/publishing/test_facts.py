@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -387,3 +388,10 @@ def test_the_notice_beside_the_recordings_is_read_for_licences(soundscapes, tmp_
     assert facts["licences"] == {"CC BY 3.0": 2, "CC BY-NC 4.0": 1, "CC0 1.0": 1}
     assert facts["synthetic"] is False
     assert str(tmp_path) not in json.dumps(facts)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_facts_that_are_no_file_are_not_read(make, tmp_path):
+    make(tmp_path / "run_facts.json")
+    with pytest.raises(ValueError, match=r"run_facts\.json: found no facts of a run \(no file but a folder, a pipe"):
+        run_facts.read_facts(tmp_path)
