@@ -71,6 +71,15 @@ class InterruptCallback(TrainerCallback):
         raise_again()
 
 
+class LogAtCheckpointCallback(TrainerCallback):
+    """Logs the loss where a checkpoint is written: a run resumed from there logs what an uninterrupted one does."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_log = control.should_log or control.should_save
+
+    on_epoch_end = on_step_end
+
+
 class StopWithoutGainCallback(TrainerCallback):
     """
     Ends training after `patience` evaluations in a row without gain, also where the best model is not kept.
@@ -125,6 +134,7 @@ class KeyedTrainer(Trainer):
         self.epoch = epoch or SharedEpoch()
         self.add_callback(KeyedDrawsCallback(self.epoch))
         self.add_callback(InterruptCallback())
+        self.add_callback(LogAtCheckpointCallback())
         if self.args.early_stopping_patience is not None:
             self.add_callback(StopWithoutGainCallback(self.args.early_stopping_patience))
 
@@ -136,7 +146,8 @@ class KeyedTrainer(Trainer):
         """
         Train, from a checkpoint if there is one; leave model, metrics, state and curve in the output folder.
 
-        A run that is resumed after its last step keeps the time and the loss of its training.
+        The loss is that of all steps, also of a resumed run; the time is that since the resume. A run that is resumed
+        after its last step keeps the time of its training.
         """
         if self.args.device.type == "cpu":
             keep_freed_memory()
@@ -145,21 +156,41 @@ class KeyedTrainer(Trainer):
         metrics = self.train(resume_from_checkpoint=checkpoint).metrics
         folder = Path(self.args.output_dir)
         if checkpoint is not None and self.state.global_step == self.resumed_from_step:
-            # No step was left. Take metrics and log from the output folder, if it has them whole.
-            del self.state.log_history[-1]  # a loss of zero, over no step
-            metrics, state = read_json(folder / "train_results.json"), read_json(folder / LAST_FILE_OF_CHECKPOINT)
-            if metrics is None or state is None or state.get("global_step") != self.state.global_step:
-                metrics = {}
-            else:
-                self.state.log_history = state["log_history"]
-        elif self.is_world_process_zero():  # what lies there are the results of other weights
-            for name in (RESULTS, "eval_results.json", "test_results.json"):
-                (folder / name).unlink(missing_ok=True)
+            metrics = self._metrics_without_a_step()
+        else:
+            metrics["train_loss"] = self.state.log_history[-1]["train_loss"] = self._mean_loss(metrics["train_loss"])
+            if self.is_world_process_zero():  # what lies there are the results of other weights
+                for name in (RESULTS, "eval_results.json", "test_results.json"):
+                    (folder / name).unlink(missing_ok=True)
         self.save_model()
         self.save_metrics("train", metrics)
         self.save_state()
         if self.is_world_process_zero():
             plot_training_curve(self.state.log_history, folder / "curve.png")
+        return metrics
+
+    def _mean_loss(self, since_resume: float) -> float:
+        """Compute the mean loss over all steps, from that since the resume and from the log."""
+        steps = self.state.global_step - self.resumed_from_step
+        total, last = steps * since_resume, 0
+        for entry in self.state.log_history:
+            if "loss" in entry and entry["step"] <= self.resumed_from_step:  # the mean since the entry before
+                total += (entry["step"] - last) * entry["loss"]
+                last = entry["step"]
+        return total / (last + steps)  # a checkpoint of an earlier version may lack the last ones before it
+
+    def _metrics_without_a_step(self) -> dict[str, float]:
+        """Take metrics and log from the output folder, as no step was left; where it has none, the loss of the log."""
+        summary = self.state.log_history.pop()  # a loss of zero, over no step
+        folder = Path(self.args.output_dir)
+        metrics, state = read_json(folder / "train_results.json"), read_json(folder / LAST_FILE_OF_CHECKPOINT)
+        if metrics is None or state is None or state.get("global_step") != self.state.global_step:
+            if not any("loss" in entry for entry in self.state.log_history):
+                return {}
+            metrics = {"train_loss": self._mean_loss(0.0)}
+            self.state.log_history.append({"epoch": summary["epoch"], "step": summary["step"], **metrics})
+            return metrics
+        self.state.log_history = state["log_history"]
         return metrics
 
     def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:

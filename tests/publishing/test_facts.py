@@ -394,4 +394,4 @@ def test_the_notice_beside_the_recordings_is_read_for_licences(soundscapes, tmp_
 def test_facts_that_are_no_file_are_not_read(make, tmp_path):
     make(tmp_path / "run_facts.json")
     with pytest.raises(ValueError, match=r"run_facts\.json: found no facts of a run \(no file but a folder, a pipe"):
-        run_facts.read_facts(tmp_path)
+        facts_module.read_facts(tmp_path)

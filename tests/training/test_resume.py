@@ -85,6 +85,22 @@ def test_checkpoints_that_were_being_written_are_passed_over(interrupted_at, run
     assert_same_outcome(folder, uninterrupted)
 
 
+def test_a_resumed_run_logs_and_sums_up_its_losses_as_an_uninterrupted_one(run, tmp_path):
+    # Checkpoint 4 lies between two steps that are logged.
+    limit = {"max_steps": 7, "logging_steps": 3, "save_steps": 4, "do_eval": False, "do_predict": False}
+    whole = run(tmp_path / "whole", **limit)
+    shutil.copytree(tmp_path / "whole" / "checkpoint-4", tmp_path / "run" / "checkpoint-4")
+    resumed = run(tmp_path / "run", "--resume_from_checkpoint", "true", **limit)
+    logs = [
+        json.loads((tmp_path / name / "trainer_state.json").read_text())["log_history"] for name in ("whole", "run")
+    ]
+    losses = [{entry["step"]: entry["loss"] for entry in log if "loss" in entry} for log in logs]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+    # The mean of all seven steps: 1 to 3, the one before the checkpoint, 5 to 6, and the last.
+    mean = (3 * losses[0][3] + losses[0][4] + 2 * losses[0][6] + losses[0][7]) / 7
+    assert resumed["train_loss"] == pytest.approx(mean, abs=1e-6) == whole["train_loss"]
+
+
 RESULTS = ("all_results.json", "train_results.json", "eval_results.json", "test_results.json", "trainer_state.json")
 
 
@@ -98,11 +114,12 @@ def test_files_of_a_run_that_were_torn_are_written_anew(left, uninterrupted, run
     if left:
         shutil.rmtree(folder / "checkpoint-18")  # the last one; then there is 16
     run(folder, "--resume_from_checkpoint", "true")
-    if not left:  # of the time and the loss of the training nothing is known
-        assert json.loads((folder / "train_results.json").read_text()) == {}
+    if not left:  # of the time of the training nothing is known
         results = json.loads((uninterrupted / "all_results.json").read_text())
+        known = {"train_loss": pytest.approx(results["train_loss"], abs=1e-6)}
+        assert json.loads((folder / "train_results.json").read_text()) == known
         assert json.loads((folder / "all_results.json").read_text()).keys() == {
-            name for name in results if not name.startswith("train_") and name != "total_flos" or name == "epoch"
+            name for name in results if not name.startswith("train_") and name != "total_flos" or name in known
         }
     else:
         assert_same_outcome(folder, uninterrupted)
