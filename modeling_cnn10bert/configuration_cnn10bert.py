@@ -13,7 +13,7 @@
 # limitations under the License.
 """CNN10 and CNN10-BERT model configuration."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import BertConfig, PreTrainedConfig
@@ -133,7 +133,7 @@ class CNN10BertConfig(PreTrainedConfig):
     ```"""
 
     model_type = "cnn10bert"
-    sub_configs_defaults = {"audio_config": CNN10Config, "text_config": BertConfig}
+    sub_configs_defaults: ClassVar[dict] = {"audio_config": CNN10Config, "text_config": BertConfig}
 
     audio_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
@@ -142,6 +142,18 @@ class CNN10BertConfig(PreTrainedConfig):
     text_pooling: Literal["cls", "mean"] = "cls"
     temperature: float | int = 0.05
     learnable_temperature: bool = False
+
+    @classmethod
+    def from_audio_text_configs(
+        cls, audio_config: PreTrainedConfig, text_config: PreTrainedConfig, **fields
+    ) -> "CNN10BertConfig":
+        """Join the configurations of two towers, leaving out what describes the checkpoints that they came from."""
+        of_checkpoints = {"architectures", "auto_map", "dtype", "id2label", "label2id", "problem_type", "_name_or_path"}
+        audio, text = (
+            {name: value for name, value in config.to_dict().items() if name not in of_checkpoints}
+            for config in (audio_config, text_config)
+        )
+        return cls(audio_config=audio, text_config=text, **fields)
 
     def validate_architecture(self):
         """Part of `@strict`-powered validation: similarities are divided by the temperature."""

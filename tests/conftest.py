@@ -28,6 +28,7 @@ from modeling_cnn10bert import (  # noqa: E402
     CNN10Config,
     CNN10FeatureExtractor,
 )
+from modeling_cnn10bert.cpu_kernels_cnn10bert import use_cpu_kernels  # noqa: E402
 
 # In the background or under nohup, a shell has the tests ignore signals, and a process that ignores one stays so.
 for _number, _handler in (
@@ -116,6 +117,13 @@ def tiny_model(tiny_config, randomise_norms):
         return randomise_norms(CNN10BertModel(tiny_config(**fields)), seed).eval()
 
     return make
+
+
+@pytest.fixture
+def cpu_kernels():
+    """Switches what is faster on a CPU on or off; after the test it is on again."""
+    yield use_cpu_kernels
+    use_cpu_kernels(True)
 
 
 @pytest.fixture

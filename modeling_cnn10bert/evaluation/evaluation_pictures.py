@@ -2,10 +2,13 @@
 
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
@@ -35,8 +38,7 @@ def plot_evaluation(evaluation: ModelEvaluation, path: str | Path, title: str = 
 
 
 def _evaluation_figure(evaluation: ModelEvaluation, title: str) -> Figure:
-    figure = Figure(figsize=(12.5, 5.2), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
+    figure = Figure(figsize=(12.5, 5.2), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
     bars, curves = figure.subplots(1, 2, width_ratios=[1.25, 1])
     _draw_metrics(bars, evaluation)
     _draw_depths(curves, evaluation)
@@ -50,7 +52,7 @@ def _evaluation_figure(evaluation: ModelEvaluation, title: str) -> Figure:
         "\n".join(textwrap.wrap(title, 120)), x=0.01, ha="left", fontsize=12, weight="bold", parse_math=False
     )
     figure.supxlabel(about, x=0.99, ha="right", fontsize=8.5, color="#555555")
-    keys = [Patch(color=color, alpha=0.8, label=label) for label, color in DIRECTIONS.values()]
+    keys: list[Artist] = [Patch(color=color, alpha=0.8, label=label) for label, color in DIRECTIONS.values()]
     keys.append(Line2D([], [], color=_CHANCE, linewidth=1.6, linestyle=(0, (2, 1)), label="by chance"))
     place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 3, "borderpad": 0.2, "columnspacing": 1.2}
     bars.legend(handles=keys, frameon=False, fontsize=8.5, handlelength=1.6, **place)
@@ -66,12 +68,12 @@ def _draw_metrics(ax: Axes, evaluation: ModelEvaluation) -> None:
         ends = np.array([(interval.low, interval.high) for interval in intervals]).T
         # a percentile interval need not hold the value, a bar of errors must
         errors = np.clip([values - ends[0], ends[1] - values], 0, None)
-        style = {"color": color, "alpha": 0.8, "error_kw": {"elinewidth": 1.1, "ecolor": "#333333"}}
+        style: dict[str, Any] = {"color": color, "alpha": 0.8, "error_kw": {"elinewidth": 1.1, "ecolor": "#333333"}}
         ax.bar(places, values, 0.36, yerr=errors, capsize=3.5, **style)
         chances = [evaluation.metrics[f"chance_{prefix}{name}"] for name in names]
         ax.hlines(chances, places - 0.18, places + 0.18, color=_CHANCE, linewidth=1.6, linestyle=(0, (2, 1)), zorder=4)
         for place, value, top in zip(places, values, ends[1], strict=True):
-            at = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "fontsize": 8.5}
+            at: dict[str, Any] = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "fontsize": 8.5}
             ax.annotate(f"{100 * value:.1f}", (place, max(value, top)), color=color, weight="bold", **at)
     ax.set_xticks(range(len(names)), names)
     ax.set_ylim(0, 1.08)

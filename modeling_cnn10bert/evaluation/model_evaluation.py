@@ -50,7 +50,7 @@ class ModelEvaluation:
     metrics: dict[str, float]
     intervals: dict[str, Interval]
     left_out: dict[str, str]
-    bootstrap: dict[str, float]
+    bootstrap: dict[str, Any]
     notes: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     def table(self) -> str:
@@ -130,7 +130,7 @@ def evaluate_model(
         raise RetrievalError(
             f"{embedder.identity.name}: {error}; check the model, its training may have diverged"
         ) from error
-    bootstrap = {"resamples": resamples, "confidence": confidence, "seed": seed}
+    bootstrap: dict[str, Any] = {"resamples": resamples, "confidence": confidence, "seed": seed}
     directions = {"": (ranked.text_to_audio, recording_of_caption), "a2t_": (ranked.audio_to_text, names)}
     intervals: dict[str, Interval] = {}
     for prefix, (ranks, recording_of_query) in directions.items():

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, HPacker, TextArea
 
@@ -25,7 +27,8 @@ HITS_SHOWN = 3
 DYNAMIC_RANGE_DB = 80  # what of a log-mel is shown, from its loudest cell down
 _SETTINGS = ("#9a9a9a", "#b5179e", "#3f88c5", "#d1602b", "#2a8f3c", "#f2b705")
 _RIGHT, _WRONG, _UNJUDGED = "#2a8f3c", "#c8342b", "#9a9a9a"
-_VALIDATION = {  # how each measure of the validation set is drawn: the one that selects the checkpoint stands out
+# How each measure of the validation set is drawn: the one that selects the checkpoint stands out.
+_VALIDATION: dict[str, dict[str, Any]] = {
     "mAP@10": {"color": "#b5179e", "linewidth": 2.2, "marker": "o", "markersize": 3.5, "zorder": 3},
     "mAP": {"color": "#b5179e", "linewidth": 2.2, "marker": "o", "markersize": 3.5, "zorder": 3},  # of a tagger
     "mAUC": {"color": "#1d4e89", "linewidth": 1.2, "linestyle": "-"},
@@ -137,12 +140,13 @@ def _series(log_history: Sequence[Mapping[str, Any]], name: str, over: str) -> t
 
 
 def _draw_losses(ax: Axes, curves: Curves) -> None:
-    for name, label, style in (
-        ("loss", "training loss", {"color": "#d1602b", "linewidth": 1.6}),
-        ("eval_loss", "validation loss", {"color": "#7a3b1d", "linewidth": 1.2, "linestyle": "--"}),
-    ):
+    styles: dict[str, dict[str, Any]] = {
+        "loss": {"label": "training loss", "color": "#d1602b", "linewidth": 1.6},
+        "eval_loss": {"label": "validation loss", "color": "#7a3b1d", "linewidth": 1.2, "linestyle": "--"},
+    }
+    for name, style in styles.items():
         if len(curves[name][0]):
-            ax.plot(*curves[name], label=label, marker="." if len(curves[name][0]) < 3 else None, **style)
+            ax.plot(*curves[name], marker="." if len(curves[name][0]) < 3 else None, **style)
     ax.set_ylabel("loss")
     lines = ax.get_lines()
     if len(curves["learning_rate"][0]):
@@ -169,8 +173,8 @@ def _draw_validation(ax: Axes, curves: Curves, over: str) -> None:
         ax.axhline(chance[-1], color=color, linewidth=0.9, linestyle=":", label="mAP@10 by chance")
     x, values = curves["eval_mAP@10"] if len(curves["eval_mAP@10"][0]) else curves["eval_mAP"]
     if np.isfinite(values).any():
-        best = best_position(values)
-        star = {"marker": "*", "markersize": 12, "color": "#f2b705", "markeredgecolor": "#5c4400"}
+        best = best_position(values.tolist())
+        star: dict[str, Any] = {"marker": "*", "markersize": 12, "color": "#f2b705", "markeredgecolor": "#5c4400"}
         label = f"best: {values[best]:.4f} at {over} {x[best]:g}"
         ax.plot(x[best], values[best], linestyle="none", zorder=4, label=label, **star)
     ax.set_ylabel("share of queries" if len(curves["eval_mAP@10"][0]) else "mean over classes")
@@ -181,15 +185,16 @@ def _draw_validation(ax: Axes, curves: Curves, over: str) -> None:
 
 def _legend_above(ax: Axes, lines: Sequence[Any]) -> None:
     """A legend outside the curves' area, where it can hide none of them."""
-    place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 6, "columnspacing": 1.2, "handlelength": 1.8}
-    ax.legend(lines, [line.get_label() for line in lines], fontsize=8, frameon=False, borderpad=0.2, **place)
+    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 6, "columnspacing": 1.2}
+    size: dict[str, Any] = {"fontsize": 8, "borderpad": 0.2, "handlelength": 1.8}
+    ax.legend(lines, [line.get_label() for line in lines], frameon=False, **size, **place)
 
 
 def _gallery_figure(questions: Sequence[str], results: Sequence[Sequence[Any]]) -> Figure:
     if not len(questions) or len(questions) != len(results):
         raise ValueError(f"got {len(results)} lists of hits for {len(questions)} questions: expected one each")
-    figure = Figure(figsize=(13, 2.45 * len(questions) + 0.35), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
+    figure = Figure(figsize=(13, 2.45 * len(questions) + 0.35), layout=layout)
     grid = figure.subplots(len(questions), 1 + HITS_SHOWN, squeeze=False, width_ratios=[0.85] + [1] * HITS_SHOWN)
     for row, question, hits in zip(grid, questions, results, strict=True):
         _draw_question(row[0], question)
@@ -247,7 +252,7 @@ def _table_figure(rows: Mapping[str, Sequence[float]], published: Mapping[str, f
         if name in published:
             ax.vlines(published[name], place - 0.42, place + 0.42, color=_SETTINGS[3], linewidth=2.5, zorder=3)
             ends.append(published[name])
-        beside = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
+        beside: dict[str, Any] = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
         text, color = (in_percent(values), "#222222") if len(values) else ("no run", _UNJUDGED)
         ax.annotate(text, (max(ends), place), color=color, **beside)
         furthest = max(furthest, *ends)
@@ -267,8 +272,8 @@ def _table_keys(published: Mapping[str, float], several: bool) -> list[Line2D]:
         Line2D([], [], color=_SETTINGS[2], alpha=0.75, linewidth=8, label=bar),
         Line2D([], [], linestyle="none", marker="o", markersize=3.5, color="#222222", label="one run"),
     ]
-    mark = {"linestyle": "none", "marker": "|", "markersize": 12, "markeredgewidth": 2.5, "color": _SETTINGS[3]}
-    return keys + [Line2D([], [], label="the paper", **mark)] * bool(published)
+    mark: dict[str, Any] = {"linestyle": "none", "marker": "|", "markersize": 12, "markeredgewidth": 2.5}
+    return keys + [Line2D([], [], color=_SETTINGS[3], label="the paper", **mark)] * bool(published)
 
 
 def _augmentation_figure(
@@ -306,7 +311,8 @@ def _changed_words(before: list[str], after: list[str], place: tuple[float, floa
             continue
         parts += [("".join(f"{letter}\u0336" for letter in word), gone) for word in before[a:b]]
         parts += [(word, new) for word in after[c:d]]
-    words = [TextArea(word, textprops={"fontsize": 9, "parse_math": False, **style}) for word, style in parts]
+    font = {"fontsize": 9, "parse_math": False}
+    words: list[Artist] = [TextArea(word, textprops={**font, **style}) for word, style in parts]
     line = HPacker(children=words, align="baseline", pad=0, sep=4)
     return AnnotationBbox(line, place, xycoords=ax.transAxes, box_alignment=(0, 0.5), frameon=False, pad=0)
 

@@ -109,8 +109,8 @@ def load_evaluation_set(
     has_manifests = path.is_dir() and any((path / f"{known}.jsonl").is_file() for known in SPLITS)
     if has_manifests and not (path / "dataset_dict.json").is_file():
         _refuse("a folder of soundscape manifests", audio=audio)
-        found = [known for known in SPLITS if (path / f"{known}.jsonl").is_file()]
-        return _of_manifests(path, split or (found[0] if len(found) == 1 else "test"), sources)
+        splits = [known for known in SPLITS if (path / f"{known}.jsonl").is_file()]
+        return _of_manifests(path, split or (splits[0] if len(splits) == 1 else "test"), sources)
     _refuse("a data set with its recordings", sources=sources, audio=audio)
     if path.is_dir() and not (path / "dataset_dict.json").is_file():
         return _of_folder(path, split)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +13,8 @@ from .pictures import save_figure
 from .reports import best_position
 
 _TRIAL, _BEST, _FAILED = "#3f88c5", "#b5179e", "#c8342b"
-_STAR = {"marker": "*", "markersize": 14, "color": "#f2b705", "markeredgecolor": "#5c4400", "linestyle": "none"}
+_STAR: dict[str, Any] = {"marker": "*", "markersize": 14, "linestyle": "none"}
+_STAR |= {"color": "#f2b705", "markeredgecolor": "#5c4400"}
 _COLUMNS = 5
 
 
@@ -30,14 +32,14 @@ def plot_search_history(values: Mapping[int, float], failed: Sequence[int], path
     ax = figure.subplots()
     ax.plot(numbers, heights, "o", markersize=4.5, color=_TRIAL, alpha=0.8, label="trial")
     ax.step(numbers, np.maximum.accumulate(heights), where="post", color=_BEST, linewidth=1.6, label="best so far")
-    best = best_position(heights)
+    best = best_position(heights.tolist()) or 0
     ax.plot(numbers[best], heights[best], **_STAR, label=f"best: {heights[best]:.4f}, trial {numbers[best]}")
     if failed:
         low = np.full(len(failed), heights.min())
         ax.plot(sorted(failed), low, "x", markersize=6, color=_FAILED, label="failed")
     ax.set_xlabel("trial")
     ax.set_ylabel("validation mAP@10")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.locator_params(axis="x", integer=True)
     ax.grid(alpha=0.25)
     ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, fontsize=9, frameon=False)
     save_figure(figure, path)
@@ -67,7 +69,7 @@ def plot_slices(
         low, high = limits[name]
         ax.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
         if isinstance(low, int):
-            ax.xaxis.get_major_locator().set_params(integer=True)
+            ax.locator_params(axis="x", integer=True)
         ax.set_xlabel(name, fontsize=9)
     for ax in panels[len(drawn) :]:
         ax.remove()
@@ -79,7 +81,7 @@ def plot_slices(
 def _draw_slice(ax: Axes, at: np.ndarray, heights: np.ndarray, numbers: np.ndarray):
     scale = {"cmap": "viridis_r", "vmin": 0, "vmax": max(numbers.max(), 1)}
     dots = ax.scatter(at, heights, c=numbers, s=16, alpha=0.85, linewidths=0, **scale)
-    best = best_position(heights)
+    best = best_position(heights.tolist()) or 0
     ax.plot(at[best], heights[best], **{**_STAR, "markersize": 11})
     ax.grid(alpha=0.25)
     ax.tick_params(labelsize=7)
@@ -94,7 +96,7 @@ def plot_importance(importances: Mapping[str, float], num_trials: int, path: str
         num_trials: complete trials that they come from.
         path: the PNG to write; it appears complete or not at all.
     """
-    names = sorted(importances, key=importances.get)
+    names = sorted(importances, key=importances.__getitem__)
     shares = [importances[name] for name in names]
     figure = Figure(figsize=(7, 0.9 + 0.32 * len(names)), layout="constrained")
     ax = figure.subplots()

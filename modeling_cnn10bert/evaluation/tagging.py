@@ -45,7 +45,8 @@ def score_classes(scores: np.ndarray, targets: np.ndarray, names: Sequence[str])
         raise ValueError(f"found scores {scores.shape} and targets {targets.shape} of {len(names)} classes")
     if not np.isfinite(scores).all():
         raise DivergedError("found scores that are not finite, expected finite numbers")
-    return [_score_class(*column, name) for *column, name in zip(scores.T, targets.T.astype(bool), names, strict=True)]
+    columns = zip(scores.T, targets.T.astype(bool), names, strict=True)
+    return [_score_class(of_class, target, name) for of_class, target, name in columns]
 
 
 def _score_class(scores: np.ndarray, targets: np.ndarray, name: str) -> ClassScore:

@@ -124,10 +124,10 @@ def ranks_in_lists(
         rank_of = {name: rank for rank, name in enumerate(names, start=1)}
         if len(rank_of) != len(names):
             raise ValueError(f"the ranking of query {row} holds an item twice, which could count twice: {list(names)}")
-        wanted = set(wanted) if isinstance(wanted, list | tuple | set | np.ndarray) else {wanted}
-        if not wanted:
+        items = set(wanted) if isinstance(wanted, list | tuple | set | np.ndarray) else {wanted}
+        if not items:
             raise ValueError(f"query {row} has no relevant item, so no metric is defined for it: leave it out")
-        ranks.append(np.sort([float(rank_of.get(name, np.inf)) for name in wanted]))
+        ranks.append(np.sort([float(rank_of.get(name, np.inf)) for name in items]))
     return ranks
 
 
