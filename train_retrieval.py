@@ -17,9 +17,8 @@ from modeling_cnn10bert.training.arguments import (
     ModelArguments,
     RetrievalTrainingArguments,
 )
-from modeling_cnn10bert.training.build import build_trainer
+from modeling_cnn10bert.training.build import build_trainer, evaluation_recordings
 from modeling_cnn10bert.training.command_line import RESUME, run, write_or_say_why
-from modeling_cnn10bert.training.data import evaluation_recordings
 from modeling_cnn10bert.training.publish import check_before_training, push_unless, write_model_card
 from modeling_cnn10bert.training.recipe import parse_recipe
 from modeling_cnn10bert.training.run_folder import checkpoint_to_resume, sole_run

@@ -20,17 +20,17 @@ from modeling_cnn10bert.publishing.facts import (
     without_folders,
     write_data_facts,
 )
-from modeling_cnn10bert.training.command_line import RESUME, run, write_or_say_why
-from modeling_cnn10bert.training.publish import check_before_training, push_unless
-from modeling_cnn10bert.training.recipe import parse_recipe
-from modeling_cnn10bert.training.run_folder import checkpoint_to_resume, sole_run
-from modeling_cnn10bert.training.tagging import TaggingTables, TaggingTrainer, build_tagging_trainer, evaluation_clips
-from modeling_cnn10bert.training.tagging_arguments import (
+from modeling_cnn10bert.training.arguments import (
     TAGGING_ARGUMENT_CLASSES,
     TaggerArguments,
     TaggingDataArguments,
     TaggingTrainingArguments,
 )
+from modeling_cnn10bert.training.command_line import RESUME, run, write_or_say_why
+from modeling_cnn10bert.training.publish import check_before_training, push_unless
+from modeling_cnn10bert.training.recipe import parse_recipe
+from modeling_cnn10bert.training.run_folder import checkpoint_to_resume, sole_run
+from modeling_cnn10bert.training.tagging import TaggingTables, TaggingTrainer, build_tagging_trainer, evaluation_clips
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..masking import without_secrets
-from .arguments import ARGUMENT_CLASSES
+from .arguments import ARGUMENT_CLASSES, TAGGING_ARGUMENT_CLASSES
 from .recipe import RUNS, RecipeError, check_recipe, read_recipe
-from .tagging_arguments import TAGGING_ARGUMENT_CLASSES
 
 PRETRAINING_SEED = 0
 TRAINING, TAGGING = "train_retrieval.py", "scripts/train_tagging.py"

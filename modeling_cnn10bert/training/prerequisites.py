@@ -13,8 +13,8 @@ from ..augmentation.back_translation import BACK_TRANSLATION_COLUMN, back_transl
 from ..augmentation.wordnet import WordNetError, find_wordnet
 from ..data.soundscapes import SPLITS, manifest_lines
 from .arguments import ModelArguments
+from .build import PACKAGED_TEXT_MODEL, resolve_text_model
 from .ladders import TAGGING, Run, Synthesis
-from .model import PACKAGED_TEXT_MODEL, resolve_text_model
 from .recipe import RecipeError
 from .run_queue import REPOSITORY
 

@@ -15,7 +15,7 @@ from ..publishing.card import write_card_of_run
 from ..publishing.facts import FACTS, REPOSITORY, collect_facts, published_fields, without_folders
 from ..publishing.hub import PublishError, check_access, repository_name
 from .arguments import ARGUMENT_CLASSES
-from .data import RecordingTables
+from .build import RecordingTables
 from .recipe import given_fields
 from .trainer import KeyedTrainer, RetrievalTrainer
 

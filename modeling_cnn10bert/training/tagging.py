@@ -25,9 +25,9 @@ from ..data.tagging import (
 from ..evaluation.tagging import score_classes, tagging_metrics
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..modeling_cnn10bert import CNN10ForAudioClassification
-from .data import rendered_soundscapes
+from .arguments import TaggerArguments, TaggingDataArguments, TaggingTrainingArguments
+from .build import rendered_soundscapes
 from .recipe import RecipeError
-from .tagging_arguments import TaggerArguments, TaggingDataArguments, TaggingTrainingArguments
 from .trainer import KeyedTrainer
 
 
