@@ -6,10 +6,19 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelInfo,
+    constants,
+    get_token,
+)
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -301,9 +310,14 @@ def publish(
         _refuse_the_token(files, api.token)
         return _publish_persistently(api, files, name, private, revision, message, field)
     except PublishError as error:
-        again = f"cnn10bert publish {shlex.quote(str(folder))} --to {shlex.quote(name)}"
-        again += (" --private" if private else "") + (f" --revision {shlex.quote(revision)}" if revision else "")
+        again = publish_command(folder, name, private, revision)
         raise PublishError(f"{error}; the model is whole in {folder}; publish it by `{again}`") from error
+
+
+def publish_command(folder: str | Path, name: str, private: bool | None, revision: str | None) -> str:
+    """Return the command line that publishes a folder."""
+    command = f"cnn10bert publish {shlex.quote(str(folder))} --to {shlex.quote(name)}"
+    return command + (" --private" if private else "") + (f" --revision {shlex.quote(revision)}" if revision else "")
 
 
 def files_to_publish(folder: Path) -> dict[str, Path]:
@@ -397,12 +411,15 @@ def _publish_once(api: HfApi, files: dict[str, Path], repo_id: str, revision: st
     url = f"{api.endpoint}/{repo_id}"
     _say(f"publishing {len(files)} files ({size / 1e6:.1f} MB) to {url}")
     operations = [CommitOperationAdd(name, path) for name, path in files.items()]
-    operations += [CommitOperationDelete(name) for name in stale_files(_names(before), files)]
+    # Of the files that are there, those of our kind that the folder lacks go, such as an old shard.
+    stale = [name for name in sorted(_names(before) - files.keys()) if "/" not in name]
+    stale = [name for name in stale if any(fnmatchcase(name, pattern) for pattern in MODEL_FILES)]
+    operations += [CommitOperationDelete(name) for name in stale]
     commit = api.create_commit(
         repo_id, operations, commit_message=message, revision=revision, parent_commit=before.sha, num_threads=2
     )
     after = api.model_info(repo_id, revision=commit.oid, timeout=PATIENCE)
-    if lost := sorted(files.keys() - set(_names(after))):
+    if lost := sorted(files.keys() - _names(after)):
         raise PublishError(
             f"{url}: found no {', '.join(lost)} there after the commit, expected all that was sent; does the "
             "repository's .gitignore name them?"
@@ -415,45 +432,29 @@ def _publish_once(api: HfApi, files: dict[str, Path], repo_id: str, revision: st
 
 
 def _name_in_card(folder: Path, repo_id: str) -> None:
-    """
-    Writes the card of a run again where it opens the model by another name; one that was changed by hand stays.
-    """
-    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    if facts["model_id"] == repo_id:
-        return
-    try:
-        _write_card_again(folder, facts, repo_id)
-    except Exception as error:  # whatever is wrong with the facts, the model is to be published
-        _say(
-            f"warning: {folder / CARD} could not be written again ({type(error).__name__}: {error}): see that it opens "
-            f"the model as {repo_id}"
-        )
-
-
-def _write_card_again(folder: Path, facts: dict, repo_id: str) -> None:
+    """Write the card of a run again where it opens the model by another name; one that was changed by hand stays."""
     from ..evaluation.reports import read_results
     from .card import card_of_run, write_card_of_run  # which needs torch
 
-    results, named = read_results(folder, []), {"name": repo_id.rsplit("/", 1)[-1], "model_id": repo_id}
-    written = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else None
-    if written in (str(card_of_run(facts, results)), None):
-        write_card_of_run(folder, repo_id)
-    elif written != str(card_of_run(facts | named, results)):
-        _say(f"warning: {folder / CARD} was changed by hand: see that it opens the model as {repo_id}")
+    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    if facts["model_id"] == repo_id:
+        return
+    fault = None
+    try:
+        results, named = read_results(folder, []), {"name": repo_id.rsplit("/", 1)[-1], "model_id": repo_id}
+        written = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else None
+        if written in (str(card_of_run(facts, results)), None):
+            write_card_of_run(folder, repo_id)
+        elif written != str(card_of_run(facts | named, results)):
+            fault = "was changed by hand"
+    except Exception as error:  # whatever is wrong with the facts, the model is to be published
+        fault = f"could not be written again ({type(error).__name__}: {error})"
+    if fault:
+        _say(f"warning: {folder / CARD} {fault}: see that it opens the model as {repo_id}")
 
 
-def stale_files(names: Iterable[str], files: Iterable[str]) -> list[str]:
-    """Of the names in a repository, those of our kind that what is published now lacks, such as an old shard."""
-    files = set(files)
-    return [name for name in names if name not in files and any(_matches(name, pattern) for pattern in MODEL_FILES)]
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return "/" not in name and PurePosixPath(name).match(pattern)
-
-
-def _names(info) -> list[str]:
-    return [file.rfilename for file in info.siblings or ()]
+def _names(info: ModelInfo) -> set[str]:
+    return {file.rfilename for file in info.siblings or ()}
 
 
 def _say(line: str) -> None:
