@@ -34,7 +34,7 @@ from .trainer import RetrievalTrainer
 
 def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel, CNN10BertProcessor]:
     """
-    The whole model of `model_name_or_path`, or two towers joined under fresh heads (section 6.2 of the paper).
+    Load the whole model of `model_name_or_path`, or join two towers under fresh heads (section 6.2 of the paper).
 
     Raises:
         RecipeError: a model that is neither in a folder nor on the Hub or is of another kind, or the packaged text
@@ -113,7 +113,7 @@ def _join_towers(arguments: ModelArguments) -> tuple[CNN10BertModel, CNN10BertPr
 
 
 def resolve_text_model(name: str) -> str:
-    """A folder or Hub id; the packaged MiniLM's folder if that is its name and there is no such folder here."""
+    """Return a folder or Hub id: of the packaged MiniLM its folder, unless a folder here has that name."""
     if name != PACKAGED_TEXT_MODEL or Path(name).is_dir():
         return name
     try:
@@ -130,7 +130,7 @@ def resolve_text_model(name: str) -> str:
 
 @dataclass
 class RecordingTables:
-    """The recordings tables of a run."""
+    """Holds the recordings tables of a run."""
 
     train: datasets.Dataset
     validation: datasets.Dataset
@@ -139,7 +139,7 @@ class RecordingTables:
 
 def load_recordings(arguments: DataArguments, feature_extractor: CNN10FeatureExtractor, seed: int) -> RecordingTables:
     """
-    The recordings tables that the arguments name, from the feature cache where they are there.
+    Load the recordings tables that the arguments name, from the feature cache where they are there.
 
     Raises:
         RecipeError: the arguments name no data, or half of it.
@@ -194,7 +194,7 @@ def rendered_soundscapes(
     arguments: DataArguments, feature_extractor: CNN10FeatureExtractor, seed: int
 ) -> dict[str, tuple[list[Scene], datasets.Dataset]]:
     """
-    Split name -> its scenes, and their recordings table.
+    Map each split to its scenes and their recordings table.
 
     Raises:
         ManifestError, AudioError: what is wrong with a manifest or a recording.
@@ -227,7 +227,7 @@ def training_pairs(
     captions_per_recording: int = 1,
 ) -> datasets.Dataset:
     """
-    The pairs of the training recordings, augmented as the arguments say.
+    Make the pairs of the training recordings, augmented as the arguments say.
 
     Raises:
         RecipeError: an augmentation needs what is not there, or a recording has too few captions.
@@ -243,7 +243,7 @@ def training_pairs(
 
 
 def _check_captions(recordings: datasets.Dataset, captions_per_recording: int) -> None:
-    """Of a recording with fewer captions, none would ever be drawn."""
+    """Refuse recordings with fewer captions, of which none would ever be drawn."""
     if captions_per_recording == 1:
         return
     counts = [len(captions) for captions in recordings["captions"]]
@@ -311,7 +311,7 @@ def _eda(arguments: AugmentationArguments, pairs: datasets.Dataset) -> EDA:
 
 
 def evaluation_recordings(table: datasets.Dataset, feature_extractor: CNN10FeatureExtractor) -> datasets.Dataset:
-    """The recordings of a table, each with all its captions."""
+    """Return the recordings of a table, each with all its captions."""
     return table.with_transform(RecordingTransform(table, feature_extractor))
 
 

@@ -32,7 +32,7 @@ from .trainer import KeyedTrainer
 
 @dataclass
 class TaggingTables:
-    """The tagging tables of a run and the names of their classes."""
+    """Holds the tagging tables of a run and the names of their classes."""
 
     train: datasets.Dataset
     validation: datasets.Dataset
@@ -55,7 +55,7 @@ def build_tagging_trainer(
     tagger_args: TaggerArguments, data_args: TaggingDataArguments, training_args: TaggingTrainingArguments
 ) -> tuple[TaggingTrainer, TaggingTables]:
     """
-    The trainer of a recipe, which has the tagger, the training draws and the validation set; and the tables.
+    Build the trainer of a recipe, which has the tagger, the training draws and the validation set; and the tables.
 
     Sets all random seeds: fresh weights are drawn here.
 
@@ -97,7 +97,7 @@ def build_tagging_trainer(
 def evaluation_clips(
     table: datasets.Dataset, feature_extractor: CNN10FeatureExtractor, num_classes: int
 ) -> datasets.Dataset:
-    """The clips of a tagging table with their targets."""
+    """Return the clips of a tagging table with their targets."""
     return table.with_transform(ClipTransform(table, feature_extractor, num_classes))
 
 
