@@ -21,7 +21,7 @@ from modeling_cnn10bert.training.run_folder import locked
 from modeling_cnn10bert.training.search import (
     SearchArguments,
     SearchTrainingArguments,
-    TrialObjective,
+    build_search_trainer,
     open_study,
     run_search,
 )
@@ -50,19 +50,19 @@ def main(argv: list[str] | None = None) -> optuna.Study:
     search_args.storage = search_args.storage or f"sqlite:///{folder / 'study.db'}"
     search_args.study_name = search_args.study_name or folder.resolve().name
 
-    objective = TrialObjective(*recipe, search_args)
+    trainer = build_search_trainer(*recipe, search_args)
     with storage_faults(search_args.storage):
         study, storage = open_study(search_args, training_args)
         with locked(folder):  # a training holds it to its end, and begins in no folder of a search
             claim_folder(folder, search_args.storage, study)
-        fields = relevant_fields(given, objective.space, training_args)
-        claim_study(study, {"space": ranges(objective.space), "fields": fields}, field_defaults(CLASSES))
-        results = SearchResults(folder, given, objective.space, training_args, search_args.n_trials)
+        fields = relevant_fields(given, trainer.space, training_args)
+        claim_study(study, {"space": ranges(trainer.space), "fields": fields}, field_defaults(CLASSES))
+        results = SearchResults(folder, given, trainer.space, training_args, search_args.n_trials)
         print(
-            f"study {study.study_name} in {storage_name(search_args.storage)}: {', '.join(objective.space)}", flush=True
+            f"study {study.study_name} in {storage_name(search_args.storage)}: {', '.join(trainer.space)}", flush=True
         )
         try:
-            run_search(objective, study, storage, results.after_trial)
+            run_search(trainer, study, storage, results.after_trial)
         finally:
             results.write(study)
     best = best_trial(study.trials)

@@ -128,6 +128,10 @@ class KeyedTrainer(Trainer):
         if self.args.early_stopping_patience is not None:
             self.add_callback(StopWithoutGainCallback(self.args.early_stopping_patience))
 
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """Make the model of a new trial, in the layout that `__init__` gives to the first."""
+        return super().call_model_init(trial).to(memory_format=torch.channels_last)
+
     def train_and_save(self, checkpoint: str | None) -> dict[str, float]:
         """
         Train, from a checkpoint if there is one; leave model, metrics, state and curve in the output folder.

@@ -31,7 +31,7 @@ from modeling_cnn10bert.training.command_line import run as run_script
 from modeling_cnn10bert.training.recipe import RecipeError, parse_recipe
 from modeling_cnn10bert.training.search import (
     SearchArguments,
-    TrialObjective,
+    build_search_trainer,
     open_study,
     run_search,
     search_training_arguments,
@@ -106,13 +106,14 @@ def untrained(monkeypatch):
     """Trials that draw, but report a given value, or raise a given error, instead of training."""
 
     def outcomes(outcome_of):
-        def train(self, augmentation):
-            outcome = outcome_of(self.trial_number)
+        def train(self, trial=None, **kwargs):
+            self.bind(trial)
+            outcome = outcome_of(trial.number)
             if isinstance(outcome, BaseException):
                 raise outcome
-            return [{"eval_mAP@10": outcome, "epoch": 1.0, "step": 1}]
+            self.state.log_history = [{"eval_mAP@10": outcome, "epoch": 1.0}]
 
-        monkeypatch.setattr(TrialObjective, "train", train)
+        monkeypatch.setattr(RetrievalTrainer, "train", train)
 
     return outcomes
 
@@ -128,17 +129,21 @@ def _states(study):
 def searched(search_script, recipe_of, tmp_path_factory):
     """A search of four trials, two of which train no more than a step, its folder, and what its transforms used."""
     folder = tmp_path_factory.mktemp("searched") / "search"
-    used, objectives = defaultdict(set), []
-    transformed, step = PairTransform.__call__, RetrievalTrainer.training_step
+    used, trainers = defaultdict(set), []
+    transformed, build, step = (
+        PairTransform.__call__,
+        search_script.build_search_trainer,
+        RetrievalTrainer.training_step,
+    )
 
     def transform(self, rows):
         audio, eda = self.augment_audio, self.augment_text.eda
         values = [getattr(eda if name in ("p_eda", "p_swp", "p_ins", "p_del") else audio, name) for name in SEARCHED]
-        used[objectives[-1].trial_number].add(tuple(values))
+        used[trainers[-1].trial_number].add(tuple(values))
         return transformed(self, rows)
 
     def training_step(self, *args, **kwargs):
-        if objectives[-1].trial_number > 1:
+        if getattr(self, "trial_number", 0) > 1:
             self.control.should_training_stop = True
         return step(self, *args, **kwargs)
 
@@ -146,9 +151,7 @@ def searched(search_script, recipe_of, tmp_path_factory):
         patch.setattr(PairTransform, "__call__", transform)
         patch.setattr(RetrievalTrainer, "training_step", training_step)
         patch.setattr(
-            search_script,
-            "TrialObjective",
-            lambda *args: objectives.append(TrialObjective(*args)) or objectives[-1],
+            search_script, "build_search_trainer", lambda *args: trainers.append(build(*args)) or trainers[-1]
         )
         recipe = recipe_of(folder, num_train_epochs=8, logging_steps=100, **LEARNS)
         study = search_script.main([str(recipe), *FIXED, "--n_trials", "4", "--n_startup_trials", "2"])
@@ -215,22 +218,19 @@ def test_trials_of_equal_values_are_equal_whatever_ran_before(num_workers, recip
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     arguments = [str(recipe), "--storage", storage, "--study_name", "s", "--n_trials", "3", *FIXED]
     *parts, search_args = parse_recipe(arguments, argument_classes=_classes())
-    objective = TrialObjective(*parts, search_args)
+    trainer = build_search_trainer(*parts, search_args)
     study, storage = open_study(search_args, parts[-1])
-    twice = {name: range_.low for name, range_ in objective.space.items()} | {"p_eda": 0.9, "p_del": 0.2, "g_max": 5}
+    twice = {name: range_.low for name, range_ in trainer.space.items()} | {"p_eda": 0.9, "p_del": 0.2, "g_max": 5}
     for values in (twice, twice | {"p_eda": 0.1, "n_t": 4, "w_t": 60, "g_max": 1}, twice):
         study.enqueue_trial(values)
-    losses, train = [], objective.train
-
-    def train_and_note(augmentation):
-        log = train(augmentation)
-        losses.append([entry["loss"] for entry in log if "loss" in entry])
-        return log
-
-    objective.train = train_and_note
-    run_search(objective, study, storage, lambda *_: None)
+    losses = []
+    run_search(trainer, study, storage, lambda *_: losses.append(_losses(trainer)))
     assert len(losses[0]) == 3 and losses[0] == losses[2]
     assert losses[0] != losses[1]
+
+
+def _losses(trainer):
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
 def _classes():
