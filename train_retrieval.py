@@ -17,10 +17,9 @@ from modeling_cnn10bert.training.arguments import (
     ModelArguments,
     RetrievalTrainingArguments,
 )
-from modeling_cnn10bert.training.build import build_trainer
-from modeling_cnn10bert.training.command_line import RESUME, run, write_or_say_why
-from modeling_cnn10bert.training.data import evaluation_recordings
-from modeling_cnn10bert.training.publish import check_before_training, push_unless, write_model_card
+from modeling_cnn10bert.training.build import build_trainer, evaluation_recordings
+from modeling_cnn10bert.training.command_line import RESUME, run
+from modeling_cnn10bert.training.publish import check_before_training, finish_run, write_model_card
 from modeling_cnn10bert.training.recipe import parse_recipe
 from modeling_cnn10bert.training.run_folder import checkpoint_to_resume, sole_run
 from modeling_cnn10bert.training.trainer import RetrievalTrainer
@@ -55,15 +54,7 @@ def _train_and_score(
         results |= _score(
             trainer, evaluation_recordings(tables.test, trainer.processing_class.feature_extractor), "test"
         )
-    fault = None
-    if training_args.do_train and trainer.is_world_process_zero():
-        fault = write_or_say_why(
-            lambda: write_model_card(trainer, tables, argv, code=code),
-            "the model card",
-            training_args.output_dir,
-        )
-    if training_args.push_to_hub:
-        push_unless(fault, trainer)
+    finish_run(trainer, lambda: write_model_card(trainer, tables, argv, code=code), "the model card")
     return results
 
 

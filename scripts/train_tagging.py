@@ -20,17 +20,17 @@ from modeling_cnn10bert.publishing.facts import (
     without_folders,
     write_data_facts,
 )
-from modeling_cnn10bert.training.command_line import RESUME, run, write_or_say_why
-from modeling_cnn10bert.training.publish import check_before_training, push_unless
-from modeling_cnn10bert.training.recipe import parse_recipe
-from modeling_cnn10bert.training.run_folder import checkpoint_to_resume, sole_run
-from modeling_cnn10bert.training.tagging import TaggingTables, TaggingTrainer, build_tagging_trainer, evaluation_clips
-from modeling_cnn10bert.training.tagging_arguments import (
+from modeling_cnn10bert.training.arguments import (
     TAGGING_ARGUMENT_CLASSES,
     TaggerArguments,
     TaggingDataArguments,
     TaggingTrainingArguments,
 )
+from modeling_cnn10bert.training.command_line import RESUME, run
+from modeling_cnn10bert.training.publish import check_before_training, finish_run
+from modeling_cnn10bert.training.recipe import parse_recipe
+from modeling_cnn10bert.training.run_folder import checkpoint_to_resume, sole_run
+from modeling_cnn10bert.training.tagging import TaggingTables, TaggingTrainer, build_tagging_trainer, evaluation_clips
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
@@ -55,15 +55,7 @@ def _train_and_score(
         results |= _score(trainer, tables, "validation", "eval")
     if training_args.do_predict:
         results |= _score(trainer, tables, "test", "test")
-    fault = None
-    if training_args.do_train and trainer.is_world_process_zero():
-        fault = write_or_say_why(
-            lambda: _write_data_facts(tagger_args, data_args, training_args, tables),
-            DATA_FACTS,
-            training_args.output_dir,
-        )
-    if training_args.push_to_hub:
-        push_unless(fault, trainer)
+    finish_run(trainer, lambda: _write_data_facts(tagger_args, data_args, training_args, tables), DATA_FACTS)
     return results
 
 

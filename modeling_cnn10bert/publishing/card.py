@@ -26,7 +26,7 @@ DIRECTIONS = {
 
 def scores(facts: Mapping[str, Any], results: Mapping[str, float], split: str) -> dict[str, dict[str, float]] | None:
     """
-    Task -> metric -> its value on `validation` or `test`; `None` where the run did not score that.
+    Map task and metric to the value on `validation` or `test`; return `None` where the run did not score that.
 
     What an earlier run left in the same `all_results.json` is not of this one.
     """
@@ -40,7 +40,7 @@ def scores(facts: Mapping[str, Any], results: Mapping[str, float], split: str) -
 
 
 def model_index_results(facts: Mapping[str, Any], results: Mapping[str, float]) -> list[EvalResult]:
-    """For `ModelCardData(eval_results=...)`: the metrics of the test set in both directions, or nothing."""
+    """Return the metrics of the test set in both directions, or nothing, for `ModelCardData(eval_results=...)`."""
     data = facts["data"]
     return [
         EvalResult(
@@ -60,7 +60,7 @@ def model_index_results(facts: Mapping[str, Any], results: Mapping[str, float]) 
 
 def eval_entries(facts: Mapping[str, Any], results: Mapping[str, float]) -> list[EvalResultEntry]:
     """
-    For `.eval_results/*.yaml`: mAP@10 of each direction, the other metrics in the notes.
+    Return what `.eval_results/*.yaml` has: mAP@10 of each direction, the other metrics in the notes.
 
     The format (https://huggingface.co/docs/hub/eval-results) has one value for each task of a data set on the Hub, so a
     run on a folder, or on soundscapes, has no entries. The Hub shows a leaderboard where the data set's `eval.yaml`
@@ -83,7 +83,7 @@ def _notes(metrics: Mapping[str, float]) -> str:
 
 
 def write_eval_results(folder: str | os.PathLike, facts: Mapping[str, Any], results: Mapping[str, float]) -> None:
-    """Writes what `eval_entries` gives to FOLDER/.eval_results; what an earlier run left there goes."""
+    """Write what `eval_entries` gives to FOLDER/.eval_results; delete what an earlier run left there."""
     target = Path(folder) / EVAL_RESULTS
     for left in target.glob("*.yaml"):
         left.unlink()
@@ -133,7 +133,7 @@ SHOWN = 20  # licences that a card names
 
 def write_card_of_run(folder: str | os.PathLike, model_id: str | None = None) -> Path:
     """
-    Writes the card again, and the evaluation results, from the facts and results that a run left in its folder.
+    Write the card again, and the evaluation results, from the facts and results that a run left in its folder.
 
     Args:
         folder: of the run.
@@ -155,7 +155,7 @@ def write_card_of_run(folder: str | os.PathLike, model_id: str | None = None) ->
 
 
 def card_of_run(facts: Mapping[str, Any], results: Mapping[str, float]) -> ModelCard:
-    """The card of a run, from its facts and its `all_results.json`."""
+    """Make the card of a run from its facts and its `all_results.json`."""
     data_of_all = data_of_run(facts)
     data = card_data(
         facts["name"],
@@ -183,7 +183,7 @@ def card_of_run(facts: Mapping[str, Any], results: Mapping[str, float]) -> Model
 def card_data(
     name: str, datasets: list[str], base_models: list[str], eval_results: list | None = None
 ) -> ModelCardData:
-    """The metadata of a card; what is empty is left out."""
+    """Make the metadata of a card; what is empty is left out."""
     return ModelCardData(
         language="en",
         license="apache-2.0",
@@ -199,7 +199,7 @@ def card_data(
 
 
 def render_card(data: ModelCardData, **context: Any) -> ModelCard:
-    """The template with its places filled in."""
+    """Fill in the template."""
     card = ModelCard.from_template(data, template_path=str(TEMPLATE), **context)
     card.text = re.sub(r"\n{3,}", "\n\n", card.text) + "\n"  # what the template's conditions leave behind
     return card
@@ -214,7 +214,7 @@ def _base_models(start: Mapping[str, Any]) -> list[str]:
 
 
 def results_table(facts: Mapping[str, Any], results: Mapping[str, float]) -> str:
-    """Each direction beside its chance, on test or, where that was not scored, on validation; else nothing."""
+    """Tabulate each direction beside its chance, on test or, where that was not scored, on validation; else nothing."""
     split = _scored_split(facts)
     if split is None:
         return ""
@@ -229,7 +229,7 @@ def results_table(facts: Mapping[str, Any], results: Mapping[str, float]) -> str
 
 
 def results_note(facts: Mapping[str, Any], results: Mapping[str, float]) -> str:
-    """What the table stands on."""
+    """Say what the results were measured on, and how the weights were chosen."""
     split, data = _scored_split(facts), facts["data"]
     if split is None:
         return "The run that made this model scored nothing."
@@ -268,7 +268,7 @@ def _scored_split(facts: Mapping[str, Any]) -> str | None:
 
 
 def how_it_was_trained(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is told of a run, as rows of a name and a text."""
+    """Describe a run as rows of a name and a text."""
     training, code, model = facts["training"], facts["code"], facts["model"]
     steps = (
         f"{training['steps']:,} steps of {training['pairs_per_step']} pairs of a caption and a recording "
@@ -342,7 +342,7 @@ def _code(code: Mapping[str, Any]) -> str:
 
 
 def described_data(data: Mapping[str, Any]) -> str:
-    """The name of the data, as running text has it."""
+    """Name the data as running text does."""
     if data["kind"] == "soundscapes":
         return f"the {'synthetic ' if data['synthetic'] else ''}soundscapes `{data['name']}`"
     if data["hub_id"]:
@@ -384,7 +384,7 @@ def data_notes(data: Mapping[str, Any]) -> list[str]:
 
 
 def _card_note(data: Mapping[str, Any]) -> str:
-    """What a model's own card says of its licence and data."""
+    """Say what a model's own card says of its licence and data."""
     if data["kind"] == "unknown":
         return "what it was trained on is not known, nor under which licences that stands"
     says = f"its own card names the licence {data['licence']}" if data["licence"] else "its own card names no licence"
@@ -392,7 +392,7 @@ def _card_note(data: Mapping[str, Any]) -> str:
 
 
 def dataset_names(data: Mapping[str, Any]) -> list[str]:
-    """The names of data in the metadata of a card: ids on the Hub, or else the names of known data sets."""
+    """Return the names of data for the metadata of a card: ids on the Hub, or else those of known data sets."""
     if data["kind"] == "known":
         return DATASETS[data["source"]]
     if data["kind"] == "card":
@@ -416,6 +416,6 @@ def _soundscape_note(data: Mapping[str, Any]) -> str:
 
 
 def known_sounds(data: Mapping[str, Any]) -> str:
-    """The kinds of sound of the training recordings, where their folders tell."""
+    """List the kinds of sound of the training recordings, where their folders tell."""
     kinds = data.get("kinds_of_sound") or []
     return ", ".join(re.sub(r"^\d+\W+", "", kind).lower() for kind in kinds)

@@ -95,7 +95,7 @@ def write_data_facts(folder: str | os.PathLike, data: Sequence[Mapping[str, Any]
 
 
 def _file_of(model: str, name: str) -> Path | None:
-    """A file of a model's folder, or of its repository on the Hub."""
+    """Find a file of a model's folder, or of its repository on the Hub."""
     if Path(model).is_dir():
         path = Path(model) / name
         return path if path.is_file() else None
@@ -121,7 +121,7 @@ def _json_of(model: str, name: str) -> Any:
 
 
 def _card_of(model: str) -> dict[str, Any] | None:
-    """What a model's card says of licence and data, `None` where it has no card or that says nothing of them."""
+    """Read what a model's card says of licence and data; `None` where it has no card or that says nothing of them."""
     path = _file_of(model, "README.md")
     try:
         data = None if path is None else ModelCard.load(path, ignore_metadata_errors=True).data
@@ -202,7 +202,7 @@ def _licences(rows: datasets.Dataset) -> dict[str, int]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """The texts that a value of a table holds, each on one line."""
+    """Yield the texts that a value of a table holds, each on one line."""
     if isinstance(value, list | tuple | set):
         for item in value:
             yield from _texts(item)
@@ -254,12 +254,12 @@ def _soundscapes(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _title(text: str) -> str:
-    """The first line that says something."""
+    """Find the first line that says something."""
     return next((line.strip("#= \t") for line in text.splitlines() if line.strip("#= \t")), "")
 
 
 def _licence(found: re.Match) -> str:
-    """`https://creativecommons.org/licenses/by-nc/3.0/` is CC BY-NC 3.0."""
+    """Name a licence by its address: `https://creativecommons.org/licenses/by-nc/3.0/` is CC BY-NC 3.0."""
     area, name, version = found[1].lower(), found[2].upper(), found[3]
     return f"CC0 {version}" if (area, name) == ("publicdomain", "ZERO") else f"CC {name} {version}"
 
@@ -334,7 +334,7 @@ def collect_facts(
 
 def read_facts(folder: str | os.PathLike) -> dict[str, Any]:
     """
-    The facts that a run left in its folder.
+    Read the facts that a run left in its folder.
 
     Raises:
         ValueError: there are none.
@@ -354,7 +354,7 @@ def read_facts(folder: str | os.PathLike) -> dict[str, Any]:
 
 
 def published_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that made the model, without secrets and without folders of the machine."""
+    """Select the fields that made the model, without secrets and without folders of the machine."""
     return {
         name: without_folders(value)
         for name, value in fields.items()
@@ -363,7 +363,7 @@ def published_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_folders(value: Any) -> Any:
-    """A field's value, as JSON has it, in which a path from outside the working folder is reduced to its last part."""
+    """Return a field's value as JSON has it, with only the last part of a path from outside the working folder."""
     if isinstance(value, enum.Enum):
         return without_folders(value.value)
     if isinstance(value, Mapping):
@@ -380,7 +380,7 @@ def without_folders(value: Any) -> Any:
 
 
 def hub_id(name: str | None) -> str | None:
-    """The name itself where it is that of a repository on the Hub, and not of a folder here."""
+    """Return the name where it is that of a repository on the Hub, and not of a folder here."""
     if name is None or name == PACKAGED_TEXT_MODEL or Path(name).exists():
         return None
     return name if re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name) else None
@@ -391,7 +391,7 @@ def hub_id(name: str | None) -> str | None:
 
 def code_version() -> dict[str, Any]:
     """
-    The commit of this code, and whether what a run is made of differs from it; both `None` outside a git checkout.
+    Return the commit of this code and whether what a run is made of differs from it; `None` outside a git checkout.
 
     Ask when a run begins: the files may change while it goes on.
     """
@@ -417,7 +417,7 @@ def _version(package: str) -> str | None:
 
 
 def hardware_facts(arguments: TrainingArguments) -> dict[str, Any]:
-    """The accelerators that were used, or else the processor and its cores; and the number of processes."""
+    """Describe the accelerators, the processor and its cores, and the number of processes."""
     accelerator = None
     if arguments.device.type == "cuda":
         accelerator = torch.cuda.get_device_name(arguments.device)
@@ -473,7 +473,7 @@ def training_facts(args: TrainingArguments, state: TrainerState, resumed_from_st
 
 
 def model_facts(model: nn.Module, processor: Any) -> dict[str, Any]:
-    """Sizes of both towers, each with its head, and what goes in."""
+    """Return the sizes of both towers, each with its head, and what goes in."""
     extractor = processor.feature_extractor
     return {
         "audio": parameters_of(model.audio_model, model.audio_projection),

@@ -6,10 +6,19 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelInfo,
+    constants,
+    get_token,
+)
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -61,14 +70,14 @@ TEXTS = (CARD, ".eval_results/*.yaml")
 
 
 class PublishError(Exception):
-    """A model cannot be published; the message is one line: what was found, what was expected, what to do."""
+    """Says in one line why a model cannot be published: what was found, what was expected, what to do."""
 
 
 def check_access(
     name: str, *, token: str | None = None, private: bool | None = None, revision: str | None = None, field: str = FIELD
 ) -> str:
     """
-    Makes sure that a repository can be written to; one that is missing is created, one that is there stays as it is.
+    Make sure that a repository can be written to; one that is missing is created, one that is there stays as it is.
 
     Args:
         name: of the repository; without an organisation, it is the user's.
@@ -94,7 +103,7 @@ def check_access(
 
 def connect(name: str, token: str | None = None, field: str = FIELD) -> HfApi:
     """
-    The Hub's client with the token to write by; nothing is asked of the Hub yet.
+    Make the Hub's client with the token to write by; nothing is asked of the Hub yet.
 
     Raises:
         PublishError: the name is no repository's, there is no token, or the Hub must not be asked.
@@ -124,7 +133,7 @@ def connect(name: str, token: str | None = None, field: str = FIELD) -> HfApi:
 
 def open_repository(api: HfApi, name: str, *, private: bool | None, revision: str | None, field: str = FIELD) -> str:
     """
-    As `check_access`, of a connection; what may pass by itself is raised as it is.
+    Do as `check_access`, by a connection; raise what may pass by itself as it is.
 
     Raises:
         PublishError: the Hub refuses.
@@ -153,7 +162,7 @@ def open_repository(api: HfApi, name: str, *, private: bool | None, revision: st
 
 
 def is_temporary(error: Exception) -> bool:
-    """Whether the same request may well succeed a little later."""
+    """Tell whether the same request may well succeed a little later."""
     cause = _cause(error)
     if isinstance(cause, HfHubHTTPError):
         return cause.response.status_code in TEMPORARY or cause.response.status_code >= 500
@@ -161,7 +170,7 @@ def is_temporary(error: Exception) -> bool:
 
 
 def reason(error: Exception, api: HfApi) -> str:
-    """What went wrong, in one line without the token."""
+    """Say what went wrong, in one line without the token."""
     cause = _cause(error)
     if isinstance(cause, HfHubHTTPError):
         said = cause.server_message or cause.response.reason_phrase
@@ -179,7 +188,7 @@ def reason(error: Exception, api: HfApi) -> str:
 
 @contextlib.contextmanager
 def patience(seconds: float) -> Iterator[None]:
-    """Within it, a request of the Hub's client in which no byte moves for so long raises."""
+    """Let requests of the Hub's client raise in the block when no byte moves for so long."""
     session = get_session()
     before, session.timeout = session.timeout, seconds
     try:
@@ -208,7 +217,7 @@ def _user(api: HfApi) -> dict:
 
 def _ask_to_write(api: HfApi, repo_id: str, revision: str | None) -> None:
     """
-    Asks how a file would be uploaded, which is told only to those who may write, and changes nothing.
+    Ask how a file would be uploaded, which is told only to those who may write, and changes nothing.
 
     An empty file is never uploaded ahead of its commit.
     """
@@ -238,13 +247,13 @@ def _create(api: HfApi, repo_id: str, private: bool | None, user: dict, field: s
 
 
 def _who(user: dict) -> str:
-    """The user and the organisations that the Hub tells of."""
+    """Name the user and the organisations that the Hub tells of."""
     organisations = [organisation["name"] for organisation in user.get("orgs", [])]
     return user["name"] + (f", a member of {', '.join(organisations)}" if organisations else "")
 
 
 def _source(token: str) -> str:
-    """Where a token comes from."""
+    """Say where a token comes from."""
     if token != get_token():
         return "--hub_token"
     names = [name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)]
@@ -252,7 +261,7 @@ def _source(token: str) -> str:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What of the connection or of the Hub an error comes from, or the error itself."""
+    """Find the error of the connection or of the Hub that an error comes from, or return the error itself."""
     if isinstance(error, ValueError) and not isinstance(error, (HTTPError, json.JSONDecodeError)):
         return error  # such as of a card: it tells more than the answer that it comes from
     cause: BaseException | None = error
@@ -274,7 +283,7 @@ def publish(
     field: str = FIELD,
 ) -> CommitInfo:
     """
-    Brings a repository to the state of a folder in one commit: model, processor, code, card and results.
+    Bring a repository to the state of a folder in one commit: model, processor, code, card and results.
 
     A fault that may pass is waited for and tried again; what has arrived is not sent again. A repository that already
     is as the folder gets no commit. Files of the repository that are none of ours stay.
@@ -301,14 +310,19 @@ def publish(
         _refuse_the_token(files, api.token)
         return _publish_persistently(api, files, name, private, revision, message, field)
     except PublishError as error:
-        again = f"cnn10bert publish {shlex.quote(str(folder))} --to {shlex.quote(name)}"
-        again += (" --private" if private else "") + (f" --revision {shlex.quote(revision)}" if revision else "")
+        again = publish_command(folder, name, private, revision)
         raise PublishError(f"{error}; the model is whole in {folder}; publish it by `{again}`") from error
+
+
+def publish_command(folder: str | Path, name: str, private: bool | None, revision: str | None) -> str:
+    """Return the command line that publishes a folder."""
+    command = f"cnn10bert publish {shlex.quote(str(folder))} --to {shlex.quote(name)}"
+    return command + (" --private" if private else "") + (f" --revision {shlex.quote(revision)}" if revision else "")
 
 
 def files_to_publish(folder: Path) -> dict[str, Path]:
     """
-    Name in the repository -> file of the folder.
+    Map names in the repository to files of the folder.
 
     Raises:
         PublishError: the folder holds no whole model.
@@ -332,7 +346,7 @@ def files_to_publish(folder: Path) -> dict[str, Path]:
 
 
 def _missing_weights(folder: Path) -> list[str]:
-    """The files of weights that are not there, or were not written to their end."""
+    """List the files of weights that are not there, or were not written to their end."""
     names = [WEIGHTS]
     if (folder / INDEX).is_file():
         try:
@@ -366,7 +380,7 @@ def _publish_persistently(
     message: str,
     field: str,
 ) -> CommitInfo:
-    """Tries until it is done, or until a fault is no passing one."""
+    """Try until it is done, or until a fault is no passing one."""
     if CARD not in files:
         _say(f"warning: there is no {CARD}: the repository gets no card, or keeps the one that it has")
     for wait in (*WAITS, None):
@@ -384,7 +398,7 @@ def _publish_persistently(
 
 def _publish_once(api: HfApi, files: dict[str, Path], repo_id: str, revision: str | None, message: str) -> CommitInfo:
     """
-    One commit, or none where nothing differs.
+    Make one commit, or none where nothing differs.
 
     Its parent is the commit that was looked at: if somebody else's comes between, the Hub refuses ours.
     """
@@ -397,12 +411,15 @@ def _publish_once(api: HfApi, files: dict[str, Path], repo_id: str, revision: st
     url = f"{api.endpoint}/{repo_id}"
     _say(f"publishing {len(files)} files ({size / 1e6:.1f} MB) to {url}")
     operations = [CommitOperationAdd(name, path) for name, path in files.items()]
-    operations += [CommitOperationDelete(name) for name in stale_files(_names(before), files)]
+    # Of the files that are there, those of our kind that the folder lacks go, such as an old shard.
+    stale = [name for name in sorted(_names(before) - files.keys()) if "/" not in name]
+    stale = [name for name in stale if any(fnmatchcase(name, pattern) for pattern in MODEL_FILES)]
+    operations += [CommitOperationDelete(name) for name in stale]
     commit = api.create_commit(
         repo_id, operations, commit_message=message, revision=revision, parent_commit=before.sha, num_threads=2
     )
     after = api.model_info(repo_id, revision=commit.oid, timeout=PATIENCE)
-    if lost := sorted(files.keys() - set(_names(after))):
+    if lost := sorted(files.keys() - _names(after)):
         raise PublishError(
             f"{url}: found no {', '.join(lost)} there after the commit, expected all that was sent; does the "
             "repository's .gitignore name them?"
@@ -415,45 +432,29 @@ def _publish_once(api: HfApi, files: dict[str, Path], repo_id: str, revision: st
 
 
 def _name_in_card(folder: Path, repo_id: str) -> None:
-    """
-    Writes the card of a run again where it opens the model by another name; one that was changed by hand stays.
-    """
-    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    if facts["model_id"] == repo_id:
-        return
-    try:
-        _write_card_again(folder, facts, repo_id)
-    except Exception as error:  # whatever is wrong with the facts, the model is to be published
-        _say(
-            f"warning: {folder / CARD} could not be written again ({type(error).__name__}: {error}): see that it opens "
-            f"the model as {repo_id}"
-        )
-
-
-def _write_card_again(folder: Path, facts: dict, repo_id: str) -> None:
+    """Write the card of a run again where it opens the model by another name; one that was changed by hand stays."""
     from ..evaluation.reports import read_results
     from .card import card_of_run, write_card_of_run  # which needs torch
 
-    results, named = read_results(folder, []), {"name": repo_id.rsplit("/", 1)[-1], "model_id": repo_id}
-    written = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else None
-    if written in (str(card_of_run(facts, results)), None):
-        write_card_of_run(folder, repo_id)
-    elif written != str(card_of_run(facts | named, results)):
-        _say(f"warning: {folder / CARD} was changed by hand: see that it opens the model as {repo_id}")
+    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    if facts["model_id"] == repo_id:
+        return
+    fault = None
+    try:
+        results, named = read_results(folder, []), {"name": repo_id.rsplit("/", 1)[-1], "model_id": repo_id}
+        written = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else None
+        if written in (str(card_of_run(facts, results)), None):
+            write_card_of_run(folder, repo_id)
+        elif written != str(card_of_run(facts | named, results)):
+            fault = "was changed by hand"
+    except Exception as error:  # whatever is wrong with the facts, the model is to be published
+        fault = f"could not be written again ({type(error).__name__}: {error})"
+    if fault:
+        _say(f"warning: {folder / CARD} {fault}: see that it opens the model as {repo_id}")
 
 
-def stale_files(names: Iterable[str], files: Iterable[str]) -> list[str]:
-    """Of the names in a repository, those of our kind that what is published now lacks, such as an old shard."""
-    files = set(files)
-    return [name for name in names if name not in files and any(_matches(name, pattern) for pattern in MODEL_FILES)]
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return "/" not in name and PurePosixPath(name).match(pattern)
-
-
-def _names(info) -> list[str]:
-    return [file.rfilename for file in info.siblings or ()]
+def _names(info: ModelInfo) -> set[str]:
+    return {file.rfilename for file in info.siblings or ()}
 
 
 def _say(line: str) -> None:

@@ -1,13 +1,321 @@
-"""From the arguments of a recipe to the trainer that runs it."""
+"""From the arguments of a recipe to the trainer that runs it: the model, the data, and both together."""
 
-from transformers import set_seed
+from dataclasses import dataclass
+from pathlib import Path
 
+import datasets
+import torch
+from torch import nn
+from transformers import AutoTokenizer, set_seed
+
+from ..augmentation.audio import AudioAugmentation
+from ..augmentation.eda import EDA, vocabulary
+from ..augmentation.text import TextAugmentation
+from ..augmentation.wordnet import WordNetError, load_wordnet, synonyms_of
+from ..configuration_cnn10bert import CNN10Config
 from ..data.collator import RetrievalCollator
-from ..data.pairs import SharedEpoch
+from ..data.feature_cache import MelStatistics
+from ..data.pairs import SharedEpoch, pair_rows
+from ..data.recordings_table import PreparedDataError, load_prepared, recordings_table
+from ..data.soundscape_table import soundscape_table
+from ..data.soundscapes import Scene, read_manifests
+from ..data.transform import PairTransform, RecordingTransform
+from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
+from ..model_folder import PACKAGED_TEXT_MODEL, check_model, packaged_text_model
+from ..modeling_cnn10bert import CNN10BertModel
+from ..processing_cnn10bert import CNN10BertProcessor, caption_words
 from .arguments import AugmentationArguments, DataArguments, ModelArguments, RetrievalTrainingArguments
-from .data import RecordingTables, evaluation_recordings, load_recordings, training_pairs
-from .model import load_model_and_processor
+from .recipe import RecipeError
 from .trainer import RetrievalTrainer
+
+# ------------------------------------------------------------------------------------------------------------ the model
+
+
+def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel, CNN10BertProcessor]:
+    """
+    Load the whole model of `model_name_or_path`, or join two towers under fresh heads (section 6.2 of the paper).
+
+    Raises:
+        RecipeError: a model that is neither in a folder nor on the Hub or is of another kind, or the packaged text
+            model without its package.
+    """
+    try:
+        for name in ("model_name_or_path", "audio_model_name_or_path", "text_model_name_or_path"):
+            model = getattr(arguments, name)
+            if model and model != PACKAGED_TEXT_MODEL:
+                check_model(model, lambda fault, name=name: RecipeError(f"{name}: {fault}"))
+        if arguments.model_name_or_path:
+            model = CNN10BertModel.from_pretrained(arguments.model_name_or_path, dtype=torch.float32)
+            processor = CNN10BertProcessor.from_pretrained(arguments.model_name_or_path)
+        else:
+            model, processor = _join_towers(arguments)
+    except (RecipeError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a library raises at what the files of a model say
+        fields = ("model_name_or_path", "audio_model_name_or_path", "text_model_name_or_path")
+        given = ", ".join(f"{name} {getattr(arguments, name)!r}" for name in fields if getattr(arguments, name))
+        raise RecipeError(f"cannot start from {given}: {' '.join(str(error).split())}") from error
+    if arguments.text_dropout is not None:
+        _set_text_dropout(model, arguments.text_dropout)
+    if arguments.freeze_audio_tower:
+        model.freeze_audio_tower()
+    if arguments.freeze_text_tower:
+        model.freeze_text_tower()
+    elif arguments.freeze_text_layers is not None:
+        try:
+            model.freeze_text_layers(arguments.freeze_text_layers)
+        except ValueError as error:
+            raise RecipeError(f"field freeze_text_layers: {error}") from error
+    return model, processor
+
+
+def _set_text_dropout(model: CNN10BertModel, dropout: float) -> None:
+    """Set both kinds of BERT's dropout, in the network and in the configuration that is saved with it."""
+    for config in (model.config.text_config, model.text_model.config):
+        config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
+    for module in model.text_model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
+
+
+def _join_towers(arguments: ModelArguments) -> tuple[CNN10BertModel, CNN10BertProcessor]:
+    text_model = resolve_text_model(arguments.text_model_name_or_path)
+    audio_fields = None
+    if arguments.audio_model_name_or_path:
+        audio_model = arguments.audio_model_name_or_path
+        # Its convolutions, in the network of table 2 of the paper: a tagger pools and drops as PANNs does.
+        audio_fields = {"time_pooling": "average", "block_dropout": arguments.block_dropout}
+        feature_extractor = CNN10FeatureExtractor.from_pretrained(audio_model)
+    else:
+        audio_model = CNN10Config(
+            num_mel_bins=arguments.num_mel_bins,
+            hidden_sizes=arguments.hidden_sizes,
+            block_dropout=arguments.block_dropout,
+        )
+        feature_extractor = CNN10FeatureExtractor(
+            feature_size=arguments.num_mel_bins,
+            n_fft=arguments.n_fft,
+            hop_length=arguments.hop_length,
+            min_frames=audio_model.min_frames,
+        )
+    model = CNN10BertModel.from_audio_text_pretrained(
+        audio_model,
+        text_model,
+        audio_fields=audio_fields,
+        projection_hidden_size=arguments.projection_hidden_size,
+        projection_dim=arguments.projection_dim,
+        text_pooling=arguments.text_pooling,
+        temperature=arguments.temperature,
+        learnable_temperature=arguments.learnable_temperature,
+    )
+    tokenizer = CNN10BertProcessor.caption_tokenizer(AutoTokenizer.from_pretrained(text_model))
+    return model, CNN10BertProcessor(feature_extractor, tokenizer)
+
+
+def resolve_text_model(name: str) -> str:
+    """Return a folder or Hub id: of the packaged MiniLM its folder, unless a folder here has that name."""
+    if name != PACKAGED_TEXT_MODEL or Path(name).is_dir():
+        return name
+    try:
+        return packaged_text_model()
+    except ImportError as error:
+        raise RecipeError(
+            f"text_model_name_or_path is {name!r}, whose package is not installed; "
+            'install it with `pip install "cnn10bert[demo]"`, or name another BERT'
+        ) from error
+
+
+# ------------------------------------------------------------------------------------------------------------- the data
+
+
+@dataclass
+class RecordingTables:
+    """Holds the recordings tables of a run."""
+
+    train: datasets.Dataset
+    validation: datasets.Dataset
+    test: datasets.Dataset
+
+
+def load_recordings(arguments: DataArguments, feature_extractor: CNN10FeatureExtractor, seed: int) -> RecordingTables:
+    """
+    Load the recordings tables that the arguments name, from the feature cache where they are there.
+
+    Raises:
+        RecipeError: the arguments name no data, or half of it.
+        ManifestError, AudioError: what is wrong with a manifest or a recording.
+    """
+    if arguments.dataset_name:
+        return _prepared_recordings(arguments, feature_extractor)
+    if not arguments.manifests or not arguments.sources:
+        missing = "manifests" if not arguments.manifests else "sources"
+        raise RecipeError(
+            f"field {missing} is not set; give --manifests DIR (train.jsonl, validation.jsonl, test.jsonl) and "
+            "--sources DIR (the recordings they mix), or --dataset_name FOLDER_OR_HUB_ID (a prepared data set)"
+        )
+    if not arguments.cache_features:
+        raise RecipeError(
+            "field cache_features is off, but soundscapes are rendered into the cache; use a prepared data set "
+            "(--dataset_name), or leave it on"
+        )
+    return _soundscapes(arguments, feature_extractor, seed)
+
+
+def _prepared_recordings(arguments: DataArguments, feature_extractor: CNN10FeatureExtractor) -> RecordingTables:
+    if surplus := [name for name in ("manifests", "sources") if getattr(arguments, name)]:
+        raise RecipeError(
+            f"fields dataset_name and {surplus[0]} are both set; give a prepared data set or soundscapes, not both"
+        )
+    try:
+        prepared = load_prepared(arguments.dataset_name)
+    except PreparedDataError as error:
+        raise RecipeError(f"field dataset_name: {error}") from error
+    tables = {}
+    for split in ("train", "validation", "test"):
+        limit = arguments.max_train_samples if split == "train" else arguments.max_eval_samples
+        rows = prepared[split] if limit is None else prepared[split].take(min(limit, len(prepared[split])))
+        tables[split] = recordings_table(
+            rows,
+            feature_extractor,
+            arguments.cache_dir,
+            num_proc=arguments.preprocessing_num_workers,
+            name=f"{Path(arguments.dataset_name).name}-{split}",
+            keep_log_mel=arguments.cache_features,
+        )
+    return RecordingTables(**tables)
+
+
+def _soundscapes(arguments: DataArguments, feature_extractor: CNN10FeatureExtractor, seed: int) -> RecordingTables:
+    splits = rendered_soundscapes(arguments, feature_extractor, seed)
+    return RecordingTables(**{split: table for split, (_, table) in splits.items()})
+
+
+def rendered_soundscapes(
+    arguments: DataArguments, feature_extractor: CNN10FeatureExtractor, seed: int
+) -> dict[str, tuple[list[Scene], datasets.Dataset]]:
+    """
+    Map each split to its scenes and their recordings table.
+
+    Raises:
+        ManifestError, AudioError: what is wrong with a manifest or a recording.
+    """
+    splits = {}
+    for split, scenes in read_manifests(arguments.manifests, arguments.sources).items():
+        training = split == "train"
+        scenes = scenes[: arguments.max_train_samples if training else arguments.max_eval_samples]
+        table = soundscape_table(
+            scenes,
+            arguments.sources,
+            feature_extractor,
+            arguments.cache_dir,
+            renderings=arguments.renderings if training else 1,
+            seed=seed,
+            num_proc=arguments.preprocessing_num_workers,
+            name=f"{Path(arguments.manifests).resolve().name}-{split}",
+            max_speed=arguments.max_speed,
+        )
+        splits[split] = scenes, table
+    return splits
+
+
+def training_pairs(
+    tables: RecordingTables,
+    augmentation: AugmentationArguments,
+    feature_extractor: CNN10FeatureExtractor,
+    seed: int,
+    epoch: SharedEpoch,
+    captions_per_recording: int = 1,
+) -> datasets.Dataset:
+    """
+    Make the pairs of the training recordings, augmented as the arguments say.
+
+    Raises:
+        RecipeError: an augmentation needs what is not there, or a recording has too few captions.
+    """
+    pairs = pair_rows(tables.train)
+    _check_captions(tables.train, captions_per_recording)
+    augment_audio = _audio_augmentation(augmentation, tables.train) if augmentation.augment_audio else None
+    augment_text = _text_augmentation(augmentation, pairs) if augmentation.augment_text else None
+    pairs.set_transform(
+        PairTransform(tables.train, feature_extractor, augment_audio, augment_text, seed, epoch, captions_per_recording)
+    )
+    return pairs
+
+
+def _check_captions(recordings: datasets.Dataset, captions_per_recording: int) -> None:
+    """Refuse recordings with fewer captions, of which none would ever be drawn."""
+    if captions_per_recording == 1:
+        return
+    counts = [len(captions) for captions in recordings["captions"]]
+    if few := [row for row, count in enumerate(counts) if count < captions_per_recording]:
+        raise RecipeError(
+            f"field captions_per_recording is {captions_per_recording}, but {len(few)} of {len(counts)} training "
+            f"recordings have fewer captions, such as {recordings[few[0]]['file_name']} with {counts[few[0]]}; set it "
+            f"to {max(1, min(counts))}"
+        )
+
+
+def _audio_augmentation(arguments: AugmentationArguments, recordings: datasets.Dataset) -> AudioAugmentation | None:
+    if not (arguments.g_max or (arguments.p_ms and arguments.ms_alpha) or arguments.n_f or arguments.n_t):
+        return None
+    statistics = MelStatistics.of_table(recordings)
+    return AudioAugmentation(
+        g_max=arguments.g_max,
+        p_ms=arguments.p_ms,
+        ms_alpha=arguments.ms_alpha,
+        n_f=arguments.n_f,
+        w_f=arguments.w_f,
+        n_t=arguments.n_t,
+        w_t=arguments.w_t,
+        mel_mean=statistics.mean,
+        mel_std=statistics.std,
+        overall_mean=statistics.overall_mean,
+    )
+
+
+def _text_augmentation(arguments: AugmentationArguments, pairs: datasets.Dataset) -> TextAugmentation | None:
+    variants = pairs["back_translations"][:] if "back_translations" in pairs.column_names else [[]]
+    missing = sum(not texts or None in texts for texts in variants)
+    if arguments.p_bt and missing:
+        which = f"{missing} of {len(pairs)} captions" if any(variants) else "captions"
+        raise RecipeError(
+            f"field p_bt is {arguments.p_bt}, but {which} of the training set have no back-translation; add them by "
+            "`python scripts/back_translate.py DATASET --languages de fr es`, or set p_bt to 0"
+        )
+    if arguments.p_bt and (wordless := [text for texts in variants for text in texts if not caption_words(text)]):
+        raise RecipeError(
+            f"field p_bt is {arguments.p_bt}, but {len(wordless)} back-translations have no word, such as "
+            f"{wordless[0]!r}; delete their column and run scripts/back_translate.py again, or set p_bt to 0"
+        )
+    eda = _eda(arguments, pairs) if arguments.p_eda else None
+    return TextAugmentation(arguments.p_bt, eda) if arguments.p_bt or eda else None
+
+
+def _eda(arguments: AugmentationArguments, pairs: datasets.Dataset) -> EDA:
+    words = vocabulary(pairs["caption"])
+    variants = pairs["back_translations"] if arguments.p_bt else []
+    known = {*words, *vocabulary(text for texts in variants for text in texts)}
+    try:
+        synonyms = synonyms_of(sorted(known), load_wordnet()) if arguments.p_syn else {}
+    except WordNetError as error:
+        raise RecipeError(f"field p_syn is {arguments.p_syn}: {error}") from error
+    return EDA(
+        p_eda=arguments.p_eda,
+        p_syn=arguments.p_syn,
+        p_swp=arguments.p_swp,
+        p_ins=arguments.p_ins,
+        p_del=arguments.p_del,
+        vocabulary=words,
+        synonyms=synonyms,
+    )
+
+
+def evaluation_recordings(table: datasets.Dataset, feature_extractor: CNN10FeatureExtractor) -> datasets.Dataset:
+    """Return the recordings of a table, each with all its captions."""
+    return table.with_transform(RecordingTransform(table, feature_extractor))
+
+
+# ---------------------------------------------------------------------------------------------------------- the trainer
 
 
 def build_trainer(

@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from transformers import TrainingArguments
 from ..files import write_text
 from ..publishing.card import write_card_of_run
 from ..publishing.facts import FACTS, REPOSITORY, collect_facts, published_fields, without_folders
-from ..publishing.hub import PublishError, check_access, repository_name
+from ..publishing.hub import PublishError, check_access, publish_command, repository_name
 from .arguments import ARGUMENT_CLASSES
-from .data import RecordingTables
+from .build import RecordingTables
+from .command_line import write_or_say_why
 from .recipe import given_fields
 from .trainer import KeyedTrainer, RetrievalTrainer
 
@@ -120,21 +121,30 @@ def _option(name: str, value: Any) -> str:
     return f"--{name} {' '.join(shlex.quote(str(word)) for word in words)}"
 
 
-def push_unless(fault: str | None, trainer: KeyedTrainer) -> None:
+def finish_run(trainer: KeyedTrainer, describe: Callable[[], object], what: str) -> None:
     """
-    Publish the output folder of a run, unless what belongs to it could not be written.
+    Write what describes a training that has ended, and publish the run where it is to be published.
+
+    A fault in what describes it does not end the run, but such a run is not published.
+
+    Args:
+        trainer: after training and scoring.
+        describe: writes the description.
+        what: it is.
 
     Raises:
-        PublishError: there is a fault, or it could not be published; the model stays in the output folder.
+        PublishError: there is a fault, or the run could not be published; the model stays in the output folder.
     """
-    if fault is None:
-        trainer.push_to_hub()
+    args, fault = trainer.args, None
+    if args.do_train and trainer.is_world_process_zero():
+        fault = write_or_say_why(describe, what, args.output_dir)
+    if not args.push_to_hub:
         return
-    folder, name = trainer.args.output_dir, repository_name(trainer.args.hub_model_id, trainer.args.output_dir)
-    options = (" --private" if trainer.args.hub_private_repo else "") + (
-        f" --revision {shlex.quote(trainer.args.hub_revision)}" if trainer.args.hub_revision else ""
-    )
-    raise PublishError(
-        f"{fault}, so nothing was published; the model is whole in {folder}; look at its folder, then publish it by "
-        f"`cnn10bert publish {shlex.quote(folder)} --to {shlex.quote(name)}{options}`"
-    )
+    if fault is not None:
+        name = repository_name(args.hub_model_id, args.output_dir)
+        command = publish_command(args.output_dir, name, args.hub_private_repo, args.hub_revision)
+        raise PublishError(
+            f"{fault}, so nothing was published; the model is whole in {args.output_dir}; look at its folder, then "
+            f"publish it by `{command}`"
+        )
+    trainer.push_to_hub()

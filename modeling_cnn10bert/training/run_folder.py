@@ -92,10 +92,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
     """
-    Where training begins: a checkpoint, or `None` for the first step.
+    Find where training begins: a checkpoint, or `None` for the first step.
 
     `--resume_from_checkpoint true` takes the last complete checkpoint of the output folder; a run that was killed
-    before its first one begins anew, but a finished one that kept none stays as it is. Without it, the output folder
+    before its first one starts again, but a finished one that kept none stays as it is. Without it, the output folder
     must not hold a run.
 
     Raises:

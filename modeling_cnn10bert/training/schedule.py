@@ -8,13 +8,13 @@ from transformers import get_scheduler
 
 
 def step_decay(optimizer: torch.optim.Optimizer, steps_per_drop: int, factor: float) -> LRScheduler:
-    """The learning rate divided by `factor` every `steps_per_drop` steps (section 6.4 of the paper)."""
+    """Divide the learning rate by `factor` every `steps_per_drop` steps (section 6.4 of the paper)."""
     return LambdaLR(optimizer, lambda step: factor ** -(step // steps_per_drop))
 
 
 def one_cycle(optimizer: torch.optim.Optimizer, total_steps: int, warmup_steps: int) -> LRScheduler:
     """
-    Up from 1/25 of each group's learning rate and down to 1/250,000 of it, both by cosine (Smith & Topin, 2018).
+    Rise from 1/25 of each group's learning rate and fall to 1/250,000 of it, both by cosine (Smith & Topin, 2018).
 
     The values are those of torch's OneCycleLR, which divides by zero where a training has only a few steps.
     """
@@ -42,7 +42,7 @@ def create_schedule(
     decay_factor: float,
 ) -> LRScheduler:
     """
-    The schedule called `name`, over a training of `total_steps` optimiser steps.
+    Create the schedule called `name`, over a training of `total_steps` optimizer steps.
 
     Args:
         name: `"step"`, `"one_cycle"`, or a name that transformers knows, such as `"cosine"` or `"linear"`.
@@ -51,7 +51,7 @@ def create_schedule(
         decay_factor: what each drop divides by.
 
     Raises:
-        ValueError: a name that nobody knows.
+        ValueError: an unknown name.
     """
     if name == "step":
         return step_decay(optimizer, steps_per_epoch * decay_epochs, decay_factor)

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class SearchArguments:
-    """The search itself."""
+    """Says where a search is stored, how long it goes on and what it leaves out."""
 
     storage: str | None = field(
         default=None,
@@ -78,7 +78,7 @@ class SearchArguments:
 
 @dataclass
 class SearchTrainingArguments(RetrievalTrainingArguments):
-    """The training arguments of a search: as its trials keep no checkpoint, nothing is demanded of when they would."""
+    """Holds the training arguments of trials, which keep no checkpoint: nothing is demanded of when they would."""
 
     def __post_init__(self):
         self.load_best_model_at_end = False

@@ -5,16 +5,19 @@ import dataclasses
 import io
 import json
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import yaml
+from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
+from ..evaluation.pictures import save_figure
 from ..evaluation.reports import best_position
-from ..evaluation.search_pictures import plot_importance, plot_search_history, plot_slices
 from ..files import write_text
 from ..masking import is_secret, without_secrets
 from .arguments import RetrievalTrainingArguments
@@ -51,7 +54,7 @@ _SEARCH_FIELDS = tuple(SearchArguments.__dataclass_fields__)
 def relevant_fields(
     given: Mapping[str, Any], space: SearchSpace, training_args: RetrievalTrainingArguments
 ) -> dict[str, Any]:
-    """What of a recipe's given fields changes a trial's value, besides what the trial draws."""
+    """Select those of a recipe's given fields that change a trial's value, besides what the trial draws."""
     left_out = {*WITHOUT_EFFECT, *_SEARCH_FIELDS, *space}
     fields = {name: value for name, value in given.items() if name not in left_out and not is_secret(name)}
     effective = {"seed": training_args.seed, "early_stopping_patience": training_args.early_stopping_patience}
@@ -59,7 +62,7 @@ def relevant_fields(
 
 
 def field_defaults(argument_classes: Sequence[type]) -> dict[str, Any]:
-    """Field -> its value where nobody sets it."""
+    """Map each field to its default."""
     return {
         field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         for cls in argument_classes
@@ -69,7 +72,7 @@ def field_defaults(argument_classes: Sequence[type]) -> dict[str, Any]:
 
 def claim_folder(folder: Path, storage_url: str, study: optuna.Study) -> None:
     """
-    Makes the folder the study's.
+    Make the folder the study's.
 
     Raises:
         RecipeError: it holds a run, or another search.
@@ -124,14 +127,14 @@ class SearchResults:
         self._drawn_at = time.monotonic()
 
     def after_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Prints a line about the trial and writes the results; the pictures only now and then."""
+        """Print a line about the trial and write the results; the pictures only now and then."""
         print(progress_line(study.get_trials(deepcopy=False), trial, self.n_trials), flush=True)
         self.write_tables(study)
         if time.monotonic() - self._drawn_at > PICTURE_SECONDS:
             self.draw(study)
 
     def write(self, study: optuna.Study) -> None:
-        """Writes all results."""
+        """Write all results."""
         self.write_tables(study)
         self.draw(study)
 
@@ -142,17 +145,26 @@ class SearchResults:
             write_text(self.folder / BEST_FILE, self._best_recipe(study, best))
 
     def draw(self, study: optuna.Study) -> None:
-        trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        if complete:
-            failed = [trial.number for trial in trials if trial.state == TrialState.FAIL]
-            values = {trial.number: trial.value for trial in complete}
-            plot_search_history(values, failed, self.folder / "history.png")
-            drawn = {name: [trial.params[name] for trial in complete] for name in self.space}
-            limits = {name: (range_.low, range_.high) for name, range_ in self.space.items()}
-            plot_slices(values, drawn, limits, self.folder / "slices.png")
-        if importances := importance(study, complete):
-            plot_importance(importances, len(complete), self.folder / "importance.png")
+        """Draw Optuna's pictures of the study; of few trials, none of the importance."""
+        from matplotlib import pyplot
+        from optuna.visualization import matplotlib as pictures
+
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        drawn = {}
+        pyplot.switch_backend("agg")
+        with pyplot.rc_context(), warnings.catch_warnings():  # Optuna changes the style of all pictures to come
+            warnings.simplefilter("ignore")  # that they are experimental, and that one trial has no range
+            if complete:
+                drawn["history.png"] = pictures.plot_optimization_history(study, target_name=OBJECTIVE)
+                drawn["slices.png"] = pictures.plot_slice(study, params=list(self.space), target_name=OBJECTIVE)
+            if importance(study, complete):
+                evaluator = FanovaImportanceEvaluator(seed=0)
+                drawn["importance.png"] = pictures.plot_param_importances(study, evaluator=evaluator)
+            for name, axes in drawn.items():
+                figure = np.ravel(axes)[0].figure
+                figure.set_size_inches(4 + 2 * len(self.space) if name == "slices.png" else 9, 5)
+                save_figure(figure, self.folder / name)
+                pyplot.close(figure)
         self._drawn_at = time.monotonic()
 
     def _best_recipe(self, study: optuna.Study, best: FrozenTrial) -> str:
@@ -182,18 +194,17 @@ def best_trial(trials: list[FrozenTrial]) -> FrozenTrial | None:
 
 
 def importance(study: optuna.Study, complete: list[FrozenTrial]) -> dict[str, float]:
-    """Hyperparameter -> its share of the variance, by fANOVA (Hutter et al., 2014); none if trials are few or alike."""
+    """Return the shares of the variance by fANOVA (Hutter et al., 2014), none where trials are few or alike."""
     if len(complete) < IMPORTANCE_FROM:
         return {}
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     try:
-        return optuna.importance.get_param_importances(study, evaluator=evaluator)
+        return optuna.importance.get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
     except RuntimeError:  # the values do not vary, or by no more than rounding
         return {}
 
 
 def progress_line(trials: list[FrozenTrial], trial: FrozenTrial, n_trials: int) -> str:
-    """How a trial ended, the best so far, how many are complete, and about how long the others will take."""
+    """Say how a trial ended, the best so far, how many are complete, and about how long the others will take."""
     complete = [other for other in trials if other.state == TrialState.COMPLETE]
     if trial.state == TrialState.COMPLETE:
         outcome = f"{OBJECTIVE} {trial.value:.4f} at epoch {trial.user_attrs[BEST_EPOCH]:.4g}"

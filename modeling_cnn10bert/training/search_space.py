@@ -33,7 +33,7 @@ TABLE_4: SearchSpace = TEXT_SPACE | AUDIO_SPACE
 
 def search_space(augmentation: AugmentationArguments, fixed: Collection[str] = ()) -> SearchSpace:
     """
-    Table 4 without the hyperparameters of `fixed`, and without those that the recipe switches off altogether.
+    Return table 4 without the hyperparameters of `fixed` and those that the recipe switches off altogether.
 
     Raises:
         RecipeError: nothing is left to search.
@@ -48,7 +48,7 @@ def search_space(augmentation: AugmentationArguments, fixed: Collection[str] = (
 
 
 def suggest(trial: optuna.Trial, space: SearchSpace) -> dict[str, float | int]:
-    """A value of each hyperparameter, drawn in the order of table 4."""
+    """Draw a value of each hyperparameter, in the order of table 4."""
     return {
         name: (trial.suggest_int if isinstance(range_, IntDistribution) else trial.suggest_float)(
             name, range_.low, range_.high
@@ -58,15 +58,15 @@ def suggest(trial: optuna.Trial, space: SearchSpace) -> dict[str, float | int]:
 
 
 def augmentation_of(values: dict[str, float | int], base: AugmentationArguments) -> AugmentationArguments:
-    """The augmentation of a trial: `base` where the trial has no value of its own."""
+    """Return the augmentation of a trial: `base` where the trial has no value of its own."""
     return dataclasses.replace(base, **values)
 
 
 def strongest_augmentation(space: SearchSpace, base: AugmentationArguments) -> AugmentationArguments:
-    """Everything at the upper end of its range: what it lacks, some trial would lack."""
+    """Return everything at the upper end of its range: what it lacks, some trial would lack."""
     return augmentation_of({name: range_.high for name, range_ in space.items()}, base)
 
 
 def ranges(space: SearchSpace) -> dict[str, list[float | int]]:
-    """Name -> its lowest and its highest value, as a study keeps them."""
+    """Map each name to its lowest and its highest value, as a study keeps them."""
     return {name: [range_.low, range_.high] for name, range_ in space.items()}

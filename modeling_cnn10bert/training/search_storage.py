@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 class KeyedTPESampler(BaseSampler):
     """
-    Random trials first, then the Tree-structured Parzen Estimator (section 6.5 of the paper).
+    Draws the first trials at random, then by the Tree-structured Parzen Estimator (section 6.5 of the paper).
 
     All draws of a trial are keyed by (seed, `draw_number`): no two trials draw the same, but one that repeats another,
     by however many processes a search runs, and what a trial draws does not depend on which process runs it. A
@@ -111,7 +111,7 @@ def repeat_trial(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 class SearchStorage(RDBStorage):
-    """A storage that survives one lost heartbeat: Optuna's thread would end, and the trial would be taken for dead."""
+    """Survives one lost heartbeat, at which Optuna's thread would end and the trial would be taken for dead."""
 
     def record_heartbeat(self, trial_id: int) -> None:
         try:
@@ -121,13 +121,13 @@ class SearchStorage(RDBStorage):
 
 
 def storage_name(url: str) -> str:
-    """The URL as it may be shown: without its password and without options, which may hold one."""
+    """Return the URL as it may be shown: without its password and without options, which may hold one."""
     return _parse(url).set(query={}).render_as_string(hide_password=True)
 
 
 def open_storage(url: str) -> RDBStorage:
     """
-    The storage behind `sqlite:///FILE`, `postgresql://...` or `mysql://...`, its tables made if it is new.
+    Open the storage of `sqlite:///FILE`, `postgresql://...` or `mysql://...`; make its tables if it is new.
 
     Raises:
         RecipeError: not such a URL, a driver that is not installed, or a storage that cannot be reached.
@@ -165,7 +165,7 @@ def open_storage(url: str) -> RDBStorage:
 
 @contextmanager
 def storage_faults(url: str) -> Iterator[None]:
-    """Turns whatever the storage raises into one line.
+    """Turn whatever the storage raises into one line.
 
     Raises:
         RecipeError: the storage failed.
@@ -178,7 +178,7 @@ def storage_faults(url: str) -> Iterator[None]:
 
 @contextmanager
 def content_faults(place: str) -> Iterator[None]:
-    """Turns what Optuna raises at a database that was damaged or edited into one line; only around what reads it.
+    """Turn what Optuna raises at a database that was damaged or edited into one line; only around what reads it.
 
     Raises:
         RecipeError: the database holds what no search wrote.
@@ -222,7 +222,7 @@ def _one_line(error: BaseException) -> str:
 
 def claim_study(study: optuna.Study, description: dict[str, Any], defaults: Mapping[str, Any]) -> None:
     """
-    Records in a new study what its trials have in common; an old one must have it in common with us.
+    Record in a new study what its trials have in common; an old one must have it in common with us.
 
     Args:
         description: `space` (name -> lowest and highest value) and `fields` of the recipe, whatever changes a trial.
@@ -276,7 +276,7 @@ class Liveness:
         self._settled_at = time.monotonic() + GRACE_SECONDS + 2  # storages count in whole seconds
 
     def counts(self) -> tuple[int, int]:
-        """Complete trials, and those that run; the ones of killed processes are marked as failed, to be repeated."""
+        """Count the complete trials and those that run; mark those of killed processes as failed, to be repeated."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             optuna.storages.fail_stale_trials(self.study)
@@ -297,7 +297,7 @@ class Liveness:
 
 def is_surplus(study: optuna.Study, number: int, wanted: int) -> bool:
     """
-    Whether the trials before trial `number` that are complete or run are already as many as wanted.
+    Tell whether the trials before trial `number` that are complete or run are already as many as wanted.
 
     Numbers are given in order and never twice, so of the trials that several processes begin at once exactly those that
     are wanted go on.

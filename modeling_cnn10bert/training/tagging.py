@@ -1,7 +1,7 @@
 """Pretraining of the audio tower as a tagger, as PANNs do (Kong et al. 2020; section 6.2 of the paper)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from transformers import EvalPrediction, PreTrainedModel, TrainingArguments, set
 from ..configuration_cnn10bert import CNN10Config
 from ..data.audioset import open_table, read_class_names
 from ..data.pairs import SharedEpoch
-from ..data.soundscapes import Scene
 from ..data.tagging import (
     ClipTransform,
     TaggingCollator,
@@ -25,15 +24,15 @@ from ..data.tagging import (
 from ..evaluation.tagging import score_classes, tagging_metrics
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..modeling_cnn10bert import CNN10ForAudioClassification
-from .data import rendered_soundscapes
+from .arguments import TaggerArguments, TaggingDataArguments, TaggingTrainingArguments
+from .build import rendered_soundscapes
 from .recipe import RecipeError
-from .tagging_arguments import TaggerArguments, TaggingDataArguments, TaggingTrainingArguments
 from .trainer import KeyedTrainer
 
 
 @dataclass
 class TaggingTables:
-    """The tagging tables of a run and the names of their classes."""
+    """Holds the tagging tables of a run and the names of their classes."""
 
     train: datasets.Dataset
     validation: datasets.Dataset
@@ -56,7 +55,7 @@ def build_tagging_trainer(
     tagger_args: TaggerArguments, data_args: TaggingDataArguments, training_args: TaggingTrainingArguments
 ) -> tuple[TaggingTrainer, TaggingTables]:
     """
-    The trainer of a recipe, which has the tagger, the training draws and the validation set; and the tables.
+    Build the trainer of a recipe, which has the tagger, the training draws and the validation set; and the tables.
 
     Sets all random seeds: fresh weights are drawn here.
 
@@ -89,7 +88,7 @@ def build_tagging_trainer(
         train_dataset=draws,
         eval_dataset=evaluation_clips(tables.validation, feature_extractor, len(tables.classes)),
         processing_class=feature_extractor,
-        compute_metrics=_metrics_of(tables.classes),
+        compute_metrics=partial(_compute_metrics, classes=tables.classes),
         epoch=epoch,
     )
     return trainer, tables
@@ -98,15 +97,12 @@ def build_tagging_trainer(
 def evaluation_clips(
     table: datasets.Dataset, feature_extractor: CNN10FeatureExtractor, num_classes: int
 ) -> datasets.Dataset:
-    """The clips of a tagging table with their targets."""
+    """Return the clips of a tagging table with their targets."""
     return table.with_transform(ClipTransform(table, feature_extractor, num_classes))
 
 
-def _metrics_of(classes: list[str]) -> Callable[[EvalPrediction], dict[str, float]]:
-    def compute(prediction: EvalPrediction) -> dict[str, float]:
-        return tagging_metrics(score_classes(prediction.predictions, prediction.label_ids, classes))
-
-    return compute
+def _compute_metrics(prediction: EvalPrediction, classes: list[str]) -> dict[str, float]:
+    return tagging_metrics(score_classes(prediction.predictions, prediction.label_ids, classes))
 
 
 # ---------------------------------------------------------------------------------------------------------- tagger
@@ -180,12 +176,8 @@ def _audioset(arguments: TaggingDataArguments, feature_extractor: CNN10FeatureEx
 def _soundscapes(arguments: TaggingDataArguments, feature_extractor: CNN10FeatureExtractor, seed: int) -> TaggingTables:
     splits = rendered_soundscapes(arguments, feature_extractor, seed)
     classes = class_names(splits["train"][0])
-    tables = {split: _labelled(table, scenes, classes) for split, (scenes, table) in splits.items()}
-    return TaggingTables(**tables, classes=classes)
-
-
-def _labelled(table: datasets.Dataset, scenes: list[Scene], classes: list[str]) -> datasets.Dataset:
     try:
-        return label_scenes(table, scenes, classes)
+        tables = {split: label_scenes(table, scenes, classes) for split, (scenes, table) in splits.items()}
     except ValueError as error:
         raise RecipeError(str(error)) from error
+    return TaggingTables(**tables, classes=classes)

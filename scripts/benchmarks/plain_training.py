@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from modeling_cnn10bert import CNN10BertModel, CNN10FeatureExtractor
 from modeling_cnn10bert.augmentation.eda import EDA, vocabulary
 from modeling_cnn10bert.training.arguments import AugmentationArguments
-from modeling_cnn10bert.training.model import load_model_and_processor
+from modeling_cnn10bert.training.build import load_model_and_processor
 from modeling_cnn10bert.training.recipe import parse_recipe
 
 from .machine import synchronize

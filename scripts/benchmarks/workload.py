@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel, BertTokenizer
 from demo.synthesizers import generate_soundscapes
 from modeling_cnn10bert.augmentation.wordnet import WordNetError, load_wordnet
 from modeling_cnn10bert.data.soundscapes import SourceBank, read_manifest, render
-from modeling_cnn10bert.training.model import PACKAGED_TEXT_MODEL, resolve_text_model
+from modeling_cnn10bert.training.build import PACKAGED_TEXT_MODEL, resolve_text_model
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 CLOTHO_SECONDS = (15.0, 30.0)

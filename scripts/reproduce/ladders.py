@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from modeling_cnn10bert.masking import without_secrets
-from modeling_cnn10bert.training.arguments import ARGUMENT_CLASSES
+from modeling_cnn10bert.training.arguments import ARGUMENT_CLASSES, TAGGING_ARGUMENT_CLASSES
 from modeling_cnn10bert.training.recipe import RUNS, RecipeError, check_recipe, read_recipe
-from modeling_cnn10bert.training.tagging_arguments import TAGGING_ARGUMENT_CLASSES
 
 PRETRAINING_SEED = 0
 TRAINING, TAGGING = "train_retrieval.py", "scripts/train_tagging.py"

@@ -13,7 +13,7 @@ from modeling_cnn10bert.augmentation.wordnet import WordNetError, find_wordnet
 from modeling_cnn10bert.data.saved_tables import load_saved
 from modeling_cnn10bert.data.soundscapes import SPLITS, manifest_lines
 from modeling_cnn10bert.training.arguments import ModelArguments
-from modeling_cnn10bert.training.model import PACKAGED_TEXT_MODEL, resolve_text_model
+from modeling_cnn10bert.training.build import PACKAGED_TEXT_MODEL, resolve_text_model
 from modeling_cnn10bert.training.recipe import RecipeError
 
 from .ladders import TAGGING, Run, Synthesis

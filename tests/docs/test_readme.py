@@ -15,10 +15,9 @@ from accelerate.commands.launch import launch_command_parser
 from typer.testing import CliRunner
 
 from modeling_cnn10bert import cli
-from modeling_cnn10bert.training.arguments import ARGUMENT_CLASSES
+from modeling_cnn10bert.training.arguments import ARGUMENT_CLASSES, TAGGING_ARGUMENT_CLASSES
 from modeling_cnn10bert.training.recipe import parse_recipe
 from modeling_cnn10bert.training.search import SearchArguments
-from modeling_cnn10bert.training.tagging_arguments import TAGGING_ARGUMENT_CLASSES
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE_CLASSES = {  # scripts that a recipe is for

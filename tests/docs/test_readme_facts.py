@@ -10,10 +10,9 @@ import typer
 from accelerate.commands.launch import launch_command_parser
 
 from modeling_cnn10bert.cli import app
-from modeling_cnn10bert.training.arguments import ARGUMENT_CLASSES, AugmentationArguments
+from modeling_cnn10bert.training.arguments import ARGUMENT_CLASSES, TAGGING_ARGUMENT_CLASSES, AugmentationArguments
 from modeling_cnn10bert.training.recipe import read_recipe
 from modeling_cnn10bert.training.search import SearchArguments
-from modeling_cnn10bert.training.tagging_arguments import TAGGING_ARGUMENT_CLASSES
 
 tomllib = pytest.importorskip("tomllib", reason="Python reads TOML from 3.11 on")
 

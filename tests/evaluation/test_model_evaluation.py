@@ -20,7 +20,7 @@ from modeling_cnn10bert.evaluation.recordings import Recording, load_evaluation_
 from modeling_cnn10bert.retrieval.embedding import load_embedder
 from modeling_cnn10bert.retrieval.records import RetrievalError
 from modeling_cnn10bert.training.arguments import RetrievalTrainingArguments
-from modeling_cnn10bert.training.data import evaluation_recordings
+from modeling_cnn10bert.training.build import evaluation_recordings
 from modeling_cnn10bert.training.trainer import RetrievalTrainer
 
 QUIET = {"progress": False, "resamples": 100}

@@ -27,8 +27,7 @@ from modeling_cnn10bert.publishing.card import (
     write_card_of_run,
 )
 from modeling_cnn10bert.publishing.facts import FACTS
-from modeling_cnn10bert.training.build import build_trainer
-from modeling_cnn10bert.training.data import evaluation_recordings
+from modeling_cnn10bert.training.build import build_trainer, evaluation_recordings
 from modeling_cnn10bert.training.publish import write_model_card
 from modeling_cnn10bert.training.recipe import given_fields, parse_recipe
 

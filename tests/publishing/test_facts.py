@@ -34,7 +34,7 @@ from modeling_cnn10bert.publishing.facts import (
     write_data_facts,
 )
 from modeling_cnn10bert.training.arguments import DataArguments
-from modeling_cnn10bert.training.data import load_recordings
+from modeling_cnn10bert.training.build import load_recordings
 from modeling_cnn10bert.training.publish import recipe_facts
 from modeling_cnn10bert.training.recipe import given_fields
 

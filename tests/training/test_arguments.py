@@ -8,10 +8,11 @@ from modeling_cnn10bert.training.arguments import (
     ARGUMENT_CLASSES,
     NOT_OF_OURS,
     OPTIMIZERS,
+    TAGGING_ARGUMENT_CLASSES,
     RetrievalTrainingArguments,
+    TaggingTrainingArguments,
 )
 from modeling_cnn10bert.training.recipe import RecipeError, parse_recipe, read_recipe
-from modeling_cnn10bert.training.tagging_arguments import TAGGING_ARGUMENT_CLASSES, TaggingTrainingArguments
 from modeling_cnn10bert.training.trainer import KeyedTrainer
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "scripts" / "recipes").glob("*.yaml"))

@@ -24,7 +24,7 @@ from modeling_cnn10bert.data.audio_io import load_audio
 from modeling_cnn10bert.data.tables import PreparationError
 from modeling_cnn10bert.training import panns
 from modeling_cnn10bert.training.arguments import ModelArguments
-from modeling_cnn10bert.training.model import load_model_and_processor
+from modeling_cnn10bert.training.build import load_model_and_processor
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "convert_panns_checkpoint.py"
 FLOOR = -80.0  # dB, below which float32 rounding of the STFT dominates

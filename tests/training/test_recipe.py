@@ -5,9 +5,8 @@ import tracemalloc
 
 import pytest
 
-from modeling_cnn10bert.training.arguments import ModelArguments
+from modeling_cnn10bert.training.arguments import TAGGING_ARGUMENT_CLASSES, ModelArguments
 from modeling_cnn10bert.training.recipe import RecipeError, parse_recipe, read_recipe
-from modeling_cnn10bert.training.tagging_arguments import TAGGING_ARGUMENT_CLASSES
 from reproduce.ladders import plan_table
 
 

@@ -3,8 +3,10 @@
 import numpy as np
 import optuna
 import pytest
+from matplotlib import rcParams
+from matplotlib.image import imread
 
-from modeling_cnn10bert.training.search_results import best_trial, importance
+from modeling_cnn10bert.training.search_results import SearchResults, best_trial, importance
 
 
 def _study(value_of, count):
@@ -45,3 +47,17 @@ def test_a_trial_that_is_better_by_rounding_alone_is_not():
     study.add_trial(optuna.trial.create_trial(value=0.2500001))
     assert best_trial(study.trials[:2]).number == 0
     assert best_trial(study.trials).number == 2
+
+
+@pytest.mark.parametrize(
+    ("count", "names"),
+    [(0, set()), (1, {"history.png", "slices.png"}), (12, {"history.png", "slices.png", "importance.png"})],
+)
+def test_the_pictures_of_a_search_are_whole_and_leave_the_style_of_others(count, names, tmp_path):
+    space = {"p_eda": optuna.distributions.FloatDistribution(0, 1), "n_t": optuna.distributions.IntDistribution(0, 8)}
+    rcParams["backend"] = "agg"
+    style = dict(rcParams)
+    SearchResults(tmp_path, {}, space, None, 12).draw(_study(lambda p_eda, n_t: p_eda, count))
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert all(imread(tmp_path / name).std() > 0.05 for name in names)
+    assert dict(rcParams) == style

@@ -9,7 +9,7 @@ from modeling_cnn10bert.augmentation.wordnet import WordNetError
 from modeling_cnn10bert.data.feature_cache import TABLE_FEATURES, log_mel_columns
 from modeling_cnn10bert.data.pairs import SharedEpoch
 from modeling_cnn10bert.training.arguments import AugmentationArguments
-from modeling_cnn10bert.training.data import RecordingTables, training_pairs
+from modeling_cnn10bert.training.build import RecordingTables, training_pairs
 from modeling_cnn10bert.training.recipe import RecipeError
 
 BEST = {  # table 4 of the paper; p_ms is lost in our copy of it
@@ -47,9 +47,9 @@ BOUNDS = {  # of the ranges of table 4
 @pytest.fixture(autouse=True)
 def small_wordnet(monkeypatch):
     """Two synonyms in place of WordNet, which tests of its own look up."""
-    monkeypatch.setattr("modeling_cnn10bert.training.data.load_wordnet", lambda: None)
+    monkeypatch.setattr("modeling_cnn10bert.training.build.load_wordnet", lambda: None)
     table = {"dog": ("hound",), "falls": ("comes down",)}
-    monkeypatch.setattr("modeling_cnn10bert.training.data.synonyms_of", lambda words, wordnet: table)
+    monkeypatch.setattr("modeling_cnn10bert.training.build.synonyms_of", lambda words, wordnet: table)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_back_translation_comes_before_eda(tables):
 def test_synonyms_are_looked_up_for_the_words_of_the_variants_too(tables, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "modeling_cnn10bert.training.data.synonyms_of", lambda words, wordnet: asked.extend(words) or {}
+        "modeling_cnn10bert.training.build.synonyms_of", lambda words, wordnet: asked.extend(words) or {}
     )
     _rows(tables, **{**BEST, "p_bt": 0.0})
     assert "donner" not in asked
@@ -163,7 +163,7 @@ def test_synonyms_without_wordnet_are_an_error_that_names_the_field(tables, monk
     def missing():
         raise WordNetError("found no WordNet; get it")
 
-    monkeypatch.setattr("modeling_cnn10bert.training.data.load_wordnet", missing)
+    monkeypatch.setattr("modeling_cnn10bert.training.build.load_wordnet", missing)
     with pytest.raises(RecipeError, match=r"field p_syn is 0.2962: found no WordNet; get it"):
         _rows(tables, **BEST)
     assert _rows(tables, **{**BEST, "p_syn": 0.0})  # which needs none
