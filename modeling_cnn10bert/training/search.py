@@ -27,8 +27,7 @@ from ..files import is_full_disk
 from ..interrupts import raise_again
 from ..masking import without_secrets
 from .arguments import AugmentationArguments, DataArguments, ModelArguments, RetrievalTrainingArguments
-from .data import evaluation_recordings, load_recordings, training_pairs
-from .model import load_model_and_processor
+from .build import evaluation_recordings, load_model_and_processor, load_recordings, training_pairs
 from .recipe import RecipeError
 from .search_space import TABLE_4, SearchSpace, augmentation_of, search_space, strongest_augmentation, suggest
 from .search_storage import KeyedTPESampler, Liveness, content_faults, is_surplus, open_storage, storage_name
