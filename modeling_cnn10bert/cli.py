@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .errors import InputError
 from .interrupts import say_interrupted, signals_as_interrupts
 from .masking import without_secrets
 from .scratch import replaced_whole
@@ -30,16 +31,6 @@ if TYPE_CHECKING:
 
 MODEL_VARIABLE, INDEX_VARIABLE = "CNN10BERT_MODEL", "CNN10BERT_INDEX"
 NOTES_SHOWN = 10  # of recordings that were indexed with a remark
-# Module -> its error for input that cannot be used. One that was never imported has raised nothing.
-INPUT_ERRORS = {
-    "retrieval.records": "RetrievalError",
-    "data.audio_io": "AudioError",
-    "data.tables": "PreparationError",
-    "data.soundscapes": "ManifestError",
-    "data.recordings_table": "PreparedDataError",
-    "training.recipe": "RecipeError",
-    "publishing.hub": "PublishError",
-}
 ENDINGS = {".json": "json", ".csv": "csv", ".m3u": "m3u", ".m3u8": "m3u"}
 
 
@@ -157,16 +148,11 @@ def command(function: Callable[..., None], bars: bool = False) -> Callable[..., 
                 function(*args, **kwargs)
         except KeyboardInterrupt as error:
             raise typer.Exit(say_interrupted(error, "run it again with")) from None
-        except _input_errors() as error:
+        except InputError as error:
             _say_error(error)
             raise typer.Exit(1) from error
 
     return app.command()(run)
-
-
-def _input_errors() -> tuple[type[Exception], ...]:
-    modules = {name: sys.modules.get(f"{__package__}.{name}") for name in INPUT_ERRORS}
-    return tuple(getattr(module, INPUT_ERRORS[name]) for name, module in modules.items() if module is not None)
 
 
 def _say_error(error: Exception) -> None:
@@ -280,7 +266,7 @@ def index(
 
 def _watch(paths: Sequence[Path], update: Callable[[frozenset[str]], "IndexReport"], index: str, report: Path | None):
     """Updates at once and whenever something changed. Only the first update may fail: a drive comes back."""
-    from .retrieval.records import RetrievalError
+    from .errors import RetrievalError
     from .retrieval.watching import watch_folders
 
     updates = 0
@@ -320,7 +306,7 @@ def _tell(result: "IndexReport", report: Path | None) -> None:
 @contextlib.contextmanager
 def _retriever_to_fill(model: str | None, index: str, options: dict) -> Iterator["AudioRetriever"]:
     """The retriever of an index that may not be there yet."""
-    from .retrieval.records import MissingIndexError, RetrievalError
+    from .errors import MissingIndexError, RetrievalError
     from .retrieval.retriever import AudioRetriever
 
     try:
@@ -607,7 +593,7 @@ def _give(content: bytes, out: Path | None) -> None:
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
         return
-    from .retrieval.records import RetrievalError
+    from .errors import RetrievalError
 
     try:
         os.stat(out.parent)  # a folder that is missing is an error, and not made
@@ -646,9 +632,9 @@ def evaluate(
     trust_remote_code: RemoteCodeOption = False,
 ) -> None:
     """Measure how well a model finds the recordings of a data set by their captions."""
+    from .errors import RetrievalError
     from .evaluation.commands import run_evaluate
     from .files import ADDRESS, check_local_folder
-    from .retrieval.records import RetrievalError
 
     if out is not None:
         check_local_folder(out, "--out", RetrievalError, marks=(ADDRESS,))
@@ -690,9 +676,9 @@ def submit(
     trust_remote_code: RemoteCodeOption = False,
 ) -> None:
     """Write what the DCASE challenge is handed."""
+    from .errors import RetrievalError
     from .evaluation.commands import run_submit
     from .files import ADDRESS, check_local_folder
-    from .retrieval.records import RetrievalError
 
     check_local_folder(out, "--out", RetrievalError, marks=(ADDRESS,))
     run_submit(

@@ -12,17 +12,17 @@ import os
 import sys
 from pathlib import Path
 
+from modeling_cnn10bert.errors import InputError, RetrievalError
+
 # Read when numpy is imported. A core a question: several are answered at once, and threads that wait for one another's
 # cores made a question take 110 ms in place of 27.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 print("Loading libraries ...", flush=True)
 
-from modeling_cnn10bert.data.soundscapes import ManifestError  # noqa: E402
 from modeling_cnn10bert.interrupts import orderly_exit  # noqa: E402
 from modeling_cnn10bert.masking import ArgumentParser, without_secrets  # noqa: E402
 from modeling_cnn10bert.page.collection import Collection, open_folder, open_index  # noqa: E402
 from modeling_cnn10bert.page.demo_sounds import write_demo_sounds  # noqa: E402
-from modeling_cnn10bert.retrieval.records import RetrievalError  # noqa: E402
 
 DEMO, DEMO_DATA, DEMO_SOUNDS = Path("runs/demo"), Path("runs/demo_data"), Path("runs/demo_sounds")
 
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
         from modeling_cnn10bert.page.server import serve
 
         serve(collection, args.host, args.port, args.allow_host)
-    except (RetrievalError, ManifestError) as error:
+    except InputError as error:
         sys.exit(f"error: {without_secrets(str(error))}")
 
 

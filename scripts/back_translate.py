@@ -14,15 +14,12 @@ import sys
 from modeling_cnn10bert.augmentation.back_translation import (
     APERTIUM_PAIRS,
     LANGUAGES,
-    BackTranslationError,
     apertium_pair,
     marian_pair,
     require_language,
 )
-from modeling_cnn10bert.data.soundscapes import ManifestError
-from modeling_cnn10bert.data.tables import PreparationError
 from modeling_cnn10bert.data.variants import add_back_translations
-from modeling_cnn10bert.data.workshop import WorkshopError
+from modeling_cnn10bert.errors import DataError, InputError
 from modeling_cnn10bert.interrupts import orderly_exit
 from modeling_cnn10bert.masking import ArgumentParser, without_secrets
 
@@ -44,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
         require_language(language, known)
     for name in ("num_beams", "batch_size"):
         if getattr(options, name) < 1:
-            raise BackTranslationError(f"--{name}: found {getattr(options, name)}, expected at least 1")
+            raise DataError(f"--{name}: found {getattr(options, name)}, expected at least 1")
 
     def make_pair(language: str):
         if options.translator == "apertium":
@@ -67,5 +64,5 @@ if __name__ == "__main__":
     with orderly_exit():
         try:
             main()
-        except (BackTranslationError, ManifestError, PreparationError, WorkshopError) as error:
+        except InputError as error:
             sys.exit(f"error: {without_secrets(str(error))}")

@@ -20,10 +20,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from modeling_cnn10bert.data.audio_io import AudioError, load_audio
+from modeling_cnn10bert.data.audio_io import load_audio
 from modeling_cnn10bert.data.pairs import caption_key
-from modeling_cnn10bert.data.soundscapes import ManifestError
-from modeling_cnn10bert.data.tables import PreparationError
+from modeling_cnn10bert.errors import InputError, RetrievalError
 from modeling_cnn10bert.evaluation.metric import retrieval_metrics_both_directions
 from modeling_cnn10bert.evaluation.recordings import EvaluationSet, load_evaluation_set
 from modeling_cnn10bert.evaluation.reports import markdown_table
@@ -32,7 +31,6 @@ from modeling_cnn10bert.retrieval.model_inputs import ModelInputs
 from modeling_cnn10bert.retrieval.onnx_embedding import OnnxEmbedder
 from modeling_cnn10bert.retrieval.onnx_export import export_onnx
 from modeling_cnn10bert.retrieval.onnx_quantisation import CALIBRATION_RECORDINGS
-from modeling_cnn10bert.retrieval.records import RetrievalError
 from modeling_cnn10bert.retrieval.scanning import scan
 from modeling_cnn10bert.retrieval.torch_embedding import TorchEmbedder
 
@@ -187,5 +185,5 @@ if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         main()
-    except (RetrievalError, AudioError, ManifestError, PreparationError) as error:
+    except InputError as error:
         sys.exit(f"error: {error}")

@@ -16,6 +16,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from modeling_cnn10bert.errors import AudioError
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process a core: two threads of one process would wait for each other
 # glibc keeps the memory of spectrograms instead of asking the kernel for it a thousand times a second (a tenth of the
 # time); it reads these when a process starts, so they are for the workers.
@@ -29,7 +31,6 @@ from transformers import AutoModel, AutoProcessor  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
 import modeling_cnn10bert  # noqa: E402, F401 (registers the model with the Auto classes)
-from modeling_cnn10bert.data.audio_io import AudioError  # noqa: E402
 from modeling_cnn10bert.data.soundscapes import Scene, SoundEvent, SourceBank, render  # noqa: E402
 from modeling_cnn10bert.files import write_text  # noqa: E402
 from modeling_cnn10bert.interrupts import orderly_exit

@@ -10,10 +10,10 @@ those that you may give on.
 import argparse
 import sys
 
+from modeling_cnn10bert.errors import InputError
 from modeling_cnn10bert.interrupts import orderly_exit
 from modeling_cnn10bert.masking import ArgumentParser, without_secrets
 from modeling_cnn10bert.page.space import make_space
-from modeling_cnn10bert.retrieval.records import RetrievalError
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         out = make_space(args.out, args.model, args.sounds, args.captions, args.title)
-    except RetrievalError as error:
+    except InputError as error:
         sys.exit(f"error: {without_secrets(str(error))}")
     print(
         f"{out}: try it by `python {out / 'app.py'}`; publish it by `hf upload ACCOUNT/NAME {out} . --repo-type space`"

@@ -15,8 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from modeling_cnn10bert.errors import RetrievalError
 from modeling_cnn10bert.evaluation.reports import markdown_table
-from modeling_cnn10bert.retrieval.records import RetrievalError
 from modeling_cnn10bert.retrieval.retriever import AudioRetriever
 
 K = 10

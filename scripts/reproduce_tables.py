@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
+from modeling_cnn10bert.errors import RecipeError
 from modeling_cnn10bert.evaluation.pictures import plot_table
 from modeling_cnn10bert.evaluation.ranked_output import score_ranked_output
 from modeling_cnn10bert.evaluation.reports import (
@@ -26,7 +27,6 @@ from modeling_cnn10bert.evaluation.reports import (
 from modeling_cnn10bert.files import write_text
 from modeling_cnn10bert.masking import without_secrets
 from modeling_cnn10bert.training.command_line import run
-from modeling_cnn10bert.training.recipe import RecipeError
 from reproduce.ladders import PRETRAINING_SEED, Plan, Row, Run, Synthesis, plan_table
 from reproduce.prerequisites import missing_prerequisites
 from reproduce.run_cost import measured_speed, optimiser_steps

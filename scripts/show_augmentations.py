@@ -28,8 +28,8 @@ from modeling_cnn10bert.augmentation.eda import (
     swap_words,
     vocabulary,
 )
-from modeling_cnn10bert.augmentation.wordnet import WordNetError, load_wordnet, synonyms_of
-from modeling_cnn10bert.data.audio_io import AudioError, load_audio
+from modeling_cnn10bert.augmentation.wordnet import load_wordnet, synonyms_of
+from modeling_cnn10bert.data.audio_io import load_audio
 from modeling_cnn10bert.data.feature_cache import log_mel_columns
 from modeling_cnn10bert.evaluation.pictures import plot_augmentations
 from modeling_cnn10bert.masking import without_secrets
@@ -137,5 +137,5 @@ def _values(fields: dict[str, float]) -> str:
 if __name__ == "__main__":
     try:
         print(main())
-    except (AudioError, WordNetError, ValueError) as error:
+    except ValueError as error:
         sys.exit(f"error: {without_secrets(str(error))}")

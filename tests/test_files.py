@@ -2,8 +2,8 @@
 
 import pytest
 
+from modeling_cnn10bert.errors import RetrievalError
 from modeling_cnn10bert.files import ADDRESS, check_local_folder
-from modeling_cnn10bert.retrieval.records import RetrievalError
 
 
 @pytest.mark.parametrize("name", ["a::b", "a::b/c", "/x/a::b", "s3://bucket/a", "file:///a"])

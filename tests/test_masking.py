@@ -7,14 +7,12 @@ from typer.testing import CliRunner
 
 from modeling_cnn10bert import cli
 from modeling_cnn10bert.data import command_line
-from modeling_cnn10bert.data.tables import PreparationError
+from modeling_cnn10bert.errors import DataError, RecipeError, RetrievalError
 from modeling_cnn10bert.files import check_local_folder
 from modeling_cnn10bert.masking import is_secret, without_secrets
 from modeling_cnn10bert.retrieval import stores
-from modeling_cnn10bert.retrieval.records import RetrievalError
 from modeling_cnn10bert.retrieval.stores.milvus import Address
 from modeling_cnn10bert.training.command_line import run, write_or_say_why
-from modeling_cnn10bert.training.recipe import RecipeError
 
 PASSWORD = "planted-pass-word"
 TOKEN = "hf_PlantedTokenOfNobodyAAAAAAAAAAAAA"
@@ -122,7 +120,7 @@ def test_names_that_hold_a_password_are_masked_in_errors_of_models_and_data(invo
     assert PASSWORD not in str(error.value)
 
 
-@pytest.mark.parametrize("kind", [RecipeError, PreparationError])
+@pytest.mark.parametrize("kind", [RecipeError, DataError])
 def test_the_last_line_of_a_training_holds_no_secret(kind):
     def main():
         raise kind(f"some arguments are not used: ['--hub_tokn', '{TOKEN}']")
@@ -134,7 +132,7 @@ def test_the_last_line_of_a_training_holds_no_secret(kind):
 
 def test_the_last_line_of_a_preparation_holds_no_secret():
     def main():
-        raise PreparationError(f"https://me:{PASSWORD}@host/captions.csv: the server answered 404")
+        raise DataError(f"https://me:{PASSWORD}@host/captions.csv: the server answered 404")
 
     with pytest.raises(SystemExit) as ending:
         command_line.run(main)

@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from ..errors import DataError
 from .eda import caption_words
 
 # The column of a prepared data set: a list of strings, one for each of the recording's `captions`, in their order.
@@ -24,10 +25,6 @@ BACK_TRANSLATION_COLUMN = "back_translations_{language}"
 LANGUAGES = ("de", "es", "fr", "it", "nl", "sv")
 MAX_TOKENS = 128  # of a sentence, four times what the text tower reads; a model that repeats itself stops there
 WINDOW = 50  # batches
-
-
-class BackTranslationError(ValueError):
-    """Captions cannot be back-translated; the message names what was found, what was expected and what to do."""
 
 
 def back_translation_languages(column_names: Iterable[str]) -> list[str]:
@@ -56,9 +53,9 @@ def choose_variant(caption: str, variants: Sequence[str | None], rng: np.random.
 
 
 def require_language(language: str, known: Iterable[str]) -> None:
-    """Raises a `BackTranslationError` unless the language is one of the known."""
+    """Raises a `DataError` unless the language is one of the known."""
     if language not in known:
-        raise BackTranslationError(f"language: found {language!r}, expected one of {', '.join(known)}")
+        raise DataError(f"language: found {language!r}, expected one of {', '.join(known)}")
 
 
 class Translator(Protocol):
@@ -107,7 +104,7 @@ class MarianTranslator:
         device: by default the accelerator where there is one.
 
     Raises:
-        BackTranslationError: the model cannot be loaded.
+        DataError: the model cannot be loaded.
     """
 
     def __init__(self, name_or_path: str | os.PathLike, num_beams: int = 4, device: str | torch.device | None = None):
@@ -123,14 +120,14 @@ class MarianTranslator:
                 self.tokenizer = MarianTokenizer.from_pretrained(name_or_path)
         except (OSError, ValueError, TypeError, KeyError, AssertionError) as error:  # the tokenizer lacks a file
             reason = str(error).partition("\n")[0]
-            raise BackTranslationError(
+            raise DataError(
                 f"{name_or_path}: found no MarianMT model with its tokenizer there ({reason}); check the name and "
                 "the connection, or download the models elsewhere and give their folder as models"
             ) from error
         try:
             self.model = model.eval().to(device)
         except RuntimeError as error:
-            raise BackTranslationError(f"device {device}: {error}; give another, or cpu") from error
+            raise DataError(f"device {device}: {error}; give another, or cpu") from error
         self.model.generation_config.update(num_beams=num_beams, do_sample=False, max_length=MAX_TOKENS)
         self.identity = f"marian {num_beams} {MAX_TOKENS} {_digest(model, self.tokenizer)}"
 
@@ -160,13 +157,13 @@ def marian_pair(
         num_beams, device: as in `MarianTranslator`.
 
     Raises:
-        BackTranslationError: an unknown language, or a model that cannot be loaded.
+        DataError: an unknown language, or a model that cannot be loaded.
     """
     require_language(language, LANGUAGES)
     names = f"opus-mt-en-{language}", f"opus-mt-{language}-en"
     for name in names:
         if models is not None and not (Path(models) / name).is_dir():
-            raise BackTranslationError(
+            raise DataError(
                 f"{models}: found no folder {name}, expected {' and '.join(names)} there; download them from "
                 f"https://huggingface.co/Helsinki-NLP/{name}, or leave models out"
             )
@@ -200,7 +197,7 @@ class ApertiumTranslator:
         package: the Debian package that has it.
 
     Raises:
-        BackTranslationError: the program or the mode is missing.
+        DataError: the program or the mode is missing.
     """
 
     def __init__(self, mode: str, package: str):
@@ -208,7 +205,7 @@ class ApertiumTranslator:
         self.install = f"apt-get install apertium {package}"
         modes, version = self._run("-l").split(), self._run("-V").strip()
         if mode not in modes:
-            raise BackTranslationError(
+            raise DataError(
                 f"apertium: found the modes {', '.join(modes) or '(none)'}, expected {mode}; {self.install}"
             )
         self.identity = f"{version} {mode}"
@@ -234,9 +231,9 @@ class ApertiumTranslator:
         try:
             done = subprocess.run(command, input=text, capture_output=True, env=environment, encoding="utf-8")
         except OSError as error:
-            raise BackTranslationError(f"apertium: the program was not found ({error}); {self.install}") from error
+            raise DataError(f"apertium: the program was not found ({error}); {self.install}") from error
         if done.returncode:
-            raise BackTranslationError(
+            raise DataError(
                 f"{' '.join(command)}: found exit status {done.returncode} ({done.stderr.strip()}), expected 0; "
                 f"{self.install}"
             )
@@ -251,7 +248,7 @@ def apertium_pair(language: str) -> tuple[ApertiumTranslator, ApertiumTranslator
     Apertium from English to a language, and back.
 
     Raises:
-        BackTranslationError: a language that it does not have, or it is not installed.
+        DataError: a language that it does not have, or it is not installed.
     """
     require_language(language, APERTIUM_PAIRS)
     forth, back, package = APERTIUM_PAIRS[language]

@@ -12,6 +12,7 @@ import nltk
 from nltk.corpus.reader.wordnet import Lemma, Synset, WordNetCorpusReader
 from tqdm import tqdm
 
+from ..errors import DataError
 from ..scratch import scratch_folder
 
 DEBIAN_FOLDER = Path("/usr/share/wordnet")  # of the packages wordnet-base and wordnet-sense-index: WordNet 3.0
@@ -49,16 +50,12 @@ _MARKED_USAGE = {"obscenity", "slang", "ethnic_slur", "disparagement"}
 _CAPITALIZED = re.compile("(^|_)[A-Z][a-z]")  # Vanessa_Stephen and Canis_familiaris, but neither TV nor H2O
 
 
-class WordNetError(LookupError):
-    """WordNet is not on this machine and could not be fetched; the message says how to get it."""
-
-
 def load_wordnet() -> WordNetCorpusReader:
     """
     Opens WordNet, which takes a few seconds.
 
     Raises:
-        WordNetError: as `find_wordnet`.
+        DataError: as `find_wordnet`.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The multilingual functions are not available")
@@ -70,7 +67,7 @@ def find_wordnet() -> nltk.data.PathPointer:
     WordNet in NLTK's data folders, else assembled there from Debian's packages, else fetched by NLTK's downloader.
 
     Raises:
-        WordNetError: it cannot be had in any of these ways.
+        DataError: it cannot be had in any of these ways.
     """
     if str(ASSEMBLED_FOLDER) not in nltk.data.path:
         nltk.data.path.append(str(ASSEMBLED_FOLDER))  # NLTK reads nothing outside its data folders
@@ -81,7 +78,7 @@ def find_wordnet() -> nltk.data.PathPointer:
                 return nltk.data.find(place)
             except LookupError:
                 pass
-    raise WordNetError(
+    raise DataError(
         "found no WordNet, which p_syn needs, and could not download it; get it by "
         "`python -m nltk.downloader wordnet`, or on Debian and Ubuntu by "
         "`apt-get install wordnet-base wordnet-sense-index`, or set p_syn to 0"

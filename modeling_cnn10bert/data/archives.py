@@ -11,8 +11,8 @@ import py7zr
 from py7zr.callbacks import ExtractCallback
 from tqdm import tqdm
 
+from ..errors import DataError
 from .preparation import one_line_when_full
-from .tables import PreparationError
 
 # By these the system refuses an entry that is a file below another file, or has a name that is too long.
 ERRORS_OF_NAMES = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
@@ -23,7 +23,7 @@ def extract(archive: pathlib.Path, folder: pathlib.Path) -> None:
     Extracts the folder of that name in the archive to `folder`, where it is not there already.
 
     Raises:
-        PreparationError: the archive is truncated or damaged, has an entry that is no plain file or would leave the
+        DataError: the archive is truncated or damaged, has an entry that is no plain file or would leave the
             folder, has no such folder, or the disk is full.
     """
     if folder.is_dir():
@@ -53,7 +53,7 @@ def extract(archive: pathlib.Path, folder: pathlib.Path) -> None:
 def _readable(archive: pathlib.Path) -> Iterator[None]:
     try:
         yield
-    except (PreparationError, MemoryError):
+    except (DataError, MemoryError):
         raise
     except OSError as error:
         if error.errno is not None and error.errno not in ERRORS_OF_NAMES:  # of the disk, not of the archive
@@ -63,9 +63,9 @@ def _readable(archive: pathlib.Path) -> Iterator[None]:
         raise _damaged(archive, error) from error
 
 
-def _damaged(archive: pathlib.Path, error: Exception) -> PreparationError:
+def _damaged(archive: pathlib.Path, error: Exception) -> DataError:
     reason = f"{type(error).__name__}: {error}"[:300]
-    return PreparationError(
+    return DataError(
         f"{archive}: found {archive.stat().st_size} bytes that do not extract ({reason}), expected a whole 7z "
         "archive; delete the file and run the command again"
     )
@@ -74,7 +74,7 @@ def _damaged(archive: pathlib.Path, error: Exception) -> PreparationError:
 def _check_entries(archive: pathlib.Path, file: py7zr.SevenZipFile, name: str) -> None:
     """
     Raises:
-        PreparationError: an entry would be written elsewhere, is a link, or none is in the folder `name`.
+        DataError: an entry would be written elsewhere, is a link, or none is in the folder `name`.
     """
     entries = file.list()
     for entry in entries:
@@ -82,12 +82,12 @@ def _check_entries(archive: pathlib.Path, file: py7zr.SevenZipFile, name: str) -
         outside = ".." in parts or parts[0] == "" or re.match("[A-Za-z]:", entry.filename)
         if outside or not (entry.is_file or entry.is_directory):
             what = "a path that leaves the folder" if outside else "no plain file"
-            raise PreparationError(
+            raise DataError(
                 f"{archive}: found the entry {entry.filename!r}, which is {what}; nothing was extracted; fetch the "
                 "archive from its publisher"
             )
     if not any(pathlib.PurePosixPath(entry.filename).parts[:1] == (name,) for entry in entries):
-        raise PreparationError(
+        raise DataError(
             f"{archive}: found {len(entries)} entries and no folder {name}, expected the recordings there; check "
             "that it is the right archive"
         )
@@ -96,11 +96,11 @@ def _check_entries(archive: pathlib.Path, file: py7zr.SevenZipFile, name: str) -
 def _check_space(archive: pathlib.Path, file: py7zr.SevenZipFile, folder: pathlib.Path) -> None:
     """
     Raises:
-        PreparationError: the entries are larger than what is free: a small archive may hold any number of zeros.
+        DataError: the entries are larger than what is free: a small archive may hold any number of zeros.
     """
     size, free = sum(entry.uncompressed for entry in file.list()), shutil.disk_usage(folder).free
     if size > free:
-        raise PreparationError(
+        raise DataError(
             f"{archive}: no space left on the disk for what is in it (found {size / 1e6:.0f} MB, and "
             f"{free / 1e6:.0f} MB free); free some, or fetch the archive from its publisher"
         )

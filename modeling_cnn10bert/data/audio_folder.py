@@ -21,11 +21,12 @@ import huggingface_hub.constants
 import numpy as np
 import pyarrow
 
+from ..errors import DataError
 from .entries import ROW_FEATURES, Entry, StoredAudio
 from .file_names import METADATA_FILES, FileFinder, file_identity, is_inside
 from .saved_tables import load_saved
 from .soundscapes import SPLITS
-from .tables import PreparationError, caption_columns_of, captions_of, has_word, read_rows
+from .tables import caption_columns_of, captions_of, has_word, read_rows
 
 CAPTIONS = datasets.List(datasets.Value("string"))
 OTHER_NAMES_OF_SPLITS = {
@@ -64,7 +65,7 @@ def own_recordings(
             wrote the rows could else have any file of this machine prepared, and uploaded with the rest.
 
     Raises:
-        PreparationError: there is no such source, a column is missing, metadata cannot be read, a row names a file
+        DataError: there is no such source, a column is missing, metadata cannot be read, a row names a file
             outside the folder, or two splits name the same recording.
     """
     _check_shares(shares or {})
@@ -76,7 +77,7 @@ def own_recordings(
     elif folder.is_dir():
         splits, features = _of_folder(folder, caption_columns, allow_outside)
     elif folder.is_file():
-        raise PreparationError(
+        raise DataError(
             f"{source}: found a file, expected a folder with {' or '.join(METADATA_FILES)}, a data set on disk, or the "
             "name of one on the Hub; name the folder that holds the file"
         )
@@ -90,12 +91,10 @@ def own_recordings(
 def _check_shares(shares: dict[str, float]) -> None:
     for split, share in shares.items():
         if not 0 <= share < 1:  # not a number fails the comparison too
-            raise PreparationError(f"share of {split}: found {share}, expected at least 0 and less than 1, such as 0.1")
+            raise DataError(f"share of {split}: found {share}, expected at least 0 and less than 1, such as 0.1")
     if sum(shares.values()) >= 1:
         found = " and ".join(f"{share} for {split}" for split, share in shares.items())
-        raise PreparationError(
-            f"shares: found {found}, which leave nothing for training, expected less than 1 together"
-        )
+        raise DataError(f"shares: found {found}, which leave nothing for training, expected less than 1 together")
 
 
 def _load(load: Callable[[str], datasets.DatasetDict | datasets.Dataset], source: str):
@@ -103,7 +102,7 @@ def _load(load: Callable[[str], datasets.DatasetDict | datasets.Dataset], source
     Load a data set.
 
     Raises:
-        PreparationError: there is none, or it cannot be read.
+        DataError: there is none, or it cannot be read.
     """
     try:
         return load(source)
@@ -111,11 +110,11 @@ def _load(load: Callable[[str], datasets.DatasetDict | datasets.Dataset], source
         cause = error.__cause__ or error
         reason = " ".join(f"{error} ({cause})".split() if cause is not error else str(error).split())
         if isinstance(cause, ImportError):  # datasets decodes sound files by a package of its own
-            raise PreparationError(
+            raise DataError(
                 f"{source}: found a data set that needs a package which is not installed: {reason}; install it, or "
                 "fetch the files (hf download --repo-type dataset) and name their folder, with its metadata"
             ) from error
-        raise PreparationError(
+        raise DataError(
             f"{source}: found neither a folder nor a data set on the Hub ({reason}); check the name"
         ) from error
 
@@ -125,7 +124,7 @@ def _with_shares(splits: dict[str, list[Entry]], shares: dict[str, float], sourc
     Take the missing splits from the training recordings.
 
     Raises:
-        PreparationError: no recording would be left for training.
+        DataError: no recording would be left for training.
     """
     entries = sorted((entry for entry in splits.get("train", []) if entry.audio is not None), key=_lot)
     parts, drawn, bound = {}, 0, 0.0
@@ -135,7 +134,7 @@ def _with_shares(splits: dict[str, list[Entry]], shares: dict[str, float], sourc
             end = max(drawn + 1, sum(_lot(entry) < bound for entry in entries))  # one at least
             parts[split], drawn = entries[drawn:end], end
     if parts and drawn >= len(entries):
-        raise PreparationError(
+        raise DataError(
             f"{source}: found {len(entries)} recordings to draw {' and '.join(parts)} from, expected more, so that "
             "some are left for training; add recordings, or name folders train, validation and test"
         )
@@ -156,10 +155,10 @@ def _lot(entry: Entry) -> float:
 def _check_inside(path: str | os.PathLike, folders: Sequence[str | os.PathLike], name: str, where: str) -> None:
     """
     Raises:
-        PreparationError: a row names a file outside the folders.
+        DataError: a row names a file outside the folders.
     """
     if not any(is_inside(path, folder) for folder in folders):
-        raise PreparationError(
+        raise DataError(
             f"{where}: found the recording {name!r}, which is outside {folders[0]}, expected one below it; take the "
             "row out, copy the file there, or say that such rows are yours by allow_outside"
         )
@@ -188,7 +187,7 @@ def _entry(file_name: str, audio: pathlib.Path | StoredAudio | None, columns: di
 
 def _refuse_second_split(name: str, splits: Sequence[str], source: str | os.PathLike) -> None:
     if splits[0] != splits[1]:
-        raise PreparationError(
+        raise DataError(
             f"{source}: found the recording {name!r} in {splits[0]} and in {splits[1]}, expected it in one split: a "
             "model must not be tested on what it was trained on; take it out of one of them"
         )
@@ -230,7 +229,7 @@ def _metadata_files(folder: pathlib.Path) -> dict[pathlib.Path, str | None]:
     Find the metadata of a folder, or that of its folders: path -> split, `None` where the recordings' folders decide.
 
     Raises:
-        PreparationError: there is none, or it is not clear which counts.
+        DataError: there is none, or it is not clear which counts.
     """
 
     def metadata_of(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -242,7 +241,7 @@ def _metadata_files(folder: pathlib.Path) -> dict[pathlib.Path, str | None]:
     several = top if len(top) > 1 else next((found for found in below.values() if len(found) > 1), [])
     if several or (top and any(named.values())):
         several = several or [*top, *(found[0] for child, found in below.items() if named[child])]
-        raise PreparationError(
+        raise DataError(
             f"{folder}: found {' and '.join(map(str, several))}, expected one metadata file, or one in each "
             "folder of a split; join them, or rename those that do not count"
         )
@@ -254,14 +253,14 @@ def _metadata_files(folder: pathlib.Path) -> dict[pathlib.Path, str | None]:
             if below
             else (f"no {' or '.join(METADATA_FILES)}")
         )
-        raise PreparationError(
+        raise DataError(
             f"{folder}: found {found}, expected one there or in its folders train, validation "
             "and test; write one with the columns file_name and caption"
         )
     splits = {child: named[child] or child.name for child in below}
     for child, split in splits.items():
         if others := [other.name for other in splits if other != child and splits[other] == split]:
-            raise PreparationError(
+            raise DataError(
                 f"{folder}: found the folders {child.name} and {others[0]}, which are both the split {split}, expected "
                 "one; join them, or rename one"
             )
@@ -281,7 +280,7 @@ def _read_metadata(
         where = f"{path}:{number}"
         columns = caption_columns_of(list(row), caption_columns, where)
         if not isinstance(row.get("file_name"), str) or not row["file_name"].strip():
-            raise PreparationError(
+            raise DataError(
                 f"{where}: file_name: found {row.get('file_name')!r} among the columns {', '.join(row)}, expected the "
                 f"path of a recording relative to {folder}; correct the line"
             )
@@ -327,13 +326,13 @@ def _of_tables(
     split_of_file: dict[Hashable, str] = {}
     for split, table in tables.items():
         if audio_column not in table.column_names:
-            raise PreparationError(
+            raise DataError(
                 f"{source}: found no column {audio_column} in the split {split}, expected one of "
                 f"{', '.join(table.column_names)}; name it by audio_column"
             )
         name_of_split = _split_named(split) or split
         if name_of_split in splits:
-            raise PreparationError(
+            raise DataError(
                 f"{source}: found two splits that are {name_of_split} ({', '.join(tables)}), expected one; rename one"
             )
         columns = caption_columns_of(table.column_names, caption_columns, f"{source}, split {split}")
@@ -374,7 +373,7 @@ def _of_tables(
 def _check_audio_feature(feature: Any, where: str) -> None:
     """
     Raises:
-        PreparationError: a column holds no recordings.
+        DataError: a column holds no recordings.
     """
     names = set(feature) if isinstance(feature, dict) else set()
     single = isinstance(feature, datasets.Value) and feature.dtype in (
@@ -390,7 +389,7 @@ def _check_audio_feature(feature: Any, where: str) -> None:
         or names >= {"array", "sampling_rate"}
     ):
         return
-    raise PreparationError(
+    raise DataError(
         f'{where} holds {feature}, expected recordings: files as {{"bytes", "path"}} or paths, or samples with their '
         'rate as {"array", "sampling_rate"}; name the right column by audio_column, or add the rate'
     )

@@ -13,6 +13,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from ..errors import AudioError, UnreadableError
 from . import ffmpeg
 from .audio_length import Part, measure
 
@@ -29,14 +30,6 @@ SHORTEST_LOSS_BY_FFMPEG = 0.25  # whose durations are those of containers, and r
 KEPT_ENERGY = 0.1  # of that of channels that have nothing in common, below which they cancel
 ALMOST_AS_LOUD = 0.4  # of the energy of the loudest channel
 SHORTEST_PIECE = 0.1  # seconds by which it is judged
-
-
-class AudioError(ValueError):
-    """A recording cannot be used; the message names the file, what was found, what was expected and what to do."""
-
-
-class UnreadableError(AudioError):
-    """The system does not read a file now; nothing is known of its content."""
 
 
 def load_audio(path: str | os.PathLike, sampling_rate: int, notes: list[str] | None = None) -> np.ndarray:

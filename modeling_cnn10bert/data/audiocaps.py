@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import datasets
 
+from ..errors import DataError
 from .audio_folder import CAPTIONS, Source
 from .entries import Entry
-from .tables import PreparationError, has_word, read_rows
+from .tables import has_word, read_rows
 from .youtube import YouTubeFolder, is_youtube_segment
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}  # ours -> AudioCaps'
@@ -33,7 +34,7 @@ def audiocaps_entries(tables: pathlib.Path, recordings: YouTubeFolder) -> Source
         recordings: what is at hand.
 
     Raises:
-        PreparationError: a caption file is missing or is none.
+        DataError: a caption file is missing or is none.
     """
     splits = {}
     for split, name in SPLITS.items():
@@ -71,7 +72,7 @@ def read_captions(path: pathlib.Path) -> tuple[dict[tuple[str, str], list[str]],
         each faulty line, which is left out.
 
     Raises:
-        PreparationError: the file is missing, lacks a column, or has faulty lines only.
+        DataError: the file is missing, lacks a column, or has faulty lines only.
     """
     captions: dict[tuple[str, str], list[str]] = {}
     faults: list[str] = []
@@ -85,5 +86,5 @@ def read_captions(path: pathlib.Path) -> tuple[dict[tuple[str, str], list[str]],
                 "the file again"
             )
     if faults and not captions:
-        raise PreparationError(faults[0])
+        raise DataError(faults[0])
     return captions, faults

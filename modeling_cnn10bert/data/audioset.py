@@ -15,6 +15,7 @@ import datasets
 import torch
 from datasets.distributed import split_dataset_by_node
 
+from ..errors import DataError
 from ..files import check_local_folder
 from .entries import ROW_FEATURES, Entry
 from .preparation import (
@@ -27,7 +28,7 @@ from .preparation import (
     write_notes,
 )
 from .shards import Shard, ShardReport, cut, write_shards
-from .tables import PreparationError, read_cells, read_rows, read_text
+from .tables import read_cells, read_rows, read_text
 from .youtube import YouTubeFolder, is_youtube_segment
 
 NUM_CLASSES = 527
@@ -45,7 +46,7 @@ def read_labels(path: pathlib.Path) -> dict[str, int]:
     class_labels_indices.csv: machine id of a class, such as /m/09x0r -> its number.
 
     Raises:
-        PreparationError: the file is missing, or does not list the 527 classes.
+        DataError: the file is missing, or does not list the 527 classes.
     """
     return {mid: number for number, (mid, _) in enumerate(_read_classes(path))}
 
@@ -55,7 +56,7 @@ def read_class_names(path: pathlib.Path) -> list[str]:
     class_labels_indices.csv: the names of the classes, such as Speech, in the order of their numbers.
 
     Raises:
-        PreparationError: the file is missing, or does not list the 527 classes.
+        DataError: the file is missing, or does not list the 527 classes.
     """
     return [name for _, name in _read_classes(path)]
 
@@ -65,7 +66,7 @@ def _read_classes(path: pathlib.Path) -> list[tuple[str, str]]:
     classes = []
     for number, row in read_rows(path, ["index", "mid", "display_name"]):
         if not re.fullmatch(r"\d{1,9}", row["index"].strip(), re.ASCII):
-            raise PreparationError(
+            raise DataError(
                 f"{path}:{number}: found the index {row['index'][:80]!r}, expected a number; fetch "
                 "class_labels_indices.csv again"
             )
@@ -73,7 +74,7 @@ def _read_classes(path: pathlib.Path) -> list[tuple[str, str]]:
     classes.sort()
     columns = [len(set(column)) for column in zip(*classes, strict=True)]
     if [number for number, _, _ in classes] != list(range(NUM_CLASSES)) or set(columns) != {NUM_CLASSES}:
-        raise PreparationError(
+        raise DataError(
             f"{path}: found {len(classes)} classes, expected {NUM_CLASSES} that all differ; fetch the file again"
         )
     return [(mid, name) for _, mid, name in classes]
@@ -86,7 +87,7 @@ def audioset_entries(segments: pathlib.Path, labels: Mapping[str, int], recordin
     A clip that is not at hand is listed without its audio, and so is a faulty line, under its number.
 
     Raises:
-        PreparationError: the file is missing or no segment file.
+        DataError: the file is missing or no segment file.
     """
     entries: dict[str, Entry] = {}
     for number, cells in read_cells(segments, read_text(segments), spaces=True):
@@ -139,9 +140,9 @@ def prepare_audioset(
         strict: whether a clip that must be left out is an error.
 
     Raises:
-        PreparationError: the folder holds something else, is full, no clip can be used, or, if `strict`, one cannot.
+        DataError: the folder holds something else, is full, no clip can be used, or, if `strict`, one cannot.
     """
-    check_local_folder(out, "OUT", PreparationError)
+    check_local_folder(out, "OUT", DataError)
     out = pathlib.Path(out)
     for split, entries in splits.items():
         check_entries(split, entries)
@@ -216,7 +217,7 @@ def open_stream(folder: str | os.PathLike, split: str, rank: int = 0, world_size
         Rows of `FEATURES`: `audio` as for `decode_audio`, `labels` as for `multi_hot`.
 
     Raises:
-        PreparationError: the folder has no such split, or its preparation did not end.
+        DataError: the folder has no such split, or its preparation did not end.
     """
     paths = _shards_of(folder, split)
     stream = datasets.load_dataset("arrow", data_files={split: paths}, split=split, features=FEATURES, streaming=True)
@@ -235,7 +236,7 @@ def open_table(folder: str | os.PathLike, split: str) -> datasets.Dataset:
         Rows of `FEATURES`.
 
     Raises:
-        PreparationError: the folder has no such split, or its preparation did not end.
+        DataError: the folder has no such split, or its preparation did not end.
     """
     return datasets.concatenate_datasets([datasets.Dataset.from_file(path) for path in _shards_of(folder, split)])
 
@@ -246,7 +247,7 @@ def _shards_of(folder: str | os.PathLike, split: str) -> list[str]:
     if not paths:
         splits = sorted({path.name.split("-")[0] for path in data.glob("*.arrow")}) if data.is_dir() else []
         found = f"the splits {', '.join(splits)}" if splits else "no whole data set"
-        raise PreparationError(
+        raise DataError(
             f"{folder}: found {found}, expected the split {split}; prepare it with scripts/prepare_audioset.py, again "
             "if that did not end"
         )

@@ -14,11 +14,12 @@ from collections.abc import Iterable, Sequence
 
 import datasets
 
+from ..errors import DataError
 from .archives import extract
 from .audio_folder import CAPTIONS, Source
 from .downloads import RemoteFile, download
 from .entries import Entry
-from .tables import PreparationError, has_word, read_rows
+from .tables import has_word, read_rows
 
 SPLITS = {"train": "development", "validation": "validation", "test": "evaluation"}  # ours -> Clotho's
 CAPTION_COLUMNS = [f"caption_{number}" for number in range(1, 6)]
@@ -35,10 +36,10 @@ def clotho_entries(audio: pathlib.Path, tables: pathlib.Path) -> Source:
         tables: holds clotho_captions_*.csv, and clotho_metadata_*.csv where it is at hand.
 
     Raises:
-        PreparationError: a caption file is missing or faulty, or no folder of recordings is there.
+        DataError: a caption file is missing or faulty, or no folder of recordings is there.
     """
     if not any((audio / name).is_dir() for name in SPLITS.values()):
-        raise PreparationError(
+        raise DataError(
             f"{audio}: found none of the folders {', '.join(SPLITS.values())}, expected those that Clotho's archives "
             "extract to; name the folder that holds them"
         )
@@ -82,13 +83,13 @@ def read_captions(path: pathlib.Path) -> dict[str, list[str]]:
     Read a caption file: file name -> its five captions, both as the file has them, spaces included.
 
     Raises:
-        PreparationError: the file is missing or faulty.
+        DataError: the file is missing or faulty.
     """
     captions: dict[str, list[str]] = {}
     for number, row in read_rows(path, ["file_name", *CAPTION_COLUMNS]):
         texts = [row[column] for column in CAPTION_COLUMNS]
         if not all(map(has_word, texts)) or not row["file_name"].strip() or row["file_name"] in captions:
-            raise PreparationError(
+            raise DataError(
                 f"{path}:{number}: found the file name {row['file_name']!r} with the captions {texts}, expected a name "
                 "that no other line has, and five captions with a word; fetch the file again"
             )
@@ -167,7 +168,7 @@ def fetch_tables(folders: Sequence[pathlib.Path], mirror: str = MIRROR) -> pathl
     into which they are downloaded.
 
     Raises:
-        PreparationError: a file cannot be had, or is not the published one.
+        DataError: a file cannot be had, or is not the published one.
     """
     names = [name for name in MD5_OF_RECORD if name.endswith(".csv")]
     folder = next((folder for folder in folders if all((folder / name).is_file() for name in names)), folders[-1])
@@ -184,7 +185,7 @@ def fetch_audio(
     downloaded to the last of them.
 
     Raises:
-        PreparationError: an archive cannot be had, is not the published one, or cannot be extracted.
+        DataError: an archive cannot be had, is not the published one, or cannot be extracted.
     """
     wanted = {name: f"clotho_audio_{name}.7z" for name in SPLITS.values()}
     if challenge:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import datasets
 
+from ..errors import DataError, InputError
 from ..files import check_local_folder
 from ..interrupts import orderly_exit
 from ..masking import ArgumentParser, without_secrets
 from .preparation import Preparation
-from .tables import PreparationError
 
 
 def preparation_parser(description: str | None) -> argparse.ArgumentParser:
@@ -48,14 +48,14 @@ def finish(result: Preparation, push_to_hub: str | None = None) -> None:
     Says what was prepared, and uploads it where that was asked for.
 
     Raises:
-        PreparationError: it could not be uploaded; what was prepared stays.
+        DataError: it could not be uploaded; what was prepared stays.
     """
     print(result)
     if push_to_hub:
         try:  # private: most recordings may be used, but not be given on
             datasets.load_from_disk(result.folder).push_to_hub(push_to_hub, private=True)
         except Exception as error:  # of the Hub, the connection or the HTTP library of the day: what is whole stays
-            raise PreparationError(
+            raise DataError(
                 f"{result.folder} is prepared, but could not be uploaded to {push_to_hub} "
                 f"({' '.join(str(error).split())}); check the name and your login (`hf auth login`), and run the "
                 "command again: it only uploads"
@@ -67,5 +67,5 @@ def run(main: Callable[[], None]) -> None:
     with orderly_exit():
         try:
             main()
-        except PreparationError as error:
+        except InputError as error:
             sys.exit(f"error: {without_secrets(str(error))}")

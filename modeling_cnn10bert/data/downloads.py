@@ -9,8 +9,8 @@ import time
 import requests
 from tqdm import tqdm
 
+from ..errors import DataError
 from .preparation import one_line_when_full
-from .tables import PreparationError
 
 CHUNK = 1 << 20  # bytes
 ATTEMPTS = 5  # without a byte of progress
@@ -36,7 +36,7 @@ def download(file: RemoteFile, folder: pathlib.Path) -> pathlib.Path:
     The file in `folder`, downloaded if it is not there. What arrives is kept as `<name>.part` until it is whole.
 
     Raises:
-        PreparationError: the server has no such file or cannot be reached, the disk is full (the part stays), or the
+        DataError: the server has no such file or cannot be reached, the disk is full (the part stays), or the
             content is not the published one (the part is deleted).
     """
     path, part = folder / file.name, folder / f"{file.name}.part"
@@ -48,9 +48,9 @@ def download(file: RemoteFile, folder: pathlib.Path) -> pathlib.Path:
         _fetch_with_patience(file.url, part)
     try:
         verify(part, file.md5)
-    except PreparationError as error:
+    except DataError as error:
         part.unlink()
-        raise PreparationError(f"{file.url}: {error}; what was downloaded is deleted") from error
+        raise DataError(f"{file.url}: {error}; what was downloaded is deleted") from error
     part.replace(path)
     return path
 
@@ -58,7 +58,7 @@ def download(file: RemoteFile, folder: pathlib.Path) -> pathlib.Path:
 def verify(path: pathlib.Path, md5: str) -> None:
     """
     Raises:
-        PreparationError: the file has another MD5.
+        DataError: the file has another MD5.
     """
     digest = hashlib.md5(usedforsecurity=False)
     size = path.stat().st_size
@@ -70,7 +70,7 @@ def verify(path: pathlib.Path, md5: str) -> None:
             digest.update(chunk)
             bar.update(len(chunk))
     if digest.hexdigest() != md5:
-        raise PreparationError(
+        raise DataError(
             f"{path}: found the MD5 {digest.hexdigest()} of {size} bytes, expected {md5}; delete the file and run the "
             "command again"
         )
@@ -93,7 +93,7 @@ def _fetch_with_patience(url: str, part: pathlib.Path) -> None:
         after = part.stat().st_size if part.is_file() else 0
         failures = 1 if after > before else failures + 1
         if failures == ATTEMPTS:
-            raise PreparationError(
+            raise DataError(
                 f"{url}: {error} ({ATTEMPTS} attempts; {after} bytes are kept in {part}); run the command again when "
                 "the server can be reached: it goes on from there"
             ) from error
@@ -113,7 +113,7 @@ def _fetch(url: str, part: pathlib.Path, start: int) -> None:
         if response.status_code >= 500 or response.status_code == 429:
             raise _Interrupted(f"the server answered {response.status_code} {response.reason}")
         if not response.ok:
-            raise PreparationError(
+            raise DataError(
                 f"{url}: the server answered {response.status_code} {response.reason}, expected the file; check the "
                 "address"
             )

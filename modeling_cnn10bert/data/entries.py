@@ -11,7 +11,8 @@ import datasets
 import numpy as np
 import soundfile
 
-from .audio_io import AudioError, decode_audio, encode_audio, load_audio
+from ..errors import AudioError
+from .audio_io import decode_audio, encode_audio, load_audio
 
 SAMPLING_RATE = 32_000  # Hz, of every prepared recording
 FORMAT = 1  # raise it when the meaning of a prepared row changes, so that no older one is taken for whole

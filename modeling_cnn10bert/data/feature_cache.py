@@ -19,12 +19,12 @@ import torch
 from datasets.arrow_writer import ArrowWriter
 from tqdm import tqdm
 
+from ..errors import DataError
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..files import is_full_disk
 from ..scratch import scratch_folder
 from .processes import in_processes
 from .saved_tables import load_saved
-from .tables import PreparationError
 
 LOG_MEL_STEP = 0.005  # dB per count: 16 bits then reach +-163 dB, and an error of at most 0.0025 dB
 FORMAT = 3  # raise it when the meaning of a cached table changes, so that no older one is read
@@ -176,7 +176,7 @@ def cached_table(
         except (OSError, ValueError) as error:
             if is_full_disk(error):
                 raise
-            raise PreparationError(
+            raise DataError(
                 f"cache_dir {str(cache_dir)[:300]}: found {str(error)[:300]}, expected a folder, or the name of a new "
                 "one; give another cache_dir"
             ) from error

@@ -22,11 +22,11 @@ from typing import Any
 import datasets
 import filelock
 
+from ..errors import DataError
 from ..files import check_local_folder
 from .entries import ROW_FEATURES, Entry
 from .saved_tables import load_saved
 from .shards import Note, Shard, ShardReport, cut, write_shards
-from .tables import PreparationError
 
 ENTRIES_OF_A_SHARD = 64  # that are at hand
 MARK = "dataset_dict.json"  # without it, `load_from_disk` reads nothing
@@ -86,10 +86,10 @@ def prepare_dataset(
         strict: whether a recording that must be left out is an error.
 
     Raises:
-        PreparationError: the folder holds something else or a damaged data set, is full, no recording can be used, or,
+        DataError: the folder holds something else or a damaged data set, is full, no recording can be used, or,
             if `strict`, one cannot.
     """
-    check_local_folder(out, "OUT", PreparationError)
+    check_local_folder(out, "OUT", DataError)
     out = pathlib.Path(out)
     features = datasets.Features({**ROW_FEATURES, **columns})
     for split, entries in splits.items():
@@ -162,11 +162,11 @@ def preparation_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
     """OUT/.preparation, locked: a second preparation of the same folder waits, and then finds it whole.
 
     Raises:
-        PreparationError: the folder holds something that no preparation wrote.
+        DataError: the folder holds something that no preparation wrote.
     """
     folder = out / ".preparation"
     if out.exists() and not folder.is_dir() and (not out.is_dir() or any(out.iterdir())):
-        raise PreparationError(
+        raise DataError(
             f"{out}: found something that no preparation wrote, expected an empty folder, a new one, or that of an "
             "earlier preparation; name another folder"
         )
@@ -188,7 +188,7 @@ def one_line_when_full(out: pathlib.Path) -> Iterator[None]:
     """Turns a full disk into one clear error.
 
     Raises:
-        PreparationError: the disk is full.
+        DataError: the disk is full.
     """
     try:
         yield
@@ -196,7 +196,7 @@ def one_line_when_full(out: pathlib.Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         free = shutil.disk_usage(out).free
-        raise PreparationError(
+        raise DataError(
             f"{out}: no space left on the disk (found {free / 1e6:.0f} MB free); free some and run the command again: "
             "it goes on with what is missing"
         ) from error
@@ -308,22 +308,22 @@ def _move_in(folder: pathlib.Path, out: pathlib.Path) -> None:
 def check_entries(split: str, entries: Sequence[Entry]) -> None:
     """
     Raises:
-        PreparationError: no recording of a split is there, two have the same file name, or one has no name in UTF-8.
+        DataError: no recording of a split is there, two have the same file name, or one has no name in UTF-8.
     """
     if entries and all(entry.audio is None for entry in entries):
-        raise PreparationError(
+        raise DataError(
             f"{split}: found none of its {len(entries)} recordings, expected some; the first: {entries[0].absence}; "
             "check the names and the folder, or leave the split out"
         )
     seen: set[str] = set()
     for entry in entries:
         if entry.file_name in seen:
-            raise PreparationError(
+            raise DataError(
                 f"{split}: found the file name {entry.file_name!r} twice, expected names that differ within a split; "
                 "give its captions in one row, or rename one of the recordings"
             )
         if entry.file_name != entry.file_name.encode(errors="replace").decode():
-            raise PreparationError(f"{split}: found the file name {entry.file_name!r}, expected UTF-8; rename the file")
+            raise DataError(f"{split}: found the file name {entry.file_name!r}, expected UTF-8; rename the file")
         seen.add(entry.file_name)
 
 
@@ -357,7 +357,7 @@ def write_notes(result: Preparation) -> None:
 def check_result(result: Preparation, strict: bool) -> None:
     """
     Raises:
-        PreparationError: no recording of a split could be used, or, if `strict`, one could not.
+        DataError: no recording of a split could be used, or, if `strict`, one could not.
     """
     listed, left_out = sum(result.listed.values()), len(result.skipped)
     unused = [split for split, count in result.listed.items() if count and not result.prepared[split]]
@@ -366,9 +366,9 @@ def check_result(result: Preparation, strict: bool) -> None:
         found = (
             f"none of the {len(notes)} recordings of {unused[0]}" if unused else f"{left_out} of {listed} recordings"
         )
-        raise PreparationError(
+        raise DataError(
             f"{found} {'can' if unused else 'cannot'} be used, listed in {result.folder / 'skipped.csv'}; the first is "
             f"{notes[0].split}/{notes[0].file_name}: {notes[0].text}"
         )
     if not listed:
-        raise PreparationError(f"{result.folder}: the source lists no recording, expected at least one")
+        raise DataError(f"{result.folder}: the source lists no recording, expected at least one")

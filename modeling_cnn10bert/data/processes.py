@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .tables import PreparationError
+from ..errors import DataError
 
 WATCH_SECONDS = 0.1
 _work: Callable[[int], Any] | None = None  # of a worker
@@ -26,7 +26,7 @@ def in_processes(function: Callable[[int], Any], count: int, num_proc: int) -> I
         (number, result), as they are ready.
 
     Raises:
-        PreparationError: a process died.
+        DataError: a process died.
     """
     if num_proc <= 1 or count < 2:
         for number in range(count):
@@ -42,7 +42,7 @@ def in_processes(function: Callable[[int], Any], count: int, num_proc: int) -> I
             for done in concurrent.futures.as_completed(numbers):
                 yield numbers[done], done.result()
         except concurrent.futures.process.BrokenProcessPool as error:
-            raise PreparationError(
+            raise DataError(
                 "a process that decodes recordings ended abruptly, often for lack of memory; run the command again, "
                 "with fewer processes (num_proc; of a training, preprocessing_num_workers)"
             ) from error

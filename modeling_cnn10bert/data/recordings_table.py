@@ -9,20 +9,16 @@ import datasets
 import torch
 
 from ..augmentation.back_translation import BACK_TRANSLATION_COLUMN, back_translation_languages
+from ..errors import DataError
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..processing_cnn10bert import caption_words
 from .audio_io import decode_audio
 from .feature_cache import TABLE_FEATURES, cached_table, feature_parameters, log_mel_columns, map_rows
 from .saved_tables import load_saved
-from .tables import PreparationError
 
 COLUMNS = ("file_name", "recording_id", "captions")
 LOG_MEL_COLUMNS = ("length", "log_mel", "mel_mean", "mel_std")
 TEXT_TYPES = ("string", "large_string")
-
-
-class PreparedDataError(ValueError):
-    """A data set is not a prepared one; the message says what was found, what was expected and what to do."""
 
 
 def load_prepared(name: str) -> datasets.DatasetDict:
@@ -30,13 +26,13 @@ def load_prepared(name: str) -> datasets.DatasetDict:
     A prepared data set: a folder, or a Hub id.
 
     Raises:
-        PreparedDataError: there is none, it lacks a split or a column, or its preparation did not end; a recording has
+        DataError: there is none, it lacks a split or a column, or its preparation did not end; a recording has
             no caption, or one without a word; or splits share recordings.
     """
     tables = _load_tables(name)
     for split in ("train", "validation", "test"):
         if split not in tables:
-            raise PreparedDataError(
+            raise DataError(
                 f"found the splits {', '.join(tables)} in {name}, expected train, validation and test; prepare it with "
                 "one of scripts/prepare_*.py"
             )
@@ -55,13 +51,13 @@ def load_prepared_split(name: str, split: str | None) -> tuple[str, datasets.Dat
         split: `None` is the only one, or else `test`.
 
     Raises:
-        PreparedDataError: there is no such set or split, it lacks a column, or its preparation did not end; or a
+        DataError: there is no such set or split, it lacks a column, or its preparation did not end; or a
             recording has a caption without a word. That it has none is no error here.
     """
     tables = _load_tables(name)
     found = split or (next(iter(tables)) if len(tables) == 1 else "test")
     if found not in tables:
-        raise PreparedDataError(f"found the splits {', '.join(tables)} in {name}, expected {found}; name one of them")
+        raise DataError(f"found the splits {', '.join(tables)} in {name}, expected {found}; name one of them")
     _check_columns(tables[found], f"{name}, split {found}")
     _check_captions(tables[found], f"{name}, split {found}", may_be_unknown=True)
     return found, tables[found]
@@ -71,16 +67,16 @@ def _load_tables(name: str) -> datasets.DatasetDict:
     folder = pathlib.Path(name)
     is_folder = os.path.isdir(name)  # unlike that of `Path`, it has no error at a name that no folder can have
     if is_folder and not (folder / "dataset_dict.json").is_file():
-        raise PreparedDataError(
+        raise DataError(
             f"found no dataset_dict.json in the folder {name}, expected a prepared data set; run the command that "
             "prepares it, again if it did not end"
         )
     try:
         return load_saved(folder) if is_folder else datasets.load_dataset(name)
-    except PreparationError as error:
-        raise PreparedDataError(str(error)) from error
+    except DataError:
+        raise
     except (OSError, ValueError) as error:
-        raise PreparedDataError(
+        raise DataError(
             f"found no data set {name}, neither a folder nor on the Hub ({' '.join(str(error).split())}); prepare one "
             "with one of scripts/prepare_*.py"
         ) from error
@@ -89,37 +85,37 @@ def _load_tables(name: str) -> datasets.DatasetDict:
 def _check_columns(table: datasets.Dataset, where: str) -> None:
     """
     Raises:
-        PreparedDataError: a column is missing, or holds something else than those of a prepared data set.
+        DataError: a column is missing, or holds something else than those of a prepared data set.
     """
     if missing := [column for column in (*COLUMNS, "audio") if column not in table.column_names]:
-        raise PreparedDataError(
+        raise DataError(
             f"found the columns {', '.join(table.column_names)} in {where}, expected {', '.join(missing)} too; prepare "
             "it with scripts/prepare_folder.py, which takes the names of your columns"
         )
     captions = table.features["captions"]
     if not isinstance(captions, datasets.List) or getattr(captions.feature, "dtype", "") not in TEXT_TYPES:
-        raise PreparedDataError(
+        raise DataError(
             f"found captions of the type {table.features['captions']} in {where}, expected a list of texts for each "
             "recording; prepare it with scripts/prepare_folder.py"
         )
     if (different := len(set(table["file_name"][:]))) < len(table):
-        raise PreparedDataError(
+        raise DataError(
             f"found {different} different file names of {len(table)} recordings in {where}, expected that no two are "
             "equal; give all captions of a recording in one row"
         )
     if not len(table):
-        raise PreparedDataError(f"found no recording in {where}, expected at least one; prepare it with recordings")
+        raise DataError(f"found no recording in {where}, expected at least one; prepare it with recordings")
 
 
 def _check_captions(table: datasets.Dataset, where: str, may_be_unknown: bool = False) -> None:
     """
     Raises:
-        PreparedDataError: a caption has no word, of which the model would see nothing, or a recording has no caption.
+        DataError: a caption has no word, of which the model would see nothing, or a recording has no caption.
     """
     for row, (name, captions) in enumerate(zip(table["file_name"][:], table["captions"][:], strict=True)):
         wordless = [caption for caption in captions or () if caption is None or not caption_words(caption)]
         if wordless or not (captions or may_be_unknown):
-            raise PreparedDataError(
+            raise DataError(
                 f"found {f'the caption {wordless[0]!r}' if wordless else 'no caption'} of {name} in {where}, row "
                 f"{row}, expected texts with a word each; correct the caption, or leave the recording out"
             )
@@ -128,20 +124,20 @@ def _check_captions(table: datasets.Dataset, where: str, may_be_unknown: bool = 
 def _check_recording_ids(tables: datasets.DatasetDict, name: str) -> None:
     """
     Raises:
-        PreparedDataError: splits share a recording, or two recordings that are evaluated on count as one.
+        DataError: splits share a recording, or two recordings that are evaluated on count as one.
     """
     split_of: dict[str, str] = {}
     for split in ("train", "validation", "test"):
         ids = tables[split]["recording_id"][:]
         for recording in ids:
             if split_of.setdefault(recording, split) != split:
-                raise PreparedDataError(
+                raise DataError(
                     f"found the recording_id {recording!r} in the splits {split_of[recording]} and {split} of {name}, "
                     "expected ids that no two splits share; take the recording out of one, or give it an id of its own"
                 )
         if split != "train" and len(set(ids)) < len(ids):
             twice = next(recording for recording in ids if ids.count(recording) > 1)
-            raise PreparedDataError(
+            raise DataError(
                 f"found the recording_id {twice!r} twice in {name}, split {split}, expected each once: its rows would "
                 "count as one; give all captions of a recording in one row"
             )

@@ -4,7 +4,7 @@ import os
 
 import datasets
 
-from .tables import PreparationError
+from ..errors import DataError
 
 
 def load_saved(folder: str | os.PathLike) -> datasets.DatasetDict | datasets.Dataset:
@@ -12,19 +12,19 @@ def load_saved(folder: str | os.PathLike) -> datasets.DatasetDict | datasets.Dat
     Load a data set that was saved in a folder.
 
     Raises:
-        PreparationError: a file of it is missing or damaged.
+        DataError: a file of it is missing or damaged.
     """
     try:
         return datasets.load_from_disk(folder)
     except MemoryError:
         raise
     except IndexError as error:  # of `load_from_disk`, which reads no table without rows
-        raise PreparationError(
+        raise DataError(
             f"found a split without a recording in {folder}, expected at least one in each; save the set without it"
         ) from error
     except Exception as error:  # whatever datasets and pyarrow raise at what these files hold
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise PreparationError(
+        raise DataError(
             f"{folder}: found a data set with a file that is missing or damaged ({reason}), expected it as it was "
             "saved; delete the folder and run the command that writes it again"
         ) from error

@@ -18,7 +18,7 @@ import datasets
 from datasets.arrow_writer import ArrowWriter
 from tqdm import tqdm
 
-from .audio_io import AudioError, UnreadableError
+from ..errors import AudioError, UnreadableError
 from .entries import Entry, prepare_entry
 from .processes import in_processes
 
@@ -121,7 +121,7 @@ def write_shards(shards: Sequence[Shard], num_proc: int, recall: Recall | None =
         The report of each shard.
 
     Raises:
-        OSError, PreparationError: they cannot be written, or a process died; the whole ones stay.
+        OSError, DataError: they cannot be written, or a process died; the whole ones stay.
     """
     _delete_unfinished(shards)
     reports = [shard.report() for shard in shards]

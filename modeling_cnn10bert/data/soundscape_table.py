@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from ..augmentation.back_translation import BACK_TRANSLATION_COLUMN
+from ..errors import DataError
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from .feature_cache import TABLE_FEATURES, cached_table, feature_parameters, log_mel_columns, map_rows
-from .soundscapes import ManifestError, Scene, SourceBank, alternatives, render, vary
+from .soundscapes import Scene, SourceBank, alternatives, render, vary
 
 
 def soundscape_table(
@@ -45,7 +46,7 @@ def soundscape_table(
 
     Raises:
         AudioError: a source cannot be decoded; the message names the scene and the file.
-        ManifestError: some scenes have back-translations that others lack.
+        DataError: some scenes have back-translations that others lack.
         ValueError: fewer than one rendering.
     """
     if renderings < 1:
@@ -111,7 +112,7 @@ def _features(scenes: Sequence[Scene]) -> datasets.Features:
     languages = [sorted(scene.back_translations) for scene in scenes]
     for scene, found in zip(scenes, languages, strict=True):
         if found != languages[0]:
-            raise ManifestError(
+            raise DataError(
                 f"scene {scene.id!r}: back_translations: found {' '.join(found) or 'none'}, expected "
                 f"{' '.join(languages[0]) or 'none'} as scene {scenes[0].id!r} has; back-translate the whole split: "
                 "python scripts/back_translate.py FOLDER --languages ..."

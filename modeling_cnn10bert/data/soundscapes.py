@@ -20,10 +20,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from ..errors import AudioError, DataError
 from ..processing_cnn10bert import caption_words
-from .audio_io import AudioError, load_audio
+from .audio_io import load_audio
 from .file_names import FileFinder
-from .tables import PreparationError, read_json, read_text
+from .tables import read_json, read_text
 
 SPLITS = ("train", "validation", "test")
 MAX_DURATION = 3600.0  # seconds; a scene is mixed in memory, where an hour takes 0.5 GB
@@ -34,10 +35,6 @@ NUM_SPEEDS = 5  # at which a varied event may play its recording; a resampled re
 REWRITE = "correct the line, or write the manifest again"
 
 logger = logging.getLogger(__name__)
-
-
-class ManifestError(ValueError):
-    """A manifest cannot be used; the message names file:line, the field, what was found and expected, what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +76,12 @@ def read_manifests(folder: str | os.PathLike, sources: str | os.PathLike) -> dic
         Split name -> scenes, in the manifests' order.
 
     Raises:
-        ManifestError: a manifest is missing or faulty, or an id occurs in two splits.
+        DataError: a manifest is missing or faulty, or an id occurs in two splits.
     """
     folder = pathlib.Path(folder)
     missing = [f"{split}.jsonl" for split in SPLITS if not (folder / f"{split}.jsonl").is_file()]
     if missing:
-        raise ManifestError(
+        raise DataError(
             f"{folder}: found no {', '.join(missing)}, expected train.jsonl, validation.jsonl and test.jsonl; "
             "check the folder, or write a set: python scripts/demo/synthesizers.py FOLDER"
         )
@@ -93,7 +90,7 @@ def read_manifests(folder: str | os.PathLike, sources: str | os.PathLike) -> dic
     for split, members in scenes.items():
         for scene in members:
             if split_of.setdefault(scene.id, split) != split:
-                raise ManifestError(
+                raise DataError(
                     f"{folder / split}.jsonl: id: found {scene.id!r}, which {split_of[scene.id]}.jsonl has too, "
                     f"expected ids that no other split uses; {REWRITE}"
                 )
@@ -111,17 +108,15 @@ def read_manifest(path: str | os.PathLike, sources: str | os.PathLike) -> list[S
         The scenes, in the file's order; at least one.
 
     Raises:
-        ManifestError: naming file:line, the field, the value found, what was expected and what to do.
+        DataError: naming file:line, the field, the value found, what was expected and what to do.
     """
     path, sources = pathlib.Path(path), pathlib.Path(sources)
     if not sources.is_dir():
-        raise ManifestError(
-            f"{path}: found no folder {sources}, expected the recordings there; check the sources folder"
-        )
+        raise DataError(f"{path}: found no folder {sources}, expected the recordings there; check the sources folder")
     reader = _SceneReader(path, sources)
     scenes = [reader.read(number, line) for number, line in manifest_lines(path)]
     if not scenes:
-        raise ManifestError(f"{path}: found no scene, expected at least one line; write the manifest again")
+        raise DataError(f"{path}: found no scene, expected at least one line; write the manifest again")
     return scenes
 
 
@@ -129,12 +124,9 @@ def manifest_lines(path: pathlib.Path) -> list[tuple[int, str]]:
     """The lines of a manifest that are not blank, each with its number.
 
     Raises:
-        ManifestError: the file cannot be read.
+        DataError: the file cannot be read.
     """
-    try:
-        lines = read_text(path).split("\n")  # not splitlines(): captions may hold U+2028
-    except PreparationError as error:
-        raise ManifestError(str(error)) from error
+    lines = read_text(path).split("\n")  # not splitlines(): captions may hold U+2028
     return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
@@ -150,8 +142,8 @@ class _SceneReader:
         self.checked_sources: dict[str, str] = {}  # as a line has it -> relative to the folder
         self.number = 0
 
-    def error(self, field: str, found: str, expected: str, todo: str = REWRITE) -> ManifestError:
-        return ManifestError(f"{self.path}:{self.number}: {field}: found {found}, expected {expected}; {todo}")
+    def error(self, field: str, found: str, expected: str, todo: str = REWRITE) -> DataError:
+        return DataError(f"{self.path}:{self.number}: {field}: found {found}, expected {expected}; {todo}")
 
     def read(self, number: int, line: str) -> Scene:
         self.number = number

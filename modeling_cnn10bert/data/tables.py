@@ -17,14 +17,12 @@ import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
+from ..errors import DataError
+
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 CAPTION_COLUMNS = ("captions", "caption")  # and caption_1, caption_2, ...
 JSON_LINES = (".jsonl", ".ndjson")
 TABLES = (".csv", ".tsv", *JSON_LINES)
-
-
-class PreparationError(ValueError):
-    """A data set cannot be prepared; the message says what was found, what was expected and what to do."""
 
 
 def read_text(path: str | os.PathLike, encoding: str | None = None) -> str:
@@ -36,7 +34,7 @@ def read_text(path: str | os.PathLike, encoding: str | None = None) -> str:
         encoding: of the file. By default UTF-8, or UTF-16 where the first bytes say so.
 
     Raises:
-        PreparationError: the file cannot be read or is in another encoding; the message names the line.
+        DataError: the file cannot be read or is in another encoding; the message names the line.
     """
     try:
         if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe or a device may never end
@@ -44,7 +42,7 @@ def read_text(path: str | os.PathLike, encoding: str | None = None) -> str:
         content = pathlib.Path(path).read_bytes()
     except (OSError, ValueError, MemoryError) as error:
         reason = str(error) or "more than the memory holds"
-        raise PreparationError(f"{path}: found {reason}, expected a text file; check the path") from error
+        raise DataError(f"{path}: found {reason}, expected a text file; check the path") from error
     if encoding is None:
         if content.startswith((b"\xff\xfe", b"\xfe\xff")):
             encoding = "utf-16"
@@ -56,10 +54,10 @@ def read_text(path: str | os.PathLike, encoding: str | None = None) -> str:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         if not encoding.startswith("utf-8"):
-            raise PreparationError(f"{path}: found {error}, expected UTF-8 text; save the file as UTF-8") from error
+            raise DataError(f"{path}: found {error}, expected UTF-8 text; save the file as UTF-8") from error
         # A BOM was removed before the position was counted, which moves it within the first line only.
         line = content[: error.start].count(b"\n") + 1
-        raise PreparationError(
+        raise DataError(
             f"{path}:{line}: found the byte 0x{content[error.start]:02x}, which is not UTF-8, expected UTF-8 or UTF-16 "
             "text; save the file as UTF-8 (spreadsheets call it CSV UTF-8)"
         ) from error
@@ -85,7 +83,7 @@ def read_rows(
         The number of the line, and column -> cell: a text, or any JSON value. Empty lines are skipped.
 
     Raises:
-        PreparationError: the file cannot be read, lacks a column, or has a faulty line: another number of cells than
+        DataError: the file cannot be read, lacks a column, or has a faulty line: another number of cells than
             the header, an open quote, or no JSON object.
     """
     path = pathlib.Path(path)
@@ -95,7 +93,7 @@ def read_rows(
         if isinstance(row, dict):
             yield number, row
         elif faults is None:
-            raise PreparationError(f"{path}:{number}: {row}")
+            raise DataError(f"{path}:{number}: {row}")
         else:
             faults.append(f"{path.name}:{number}: {row}")
 
@@ -171,12 +169,12 @@ def _header(path: pathlib.Path, text: str, columns: Collection[str]) -> tuple[st
     separator = max(headers, key=lambda name: (len(set(columns) & set(headers[name])), len(headers[name])))
     header = headers[separator]
     if missing := set(columns) - set(header):
-        raise PreparationError(
+        raise DataError(
             f"{path}: found the columns {_shown(header) or 'none'}, expected {', '.join(sorted(missing))} too; "
             "correct the header, or fetch the file again"
         )
     if twice := {name for name in header if name and header.count(name) > 1}:
-        raise PreparationError(f"{path}: found the column {sorted(twice)[0]!r} twice, expected it once; rename one")
+        raise DataError(f"{path}: found the column {sorted(twice)[0]!r} twice, expected it once; rename one")
     return separator, header
 
 
@@ -202,7 +200,7 @@ def read_cells(
         The number of the line where a row begins, and its cells; an empty line has none.
 
     Raises:
-        PreparationError: a quote is not closed, or is followed by something else than a separator.
+        DataError: a quote is not closed, or is followed by something else than a separator.
     """
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=spaces, strict=True)
     number = 1
@@ -212,7 +210,7 @@ def read_cells(
         except StopIteration:
             return
         except csv.Error as error:
-            raise PreparationError(
+            raise DataError(
                 f"{path}:{number}: found a faulty cell ({error}), expected quotes only around a whole cell, and two "
                 'quotes ("") for one inside it; correct the line'
             ) from error
@@ -243,13 +241,13 @@ def caption_columns_of(columns: Sequence[str], asked: Sequence[str], where: str)
     Return the columns that hold captions: those asked for, or `captions`, or `caption` and `caption_1`, ...
 
     Raises:
-        PreparationError: there are no such columns; the message lists those that exist.
+        DataError: there are no such columns; the message lists those that exist.
     """
     missing = [name for name in asked if name not in columns]
     numbered = [name for name in columns if name == "caption" or name.removeprefix("caption_").isdigit()]
     found = asked or (["captions"] if "captions" in columns else numbered)
     if missing or not found:
-        raise PreparationError(
+        raise DataError(
             f"{where}: found no column {' or '.join(missing or CAPTION_COLUMNS)} for the captions, expected one of "
             f"{_shown(list(map(str, columns)))}; say which of them holds the captions, or rename it"
         )
@@ -263,7 +261,7 @@ def captions_of(values: Iterable[Any], where: str) -> list[str]:
     Captions stay as they are, with their spaces: submissions are matched by them. Blank ones are dropped.
 
     Raises:
-        PreparationError: a value is none of these.
+        DataError: a value is none of these.
     """
     captions: list[Any] = []
     for value in values:
@@ -272,7 +270,7 @@ def captions_of(values: Iterable[Any], where: str) -> list[str]:
         captions += value if isinstance(value, list | tuple) else [value]
     for caption in captions:
         if not isinstance(caption, str | None):
-            raise PreparationError(f"{where}: captions: found {caption!r}, expected texts; correct the line")
+            raise DataError(f"{where}: captions: found {caption!r}, expected texts; correct the line")
     return [caption for caption in captions if caption and caption.strip()]
 
 
@@ -281,7 +279,7 @@ def _written_list(text: str, where: str) -> str | list[str]:
     Read a list of texts as JSON, Python or NumPy write it; any other text is returned as it is.
 
     Raises:
-        PreparationError: the text looks like a list, but is none of texts in quotes.
+        DataError: the text looks like a list, but is none of texts in quotes.
     """
     stripped = re.sub(r"^array\((.*?)(,\s*dtype=\w+)?\)$", r"\1", text.strip(), flags=re.DOTALL)
     if stripped[:1] + stripped[-1:] not in ("[]", "()", "{}") or len(stripped) < 2:
@@ -303,7 +301,7 @@ def _written_list(text: str, where: str) -> str | list[str]:
     if others <= set("[](){},"):
         return texts
     if stripped[1:].lstrip()[0] in "\"'" or (stripped[0] == "[" and ("," in stripped or '"' in stripped)):
-        raise PreparationError(
+        raise DataError(
             f"{where}: captions: found {text.strip()[:80]!r}, expected a list of texts as JSON writes it, such as "
             '["a dog barks", "rain falls"]; correct the line'
         )

@@ -19,15 +19,15 @@ from tqdm import tqdm
 
 from ..augmentation.back_translation import (
     BACK_TRANSLATION_COLUMN,
-    BackTranslationError,
     Translator,
     back_translation_languages,
     length_batches,
     round_trip,
 )
 from ..augmentation.eda import caption_words
+from ..errors import DataError
 from .saved_tables import load_saved
-from .soundscapes import REWRITE, SPLITS, ManifestError, manifest_lines
+from .soundscapes import REWRITE, SPLITS, manifest_lines
 from .tables import read_json
 from .workshop import Progress, Workshop
 
@@ -73,9 +73,9 @@ def add_back_translations(
         Language -> counts, for the languages that were missing.
 
     Raises:
-        BackTranslationError: no captions in the data set, or it is not one.
-        WorkshopError: no such folder, or another run is at work on it.
-        ManifestError: a line of a manifest cannot be used.
+        DataError: no captions in the data set, or it is not one.
+        DataError: no such folder, or another run is at work on it.
+        DataError: a line of a manifest cannot be used.
     """
     folder = Path(folder).resolve()
     with Workshop.beside(folder, "back_translations") as workshop:
@@ -143,14 +143,14 @@ def _open(folder: Path, splits: Sequence[str]) -> "_SavedDatasets | _Manifests":
         return _SavedDatasets(folder, splits)
     if any((folder / f"{split}.jsonl").is_file() for split in SPLITS):
         return _Manifests(folder, splits)
-    raise BackTranslationError(
+    raise DataError(
         f"{folder}: found no prepared data set, expected a folder written by `save_to_disk` of datasets, or one with "
         "train.jsonl; check the path"
     )
 
 
-def _no_split(folder: Path, split: str, found: Sequence[str]) -> BackTranslationError:
-    return BackTranslationError(f"{folder}: found the splits {', '.join(found)}, expected {split}; choose with splits")
+def _no_split(folder: Path, split: str, found: Sequence[str]) -> DataError:
+    return DataError(f"{folder}: found the splits {', '.join(found)}, expected {split}; choose with splits")
 
 
 class _SavedDatasets:
@@ -184,11 +184,11 @@ class _SavedDatasets:
         within = f"{self.folder / split}: column captions"
         prepare = "prepare the data set with a list of captions a recording"
         if "captions" not in dataset.column_names:
-            raise BackTranslationError(f"{within}: found only {', '.join(dataset.column_names)}; {prepare}")
+            raise DataError(f"{within}: found only {', '.join(dataset.column_names)}; {prepare}")
         captions = dataset.with_format(None)["captions"][:]
         for row, texts in enumerate(captions):
             if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-                raise BackTranslationError(
+                raise DataError(
                     f"{within}: row {row}: found {reprlib.repr(texts)}, expected a list of texts; {prepare}"
                 )
         return captions
@@ -280,7 +280,7 @@ def _manifest_row(path: Path, number: int, line: str) -> dict:
     except (ValueError, RecursionError, KeyError, TypeError):
         usable = False
     if not usable:
-        raise ManifestError(
+        raise DataError(
             f"{path}:{number}: captions: found {reprlib.repr(line)}, expected one JSON object with a list of captions; "
             f"{REWRITE}"
         )

@@ -15,9 +15,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-
-class WorkshopError(ValueError):
-    """Work on a folder cannot begin; the message says what was found, what was expected and what to do."""
+from ..errors import DataError
 
 
 class Workshop:
@@ -38,19 +36,19 @@ class Workshop:
             purpose: ends the workshop's name.
 
         Raises:
-            WorkshopError: there is no such folder, another run is at work on it, or there are two of it.
+            DataError: there is no such folder, another run is at work on it, or there are two of it.
         """
         workshop = cls(target, target.with_name(f".{target.name}-{purpose}"))
         if target.is_dir():
             workshop.folder.mkdir(exist_ok=True)
         elif not workshop.folder.is_dir():
-            raise WorkshopError(f"{target}: found no such folder, expected a prepared data set; check the path")
+            raise DataError(f"{target}: found no such folder, expected a prepared data set; check the path")
         lock = os.open(workshop.folder, os.O_RDONLY)
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise WorkshopError(f"{target}: found another run at work on it, expected none; wait for it") from error
+                raise DataError(f"{target}: found another run at work on it, expected none; wait for it") from error
             except OSError:
                 pass  # a file system without locks
             workshop._repair()
@@ -83,7 +81,7 @@ class Workshop:
         new, old = self.folder / "new", self.folder / "old"
         if old.exists() and new.exists():  # killed between the two renames
             if self.target.exists():
-                raise WorkshopError(
+                raise DataError(
                     f"{self.target}: found it, and at {old} the one that an interrupted run was about to replace, "
                     f"expected one of them; move one away and delete {new}"
                 )

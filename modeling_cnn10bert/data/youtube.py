@@ -6,7 +6,7 @@ import re
 
 import soundfile
 
-from .tables import PreparationError
+from ..errors import DataError
 
 SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} | {".ogg", ".oga", ".opus", ".mp3", ".aif"}
 
@@ -26,13 +26,13 @@ class YouTubeFolder:
     table) or `<youtube_id>.wav`, or the same in another format.
 
     Raises:
-        PreparationError: there is no such folder.
+        DataError: there is no such folder.
     """
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = pathlib.Path(folder)
         if not self.folder.is_dir():
-            raise PreparationError(f"{folder}: found no such folder, expected that of the recordings; check the path")
+            raise DataError(f"{folder}: found no such folder, expected that of the recordings; check the path")
         self.paths: dict[str, str] = {}
         for parent, folders, names in os.walk(self.folder):
             folders.sort()

@@ -5,10 +5,9 @@ import os
 import re
 from pathlib import Path
 
-from ..data.tables import PreparationError
+from ..errors import DataError, RetrievalError
 from ..processing_cnn10bert import caption_words
 from ..retrieval.embedding import load_embedder
-from ..retrieval.records import RetrievalError
 from .bootstrap import CONFIDENCE, RESAMPLES
 from .evaluation_files import RESULTS, best_first, write_evaluation
 from .metric import cosine_similarity
@@ -52,7 +51,7 @@ def run_evaluate(
         progress: whether to show bars.
 
     Raises:
-        RetrievalError, PreparationError, ManifestError, AudioError: what is wrong with the model, the data set or a
+        RetrievalError, DataError, AudioError: what is wrong with the model, the data set or a
             recording.
     """
     _check_bootstrap(bootstrap_resamples, confidence)
@@ -113,7 +112,7 @@ def run_submit(
         The file.
 
     Raises:
-        RetrievalError, PreparationError, ManifestError, AudioError: what is wrong with the model, the data set or a
+        RetrievalError, DataError, AudioError: what is wrong with the model, the data set or a
             recording. A recording that cannot be used is always an error: it could not be found.
     """
     if format not in FORMATS:
@@ -129,14 +128,12 @@ def run_submit(
         )
     for recording in searched.recordings:
         if recording.absence:
-            raise PreparationError(recording.absence)
+            raise DataError(recording.absence)
     queries = searched.captions()
     if not queries:
-        raise PreparationError(f"{_named(searched)}: found no caption, expected the queries; name a table of captions")
+        raise DataError(f"{_named(searched)}: found no caption, expected the queries; name a table of captions")
     if wordless := [query for query in queries if not caption_words(query)]:
-        raise PreparationError(
-            f"{_named(searched)}: found the query {wordless[0]!r}, expected one with a word; correct it"
-        )
+        raise DataError(f"{_named(searched)}: found the query {wordless[0]!r}, expected one with a word; correct it")
     embedder = load_embedder(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code, revision=revision)
     text = embed_captions(embedder, queries, progress=progress)  # first: the faster to fail
     names, embeds, _ = embed_recordings(embedder, searched.recordings, progress=progress)
@@ -167,7 +164,7 @@ def run_score(output: str, captions: str) -> dict[str, float]:
         captions: see `score_ranked_output` and `score_matrix`.
 
     Raises:
-        PreparationError: a file is missing or faulty, or the two do not belong together.
+        DataError: a file is missing or faulty, or the two do not belong together.
     """
     score = score_ranked_output if is_ranked_output(Path(output)) else score_matrix
     metrics = score(Path(output), Path(captions))
@@ -181,16 +178,14 @@ def _searched(
 ) -> EvaluationSet:
     if dataset is not None:
         if captions is not None:
-            raise PreparationError(
+            raise DataError(
                 f"found both the data set {dataset!r} and captions {captions!r}, expected one; a data set has its own"
             )
         return load_evaluation_set(dataset, split=split, sources=sources, audio=audio)
     if surplus := [name for name, value in (("split", split), ("sources", sources)) if value is not None]:
-        raise PreparationError(
-            f"{surplus[0]} is given, but queries and recordings of their own take none; leave it out"
-        )
+        raise DataError(f"{surplus[0]} is given, but queries and recordings of their own take none; leave it out")
     if captions is None or audio is None:
-        raise PreparationError(
+        raise DataError(
             "found no data set, expected one, or captions (a table of the queries, column caption) and audio (the "
             "folder of the recordings)"
         )

@@ -10,6 +10,7 @@ import evaluate
 import numpy as np
 import torch
 
+from ..errors import InputError
 from .audio_text_retrieval.audio_text_retrieval import (
     MAP_AT,
     RECALL_AT,
@@ -28,7 +29,7 @@ def load_retrieval_metric() -> evaluate.Metric:
     return evaluate.load(str(METRIC_FOLDER))
 
 
-class DivergedError(ValueError):
+class DivergedError(InputError):
     """What a model gives is not finite, or zero, so that nothing can be said of how good it is."""
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ..data.audio_io import AudioError
 from ..data.pairs import caption_key
+from ..errors import AudioError, RetrievalError
 from ..processing_cnn10bert import caption_words
 from ..retrieval.embedding import Embedder
-from ..retrieval.records import ModelIdentity, RetrievalError
+from ..retrieval.records import ModelIdentity
 from .audio_text_retrieval.audio_text_retrieval import RECALL_AT
 from .bootstrap import CONFIDENCE, RESAMPLES, Interval, bootstrap_intervals
 from .metric import RankedTestSet, prefixed, rank_both_directions

@@ -5,7 +5,8 @@ import pathlib
 from collections.abc import Sequence
 
 from ..data.clotho import CAPTION_COLUMNS, read_captions
-from ..data.tables import PreparationError, read_rows
+from ..data.tables import read_rows
+from ..errors import DataError
 from .metric import load_retrieval_metric
 from .submissions import RANK_COLUMNS, RANKS, read_dcase2022, read_dcase2025
 
@@ -38,7 +39,7 @@ def score_ranked_output(output: pathlib.Path, captions: pathlib.Path) -> dict[st
         `R@1`, `R@5`, `R@10`, `mAP@10`, between 0 and 1.
 
     Raises:
-        PreparationError: a file is missing or faulty, or the two do not belong together.
+        DataError: a file is missing or faulty, or the two do not belong together.
     """
     _check_pair(output, captions, RANKED, [CAPTIONS])
     queries, rankings = read_dcase2022(output)
@@ -46,7 +47,7 @@ def score_ranked_output(output: pathlib.Path, captions: pathlib.Path) -> dict[st
     try:
         return load_retrieval_metric().compute(rankings=rankings, references=relevant)
     except ValueError as error:  # a recording twice in a line
-        raise PreparationError(f"{output}: {error}; write the file again") from error
+        raise DataError(f"{output}: {error}; write the file again") from error
 
 
 def score_matrix(output: pathlib.Path, captions: pathlib.Path) -> dict[str, float]:
@@ -69,7 +70,7 @@ def score_matrix(output: pathlib.Path, captions: pathlib.Path) -> dict[str, floa
         for mAP@16 on its annotations, as none has more than 12.
 
     Raises:
-        PreparationError: a file is missing or faulty, or the two do not belong together.
+        DataError: a file is missing or faulty, or the two do not belong together.
     """
     _check_pair(output, captions, None, [CAPTIONS, ANNOTATIONS])
     queries, file_names, scores = read_dcase2025(output)
@@ -79,7 +80,7 @@ def score_matrix(output: pathlib.Path, captions: pathlib.Path) -> dict[str, floa
     else:
         rows, relevant = list(range(len(queries))), [[name] for name in _recordings_of(queries, output, captions)]
     if missing := {name for names in relevant for name in names if name not in column_of}:
-        raise PreparationError(
+        raise DataError(
             f"{output}: found no column {sorted(missing)[0]!r}, expected one for each recording of {captions} "
             f"({len(missing)} are missing); write the scores of all of them"
         )
@@ -92,7 +93,7 @@ def is_ranked_output(output: pathlib.Path) -> bool:
     Tell by its columns whether a file is a ranked output of DCASE 2022, and not a matrix of DCASE 2025.
 
     Raises:
-        PreparationError: the file cannot be read.
+        DataError: the file cannot be read.
     """
     return _kind(output) == RANKED
 
@@ -106,12 +107,12 @@ def _kind(path: pathlib.Path) -> str | None:
 def _check_pair(output: pathlib.Path, captions: pathlib.Path, expected: str | None, truths: Sequence[str]) -> None:
     """
     Raises:
-        PreparationError: the files are not of kinds that belong together.
+        DataError: the files are not of kinds that belong together.
     """
     kinds = {path: _kind(path) for path in (output, captions)}
     if kinds[output] != expected or kinds[captions] not in truths:
         found = " and ".join(f"{kind or _other(path)} ({path})" for path, kind in kinds.items())
-        raise PreparationError(f"found {found}, expected two files that belong together: {PAIRS}")
+        raise DataError(f"found {found}, expected two files that belong together: {PAIRS}")
 
 
 def _other(path: pathlib.Path) -> str:
@@ -122,7 +123,7 @@ def _other(path: pathlib.Path) -> str:
 def _columns(path: pathlib.Path) -> list[str]:
     for _, row in read_rows(path):
         return [name for name in row if name is not None]
-    raise PreparationError(f"{path}: found no line, expected a CSV file with a header; fetch it again")
+    raise DataError(f"{path}: found no line, expected a CSV file with a header; fetch it again")
 
 
 def _recordings_of(queries: Sequence[str], output: pathlib.Path, captions: pathlib.Path) -> list[str]:
@@ -130,17 +131,17 @@ def _recordings_of(queries: Sequence[str], output: pathlib.Path, captions: pathl
     The recording that each query describes.
 
     Raises:
-        PreparationError: the queries are not all the captions in their order.
+        DataError: the queries are not all the captions in their order.
     """
     truth = [(caption, file_name) for file_name, texts in read_captions(captions).items() for caption in texts]
     if len(queries) != len(truth):
-        raise PreparationError(
+        raise DataError(
             f"{output}: found {len(queries)} queries, expected the {len(truth)} captions of {captions}, a line each; "
             "give the two files of one test set"
         )
     for number, (query, (caption, _)) in enumerate(zip(queries, truth, strict=True), start=2):
         if query.strip() != caption.strip():
-            raise PreparationError(
+            raise DataError(
                 f"{output}:{number}: found the caption {query!r}, expected {caption!r} as {captions} has it; "
                 "give the two files of one test set"
             )
@@ -159,12 +160,12 @@ def _annotated(
         except (ValueError, SyntaxError) as error:
             names = error
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-            raise PreparationError(
+            raise DataError(
                 f"{annotations}:{number}: audio_filenames: found {row['audio_filenames']!r}, expected a list of file "
                 "names; fetch the file again"
             )
         if row["query"].strip() not in row_of:
-            raise PreparationError(
+            raise DataError(
                 f"{output}: found no line for the query {row['query']!r} of {annotations}:{number}, expected one for "
                 "each; give the two files of one test set"
             )

@@ -13,9 +13,10 @@ from ..data.audio_folder import METADATA_FILES, OTHER_NAMES_OF_SPLITS, own_recor
 from ..data.audio_io import load_audio
 from ..data.clotho import match_recordings, read_captions
 from ..data.entries import Entry, StoredAudio
-from ..data.recordings_table import PreparedDataError, load_prepared_split
+from ..data.recordings_table import load_prepared_split
 from ..data.soundscapes import SPLITS, Scene, SourceBank, read_manifest, render
-from ..data.tables import PreparationError, read_rows
+from ..data.tables import read_rows
+from ..errors import DataError
 from ..files import is_path
 from ..processing_cnn10bert import caption_words
 from ..retrieval.scanning import ENDINGS
@@ -94,15 +95,15 @@ def load_evaluation_set(
         audio: the folder of the recordings of a CSV file.
 
     Raises:
-        PreparationError: there is no such data set or split, or its captions or metadata cannot be read.
-        ManifestError: what is wrong with a manifest.
+        DataError: there is no such data set or split, or its captions or metadata cannot be read.
+        DataError: what is wrong with a manifest.
     """
     path, name = Path(dataset), os.fspath(dataset)
     no_csv = path.is_file() and path.suffix.lower() != ".csv"
     no_hub_id = is_path(name) or path.suffix.lower() == ".csv"
     if no_csv or (no_hub_id and not path.exists()):
         found = "a file that is no CSV file" if no_csv else "no such file or folder"
-        raise PreparationError(f"{name}: found {found}, expected {FORMS}")
+        raise DataError(f"{name}: found {found}, expected {FORMS}")
     if path.is_file():
         _refuse("a CSV file of captions", sources=sources, split=split)
         return _of_caption_file(path, audio)
@@ -126,21 +127,21 @@ def load_unpaired_set(captions: str | os.PathLike, audio: str | os.PathLike) -> 
         audio: the folder of the recordings; those in its subfolders are no part of the set.
 
     Raises:
-        PreparationError: the file cannot be read, a line has no caption, or the folder has no recording.
+        DataError: the file cannot be read, a line has no caption, or the folder has no recording.
     """
     captions, audio = Path(captions), Path(audio)
     queries = []
     for number, row in read_rows(captions, ["caption"]):
         if not caption_words(row["caption"]):
-            raise PreparationError(
+            raise DataError(
                 f"{captions}:{number}: found the caption {row['caption']!r}, expected one with a word; correct the line"
             )
         queries.append(row["caption"])  # with its spaces, by which the challenge finds it again
     if not queries:
-        raise PreparationError(f"{captions}: found no query, expected a line each; fetch the file again")
+        raise DataError(f"{captions}: found no query, expected a line each; fetch the file again")
     files = sorted(path for path in _files_of(audio) if path.suffix[1:].lower() in ENDINGS)
     if not files:
-        raise PreparationError(
+        raise DataError(
             f"{audio}: found no recording, expected those that are searched; name the folder that holds them itself"
         )
     recordings = [_of_file(path.name, path, ()) for path in files]
@@ -150,12 +151,12 @@ def load_unpaired_set(captions: str | os.PathLike, audio: str | os.PathLike) -> 
 def _refuse(what: str, **options: str | os.PathLike | None) -> None:
     for name, value in options.items():
         if value is not None:
-            raise PreparationError(f"{name} is {os.fspath(value)!r}, but {what} takes none; leave it out")
+            raise DataError(f"{name} is {os.fspath(value)!r}, but {what} takes none; leave it out")
 
 
 def _files_of(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise PreparationError(f"{folder}: found no such folder, expected the recordings in it; check the path")
+        raise DataError(f"{folder}: found no such folder, expected the recordings in it; check the path")
     return [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
 
 
@@ -167,17 +168,17 @@ def _of_file(name: str, path: Path, captions: Sequence[str], absence: str = "") 
 def _checked(recordings: list[Recording], where: str) -> list[Recording]:
     """
     Raises:
-        PreparationError: there is none, or two have one name, or a name cannot be written to a file of results.
+        DataError: there is none, or two have one name, or a name cannot be written to a file of results.
     """
     if not recordings:
-        raise PreparationError(f"{where}: found no recording, expected at least one")
+        raise DataError(f"{where}: found no recording, expected at least one")
     seen = set()
     for recording in recordings:
         if recording.name in seen:
-            raise PreparationError(f"{where}: found the name {recording.name!r} twice, expected it once; correct it")
+            raise DataError(f"{where}: found the name {recording.name!r} twice, expected it once; correct it")
         seen.add(recording.name)
         if recording.name != recording.name.encode(errors="replace").decode():
-            raise PreparationError(f"{where}: found the name {recording.name!r}, expected UTF-8; rename the file")
+            raise DataError(f"{where}: found the name {recording.name!r}, expected UTF-8; rename the file")
     return recordings
 
 
@@ -186,7 +187,7 @@ def _checked(recordings: list[Recording], where: str) -> list[Recording]:
 
 def _of_caption_file(path: Path, audio: str | os.PathLike | None) -> EvaluationSet:
     if audio is None:
-        raise PreparationError(f"{path} holds captions only; name the folder of their recordings as audio")
+        raise DataError(f"{path} holds captions only; name the folder of their recordings as audio")
     captions, folder = read_captions(path), Path(audio)
     _files_of(folder)  # says so where there is no such folder
     files = match_recordings(captions, folder)
@@ -219,15 +220,15 @@ def _of_folder(folder: Path, split: str | None) -> EvaluationSet:
         for parent in (folder, *(child for child in folder.iterdir() if child.is_dir()))
         for name in METADATA_FILES
     ):
-        raise PreparationError(f"{folder}: found none of the forms of a data set, expected {FORMS}")
+        raise DataError(f"{folder}: found none of the forms of a data set, expected {FORMS}")
     listed, _ = own_recordings(str(folder), allow_outside=True)  # they are read, and not given on
     splits = {name: entries for name, entries in listed.items() if entries}
     if not splits:
-        raise PreparationError(f"{folder}: found metadata of no recording, expected a line each; write them")
+        raise DataError(f"{folder}: found metadata of no recording, expected a line each; write them")
     wanted = OTHER_NAMES_OF_SPLITS.get(split, split) if split else None
     wanted = wanted or (next(iter(splits)) if len(splits) == 1 else "test")
     if wanted not in splits:
-        raise PreparationError(f"{folder}: found the splits {', '.join(splits)}, expected {wanted}; name one of them")
+        raise DataError(f"{folder}: found the splits {', '.join(splits)}, expected {wanted}; name one of them")
     return EvaluationSet(str(folder), wanted, _checked([_of_entry(entry) for entry in splits[wanted]], str(folder)))
 
 
@@ -244,10 +245,7 @@ def _of_entry(entry: Entry) -> Recording:
 
 
 def _of_prepared(name: str, split: str | None) -> EvaluationSet:
-    try:
-        split, table = load_prepared_split(name, split)
-    except PreparedDataError as error:
-        raise PreparationError(str(error)) from error
+    split, table = load_prepared_split(name, split)
     if isinstance(table.features["audio"], datasets.Audio):  # as the Hub may give it; its decoding needs torchcodec
         table = table.cast_column("audio", datasets.Audio(decode=False))
     columns, audio = table.select_columns(["file_name", "captions"]), table.select_columns(["audio"])

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.tables import PreparationError, read_rows, read_text
+from ..data.tables import read_rows, read_text
+from ..errors import DataError, RetrievalError
 from ..files import write_text
-from ..retrieval.records import RetrievalError
 
 RANKS = 10  # recordings that DCASE 2022 wants for a query
 RANK_COLUMNS = [f"file_name_{rank}" for rank in range(1, RANKS + 1)]
@@ -91,7 +91,7 @@ def read_dcase2022(path: str | os.PathLike) -> tuple[list[str], list[list[str]]]
     Captions [Q] and their ranked file names [Q] of [10] of a ranked output of DCASE 2022.
 
     Raises:
-        PreparationError: the file is missing or faulty.
+        DataError: the file is missing or faulty.
     """
     rows = [row for _, row in read_rows(Path(path), ["caption", *RANK_COLUMNS])]
     return [row["caption"] for row in rows], [[row[name] for name in RANK_COLUMNS] for row in rows]
@@ -104,14 +104,14 @@ def read_dcase2025(path: str | os.PathLike) -> tuple[list[str], list[str], np.nd
     The header of the first column is not looked at.
 
     Raises:
-        PreparationError: the file is missing or faulty; the message says in which line.
+        DataError: the file is missing or faulty; the message says in which line.
     """
     captions, scores = [], []
     reader = csv.reader(io.StringIO(read_text(path), newline=""))
     try:
         _, *file_names = next(reader, [""])
         if not file_names or len(set(file_names)) < len(file_names):
-            raise PreparationError(
+            raise DataError(
                 f"{path}: found the columns {', '.join(file_names) or 'none'}, expected that of the captions and "
                 "one for each recording, no name twice; write the file again"
             )
@@ -120,21 +120,21 @@ def read_dcase2025(path: str | os.PathLike) -> tuple[list[str], list[str], np.nd
                 captions.append(row[0])
                 scores.append(_scores(row[1:], len(file_names), f"{path}:{reader.line_num}"))
     except csv.Error as error:
-        raise PreparationError(f"{path}: found {error}, expected a CSV file; write it again") from error
+        raise DataError(f"{path}: found {error}, expected a CSV file; write it again") from error
     if not captions:
-        raise PreparationError(f"{path}: found no query, expected a line each; write the file again")
+        raise DataError(f"{path}: found no query, expected a line each; write the file again")
     return captions, file_names, np.stack(scores)
 
 
 def _scores(cells: Sequence[str], expected: int, where: str) -> np.ndarray:
     if len(cells) != expected:
-        raise PreparationError(f"{where}: found {len(cells)} scores, expected {expected}, one for each recording")
+        raise DataError(f"{where}: found {len(cells)} scores, expected {expected}, one for each recording")
     try:
         scores = np.array(cells, dtype=np.float32)
     except ValueError as error:
-        raise PreparationError(f"{where}: found {error}, expected numbers; write the file again") from error
+        raise DataError(f"{where}: found {error}, expected numbers; write the file again") from error
     if not np.isfinite(scores).all():
-        raise PreparationError(f"{where}: found a score that is not finite, expected finite numbers")
+        raise DataError(f"{where}: found a score that is not finite, expected finite numbers")
     return scores
 
 

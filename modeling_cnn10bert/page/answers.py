@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import soundfile
 
-from ..data.audio_io import AudioError, UnreadableError, printable
-from ..retrieval.records import RetrievalError
+from ..data.audio_io import printable
+from ..errors import AudioError, InputError, RetrievalError, UnreadableError
 from ..retrieval.retriever import MAX_TEXT
 from ..retrieval.tags import Tag
 from ..retrieval.windows import read_windows
@@ -23,7 +23,7 @@ MAX_UPLOAD_SECONDS = 300.0
 MAX_UPLOAD_VALUES = 300 * 192_000 * 2  # samples over all channels: silence of any size is a small file
 
 
-class QuestionError(ValueError):
+class QuestionError(InputError):
     """A question cannot be answered; the message is one line for who asked it."""
 
 

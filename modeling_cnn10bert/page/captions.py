@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.file_names import METADATA_FILES, FileFinder
-from ..data.tables import TABLES, PreparationError, caption_columns_of, captions_of, has_word, read_rows
-from ..retrieval.records import RetrievalError
+from ..data.tables import TABLES, caption_columns_of, captions_of, has_word, read_rows
+from ..errors import DataError, RetrievalError
 from ..retrieval.tags import read_labels
 
 # Where a collection has no captions: what is often heard. Nouns and verbs that captions of Clotho and AudioCaps use.
@@ -68,7 +68,7 @@ def read_captions(path: str | os.PathLike) -> Captions:
     Any other ending: a text file, a caption a line.
 
     Raises:
-        RetrievalError: it cannot be read, or holds no caption.
+        DataError, RetrievalError: it cannot be read, or holds no caption.
     """
     path = Path(path)
     if path.suffix.lower() not in TABLES:
@@ -77,19 +77,16 @@ def read_captions(path: str | os.PathLike) -> Captions:
     folder = path.absolute().parent
     finder, captions = FileFinder(folder), Captions([], "")
     paths_of_name: dict[str, set[str]] = defaultdict(set)
-    try:
-        for number, row in read_rows(path, ["file_name"]):
-            where, name = f"{path}:{number}", row.get("file_name")
-            if not isinstance(name, str) or not name.strip():
-                raise PreparationError(f"{where}: found a line without file_name, expected the name of a recording")
-            columns = caption_columns_of(list(row), (), where)
-            found = [text.strip() for text in captions_of((row[column] for column in columns), where)]
-            full_name = os.path.abspath(finder.find(name) or folder / name.replace("\\", "/"))
-            paths_of_name[os.path.basename(full_name)].add(full_name)
-            captions.of_path.setdefault(full_name, []).extend(found)
-            captions.texts += found
-    except PreparationError as error:
-        raise RetrievalError(str(error)) from error
+    for number, row in read_rows(path, ["file_name"]):
+        where, name = f"{path}:{number}", row.get("file_name")
+        if not isinstance(name, str) or not name.strip():
+            raise DataError(f"{where}: found a line without file_name, expected the name of a recording")
+        columns = caption_columns_of(list(row), (), where)
+        found = [text.strip() for text in captions_of((row[column] for column in columns), where)]
+        full_name = os.path.abspath(finder.find(name) or folder / name.replace("\\", "/"))
+        paths_of_name[os.path.basename(full_name)].add(full_name)
+        captions.of_path.setdefault(full_name, []).extend(found)
+        captions.texts += found
     # A name that several recordings share does not tell which of them it is.
     for name, paths in paths_of_name.items():
         if len(paths) == 1:

@@ -8,7 +8,8 @@ import os
 import numpy as np
 import soundfile
 
-from ..data.audio_io import SHORTEST_LOSS, AudioError, Mixer, audio_blocks, printable
+from ..data.audio_io import SHORTEST_LOSS, Mixer, audio_blocks, printable
+from ..errors import AudioError
 
 FALLBACK_RATE = 32_000  # Hz, of what only FFmpeg decodes
 LONGEST = 120.0  # seconds of a clip, whatever the windows of an index are

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import RetrievalError
 from ..retrieval.embedding import Embedder, load_embedder
-from ..retrieval.records import RetrievalError
 from ..retrieval.retriever import AudioRetriever
 from ..retrieval.scanning import canonical, is_below
 from ..retrieval.tags import Tagger

@@ -26,7 +26,7 @@ def write_demo_sounds(data: str | os.PathLike, folder: str | os.PathLike) -> Pat
         The folder.
 
     Raises:
-        ManifestError: the set cannot be read.
+        DataError: the set cannot be read.
     """
     data, folder = Path(data), Path(folder)
     scenes = read_manifest(data / "test.jsonl", data / "sources")

@@ -18,9 +18,10 @@ from packaging.requirements import Requirement
 import modeling_cnn10bert
 
 from ..data.audio_io import printable
+from ..errors import RetrievalError
 from ..retrieval.embedding import load_embedder
 from ..retrieval.identity import check_same_model
-from ..retrieval.records import EmbeddedFile, IndexInfo, RetrievalError
+from ..retrieval.records import EmbeddedFile, IndexInfo
 from ..retrieval.retriever import AudioRetriever
 from ..retrieval.scanning import canonical, is_below, scan
 from ..retrieval.stores import VectorStore, open_store

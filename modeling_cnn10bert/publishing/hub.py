@@ -29,6 +29,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import get_session, validate_repo_id
 from safetensors import SafetensorError, safe_open
 
+from ..errors import PublishError
 from ..masking import without_secrets
 from ..model_folder import check_model_folder
 
@@ -67,10 +68,6 @@ MODEL_FILES = (
 )
 # Published too, but never deleted: others may have written them in the repository.
 TEXTS = (CARD, ".eval_results/*.yaml")
-
-
-class PublishError(Exception):
-    """Says in one line why a model cannot be published: what was found, what was expected, what to do."""
 
 
 def check_access(

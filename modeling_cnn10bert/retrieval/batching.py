@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..errors import RetrievalError
 from .embedding import Embedder
 from .reading import Window
-from .records import EmbeddedFile, FileRecord, RetrievalError
+from .records import EmbeddedFile, FileRecord
 
 BATCHES_AT_ONCE = 4  # among which windows are sorted by length, so that little of a batch is padding
 

@@ -6,9 +6,10 @@ from typing import Protocol
 
 import numpy as np
 
+from ..errors import RetrievalError
 from ..model_folder import check_model
 from .identity import check_same_model
-from .records import ModelIdentity, RetrievalError
+from .records import ModelIdentity
 
 BATCH_SIZE = 32
 DTYPES = ("float32", "bfloat16")

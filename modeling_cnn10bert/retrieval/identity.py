@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .records import ModelIdentity, RetrievalError
+from ..errors import RetrievalError
+from .records import ModelIdentity
 
 SAFETENSORS = "model.safetensors"
 PICKLED = "pytorch_model.bin"

@@ -13,13 +13,14 @@ from collections.abc import Collection, Iterable
 from tqdm import tqdm
 
 from ..data.audio_io import printable
+from ..errors import RetrievalError
 from ..files import write_text
 from ..memory import freed_memory_kept
 from .batching import BATCHES_AT_ONCE, Batcher
 from .embedding import Embedder
 from .identity import check_same_model
 from .reading import Failure, Reader, Whole, Window
-from .records import EmbeddedFile, FileRecord, RetrievalError
+from .records import EmbeddedFile, FileRecord
 from .scanning import Scan, is_below, reason_of, scan
 from .stores.base import VectorStore
 from .windows import check_windows

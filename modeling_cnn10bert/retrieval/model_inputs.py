@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .records import ModelIdentity, RetrievalError
+from ..errors import RetrievalError
+from .records import ModelIdentity
 
 BATCH_SECONDS = 120.0  # of audio in a batch, padding included; CNN10 of the paper takes 144 MB for 30 s
 _numpy_state = threading.Lock()

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from .records import EmbeddedFile, FileRecord, RetrievalError, SearchFilter
+from ..errors import RetrievalError
+from .records import EmbeddedFile, FileRecord, SearchFilter
 from .stores import VectorStore
 
 # Embeddings that tell sounds apart tell little else: of the 400 recordings of ESC-10, half have another's with a cosine

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import RetrievalError
 from ..model_folder import read_object
 from .model_inputs import Batch, ModelInputs, check_text, gather, model_faults
-from .records import ModelIdentity, RetrievalError
+from .records import ModelIdentity
 
 CONFIG_NAME = "onnx_config.json"
 AUDIO_NAME, TEXT_NAME = "audio_model.onnx", "text_model.onnx"

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import RetrievalError
 from ..files import ADDRESS, check_local_folder
 from ..model_folder import check_model
 from ..scratch import replaced_whole
 from .onnx_embedding import AUDIO_NAME, CONFIG_NAME, TEXT_NAME, OnnxConfig
 from .onnx_quantisation import calibration_waveforms, quantise_audio, quantise_text
-from .records import ModelIdentity, RetrievalError
+from .records import ModelIdentity
 
 OPSET = 18  # what torch's exporter writes; it converts to later ones, and silently fails to convert to earlier ones
 FLOAT32_TOLERANCE = 1e-4  # of an embedding's values, to PyTorch's

@@ -25,9 +25,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import RetrievalError
 from .model_inputs import ModelInputs
 from .onnx_embedding import as_declared
-from .records import RetrievalError
 
 CALIBRATION_RECORDINGS = 64
 CALIBRATION_SECONDS = 30.0  # of each

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.audio_io import AudioError, UnreadableError, printable
+from ..data.audio_io import printable
+from ..errors import AudioError, UnreadableError
 from .records import FileRecord, file_stamp
 from .scanning import reason_of
 from .windows import content_hash, read_windows

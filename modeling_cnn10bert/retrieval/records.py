@@ -15,14 +15,6 @@ FORMAT_VERSION = 1  # of an index; raise it when older code could no longer read
 FIRST_NS, LAST_NS = 1 - 2**63, 2**63 - 1
 
 
-class RetrievalError(ValueError):
-    """An index or a query cannot be used; the message says what was found, what was expected and what to do."""
-
-
-class MissingIndexError(RetrievalError):
-    """There is no index at a place, and nothing else that would be in the way of one."""
-
-
 @dataclasses.dataclass(frozen=True)
 class ModelIdentity:
     """

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import RetrievalError
 from .embedding import Embedder, check_same_model, load_embedder
-from .records import EmbeddedFile, Hit, IndexInfo, RetrievalError, SearchFilter, file_stamp
+from .records import EmbeddedFile, Hit, IndexInfo, SearchFilter, file_stamp
 from .stores import VectorStore, open_store
 
 if TYPE_CHECKING:

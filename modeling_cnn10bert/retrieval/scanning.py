@@ -6,7 +6,8 @@ import stat
 from collections.abc import Iterable
 
 from ..data.audio_io import printable
-from .records import RetrievalError, file_stamp
+from ..errors import RetrievalError
+from .records import file_stamp
 
 # What libsndfile or FFmpeg decode and people have, by the ending of its name in lower case. Of containers of video only
 # those that recordings come in too.

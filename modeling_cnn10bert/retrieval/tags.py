@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..data.tables import PreparationError, has_word, read_text
+from ..data.tables import has_word, read_text
+from ..errors import RetrievalError
 from .embedding import Embedder
-from .records import RetrievalError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +31,10 @@ def read_labels(path: str | os.PathLike) -> list[str]:
     Read the labels of a text file, one a line; empty lines, and lines that begin with `#`, are skipped.
 
     Raises:
-        RetrievalError: no such file, no text, no label in it, or a label without a word.
+        DataError: no such file, or no text in it.
+        RetrievalError: no label in it, or a label without a word.
     """
-    try:
-        lines = [line.strip() for line in io.StringIO(read_text(path))]
-    except PreparationError as error:
-        raise RetrievalError(str(error)) from error
+    lines = [line.strip() for line in io.StringIO(read_text(path))]
     for number, line in enumerate(lines, start=1):
         if line and not line.startswith("#") and not has_word(line):
             raise RetrievalError(f"{path}:{number}: found {line[:80]!r}, expected a label of at least one word")

@@ -11,10 +11,11 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.utils import logging
 
+from ..errors import RetrievalError
 from ..registration import register
 from .identity import feature_parameters, model_name, weights_fingerprint
 from .model_inputs import ModelInputs, accepted, gather, model_faults
-from .records import ModelIdentity, RetrievalError
+from .records import ModelIdentity
 
 METHODS = ("get_audio_features", "get_text_features")
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from ..data.audio_io import printable
+from ..errors import RetrievalError
 from ..interrupts import Ended
-from .records import RetrievalError
 from .scanning import canonical, check_existence, is_below, is_recording
 
 SETTLE_SECONDS = 2.0  # without a change, after which a file counts as whole

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..data.audio_io import audio_blocks
-from .records import RetrievalError
+from ..errors import RetrievalError
 
 HASH_BYTES = 16
 CHUNK_BYTES = 1 << 20

@@ -11,21 +11,21 @@ from transformers import AutoTokenizer, set_seed
 from ..augmentation.audio import AudioAugmentation
 from ..augmentation.eda import EDA, vocabulary
 from ..augmentation.text import TextAugmentation
-from ..augmentation.wordnet import WordNetError, load_wordnet, synonyms_of
+from ..augmentation.wordnet import load_wordnet, synonyms_of
 from ..configuration_cnn10bert import CNN10Config
 from ..data.collator import RetrievalCollator
 from ..data.feature_cache import MelStatistics
 from ..data.pairs import SharedEpoch, pair_rows
-from ..data.recordings_table import PreparedDataError, load_prepared, recordings_table
+from ..data.recordings_table import load_prepared, recordings_table
 from ..data.soundscape_table import soundscape_table
 from ..data.soundscapes import Scene, read_manifests
 from ..data.transform import PairTransform, RecordingTransform
+from ..errors import DataError, RecipeError
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..model_folder import PACKAGED_TEXT_MODEL, check_model, packaged_text_model
 from ..modeling_cnn10bert import CNN10BertModel
 from ..processing_cnn10bert import CNN10BertProcessor, caption_words
 from .arguments import AugmentationArguments, DataArguments, ModelArguments, RetrievalTrainingArguments
-from .recipe import RecipeError
 from .trainer import RetrievalTrainer
 
 # ------------------------------------------------------------------------------------------------------------ the model
@@ -143,7 +143,7 @@ def load_recordings(arguments: DataArguments, feature_extractor: CNN10FeatureExt
 
     Raises:
         RecipeError: the arguments name no data, or half of it.
-        ManifestError, AudioError: what is wrong with a manifest or a recording.
+        DataError, AudioError: what is wrong with a manifest or a recording.
     """
     if arguments.dataset_name:
         return _prepared_recordings(arguments, feature_extractor)
@@ -168,7 +168,7 @@ def _prepared_recordings(arguments: DataArguments, feature_extractor: CNN10Featu
         )
     try:
         prepared = load_prepared(arguments.dataset_name)
-    except PreparedDataError as error:
+    except DataError as error:
         raise RecipeError(f"field dataset_name: {error}") from error
     tables = {}
     for split in ("train", "validation", "test"):
@@ -197,7 +197,7 @@ def rendered_soundscapes(
     Map each split to its scenes and their recordings table.
 
     Raises:
-        ManifestError, AudioError: what is wrong with a manifest or a recording.
+        DataError, AudioError: what is wrong with a manifest or a recording.
     """
     splits = {}
     for split, scenes in read_manifests(arguments.manifests, arguments.sources).items():
@@ -297,7 +297,7 @@ def _eda(arguments: AugmentationArguments, pairs: datasets.Dataset) -> EDA:
     known = {*words, *vocabulary(text for texts in variants for text in texts)}
     try:
         synonyms = synonyms_of(sorted(known), load_wordnet()) if arguments.p_syn else {}
-    except WordNetError as error:
+    except DataError as error:
         raise RecipeError(f"field p_syn is {arguments.p_syn}: {error}") from error
     return EDA(
         p_eda=arguments.p_eda,
@@ -331,7 +331,7 @@ def build_trainer(
     Sets all random seeds: fresh weights are drawn here.
 
     Raises:
-        RecipeError, ManifestError, AudioError: what is wrong with the arguments or with what they name.
+        RecipeError, DataError, AudioError: what is wrong with the arguments or with what they name.
     """
     set_seed(training_args.seed)
     model, processor = load_model_and_processor(model_args)

@@ -8,15 +8,11 @@ from collections.abc import Callable
 
 import torch
 
-from ..data.audio_io import AudioError
-from ..data.soundscapes import ManifestError
-from ..data.tables import PreparationError
+from ..errors import InputError, PublishError, RecipeError
 from ..evaluation.metric import DivergedError
 from ..files import is_full_disk
 from ..interrupts import command_again, orderly_exit, say_interrupted
 from ..masking import without_secrets
-from ..publishing.hub import PublishError
-from .recipe import RecipeError
 
 RESUME = "--resume_from_checkpoint true"  # with which a training goes on
 OUT_OF_MEMORY = (
@@ -67,10 +63,10 @@ def run(main: Callable[[], object], option: str = "") -> None:
         except (RecipeError, PublishError) as error:
             # Every process finds the same fault in the same arguments: the first one says so.
             sys.exit(f"error: {without_secrets(str(error))}" if is_first else 1)
-        except (ManifestError, AudioError, PreparationError) as error:
-            sys.exit(f"error: {without_secrets(str(error))}")
         except DivergedError as error:
             sys.exit(f"error: the training has diverged: {error}; lower --learning_rate, or clip by --max_grad_norm 1")
+        except InputError as error:
+            sys.exit(f"error: {without_secrets(str(error))}")
         except torch.OutOfMemoryError as error:
             sys.exit("error: " + OUT_OF_MEMORY.format(error=" ".join(str(error).split())[:200]))
         except MemoryError as error:

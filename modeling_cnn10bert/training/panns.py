@@ -17,7 +17,7 @@ import torch
 from ..configuration_cnn10bert import CNN10Config
 from ..data.audioset import NUM_CLASSES
 from ..data.downloads import RemoteFile, download
-from ..data.tables import PreparationError
+from ..errors import DataError
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..modeling_cnn10bert import CNN10ForAudioClassification
 from ..publishing.facts import DATA_FACTS
@@ -66,7 +66,7 @@ def fetch_checkpoint(folder: Path, mirror: str = MIRROR) -> Path:
     before, from there on.
 
     Raises:
-        PreparationError: it cannot be had, or is not the published one.
+        DataError: it cannot be had, or is not the published one.
     """
     url = f"{mirror}/records/{RECORD}/files/{urllib.parse.quote(CHECKPOINT)}?download=1"
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,29 +82,29 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     The state dict in a checkpoint of PANNs: name -> tensor, on the CPU. No code in it is ever run.
 
     Raises:
-        PreparationError: the file is missing, damaged, of another kind, or holds more than plain data.
+        DataError: the file is missing, damaged, of another kind, or holds more than plain data.
     """
     wanted = f"expected a checkpoint of PANNs' Cnn10 such as {CHECKPOINT}"
     if not path.is_file():
-        raise PreparationError(f"{path}: found no such file, {wanted}; the order is [CHECKPOINT] OUT")
+        raise DataError(f"{path}: found no such file, {wanted}; the order is [CHECKPOINT] OUT")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no checkpoint make the unpickler raise almost anything
         if found := re.search(r"GLOBAL (\S+)", str(error)):
-            raise PreparationError(
+            raise DataError(
                 f"{path}: found pickled code ({found[1]}), which was not run, {wanted}, of tensors alone; download it "
                 f"from {MIRROR}/records/{RECORD}"
             ) from error
-        raise PreparationError(
+        raise DataError(
             f"{path}: found {path.stat().st_size} bytes that do not read as tensors ({type(error).__name__}), "
             f"{wanted}; it is damaged or another kind of file: download it again"
         ) from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         found = f"a dict of {_some(content)}" if isinstance(content, dict) else f"a {type(content).__name__}"
-        raise PreparationError(f"{path}: found {found}, {wanted}: a dict with the state dict under 'model'")
+        raise DataError(f"{path}: found {found}, {wanted}: a dict with the state dict under 'model'")
     state = content["model"]
     if odd := [key for key, value in state.items() if not (isinstance(key, str) and isinstance(value, torch.Tensor))]:
-        raise PreparationError(f"{path}: found entries of 'model' that are no tensors ({_some(odd)}), {wanted}")
+        raise DataError(f"{path}: found entries of 'model' that are no tensors ({_some(odd)}), {wanted}")
     return dict(state)
 
 
@@ -133,7 +133,7 @@ def convert_state(
         class_names: AudioSet's, in the order of their numbers; without them, `LABEL_0` and so on.
 
     Raises:
-        PreparationError: the checkpoint is of another network, or of one with another front end.
+        DataError: the checkpoint is of another network, or of one with another front end.
     """
     feature_extractor = CNN10FeatureExtractor()
     model = CNN10ForAudioClassification(_config(state, feature_extractor, class_names)).eval()
@@ -206,7 +206,7 @@ def _check_names_and_shapes(
     ]
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": differing}
     if found := [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]:
-        raise PreparationError(
+        raise DataError(
             f"{source}: found another network than PANNs' Cnn10: {'; '.join(found)}; expected the tensors of "
             f"{CHECKPOINT}"
         )
@@ -215,7 +215,7 @@ def _check_names_and_shapes(
 def _check_values(state: Mapping[str, torch.Tensor], source: str | os.PathLike) -> None:
     bad = [name for name, tensor in state.items() if not _is_counter(name) and not _is_finite(tensor)]
     if bad:
-        raise PreparationError(
+        raise DataError(
             f"{source}: found values that are no finite floating-point numbers in {len(bad)} tensors ({_some(bad)}), "
             "expected trained weights; download it again"
         )
@@ -232,7 +232,7 @@ def _check_front_end(
     for name, ours in constants.items():
         difference = (state[name].double() - ours.double()).abs().max().item()
         if difference > FRONT_END_TOLERANCE:
-            raise PreparationError(
+            raise DataError(
                 f"{source}: found {name} to differ by up to {difference:.2g} from that of 32 kHz, a Hann window of "
                 f"1024 and 64 mel bins from 50 to 14000 Hz, expected at most {FRONT_END_TOLERANCE:g}: the network was "
                 "trained with another front end and cannot be converted"
@@ -251,7 +251,7 @@ def _some(names: Sequence) -> str:
 def require_free(out: Path) -> None:
     """
     Raises:
-        PreparationError: something is there that a model would overwrite.
+        DataError: something is there that a model would overwrite.
     """
     if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
         return
@@ -261,7 +261,7 @@ def require_free(out: Path) -> None:
         found, remedy = "a folder that holds something else", "name another folder"
     else:
         found, remedy = "a file", "name a folder; the order is [CHECKPOINT] OUT"
-    raise PreparationError(f"{out}: found {found}, expected a new folder; {remedy}")
+    raise DataError(f"{out}: found {found}, expected a new folder; {remedy}")
 
 
 def save_whole(
@@ -274,7 +274,7 @@ def save_whole(
     Save both, with the facts of the data behind the weights, to the folder `out`, which appears when it is whole.
 
     Raises:
-        PreparationError: something is there already, or it cannot be written.
+        DataError: something is there already, or it cannot be written.
     """
     out = Path(os.path.abspath(out))
     try:
@@ -286,7 +286,7 @@ def save_whole(
             require_free(out)
             unfinished.rename(out)
     except (OSError, safetensors.SafetensorError) as error:
-        raise PreparationError(
+        raise DataError(
             f"{out}: found that it cannot be written ({error}), expected space and permission for 21 MB; make both, or "
             "name another folder, and run the command again"
         ) from error

@@ -10,10 +10,11 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from transformers import TrainingArguments
 
+from ..errors import PublishError
 from ..files import write_text
 from ..publishing.card import write_card_of_run
 from ..publishing.facts import FACTS, REPOSITORY, collect_facts, published_fields, without_folders
-from ..publishing.hub import PublishError, check_access, publish_command, repository_name
+from ..publishing.hub import check_access, publish_command, repository_name
 from .arguments import ARGUMENT_CLASSES
 from .build import RecordingTables
 from .command_line import write_or_say_why

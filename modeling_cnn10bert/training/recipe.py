@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import yaml
 from transformers import HfArgumentParser
 
+from ..errors import RecipeError
 from ..masking import without_secrets
 from .arguments import ARGUMENT_CLASSES
 
@@ -21,10 +22,6 @@ EXTENDS = "extends"  # names the recipe that a recipe differs from, relative to 
 RUNS = Path("runs")
 MAX_EXTENDED, MAX_BYTES, MAX_DEPTH = 20, 100_000, 10  # recipes that one stands on, size and levels of each
 _FAULTS_OF_VALUES = (ValueError, TypeError, AttributeError, LookupError, OverflowError)  # of PyYAML, by odd values
-
-
-class RecipeError(ValueError):
-    """A recipe cannot be used; the message names the file, the field, what was found and what was expected."""
 
 
 class _Parser(HfArgumentParser):

@@ -22,13 +22,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..data.collator import RetrievalCollator
 from ..data.pairs import SharedEpoch
+from ..errors import RecipeError
 from ..evaluation.reports import best_position
 from ..files import is_full_disk
 from ..interrupts import raise_again
 from ..masking import without_secrets
 from .arguments import AugmentationArguments, DataArguments, ModelArguments, RetrievalTrainingArguments
 from .build import evaluation_recordings, load_model_and_processor, load_recordings, training_pairs
-from .recipe import RecipeError
 from .search_space import TABLE_4, SearchSpace, augmentation_of, search_space, strongest_augmentation, suggest
 from .search_storage import KeyedTPESampler, Liveness, content_faults, is_surplus, open_storage, storage_name
 from .trainer import RetrievalTrainer
@@ -192,7 +192,7 @@ def build_search_trainer(
     The trainer of a recipe's trials.
 
     Raises:
-        RecipeError, ManifestError, AudioError: what is wrong with the arguments or with what they name, also where only
+        RecipeError, DataError, AudioError: what is wrong with the arguments or with what they name, also where only
             some trials would meet it.
     """
     space = search_space(augmentation_args, search_args.fixed)

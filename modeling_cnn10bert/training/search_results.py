@@ -16,12 +16,12 @@ import yaml
 from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
+from ..errors import RecipeError
 from ..evaluation.pictures import save_figure
 from ..evaluation.reports import best_position
 from ..files import write_text
 from ..masking import is_secret, without_secrets
 from .arguments import RetrievalTrainingArguments
-from .recipe import RecipeError
 from .run_folder import MARKS_OF_A_RUN
 from .search import BEST_EPOCH, EPOCHS, ERROR, OBJECTIVE, SearchArguments
 from .search_space import SearchSpace

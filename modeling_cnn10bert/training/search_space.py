@@ -6,8 +6,8 @@ from collections.abc import Collection
 import optuna
 from optuna.distributions import FloatDistribution, IntDistribution
 
+from ..errors import RecipeError
 from .arguments import AugmentationArguments
-from .recipe import RecipeError
 
 SearchSpace = dict[str, FloatDistribution | IntDistribution]
 

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from .recipe import RecipeError
+from ..errors import RecipeError
 
 HEARTBEAT_SECONDS = 10
 GRACE_SECONDS = 30

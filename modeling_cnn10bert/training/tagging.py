@@ -21,12 +21,12 @@ from ..data.tagging import (
     draw_rows,
     label_scenes,
 )
+from ..errors import RecipeError
 from ..evaluation.tagging import score_classes, tagging_metrics
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..modeling_cnn10bert import CNN10ForAudioClassification
 from .arguments import TaggerArguments, TaggingDataArguments, TaggingTrainingArguments
 from .build import rendered_soundscapes
-from .recipe import RecipeError
 from .trainer import KeyedTrainer
 
 
@@ -60,7 +60,7 @@ def build_tagging_trainer(
     Sets all random seeds: fresh weights are drawn here.
 
     Raises:
-        RecipeError, ManifestError, PreparationError, AudioError: what is wrong with the arguments or what they name.
+        RecipeError, DataError, AudioError: what is wrong with the arguments or what they name.
     """
     set_seed(training_args.seed)
     feature_extractor = _feature_extractor(tagger_args)

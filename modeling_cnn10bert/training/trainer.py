@@ -25,6 +25,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, SaveStrategy
 
 from ..data.pairs import PairSampler, SharedEpoch
+from ..errors import RecipeError
 from ..evaluation.metric import retrieval_metrics_both_directions
 from ..evaluation.pictures import plot_training_curve
 from ..evaluation.reports import RESULTS, best_position, is_gain, read_json
@@ -35,7 +36,6 @@ from ..modeling_cnn10bert import contrastive_loss
 from ..publishing.hub import CARD, publish, repository_name
 from .arguments import KeyedTrainingArguments
 from .cached_loss import backward_in_chunks
-from .recipe import RecipeError
 from .run_folder import LAST_FILE_OF_CHECKPOINT, step_of
 from .schedule import create_schedule
 

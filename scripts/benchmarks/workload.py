@@ -10,8 +10,9 @@ import yaml
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from demo.synthesizers import generate_soundscapes
-from modeling_cnn10bert.augmentation.wordnet import WordNetError, load_wordnet
+from modeling_cnn10bert.augmentation.wordnet import load_wordnet
 from modeling_cnn10bert.data.soundscapes import SourceBank, read_manifest, render
+from modeling_cnn10bert.errors import DataError
 from modeling_cnn10bert.training.build import PACKAGED_TEXT_MODEL, resolve_text_model
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
@@ -92,7 +93,7 @@ def _workload(
     remark = ""
     try:
         load_wordnet()
-    except WordNetError:
+    except DataError:
         fields = {**fields, "p_syn": 0}
         remark = "no WordNet here: no synonyms"
     fields = {

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from modeling_cnn10bert.errors import RecipeError
 from modeling_cnn10bert.masking import without_secrets
 from modeling_cnn10bert.training.arguments import ARGUMENT_CLASSES, TAGGING_ARGUMENT_CLASSES
-from modeling_cnn10bert.training.recipe import RUNS, RecipeError, check_recipe, read_recipe
+from modeling_cnn10bert.training.recipe import RUNS, check_recipe, read_recipe
 
 PRETRAINING_SEED = 0
 TRAINING, TAGGING = "train_retrieval.py", "scripts/train_tagging.py"

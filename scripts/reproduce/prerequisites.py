@@ -9,12 +9,12 @@ from pathlib import Path
 from huggingface_hub import constants, try_to_load_from_cache
 
 from modeling_cnn10bert.augmentation.back_translation import BACK_TRANSLATION_COLUMN, back_translation_languages
-from modeling_cnn10bert.augmentation.wordnet import WordNetError, find_wordnet
+from modeling_cnn10bert.augmentation.wordnet import find_wordnet
 from modeling_cnn10bert.data.saved_tables import load_saved
 from modeling_cnn10bert.data.soundscapes import SPLITS, manifest_lines
+from modeling_cnn10bert.errors import DataError, RecipeError
 from modeling_cnn10bert.training.arguments import ModelArguments
 from modeling_cnn10bert.training.build import PACKAGED_TEXT_MODEL, resolve_text_model
-from modeling_cnn10bert.training.recipe import RecipeError
 
 from .ladders import TAGGING, Run, Synthesis
 from .run_queue import REPOSITORY
@@ -37,7 +37,7 @@ def missing_prerequisites(steps: Sequence[Run | Synthesis]) -> list[str]:
     if any(isinstance(run, Run) and _uses(run, "p_eda", "p_syn") for run in steps):
         try:
             find_wordnet()
-        except WordNetError as error:
+        except DataError as error:
             missing[str(error)] = None
     return list(missing)
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
+from modeling_cnn10bert.errors import RecipeError
 from modeling_cnn10bert.evaluation.reports import RESULTS
 from modeling_cnn10bert.files import write_text
 from modeling_cnn10bert.masking import is_secret, without_secrets
-from modeling_cnn10bert.training.recipe import RecipeError
 from modeling_cnn10bert.training.run_folder import MARKS_OF_A_RUN, PREFIX_CHECKPOINT_DIR
 
 from .ladders import Run, Synthesis
@@ -36,10 +36,6 @@ WITHOUT_EFFECT = {
     "disable_tqdm",
     *("push_to_hub", "hub_model_id", "hub_private_repo", "hub_revision", "hub_always_push"),
 }
-
-
-class RunError(RecipeError):
-    """A run failed, or its folder is not to be used; the message names it and what to do."""
 
 
 # --------------------------------------------------------------------------------------------------------- records
@@ -78,12 +74,12 @@ def check_folder(run: Run, runs: Path, num_processes: int) -> None:
     A folder that holds a run must hold this one, whether it has finished or not.
 
     Raises:
-        RunError: it was made with other fields, or nobody knows with which.
+        RecipeError: it was made with other fields, or nobody knows with which.
     """
     folder = runs / run.name
     if (found := read_record(folder)) is None:
         if any(path for mark in MARKS_OF_A_RUN for path in folder.glob(mark)):
-            raise RunError(
+            raise RecipeError(
                 f"{folder}: found a run without {RECORD}, expected one that says what it was made with; give another "
                 "--runs, or move it away"
             )
@@ -93,7 +89,7 @@ def check_folder(run: Run, runs: Path, num_processes: int) -> None:
     absent = "nothing"
     if different := [name for name in names if before.get(name, absent) != now.get(name, absent)]:
         changes = ", ".join(f"{name} {before.get(name, absent)} (now {now.get(name, absent)})" for name in different)
-        raise RunError(f"{folder} was made with {changes}; give the same fields as then, or another --runs")
+        raise RecipeError(f"{folder} was made with {changes}; give the same fields as then, or another --runs")
 
 
 def is_finished(step: Run | Synthesis, runs: Path) -> bool:
@@ -145,7 +141,7 @@ def start(step: Run | Synthesis, runs: Path, num_processes: int = 1, jobs: int =
     begin in the folder before the first has ended.
 
     Raises:
-        RunError: a process is at work in the folder, or it holds another run.
+        RecipeError: a process is at work in the folder, or it holds another run.
     """
     command = command_of(step, runs, num_processes)
     runs.mkdir(parents=True, exist_ok=True)
@@ -173,7 +169,9 @@ def _lock(folder: Path) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(lock)
-        raise RunError(f"{folder}: found another process at work on it, expected none; wait until it ends") from error
+        raise RecipeError(
+            f"{folder}: found another process at work on it, expected none; wait until it ends"
+        ) from error
     except OSError:
         pass  # a file system without locks
     return lock
@@ -218,7 +216,7 @@ def work_through(
     However it ends, no process that it started is left behind.
 
     Raises:
-        RunError: a run failed; those beside it are ended, and resumed the next time.
+        RecipeError: a run failed; those beside it are ended, and resumed the next time.
     """
     waiting = outstanding(steps, runs)
     running: dict[Run | Synthesis, subprocess.Popen] = {}
@@ -238,7 +236,7 @@ def work_through(
             step = _wait_for_one(running)
             status = running.pop(step).returncode
             if status or not is_finished(step, runs):
-                raise RunError(_failure(step, runs, status))
+                raise RecipeError(_failure(step, runs, status))
             on_finish(step)
     finally:
         _end(running)

@@ -14,7 +14,6 @@ from modeling_cnn10bert.augmentation.back_translation import (
     MAX_TOKENS,
     WINDOW,
     ApertiumTranslator,
-    BackTranslationError,
     MarianTranslator,
     apertium_pair,
     back_translation_languages,
@@ -24,6 +23,7 @@ from modeling_cnn10bert.augmentation.back_translation import (
     round_trip,
 )
 from modeling_cnn10bert.augmentation.eda import caption_words
+from modeling_cnn10bert.errors import DataError
 
 ODD = [
     "A dog barks",
@@ -188,28 +188,28 @@ def test_the_identity_is_the_model_s_and_not_its_place_s(opus_models, tmp_path):
 
 @pytest.mark.parametrize("language", ["xx", "en", "deu", ""])
 def test_an_unknown_language_names_the_known(language):
-    with pytest.raises(BackTranslationError, match=f"found {language!r}, expected one of de, es, fr, it, nl, sv"):
+    with pytest.raises(DataError, match=f"found {language!r}, expected one of de, es, fr, it, nl, sv"):
         marian_pair(language)
-    with pytest.raises(BackTranslationError, match=f"found {language!r}, expected one of es"):
+    with pytest.raises(DataError, match=f"found {language!r}, expected one of es"):
         apertium_pair(language)
 
 
 def test_a_folder_without_the_models_names_them(tmp_path, opus_models):
-    with pytest.raises(BackTranslationError, match="found no folder opus-mt-en-de, expected opus-mt-en-de and opus-mt"):
+    with pytest.raises(DataError, match="found no folder opus-mt-en-de, expected opus-mt-en-de and opus-mt"):
         marian_pair("de", tmp_path)
     shutil.copytree(opus_models / "opus-mt-en-de", tmp_path / "opus-mt-en-de")
     (tmp_path / "opus-mt-de-en").mkdir()
-    with pytest.raises(BackTranslationError, match="opus-mt-de-en: found no MarianMT model .* folder as models"):
+    with pytest.raises(DataError, match="opus-mt-de-en: found no MarianMT model .* folder as models"):
         marian_pair("de", tmp_path)
 
 
 def test_a_hub_that_does_not_answer_is_one_clear_error():
-    with pytest.raises(BackTranslationError, match="^Helsinki-NLP/opus-mt-en-de: found no MarianMT model .*$"):
+    with pytest.raises(DataError, match="^Helsinki-NLP/opus-mt-en-de: found no MarianMT model .*$"):
         marian_pair("de")
 
 
 def test_an_unknown_device_is_one_clear_error(opus_models):
-    with pytest.raises(BackTranslationError, match="device gramophone"):
+    with pytest.raises(DataError, match="device gramophone"):
         marian_pair("de", opus_models, device="gramophone")
 
 
@@ -251,14 +251,14 @@ def test_apertium_on_200_real_captions(apertium, real_captions):
 
 def test_apertium_that_is_not_installed_names_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(BackTranslationError, match="not found .* apt-get install apertium apertium-eng-spa"):
+    with pytest.raises(DataError, match="not found .* apt-get install apertium apertium-eng-spa"):
         apertium_pair("es")
 
 
 def test_apertium_without_the_direction_names_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", _program(tmp_path, "echo '  eng-cat'"))
     with pytest.raises(
-        BackTranslationError,
+        DataError,
         match="found the modes eng-cat, expected eng-spa; apt-get install apertium apertium-eng-spa",
     ):
         apertium_pair("es")
@@ -266,7 +266,7 @@ def test_apertium_without_the_direction_names_the_command(tmp_path, monkeypatch)
 
 def test_apertium_that_fails_says_why(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", _program(tmp_path, "case $1 in -u) echo no dictionary >&2; exit 3;; esac; echo eng-spa"))
-    with pytest.raises(BackTranslationError, match=r"exit status 3 \(no dictionary\)"):
+    with pytest.raises(DataError, match=r"exit status 3 \(no dictionary\)"):
         ApertiumTranslator("eng-spa", "apertium-eng-spa")(["a dog"])
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from modeling_cnn10bert.augmentation import wordnet as module
 from modeling_cnn10bert.augmentation.eda import vocabulary
-from modeling_cnn10bert.augmentation.wordnet import WordNetError, find_wordnet, load_wordnet, synonyms, synonyms_of
+from modeling_cnn10bert.augmentation.wordnet import find_wordnet, load_wordnet, synonyms, synonyms_of
+from modeling_cnn10bert.errors import DataError
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def wordnet(tmp_path_factory):
         patch.setattr(module, "ASSEMBLED_FOLDER", tmp_path_factory.mktemp("nltk_data"))
         try:
             yield load_wordnet()
-        except WordNetError:
+        except DataError:
             pytest.skip("no WordNet here: apt-get install wordnet-base wordnet-sense-index")
 
 
@@ -47,7 +48,7 @@ def debian(tmp_path):
 
 
 def test_without_wordnet_the_error_names_the_commands(nowhere):
-    with pytest.raises(WordNetError) as error:
+    with pytest.raises(DataError) as error:
         load_wordnet()
     for part in ("python -m nltk.downloader wordnet", "apt-get install wordnet-base wordnet-sense-index", "p_syn"):
         assert part in str(error.value)
@@ -56,7 +57,7 @@ def test_without_wordnet_the_error_names_the_commands(nowhere):
 @pytest.mark.parametrize("missing", ["data.noun", "index.sense"])
 def test_half_of_debians_packages_is_no_wordnet(missing, nowhere, debian):
     (debian / missing).unlink()
-    with pytest.raises(WordNetError):
+    with pytest.raises(DataError):
         find_wordnet()
 
 

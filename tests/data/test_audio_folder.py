@@ -14,7 +14,7 @@ import soundfile
 from modeling_cnn10bert.data.audio_folder import own_recordings
 from modeling_cnn10bert.data.audio_io import decode_audio
 from modeling_cnn10bert.data.preparation import prepare_dataset
-from modeling_cnn10bert.data.tables import PreparationError
+from modeling_cnn10bert.errors import DataError
 
 
 @pytest.fixture
@@ -109,19 +109,17 @@ def test_a_recording_without_a_caption_is_left_out(folder, write_csv, tmp_path):
 
 def test_a_wrong_column_name_lists_those_that_exist(folder, write_csv, tmp_path):
     write_csv(folder / "metadata.csv", ["file_name", "text", "author"], ["0.wav", "a tone", "me"])
-    with pytest.raises(PreparationError, match=r"metadata\.csv:2: found no column captions or caption .*text, author"):
+    with pytest.raises(DataError, match=r"metadata\.csv:2: found no column captions or caption .*text, author"):
         own_recordings(str(folder))
-    with pytest.raises(PreparationError, match=r"found no column words .* expected one of file_name, text, author"):
+    with pytest.raises(DataError, match=r"found no column words .* expected one of file_name, text, author"):
         own_recordings(str(folder), caption_columns=["words"])
     assert _captions(own_recordings(str(folder), caption_columns=["text"])[0]) == {"0.wav": ["a tone"]}
 
     table = datasets.Dataset.from_dict({"sound": [str(folder / "0.wav")], "text": ["a tone"]})
     table.save_to_disk(tmp_path / "table")
-    with pytest.raises(
-        PreparationError, match=r"found no column audio in the split train, expected one of sound, text"
-    ):
+    with pytest.raises(DataError, match=r"found no column audio in the split train, expected one of sound, text"):
         own_recordings(str(tmp_path / "table"))
-    with pytest.raises(PreparationError, match=r"found no column captions or caption .* expected one of sound, text"):
+    with pytest.raises(DataError, match=r"found no column captions or caption .* expected one of sound, text"):
         own_recordings(str(tmp_path / "table"), audio_column="sound")
 
 
@@ -158,23 +156,23 @@ def test_a_data_set_on_disk_by_the_names_of_its_columns(stored, folder, tmp_path
 )
 def test_faulty_metadata_is_named_with_its_line(content, message, folder):
     (folder / "metadata.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(PreparationError, match=message):
+    with pytest.raises(DataError, match=message):
         own_recordings(str(folder))
 
 
 def test_faulty_jsonl_is_named(folder):
     (folder / "metadata.jsonl").write_text('{"file_name": "0.wav", "captions": [3]}\n')
-    with pytest.raises(PreparationError, match=r"metadata\.jsonl:1: captions: found 3, expected texts"):
+    with pytest.raises(DataError, match=r"metadata\.jsonl:1: captions: found 3, expected texts"):
         own_recordings(str(folder))
     (folder / "metadata.jsonl").write_text("no json\n")
-    with pytest.raises(PreparationError, match=r"metadata\.jsonl:1: found 'no json', expected one JSON object"):
+    with pytest.raises(DataError, match=r"metadata\.jsonl:1: found 'no json', expected one JSON object"):
         own_recordings(str(folder))
 
 
 def test_a_folder_without_metadata_and_a_name_that_nobody_knows(folder):
-    with pytest.raises(PreparationError, match=r"found no metadata\.csv or metadata\.jsonl, expected one"):
+    with pytest.raises(DataError, match=r"found no metadata\.csv or metadata\.jsonl, expected one"):
         own_recordings(str(folder))
-    with pytest.raises(PreparationError, match="nobody/knows-it: found neither a folder nor a data set on the Hub"):
+    with pytest.raises(DataError, match="nobody/knows-it: found neither a folder nor a data set on the Hub"):
         own_recordings("nobody/knows-it")
 
 
@@ -184,7 +182,7 @@ def test_an_upload_that_fails_leaves_the_prepared_set_and_says_what_to_do(
     write_csv(folder / "metadata.csv", ["file_name", "caption"], *([name, "a tone"] for name in _names()))
     arguments = [str(tmp_path / "out"), str(folder), "--num_proc", "1", "--push_to_hub", "somebody/tones"]
     for _ in range(2):  # the second time, it only uploads
-        with pytest.raises(PreparationError, match=r"out is prepared, but could not be uploaded to somebody/tones \("):
+        with pytest.raises(DataError, match=r"out is prepared, but could not be uploaded to somebody/tones \("):
             script("prepare_folder").main(arguments)  # the tests reach no Hub
     assert sum(datasets.load_from_disk(tmp_path / "out").num_rows.values()) == len(_names())
 
@@ -213,7 +211,7 @@ def test_a_row_that_leads_out_of_the_folder_is_refused_unless_that_is_asked_for(
     (folder / "up").symlink_to(tmp_path)
     name = name.format(tmp_path)
     write_csv(folder / "metadata.csv", ["file_name", "caption"], ["0.wav", "a"], [name, "b"])
-    with pytest.raises(PreparationError, match=rf"metadata\.csv:3: file_name: found the recording '{re.escape(name)}'"):
+    with pytest.raises(DataError, match=rf"metadata\.csv:3: file_name: found the recording '{re.escape(name)}'"):
         own_recordings(str(folder))
     splits, _ = own_recordings(str(folder), allow_outside=True)
     assert [entry.columns["captions"] for entry in splits["train"] if entry.audio][0] == ["a"]
@@ -231,7 +229,7 @@ def test_a_data_set_whose_rows_name_files_elsewhere_is_refused_unless_that_is_as
     for kind, cell in {"path": str(folder / "0.wav"), "cell": {"bytes": None, "path": str(folder / "0.wav")}}.items():
         table = datasets.Dataset.from_dict({"audio": [cell], "caption": ["a"]})
         datasets.DatasetDict({"train": table}).save_to_disk(tmp_path / kind)
-        with pytest.raises(PreparationError, match=r"row 0 of train: audio: found the recording .*allow_outside"):
+        with pytest.raises(DataError, match=r"row 0 of train: audio: found the recording .*allow_outside"):
             own_recordings(str(tmp_path / kind))
         assert len(own_recordings(str(tmp_path / kind), allow_outside=True)[0]["train"]) == 1
 
@@ -264,7 +262,7 @@ def test_a_name_with_two_forms_on_disk_is_none_of_them(tmp_path, write_tone, wri
     write_tone(tmp_path / (unicodedata.normalize("NFC", "é") + unicodedata.normalize("NFD", "é.wav")))
     write_csv(tmp_path / "metadata.csv", ["file_name", "caption"], [unicodedata.normalize("NFC", "éé.wav"), "a tone"])
     splits, columns = own_recordings(str(tmp_path))
-    with pytest.raises(PreparationError, match="train: found none of its 1 recordings"):
+    with pytest.raises(DataError, match="train: found none of its 1 recordings"):
         prepare_dataset(splits, columns, tmp_path / "out")
 
 
@@ -281,7 +279,7 @@ def test_a_split_of_which_no_recording_is_found_is_an_error(folder, write_csv, t
         write_csv(tmp_path / "own" / split / "metadata.csv", ["file_name", "caption"], ["../0.wav", "a"])
     write_csv(tmp_path / "own" / "test" / "metadata.csv", ["file_name", "caption"], ["a.wav", "a"], ["b.wav", "b"])
     splits, columns = own_recordings(str(folder))
-    with pytest.raises(PreparationError, match=r"test: found none of its 2 recordings.*a\.wav: found no such file"):
+    with pytest.raises(DataError, match=r"test: found none of its 2 recordings.*a\.wav: found no such file"):
         prepare_dataset(splits, columns, tmp_path / "out")
     assert not (tmp_path / "out" / "dataset_dict.json").exists()
 
@@ -289,9 +287,7 @@ def test_a_split_of_which_no_recording_is_found_is_an_error(folder, write_csv, t
 def test_a_recording_in_two_splits_is_an_error(folder, write_csv):
     write_csv(folder / "train" / "metadata.csv", ["file_name", "caption"], ["../0.wav", "a"])
     write_csv(folder / "test" / "metadata.csv", ["file_name", "caption"], ["../deeper/../0.wav", "b"])
-    with pytest.raises(
-        PreparationError, match=r"found the recording '\.\./0\.wav' in (train|test) and in (train|test)"
-    ):
+    with pytest.raises(DataError, match=r"found the recording '\.\./0\.wav' in (train|test) and in (train|test)"):
         own_recordings(str(folder))
 
 
@@ -351,7 +347,7 @@ def test_folders_of_splits_with_metadata_of_their_own_in_any_letter_case(name, t
 def test_metadata_of_which_it_is_not_clear_what_counts_is_an_error(files, message, tmp_path, write_csv):
     for name in files:
         write_csv(tmp_path / name, ["file_name", "caption"], ["a.wav", "a tone"])
-    with pytest.raises(PreparationError, match=message):
+    with pytest.raises(DataError, match=message):
         own_recordings(str(tmp_path))
 
 
@@ -364,7 +360,7 @@ def test_a_recording_that_cannot_be_used_is_not_drawn(folder, write_csv):
 
 def test_too_few_recordings_to_draw_splits_from_are_an_error(folder, write_csv):
     write_csv(folder / "metadata.csv", ["file_name", "caption"], ["0.wav", "a"], ["1.wav", "b"])
-    with pytest.raises(PreparationError, match="found 2 recordings to draw validation and test from, expected more"):
+    with pytest.raises(DataError, match="found 2 recordings to draw validation and test from, expected more"):
         own_recordings(str(folder), shares={"validation": 0.1, "test": 0.1})
 
 
@@ -437,14 +433,14 @@ def test_samples_with_their_rate_are_recordings(dtype, tmp_path):
 def test_samples_without_a_rate_are_refused(tmp_path):
     table = datasets.Dataset.from_dict({"audio": [[0.1, 0.2]], "caption": ["a tone"]})
     table.save_to_disk(tmp_path / "table")
-    with pytest.raises(PreparationError, match="column audio holds List.*expected recordings: .*add the rate"):
+    with pytest.raises(DataError, match="column audio holds List.*expected recordings: .*add the rate"):
         own_recordings(str(tmp_path / "table"))
 
 
 def test_two_splits_of_one_meaning_are_an_error(folder, tmp_path):
     table = datasets.Dataset.from_dict({"audio": [str(folder / "0.wav")], "caption": ["a tone"]})
     datasets.DatasetDict({"val": table, "validation": table}).save_to_disk(tmp_path / "table")
-    with pytest.raises(PreparationError, match="found two splits that are validation"):
+    with pytest.raises(DataError, match="found two splits that are validation"):
         own_recordings(str(tmp_path / "table"), allow_outside=True)
 
 
@@ -454,7 +450,7 @@ def test_a_file_in_two_splits_of_a_data_set_is_an_error(folder, tmp_path):
         for split, name in (("train", "0.wav"), ("test", "./0.wav"))
     }
     datasets.DatasetDict(tables).save_to_disk(tmp_path / "table")
-    with pytest.raises(PreparationError, match="in train and in test"):
+    with pytest.raises(DataError, match="in train and in test"):
         own_recordings(str(tmp_path / "table"), allow_outside=True)
 
 
@@ -464,5 +460,5 @@ def test_a_file_in_two_splits_of_a_data_set_is_an_error(folder, tmp_path):
     ids=str,
 )
 def test_shares_that_leave_nothing_or_are_none_are_refused(shares, tmp_path):
-    with pytest.raises(PreparationError, match="share.*found .*expected"):
+    with pytest.raises(DataError, match="share.*found .*expected"):
         own_recordings(str(tmp_path), shares=shares)

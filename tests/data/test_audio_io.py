@@ -11,7 +11,8 @@ import pytest
 import soundfile
 
 from modeling_cnn10bert.data import audio_io
-from modeling_cnn10bert.data.audio_io import AudioError, UnreadableError, decode_audio, encode_audio, load_audio
+from modeling_cnn10bert.data.audio_io import decode_audio, encode_audio, load_audio
+from modeling_cnn10bert.errors import AudioError, UnreadableError
 
 SHARED = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
 

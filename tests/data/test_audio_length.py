@@ -11,8 +11,9 @@ import pytest
 import soundfile
 
 from modeling_cnn10bert.data import audio_io
-from modeling_cnn10bert.data.audio_io import AudioError, audio_blocks, decode_audio, load_audio
+from modeling_cnn10bert.data.audio_io import audio_blocks, decode_audio, load_audio
 from modeling_cnn10bert.data.audio_length import measure
+from modeling_cnn10bert.errors import AudioError
 
 SHARED = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg is installed")

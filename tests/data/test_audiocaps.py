@@ -4,8 +4,8 @@ import datasets
 import pytest
 
 from modeling_cnn10bert.data.audiocaps import audiocaps_entries, read_captions
-from modeling_cnn10bert.data.tables import PreparationError
 from modeling_cnn10bert.data.youtube import YouTubeFolder
+from modeling_cnn10bert.errors import DataError
 
 HEADER = ["audiocap_id", "youtube_id", "start_time", "caption"]
 
@@ -71,7 +71,7 @@ def test_three_recordings_of_the_real_test_split(shared_data, tmp_path, write_to
     for name in names:
         write_tone(tmp_path / "audio" / name)
     captions = ["--captions", str(shared_data / "audiocaps"), "--num_proc", "1"]
-    with pytest.raises(PreparationError, match="train: found none of its 49838 recordings"):
+    with pytest.raises(DataError, match="train: found none of its 49838 recordings"):
         script("prepare_audiocaps").main([str(tmp_path / "out"), "--audio", str(tmp_path / "audio"), *captions])
     captions += ["--splits", "test"]
     script("prepare_audiocaps").main([str(tmp_path / "out"), "--audio", str(tmp_path / "audio"), *captions])
@@ -111,14 +111,12 @@ def test_parts_of_one_video_need_recordings_of_their_own(tmp_path, write_tone, w
 
 def test_a_faulty_caption_file_is_named(tmp_path, write_csv):
     path = write_csv(tmp_path / "test.csv", HEADER, ["1", "abc", "later", "a sound"])
-    with pytest.raises(
-        PreparationError, match=r"test\.csv:2: found .*later.*, expected a YouTube id, a start in seconds"
-    ):
+    with pytest.raises(DataError, match=r"test\.csv:2: found .*later.*, expected a YouTube id, a start in seconds"):
         read_captions(path)
     write_csv(path, ["youtube_id", "text"], ["abc", "a sound"])
-    with pytest.raises(PreparationError, match="found the columns youtube_id, text, expected audiocap_id, caption"):
+    with pytest.raises(DataError, match="found the columns youtube_id, text, expected audiocap_id, caption"):
         read_captions(path)
-    with pytest.raises(PreparationError, match=r"absent\.csv: found .*No such file"):
+    with pytest.raises(DataError, match=r"absent\.csv: found .*No such file"):
         read_captions(tmp_path / "absent.csv")
-    with pytest.raises(PreparationError, match="found no such folder"):
+    with pytest.raises(DataError, match="found no such folder"):
         YouTubeFolder(tmp_path / "absent")

@@ -15,8 +15,8 @@ from modeling_cnn10bert.data.audioset import (
     read_class_names,
     read_labels,
 )
-from modeling_cnn10bert.data.tables import PreparationError
 from modeling_cnn10bert.data.youtube import YouTubeFolder
+from modeling_cnn10bert.errors import DataError
 
 CLIPS = 43
 
@@ -131,20 +131,18 @@ def test_a_preparation_that_died_does_not_read_as_complete(source, script, tmp_p
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr("modeling_cnn10bert.data.shards.write_shard", die)
         script("prepare_audioset").main([*_arguments(source, out, "balanced_train"), "--num_proc", "1"])
-    with pytest.raises(
-        PreparationError, match="found no whole data set, expected the split balanced_train; prepare it"
-    ):
+    with pytest.raises(DataError, match="found no whole data set, expected the split balanced_train; prepare it"):
         open_stream(out, "balanced_train")
     script("prepare_audioset").main(_arguments(source, out, "balanced_train"))
     assert len(list(open_stream(out, "balanced_train"))) == CLIPS - 3
-    with pytest.raises(PreparationError, match="found the splits balanced_train, expected the split test"):
+    with pytest.raises(DataError, match="found the splits balanced_train, expected the split test"):
         open_stream(out, "test")
 
 
 def test_strict_makes_an_error_of_a_clip_that_is_left_out(source, script, tmp_path):
-    with pytest.raises(PreparationError, match=r"3 of 43 recordings cannot be used"):
+    with pytest.raises(DataError, match=r"3 of 43 recordings cannot be used"):
         script("prepare_audioset").main([*_arguments(source, tmp_path / "out", "balanced_train"), "--strict"])
-    with pytest.raises(PreparationError, match="found no whole data set"):
+    with pytest.raises(DataError, match="found no whole data set"):
         open_stream(tmp_path / "out", "balanced_train")
 
 
@@ -182,19 +180,17 @@ def test_a_faulty_line_is_left_out_and_listed(source, tmp_path, read_csv):
 
 def test_a_faulty_file_is_named(source, tmp_path):
     recordings, labels = YouTubeFolder(source / "clips"), read_labels(source / "labels.csv")
-    with pytest.raises(PreparationError, match="No such file"):
+    with pytest.raises(DataError, match="No such file"):
         audioset_entries(tmp_path / "absent.csv", labels, recordings)
     (tmp_path / "labels.csv").write_text("index,mid,display_name\n0,/m/0,Speech\n")
-    with pytest.raises(PreparationError, match="found 1 classes, expected 527"):
+    with pytest.raises(DataError, match="found 1 classes, expected 527"):
         read_labels(tmp_path / "labels.csv")
     for index in ("none", "\N{SUPERSCRIPT TWO}", "9" * 5000, "-1"):
         (tmp_path / "labels.csv").write_text(f"index,mid,display_name\n{index},/m/0,Speech\n", encoding="utf-8")
-        with pytest.raises(
-            PreparationError, match=rf"labels\.csv:2: found the index '{index[:80]}', expected a number"
-        ):
+        with pytest.raises(DataError, match=rf"labels\.csv:2: found the index '{index[:80]}', expected a number"):
             read_labels(tmp_path / "labels.csv")
     (tmp_path / "labels.csv").write_text("number,name\n0,Speech\n")
-    with pytest.raises(PreparationError, match="found the columns number, name, expected display_name, index, mid"):
+    with pytest.raises(DataError, match="found the columns number, name, expected display_name, index, mid"):
         read_labels(tmp_path / "labels.csv")
 
 

@@ -9,7 +9,7 @@ import pytest
 from modeling_cnn10bert.data.audio_io import decode_audio
 from modeling_cnn10bert.data.clotho import SPLITS, clotho_entries, match_recordings, read_captions, read_metadata
 from modeling_cnn10bert.data.preparation import prepare_dataset
-from modeling_cnn10bert.data.tables import PreparationError
+from modeling_cnn10bert.errors import DataError
 
 CAPTIONS = [f"caption {number}" for number in range(5)]
 HEADER = ["file_name", *(f"caption_{number}" for number in range(1, 6))]
@@ -50,20 +50,20 @@ def test_names_shared_between_splits_stay_apart(clotho, tmp_path):
 
 def test_a_faulty_caption_file_is_named(tmp_path, write_csv):
     path = write_csv(tmp_path / "captions.csv", HEADER, ["a.wav", *CAPTIONS], ["b.wav", *CAPTIONS[:4], ""])
-    with pytest.raises(PreparationError, match=r"captions\.csv:3: found the file name 'b\.wav'.*five captions"):
+    with pytest.raises(DataError, match=r"captions\.csv:3: found the file name 'b\.wav'.*five captions"):
         read_captions(path)
     write_csv(path, HEADER, ["a.wav", *CAPTIONS], ["a.wav", *CAPTIONS])
-    with pytest.raises(PreparationError, match=r"captions\.csv:3: .*a name that no other line has"):
+    with pytest.raises(DataError, match=r"captions\.csv:3: .*a name that no other line has"):
         read_captions(path)
     write_csv(path, ["file_name", "caption"], ["a.wav", "a"])
-    with pytest.raises(PreparationError, match="found the columns file_name, caption, expected caption_1"):
+    with pytest.raises(DataError, match="found the columns file_name, caption, expected caption_1"):
         read_captions(path)
-    with pytest.raises(PreparationError, match=r"absent\.csv: found .*No such file"):
+    with pytest.raises(DataError, match=r"absent\.csv: found .*No such file"):
         read_captions(tmp_path / "absent.csv")
 
 
 def test_no_folder_of_recordings_is_an_error(tmp_path):
-    with pytest.raises(PreparationError, match="found none of the folders development, validation, evaluation"):
+    with pytest.raises(DataError, match="found none of the folders development, validation, evaluation"):
         clotho_entries(tmp_path, tmp_path)
 
 

@@ -20,7 +20,7 @@ from modeling_cnn10bert.data.audio_folder import CAPTIONS
 from modeling_cnn10bert.data.downloads import RemoteFile, download
 from modeling_cnn10bert.data.entries import Entry
 from modeling_cnn10bert.data.preparation import prepare_dataset
-from modeling_cnn10bert.data.tables import PreparationError
+from modeling_cnn10bert.errors import DataError
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 
@@ -129,7 +129,7 @@ def test_a_broken_connection_is_taken_up_where_it_ended(remote, server, tmp_path
 def test_the_next_run_takes_up_what_the_last_one_left(remote, server, tmp_path):
     server.cuts, server.cut_after = 100, 0
     (tmp_path / "file.bin.part").write_bytes(CONTENT[:1_500_000])
-    with pytest.raises(PreparationError, match=r"5 attempts; 1500000 bytes are kept in .*file\.bin\.part.*goes on"):
+    with pytest.raises(DataError, match=r"5 attempts; 1500000 bytes are kept in .*file\.bin\.part.*goes on"):
         download(remote(), tmp_path)
     server.cuts, server.requests[:] = 0, []
     assert download(remote(), tmp_path).read_bytes() == CONTENT
@@ -150,7 +150,7 @@ def test_a_part_that_is_whole_or_too_long(length, remote, tmp_path):
 
 def test_a_wrong_md5_is_an_error_and_the_next_run_begins_anew(remote, server, tmp_path):
     file = remote(md5="0" * 32)
-    with pytest.raises(PreparationError, match=r"file\.bin.*found the MD5 \w{32} of 3000000 bytes, expected 0{32}"):
+    with pytest.raises(DataError, match=r"file\.bin.*found the MD5 \w{32} of 3000000 bytes, expected 0{32}"):
         download(file, tmp_path)
     assert not list(tmp_path.iterdir())
     assert download(remote(), tmp_path).read_bytes() == CONTENT
@@ -158,25 +158,25 @@ def test_a_wrong_md5_is_an_error_and_the_next_run_begins_anew(remote, server, tm
 
 def test_a_file_at_hand_is_verified_too(remote, tmp_path):
     (tmp_path / "file.bin").write_bytes(CONTENT[:-1])
-    with pytest.raises(PreparationError, match="found the MD5 .* of 2999999 bytes, expected .*; delete the file"):
+    with pytest.raises(DataError, match="found the MD5 .* of 2999999 bytes, expected .*; delete the file"):
         download(remote(), tmp_path)
     assert (tmp_path / "file.bin").stat().st_size == 2_999_999
 
 
 def test_a_file_that_the_server_has_not_is_named(server, tmp_path):
-    with pytest.raises(PreparationError, match=r"absent: the server answered 404"):
+    with pytest.raises(DataError, match=r"absent: the server answered 404"):
         download(RemoteFile("absent", f"{server.url}/absent", "0" * 32), tmp_path)
 
 
 def test_a_server_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(PreparationError, match=r"http://127\.0\.0\.1:9/file: .*5 attempts; 0 bytes"):
+    with pytest.raises(DataError, match=r"http://127\.0\.0\.1:9/file: .*5 attempts; 0 bytes"):
         download(RemoteFile("file", "http://127.0.0.1:9/file", "0" * 32), tmp_path)
 
 
 def test_a_full_disk_keeps_the_part_and_the_next_run_takes_it_up(remote, server, tmp_path):
     with small_disk(tmp_path / "disk", 2) as disk:
         (disk / "ballast").write_bytes(bytes(1 << 20))
-        with pytest.raises(PreparationError, match=r"no space left on the disk .*free some and run the command again"):
+        with pytest.raises(DataError, match=r"no space left on the disk .*free some and run the command again"):
             download(remote(CONTENT[:1_900_000]), disk)
         kept = (disk / "file.bin.part").stat().st_size
         assert kept > 500_000
@@ -212,7 +212,7 @@ def test_an_archive_is_extracted_once(archive, tmp_path, snapshot):
 def test_a_truncated_archive_leaves_nothing(kept, archive, tmp_path):
     content = archive.read_bytes()
     archive.write_bytes(content[: round(kept * len(content))])
-    with pytest.raises(PreparationError, match=r"sounds\.7z: found \d+ bytes that do not extract .*expected a whole"):
+    with pytest.raises(DataError, match=r"sounds\.7z: found \d+ bytes that do not extract .*expected a whole"):
         extract(archive, tmp_path / "out" / "sounds")
     assert not os.listdir(tmp_path / "out")
 
@@ -221,7 +221,7 @@ def test_a_damaged_archive_leaves_nothing(archive, tmp_path):
     content = bytearray(archive.read_bytes())
     content[200:400] = bytes(200)
     archive.write_bytes(content)
-    with pytest.raises(PreparationError, match="bytes that do not extract"):
+    with pytest.raises(DataError, match="bytes that do not extract"):
         extract(archive, tmp_path / "out" / "sounds")
     assert not os.listdir(tmp_path / "out")
 
@@ -241,7 +241,7 @@ def test_an_entry_that_would_leave_the_folder_is_refused(name, tmp_path):
     with py7zr.SevenZipFile(tmp_path / "bad.7z", "w") as file:
         file.writestr(b"fine", "sounds/fine.wav")
         file._writestr(b"escaped", name)  # the public method refuses such names
-    with pytest.raises(PreparationError, match=r"bad\.7z: found the entry .*escaped\.wav', which is a path that"):
+    with pytest.raises(DataError, match=r"bad\.7z: found the entry .*escaped\.wav', which is a path that"):
         extract(tmp_path / "bad.7z", tmp_path / "out" / "sounds")
     assert not os.listdir(tmp_path / "out")
     assert not list(tmp_path.rglob("*escaped*"))
@@ -261,7 +261,7 @@ def test_entries_that_no_folder_can_hold_are_refused(names, tmp_path):
     with py7zr.SevenZipFile(tmp_path / "bad.7z", "w") as file:
         for name in names:
             file.writestr(b"sound", name)
-    with pytest.raises(PreparationError, match=r"bad\.7z: found .* bytes that do not extract"):
+    with pytest.raises(DataError, match=r"bad\.7z: found .* bytes that do not extract"):
         extract(tmp_path / "bad.7z", tmp_path / "out" / "sounds")
     assert not os.listdir(tmp_path / "out")
 
@@ -271,12 +271,12 @@ def test_a_link_is_refused(tmp_path):
     (tmp_path / "in" / "sounds" / "link.wav").symlink_to("/etc/passwd")
     with py7zr.SevenZipFile(tmp_path / "bad.7z", "w") as file:
         file.writeall(tmp_path / "in" / "sounds", "sounds")
-    with pytest.raises(PreparationError, match=r"found the entry 'sounds/link\.wav', which is no plain file"):
+    with pytest.raises(DataError, match=r"found the entry 'sounds/link\.wav', which is no plain file"):
         extract(tmp_path / "bad.7z", tmp_path / "out" / "sounds")
 
 
 def test_another_archive_is_refused(archive, tmp_path):
-    with pytest.raises(PreparationError, match=r"found 4 entries and no folder development"):
+    with pytest.raises(DataError, match=r"found 4 entries and no folder development"):
         extract(archive, tmp_path / "out" / "development")
 
 
@@ -284,7 +284,7 @@ def test_extraction_on_a_full_disk_leaves_nothing_and_can_be_repeated(archive, t
     with small_disk(tmp_path / "disk", 1) as disk:
         ballast = disk / "ballast"
         ballast.write_bytes(bytes(950_000))
-        with pytest.raises(PreparationError, match="no space left on the disk"):
+        with pytest.raises(DataError, match="no space left on the disk"):
             extract(archive, disk / "sounds")
         assert os.listdir(disk) == ["ballast"]
         ballast.unlink()
@@ -297,7 +297,7 @@ def test_an_archive_of_more_than_the_disk_holds_is_refused_before_it_is_extracte
         file.writestr(bytes(30_000_000), "sounds/zeros.wav")
     assert (tmp_path / "zeros.7z").stat().st_size < 100_000
     with small_disk(tmp_path / "disk", 1) as disk:
-        with pytest.raises(PreparationError, match=r"no space left on the disk for what is in it \(found 30 MB"):
+        with pytest.raises(DataError, match=r"no space left on the disk for what is in it \(found 30 MB"):
             extract(tmp_path / "zeros.7z", disk / "sounds")
         assert not os.listdir(disk)
 
@@ -310,7 +310,7 @@ def test_preparation_on_a_full_disk_goes_on_when_there_is_space(tmp_path, write_
     with small_disk(tmp_path / "disk", 6) as disk:
         ballast = disk / "ballast"
         ballast.write_bytes(bytes(5_700_000))
-        with pytest.raises(PreparationError, match=r"no space left on the disk .*goes on with what is missing"):
+        with pytest.raises(DataError, match=r"no space left on the disk .*goes on with what is missing"):
             prepare_dataset(splits, columns, disk / "out")
         with pytest.raises(FileNotFoundError):
             datasets.load_from_disk(disk / "out")
@@ -397,7 +397,7 @@ def test_clotho_from_archives_at_hand_verifies_them(zenodo, tmp_path, script):
     publisher = tmp_path / "publisher"
     arguments = [str(tmp_path / "out"), "--mirror", zenodo.url, "--archives", str(publisher), "--num_proc", "1"]
     (publisher / "clotho_audio_validation.7z").write_bytes(b"half an archive")
-    with pytest.raises(PreparationError, match=r"clotho_audio_validation\.7z: found the MD5"):
+    with pytest.raises(DataError, match=r"clotho_audio_validation\.7z: found the MD5"):
         script("prepare_clotho").main(arguments)
     with pytest.raises(FileNotFoundError):
         datasets.load_from_disk(tmp_path / "out")

@@ -14,7 +14,7 @@ from modeling_cnn10bert.data.feature_cache import (
     encode_log_mel,
     log_mel_columns,
 )
-from modeling_cnn10bert.data.tables import PreparationError
+from modeling_cnn10bert.errors import DataError
 
 KEY = {"features": {"feature_size": 4}, "what": "a test"}
 
@@ -81,14 +81,14 @@ def test_a_table_that_is_damaged_is_named(name, content, tmp_path):
     if (name, content) == ("dataset_info.json", b"{}"):  # says nothing, and hides nothing
         assert len(cached_table(tmp_path, "set", KEY, None)) == 3
         return
-    with pytest.raises(PreparationError, match=r"set-.*table: found a data set with a file that is missing or damaged"):
+    with pytest.raises(DataError, match=r"set-.*table: found a data set with a file that is missing or damaged"):
         cached_table(tmp_path, "set", KEY, None)
 
 
 @pytest.mark.parametrize("name", ["file/cache", "a\0b", "x" * 300])
 def test_a_cache_that_no_folder_can_be_is_named(name, tmp_path):
     (tmp_path / "file").write_text("text")
-    with pytest.raises(PreparationError, match="cache_dir .*expected a folder, or the name of a new one"):
+    with pytest.raises(DataError, match="cache_dir .*expected a folder, or the name of a new one"):
         cached_table(tmp_path / name, "set", KEY, lambda scratch: _table(_log_mels()))
 
 

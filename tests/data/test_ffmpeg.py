@@ -12,7 +12,8 @@ import soundfile
 from scipy import signal
 
 from modeling_cnn10bert.data import audio_io, ffmpeg
-from modeling_cnn10bert.data.audio_io import AudioError, UnreadableError, audio_blocks, decode_audio, load_audio
+from modeling_cnn10bert.data.audio_io import audio_blocks, decode_audio, load_audio
+from modeling_cnn10bert.errors import AudioError, UnreadableError
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg is installed")
 RATE = 44100

@@ -17,7 +17,7 @@ from modeling_cnn10bert.data.audio_folder import CAPTIONS
 from modeling_cnn10bert.data.audio_io import decode_audio
 from modeling_cnn10bert.data.entries import Entry
 from modeling_cnn10bert.data.preparation import prepare_dataset
-from modeling_cnn10bert.data.tables import PreparationError
+from modeling_cnn10bert.errors import DataError
 
 COLUMNS = datasets.Features({"captions": CAPTIONS, "place": datasets.Value("string")})
 
@@ -114,12 +114,12 @@ def test_a_recording_that_cannot_be_used_is_left_out_and_listed(recordings, entr
 
 def test_strict_makes_an_error_of_it_and_leaves_nothing_that_reads_as_complete(recordings, entries, tmp_path):
     (recordings / "1.wav").write_bytes(b"no sound at all" * 100)
-    with pytest.raises(PreparationError, match=r"1 of 8 recordings cannot be used.*skipped\.csv.*train/1\.wav.*decode"):
+    with pytest.raises(DataError, match=r"1 of 8 recordings cannot be used.*skipped\.csv.*train/1\.wav.*decode"):
         prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out", strict=True)
     with pytest.raises(FileNotFoundError):
         datasets.load_from_disk(tmp_path / "out")
     assert prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out").prepared == {"train": 4, "test": 3}
-    with pytest.raises(PreparationError, match="1 of 8 recordings cannot be used"):
+    with pytest.raises(DataError, match="1 of 8 recordings cannot be used"):
         prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out", strict=True)
 
 
@@ -281,14 +281,14 @@ def test_a_process_that_dies_is_told_from_a_recording_that_does_not_decode(
 ):
     with monkeypatch.context() as patch:
         patch.setattr(shards, "prepare_entry", lambda entry, split: os._exit(1))
-        with pytest.raises(PreparationError, match="a process that decodes recordings ended abruptly, .*num_proc"):
+        with pytest.raises(DataError, match="a process that decodes recordings ended abruptly, .*num_proc"):
             prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out", num_proc=2)
     assert prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out").prepared == {"train": 5, "test": 3}
 
 
 def test_a_folder_of_something_else_is_never_written_to(recordings, entries, snapshot):
     before = snapshot(recordings)
-    with pytest.raises(PreparationError, match="found something that no preparation wrote, expected an empty folder"):
+    with pytest.raises(DataError, match="found something that no preparation wrote, expected an empty folder"):
         prepare_dataset(entries(recordings), COLUMNS, recordings)
     assert snapshot(recordings) == before
 
@@ -307,26 +307,26 @@ def test_a_state_that_was_edited_is_prepared_anew(change, recordings, entries, t
 def test_a_data_set_that_was_damaged_is_no_whole_one(name, recordings, entries, tmp_path):
     prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out")
     (tmp_path / "out" / name).write_bytes(b"[")
-    with pytest.raises(PreparationError, match="out: found a data set with a file that is missing or damaged"):
+    with pytest.raises(DataError, match="out: found a data set with a file that is missing or damaged"):
         prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out")
 
 
 def test_a_name_that_is_no_utf_8_is_an_error(recordings, entries, tmp_path):
     listed = [Entry("\udcff.wav", recordings / "0.wav", {"captions": ["a tone"], "place": "here"})]
-    with pytest.raises(PreparationError, match=r"train: found the file name '\\udcff\.wav', expected UTF-8"):
+    with pytest.raises(DataError, match=r"train: found the file name '\\udcff\.wav', expected UTF-8"):
         prepare_dataset({"train": listed}, COLUMNS, tmp_path / "out")
 
 
 def test_a_name_that_occurs_twice_in_a_split_is_an_error(recordings, entries, tmp_path):
     listed = entries(recordings)
-    with pytest.raises(PreparationError, match=r"train: found the file name '0\.wav' twice"):
+    with pytest.raises(DataError, match=r"train: found the file name '0\.wav' twice"):
         prepare_dataset({"train": listed["train"] * 2}, COLUMNS, tmp_path / "out")
 
 
 def test_no_recording_at_all_is_an_error(recordings, entries, tmp_path):
     for path in recordings.iterdir():
         path.write_bytes(b"")
-    with pytest.raises(PreparationError, match="none of the 5 recordings of train can be used"):
+    with pytest.raises(DataError, match="none of the 5 recordings of train can be used"):
         prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out")
 
 
@@ -335,7 +335,7 @@ def test_a_folder_whose_name_is_read_as_an_address_is_refused(
     name, recordings, entries, tmp_path, monkeypatch, script, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(PreparationError, match="OUT .*expected a local folder"):
+    with pytest.raises(DataError, match="OUT .*expected a local folder"):
         prepare_dataset(entries(recordings), COLUMNS, name)
     with pytest.raises(SystemExit):
         script("prepare_clotho").main([name])

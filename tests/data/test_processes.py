@@ -15,7 +15,7 @@ import soundfile
 
 from modeling_cnn10bert.data import preparation
 from modeling_cnn10bert.data.processes import in_processes
-from modeling_cnn10bert.data.tables import PreparationError
+from modeling_cnn10bert.errors import DataError
 
 SCRIPT = Path(__file__).with_name("killed_preparation.py")
 ROOT = Path(__file__).parents[2]
@@ -142,7 +142,7 @@ def test_results_of_any_number_of_processes_are_the_same():
 
 
 def test_a_process_that_dies_is_an_error_in_one_line():
-    with pytest.raises(PreparationError, match="ended abruptly, often for lack of memory"):
+    with pytest.raises(DataError, match="ended abruptly, often for lack of memory"):
         list(in_processes(lambda number: os._exit(1), 2, 2))
 
 

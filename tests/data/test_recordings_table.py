@@ -10,13 +10,9 @@ from modeling_cnn10bert.data.audio_io import load_audio
 from modeling_cnn10bert.data.entries import Entry
 from modeling_cnn10bert.data.feature_cache import LOG_MEL_STEP
 from modeling_cnn10bert.data.preparation import prepare_dataset
-from modeling_cnn10bert.data.recordings_table import (
-    PreparedDataError,
-    load_prepared,
-    load_prepared_split,
-    recordings_table,
-)
+from modeling_cnn10bert.data.recordings_table import load_prepared, load_prepared_split, recordings_table
 from modeling_cnn10bert.data.transform import RecordingTransform
+from modeling_cnn10bert.errors import DataError
 
 SMALL = {"feature_size": 16, "hop_length": 1280}
 COLUMNS = datasets.Features({"captions": CAPTIONS})
@@ -163,30 +159,24 @@ def test_back_translations_are_carried_along(prepared, tmp_path):
 
 def test_what_is_no_prepared_data_set_is_named(prepared, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(PreparedDataError, match=r"found no dataset_dict\.json in the folder .*empty"):
+    with pytest.raises(DataError, match=r"found no dataset_dict\.json in the folder .*empty"):
         load_prepared(str(tmp_path / "empty"))
-    with pytest.raises(
-        PreparedDataError, match=r"found the splits train in .*out, expected train, validation and test"
-    ):
+    with pytest.raises(DataError, match=r"found the splits train in .*out, expected train, validation and test"):
         load_prepared(str(tmp_path / "out"))
     splits = dict.fromkeys(("train", "validation", "test"), prepared.rename_column("captions", "texts"))
     datasets.DatasetDict(splits).save_to_disk(tmp_path / "texts")
-    with pytest.raises(
-        PreparedDataError, match=r"found the columns file_name, .*texts.*split train, expected captions"
-    ):
+    with pytest.raises(DataError, match=r"found the columns file_name, .*texts.*split train, expected captions"):
         load_prepared(str(tmp_path / "texts"))
     datasets.DatasetDict(
         dict.fromkeys(splits, prepared.remove_columns("captions").add_column("captions", ["a tone"] * 6))
     ).save_to_disk(tmp_path / "text")
-    with pytest.raises(
-        PreparedDataError, match=r"found captions of the type Value\('string'\) .*expected a list of texts"
-    ):
+    with pytest.raises(DataError, match=r"found captions of the type Value\('string'\) .*expected a list of texts"):
         load_prepared(str(tmp_path / "text"))
     twice = datasets.concatenate_datasets([prepared, prepared])
     datasets.DatasetDict(dict.fromkeys(splits, twice)).save_to_disk(tmp_path / "twice")
-    with pytest.raises(PreparedDataError, match="found 6 different file names of 12 recordings"):
+    with pytest.raises(DataError, match="found 6 different file names of 12 recordings"):
         load_prepared(str(tmp_path / "twice"))
-    with pytest.raises(PreparedDataError, match="found no data set nobody/knows-it, neither a folder nor on the Hub"):
+    with pytest.raises(DataError, match="found no data set nobody/knows-it, neither a folder nor on the Hub"):
         load_prepared("nobody/knows-it")
 
 
@@ -217,27 +207,25 @@ def save_splits(prepared, tmp_path):
 )
 def test_captions_without_a_word_are_found_before_anything_is_computed(captions, found, save_splits):
     name = save_splits(captions=captions)
-    with pytest.raises(PreparedDataError, match=f"found {found}.* expected texts with a word each"):
+    with pytest.raises(DataError, match=f"found {found}.* expected texts with a word each"):
         load_prepared(name)
     if found.startswith("no caption"):  # of a set to search, captions need not be known
         assert len(load_prepared_split(name, "validation")[1]) == 2
     else:
-        with pytest.raises(PreparedDataError, match=f"found {found}"):
+        with pytest.raises(DataError, match=f"found {found}"):
             load_prepared_split(name, "validation")
     assert len(load_prepared_split(name, "test")[1]) == 2
 
 
 def test_splits_that_share_a_recording_are_an_error_that_names_it(save_splits):
     name = save_splits("test", recording_id=["train/1.wav", "test/5.wav"])
-    with pytest.raises(
-        PreparedDataError, match="'train/1.wav' in the splits train and test of .*, expected ids that no"
-    ):
+    with pytest.raises(DataError, match="'train/1.wav' in the splits train and test of .*, expected ids that no"):
         load_prepared(name)
 
 
 def test_recordings_that_would_be_evaluated_as_one_are_an_error(save_splits):
     name = save_splits("validation", recording_id=["x", "x"])
-    with pytest.raises(PreparedDataError, match="found the recording_id 'x' twice in .*, split validation"):
+    with pytest.raises(DataError, match="found the recording_id 'x' twice in .*, split validation"):
         load_prepared(name)
     assert len(load_prepared(save_splits("train", recording_id=["x", "x"]))["train"]) == 2  # two takes of one
 
@@ -245,5 +233,5 @@ def test_recordings_that_would_be_evaluated_as_one_are_an_error(save_splits):
 def test_a_split_without_recordings_is_an_error(prepared, tmp_path):
     splits = {"train": prepared.select([0]), "validation": prepared.select([]), "test": prepared.select([1])}
     datasets.DatasetDict(splits).save_to_disk(tmp_path / "splits")
-    with pytest.raises(PreparedDataError, match="found a split without a recording in .*splits"):
+    with pytest.raises(DataError, match="found a split without a recording in .*splits"):
         load_prepared(str(tmp_path / "splits"))

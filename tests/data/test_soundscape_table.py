@@ -9,10 +9,10 @@ import soundfile
 import torch
 
 from modeling_cnn10bert import CNN10FeatureExtractor
-from modeling_cnn10bert.data.audio_io import AudioError
 from modeling_cnn10bert.data.feature_cache import LOG_MEL_STEP, MelStatistics, decode_log_mel
 from modeling_cnn10bert.data.soundscape_table import soundscape_table
-from modeling_cnn10bert.data.soundscapes import ManifestError, Scene, SoundEvent, SourceBank, render
+from modeling_cnn10bert.data.soundscapes import Scene, SoundEvent, SourceBank, render
+from modeling_cnn10bert.errors import AudioError, DataError
 
 SMALL = {"feature_size": 16, "hop_length": 1280}
 
@@ -192,6 +192,6 @@ def test_back_translations_become_a_column_per_language(prepare, scenes, tmp_pat
 def test_back_translations_of_some_scenes_only_are_an_error(lacking, prepare, scenes, tmp_path):
     some = _with_variants(scenes, "de", "fr")
     some[lacking] = scenes[lacking]
-    with pytest.raises(ManifestError, match="scene 'scene-[15]': back_translations: found .*, expected .* as scene"):
+    with pytest.raises(DataError, match="scene 'scene-[15]': back_translations: found .*, expected .* as scene"):
         prepare(some)
     assert not (tmp_path / "cache").exists()

@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from modeling_cnn10bert.data.audio_io import AudioError
 from modeling_cnn10bert.data.soundscapes import (
-    ManifestError,
     Scene,
     SoundEvent,
     SourceBank,
@@ -22,6 +20,7 @@ from modeling_cnn10bert.data.soundscapes import (
     render,
     vary,
 )
+from modeling_cnn10bert.errors import AudioError, DataError
 
 SHARED = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
 RATE = 100  # Hz; low, so that expected waveforms can be written down
@@ -210,16 +209,14 @@ def test_a_faulty_field_is_named_with_file_line_and_value(tmp_path, sources, fau
     where, value, message = FAULTS[fault]
     (tmp_path / "out.wav").write_bytes(b"")
     path = write(tmp_path, ROW | {"id": "first"}, changed(where, value))
-    with pytest.raises(ManifestError, match=r"train\.jsonl:2: " + message) as error:
+    with pytest.raises(DataError, match=r"train\.jsonl:2: " + message) as error:
         read_manifest(path, sources)
     assert ";" in str(error.value), "the message says what to do"
 
 
 def test_an_absolute_source_is_refused_even_inside_the_folder(tmp_path, sources):
     path = write(tmp_path, changed(("events", 0, "source"), str(sources / "dog" / "a.wav")))
-    with pytest.raises(
-        ManifestError, match=r"train\.jsonl:1: events\[0\]\.source: .* expected a path that stays inside"
-    ):
+    with pytest.raises(DataError, match=r"train\.jsonl:1: events\[0\]\.source: .* expected a path that stays inside"):
         read_manifest(path, sources)
 
 
@@ -235,7 +232,7 @@ def test_a_source_has_one_name_however_the_lines_write_it(tmp_path, sources):
 @pytest.mark.parametrize("name", ["dog/../../outside.wav", "..\\outside.wav", "dog\\..\\..\\outside.wav"])
 def test_no_spelling_leads_out_of_the_sources_folder(name, tmp_path, sources):
     soundfile.write(tmp_path / "outside.wav", np.zeros(RATE), RATE)
-    with pytest.raises(ManifestError, match=r"events\[0\]\.source"):
+    with pytest.raises(DataError, match=r"events\[0\]\.source"):
         read_manifest(write(tmp_path, changed(["events", 0, "source"], name)), sources)
 
 
@@ -246,7 +243,7 @@ def test_a_link_out_of_the_sources_folder_is_refused_and_one_within_is_fine(tmp_
     (tmp_path / "linked").symlink_to(sources)
     assert read_manifest(write(tmp_path, changed(("events", 0, "source"), "within.wav")), tmp_path / "linked")
     with pytest.raises(
-        ManifestError, match=r"source: found 'out\.wav', expected a path that stays inside .*; put the recording"
+        DataError, match=r"source: found 'out\.wav', expected a path that stays inside .*; put the recording"
     ):
         read_manifest(write(tmp_path, changed(("events", 0, "source"), "out.wav")), sources)
 
@@ -258,36 +255,32 @@ def test_a_link_out_of_the_sources_folder_is_refused_and_one_within_is_fine(tmp_
 )
 def test_a_line_that_is_no_json_object_is_named(tmp_path, sources, line):
     with pytest.raises(
-        ManifestError, match=r"(?s)train\.jsonl:2: line: found .* expected one JSON object; correct the line"
+        DataError, match=r"(?s)train\.jsonl:2: line: found .* expected one JSON object; correct the line"
     ):
         read_manifest(write(tmp_path, ROW, line), sources)
 
 
 def test_an_id_used_twice_names_both_lines(tmp_path, sources):
-    with pytest.raises(
-        ManifestError, match=r"train\.jsonl:2: id: found 'scene-0', which line 1 has too, expected an id"
-    ):
+    with pytest.raises(DataError, match=r"train\.jsonl:2: id: found 'scene-0', which line 1 has too, expected an id"):
         read_manifest(write(tmp_path, ROW, ROW), sources)
 
 
 def test_a_manifest_without_scenes_is_refused(tmp_path, sources):
-    with pytest.raises(ManifestError, match=r"train\.jsonl: found no scene, expected at least one line"):
+    with pytest.raises(DataError, match=r"train\.jsonl: found no scene, expected at least one line"):
         read_manifest(write(tmp_path, ""), sources)
 
 
 def test_a_manifest_that_cannot_be_read_is_named(tmp_path, sources):
-    with pytest.raises(
-        ManifestError, match=r"absent\.jsonl: found .*No such file.* expected a text file; check the path"
-    ):
+    with pytest.raises(DataError, match=r"absent\.jsonl: found .*No such file.* expected a text file; check the path"):
         read_manifest(tmp_path / "absent.jsonl", sources)
     (tmp_path / "latin.jsonl").write_bytes(b"\xe9")
-    with pytest.raises(ManifestError, match=r"latin\.jsonl:1: found the byte 0xe9, which is not UTF-8"):
+    with pytest.raises(DataError, match=r"latin\.jsonl:1: found the byte 0xe9, which is not UTF-8"):
         read_manifest(tmp_path / "latin.jsonl", sources)
 
 
 def test_a_missing_sources_folder_is_named(tmp_path):
     with pytest.raises(
-        ManifestError, match=r"found no folder .*nowhere, expected the recordings there; check the sources folder"
+        DataError, match=r"found no folder .*nowhere, expected the recordings there; check the sources folder"
     ):
         read_manifest(write(tmp_path, ROW), tmp_path / "nowhere")
 
@@ -306,7 +299,7 @@ def test_a_set_is_read_by_split(tmp_path, sources):
 def test_missing_manifests_of_a_set_are_all_named(tmp_path, sources):
     write(tmp_path, ROW, name="validation.jsonl")
     with pytest.raises(
-        ManifestError, match=r"found no train\.jsonl, test\.jsonl, expected .*; check the folder, or write a set"
+        DataError, match=r"found no train\.jsonl, test\.jsonl, expected .*; check the folder, or write a set"
     ):
         read_manifests(tmp_path, sources)
 
@@ -315,7 +308,7 @@ def test_an_id_in_two_splits_is_refused(tmp_path, sources):
     for split, scene_id in (("train", "x"), ("validation", "y"), ("test", "x")):
         write(tmp_path, ROW | {"id": scene_id}, name=f"{split}.jsonl")
     with pytest.raises(
-        ManifestError, match=r"test\.jsonl: id: found 'x', which train\.jsonl has too, expected ids that no other"
+        DataError, match=r"test\.jsonl: id: found 'x', which train\.jsonl has too, expected ids that no other"
     ):
         read_manifests(tmp_path, sources)
 

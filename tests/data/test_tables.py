@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from modeling_cnn10bert.data.tables import PreparationError, captions_of, has_word, read_rows, read_text
+from modeling_cnn10bert.data.tables import captions_of, has_word, read_rows, read_text
+from modeling_cnn10bert.errors import DataError
 from modeling_cnn10bert.processing_cnn10bert import caption_words
 
 ROWS = [{"file_name": "dog.wav", "caption": "A dog barks, then silence."}, {"file_name": "é.wav", "caption": "Rain;"}]
@@ -51,7 +52,7 @@ def test_a_semicolon_table_keeps_the_commas_of_its_captions(tmp_path):
 def test_what_is_not_recognized_is_refused_by_its_line(content, message, tmp_path):
     path = tmp_path / "table.csv"
     path.write_bytes(content)
-    with pytest.raises(PreparationError, match=message) as error:
+    with pytest.raises(DataError, match=message) as error:
         list(read_rows(path, ["file_name"]))
     assert str(error.value).startswith(str(path))
 
@@ -76,7 +77,7 @@ def test_json_lines_may_hold_line_separators_and_are_refused_by_their_line(tmp_p
     path.write_text(json.dumps({"file_name": "a.wav", "caption": "one\u2028two"}, ensure_ascii=False) + "\n\n[1]\n")
     rows = read_rows(path)
     assert next(rows) == (1, {"file_name": "a.wav", "caption": "one\u2028two"})
-    with pytest.raises(PreparationError, match=r"table\.jsonl:3: found '\[1\]', expected one JSON object"):
+    with pytest.raises(DataError, match=r"table\.jsonl:3: found '\[1\]', expected one JSON object"):
         next(rows)
 
 
@@ -87,7 +88,7 @@ def test_half_of_a_surrogate_pair_is_refused_by_its_line(field, tmp_path):
     (tmp_path / "table.jsonl").write_text("\n".join(lines))
     rows = read_rows(tmp_path / "table.jsonl")
     assert next(rows) == (1, whole)
-    with pytest.raises(PreparationError, match=r"table\.jsonl:2: found '{.*, expected one JSON object"):
+    with pytest.raises(DataError, match=r"table\.jsonl:2: found '{.*, expected one JSON object"):
         next(rows)
 
 
@@ -95,7 +96,7 @@ def test_half_of_a_surrogate_pair_is_refused_by_its_line(field, tmp_path):
 def test_what_is_no_file_is_not_opened(kind, tmp_path):
     path = tmp_path / "table.csv"
     {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": os.mkdir}[kind](path)
-    with pytest.raises(PreparationError, match=r"table\.csv: found no file but a folder, a pipe or a device"):
+    with pytest.raises(DataError, match=r"table\.csv: found no file but a folder, a pipe or a device"):
         read_text(path)
 
 
@@ -106,7 +107,7 @@ def test_an_empty_file_has_no_rows(tmp_path):
 
 def test_a_header_is_shown_on_one_line_without_control_characters(tmp_path):
     (tmp_path / "table.csv").write_text('"a\nb",\x1b[2J' + ",c" * 5000 + "\n")
-    with pytest.raises(PreparationError) as error:
+    with pytest.raises(DataError) as error:
         list(read_rows(tmp_path / "table.csv", ["file_name"]))
     assert str(error.value).isprintable() and len(str(error.value)) < 1000
 
@@ -138,7 +139,7 @@ def test_a_caption_that_is_no_list_stays_as_it_is(text):
     "cell", ["[a dog barks, rain falls]", "['it's raining']", '["a dog" "rain]', "[1, 2]", {"en": 1}]
 )
 def test_a_list_that_cannot_be_read_is_refused(cell):
-    with pytest.raises(PreparationError, match="table:2: captions: found"):
+    with pytest.raises(DataError, match="table:2: captions: found"):
         captions_of([cell], "table:2")
 
 

@@ -7,10 +7,10 @@ import datasets
 import pytest
 import soundfile
 
-from modeling_cnn10bert.augmentation.back_translation import BackTranslationError
 from modeling_cnn10bert.data import variants
-from modeling_cnn10bert.data.soundscapes import ManifestError, manifest_lines, read_manifest
+from modeling_cnn10bert.data.soundscapes import manifest_lines, read_manifest
 from modeling_cnn10bert.data.variants import VariantCounts, add_back_translations
+from modeling_cnn10bert.errors import DataError
 
 
 class Killed(BaseException):
@@ -291,7 +291,7 @@ def test_a_killed_run_over_manifests_goes_on(manifests, speakers, tmp_path):
 )
 def test_a_manifest_line_that_cannot_be_used_is_named(line, manifests, speakers):
     (manifests / "train.jsonl").write_text(json.dumps({"captions": ["a dog"]}) + "\n" + line)
-    with pytest.raises(ManifestError, match=r"train\.jsonl:2: captions: found .* a list of captions"):
+    with pytest.raises(DataError, match=r"train\.jsonl:2: captions: found .* a list of captions"):
         add_back_translations(manifests, ["de"], speakers.pair)
 
 
@@ -300,7 +300,7 @@ def test_a_manifest_line_that_cannot_be_used_is_named(line, manifests, speakers)
 
 def test_a_data_set_without_captions_names_its_columns(tmp_path, speakers):
     datasets.Dataset.from_dict({"caption": ["a dog"], "length": [3]}).save_to_disk(tmp_path / "table")
-    with pytest.raises(BackTranslationError, match="column captions: found only caption, length"):
+    with pytest.raises(DataError, match="column captions: found only caption, length"):
         add_back_translations(tmp_path / "table", ["de"], speakers.pair)
     assert [path.name for path in tmp_path.iterdir()] == ["table"]
 
@@ -308,20 +308,20 @@ def test_a_data_set_without_captions_names_its_columns(tmp_path, speakers):
 @pytest.mark.parametrize("captions", [["a dog"], [["a dog", None]], [[3]]])
 def test_captions_that_are_no_lists_of_texts_are_named(captions, tmp_path, speakers):
     datasets.Dataset.from_dict({"captions": captions}).save_to_disk(tmp_path / "table")
-    with pytest.raises(BackTranslationError, match="column captions: row 0: found .*, expected a list of texts"):
+    with pytest.raises(DataError, match="column captions: row 0: found .*, expected a list of texts"):
         add_back_translations(tmp_path / "table", ["de"], speakers.pair)
 
 
 def test_a_split_that_is_not_there_names_those_that_are(saved, manifests, speakers):
-    with pytest.raises(BackTranslationError, match="found the splits train, test, expected validation"):
+    with pytest.raises(DataError, match="found the splits train, test, expected validation"):
         add_back_translations(saved, ["de"], speakers.pair, splits=["train", "validation"])
     (manifests / "test.jsonl").unlink()
-    with pytest.raises(BackTranslationError, match="found the splits train, validation, expected test"):
+    with pytest.raises(DataError, match="found the splits train, validation, expected test"):
         add_back_translations(manifests, ["de"], speakers.pair, splits=["test"])
 
 
 def test_a_folder_of_something_else_is_one_clear_error(tmp_path, speakers):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(BackTranslationError, match="folder: found no prepared data set, expected a folder written by"):
+    with pytest.raises(DataError, match="folder: found no prepared data set, expected a folder written by"):
         add_back_translations(tmp_path / "folder", ["de"], speakers.pair)
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]

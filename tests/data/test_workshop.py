@@ -6,7 +6,8 @@ import pathlib
 
 import pytest
 
-from modeling_cnn10bert.data.workshop import Progress, Workshop, WorkshopError
+from modeling_cnn10bert.data.workshop import Progress, Workshop
+from modeling_cnn10bert.errors import DataError
 
 
 class Killed(BaseException):
@@ -98,7 +99,7 @@ def test_a_folder_that_was_made_anew_meanwhile_is_not_overwritten(target, monkey
         _exchange(target)
     monkeypatch.undo()
     target.mkdir()
-    with pytest.raises(WorkshopError, match="found it, and at .*old the one .* move one away"):
+    with pytest.raises(DataError, match="found it, and at .*old the one .* move one away"):
         _exchange(target)
     assert (target.parent / ".sounds-test" / "old" / "inner" / "content").read_text() == "old"
     assert target.is_dir()
@@ -116,7 +117,7 @@ def test_one_run_at_a_time(target):
     other = context.Process(target=_hold, args=(target, held, done))
     other.start()
     assert held.wait(60)
-    with pytest.raises(WorkshopError, match="found another run at work on it"):
+    with pytest.raises(DataError, match="found another run at work on it"):
         _exchange(target)
     done.set()
     other.join(60)
@@ -125,7 +126,7 @@ def test_one_run_at_a_time(target):
 
 
 def test_no_folder_is_one_clear_error_and_makes_none(tmp_path):
-    with pytest.raises(WorkshopError, match="missing: found no such folder"):
+    with pytest.raises(DataError, match="missing: found no such folder"):
         _exchange(tmp_path / "missing")
     assert list(tmp_path.iterdir()) == []
 

@@ -11,11 +11,10 @@ import pytest
 from modeling_cnn10bert.data.audio_folder import own_recordings
 from modeling_cnn10bert.data.audio_io import load_audio
 from modeling_cnn10bert.data.preparation import prepare_dataset
-from modeling_cnn10bert.data.tables import PreparationError
+from modeling_cnn10bert.errors import DataError, RetrievalError
 from modeling_cnn10bert.evaluation.commands import run_evaluate, run_score, run_submit
 from modeling_cnn10bert.evaluation.submissions import read_dcase2022, read_dcase2025
 from modeling_cnn10bert.retrieval.embedding import load_embedder
-from modeling_cnn10bert.retrieval.records import RetrievalError
 
 QUIET = {"device": "cpu", "progress": False}
 
@@ -141,25 +140,25 @@ def test_a_submission_that_cannot_be_made_is_an_error_that_says_what_to_do(
         run_submit(model, str(soundscapes), split="validation", format="dcase2022", out=out, **QUIET)
     with pytest.raises(RetrievalError, match="format is 'dcase2023', expected dcase2022 or dcase2025"):
         run_submit(model, str(soundscapes), format="dcase2023", out=out, **QUIET)
-    with pytest.raises(PreparationError, match="found no data set, expected one, or captions"):
+    with pytest.raises(DataError, match="found no data set, expected one, or captions"):
         run_submit(model, format="dcase2022", out=out, audio=str(metadata_folder), **QUIET)
-    with pytest.raises(PreparationError, match="found both the data set .* and captions 'x.csv'"):
+    with pytest.raises(DataError, match="found both the data set .* and captions 'x.csv'"):
         run_submit(model, str(soundscapes), format="dcase2022", captions="x.csv", out=out, **QUIET)
     prepared = datasets.Dataset.from_dict(
         {"file_name": ["a"], "recording_id": ["a"], "audio": ["a"], "captions": [["-"]]}
     )
     datasets.DatasetDict({"test": prepared}).save_to_disk(tmp_path / "prepared")
-    with pytest.raises(PreparationError, match="found the caption '-' of a in .*prepared, split test, row 0"):
+    with pytest.raises(DataError, match="found the caption '-' of a in .*prepared, split test, row 0"):
         run_submit("no model is loaded", str(tmp_path / "prepared"), format="dcase2025", out=out, **QUIET)
     captions = write_csv(tmp_path / "c.csv", ["file_name", *(f"caption_{i}" for i in range(1, 6))], ["z.wav", *"abcde"])
-    with pytest.raises(PreparationError, match="z.wav: found no such file"):
+    with pytest.raises(DataError, match="z.wav: found no such file"):
         run_submit(model, str(captions), format="dcase2025", audio=str(metadata_folder), out=out, **QUIET)
     assert not (tmp_path / "out.csv").exists()
 
 
 def test_a_missing_output_or_truth_is_an_error_that_names_it(tmp_path, write_csv):
-    with pytest.raises(PreparationError, match="nowhere.csv: found .*No such file"):
+    with pytest.raises(DataError, match="nowhere.csv: found .*No such file"):
         run_score(str(tmp_path / "nowhere.csv"), str(tmp_path / "truth.csv"))
     output = write_csv(tmp_path / "matrix.csv", ["index", "a.wav"], ["a dog", "0.5"])
-    with pytest.raises(PreparationError, match="truth.csv: found .*No such file"):
+    with pytest.raises(DataError, match="truth.csv: found .*No such file"):
         run_score(str(output), str(tmp_path / "truth.csv"))

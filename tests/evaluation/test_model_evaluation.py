@@ -9,16 +9,15 @@ import torch
 from matplotlib.image import imread
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, ClapProcessor
 
-from modeling_cnn10bert.data.audio_io import AudioError
 from modeling_cnn10bert.data.collator import RetrievalCollator
 from modeling_cnn10bert.data.recordings_table import load_prepared_split, recordings_table
+from modeling_cnn10bert.errors import AudioError, RetrievalError
 from modeling_cnn10bert.evaluation import evaluation_pictures
 from modeling_cnn10bert.evaluation.evaluation_files import best_first, write_evaluation
 from modeling_cnn10bert.evaluation.metric import retrieval_metrics_both_directions
 from modeling_cnn10bert.evaluation.model_evaluation import evaluate_model
 from modeling_cnn10bert.evaluation.recordings import Recording, load_evaluation_set
 from modeling_cnn10bert.retrieval.embedding import load_embedder
-from modeling_cnn10bert.retrieval.records import RetrievalError
 from modeling_cnn10bert.training.arguments import RetrievalTrainingArguments
 from modeling_cnn10bert.training.build import evaluation_recordings
 from modeling_cnn10bert.training.trainer import RetrievalTrainer

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from modeling_cnn10bert.data.tables import PreparationError
+from modeling_cnn10bert.errors import DataError
 from modeling_cnn10bert.evaluation.ranked_output import score_ranked_output
 
 NAMES = [f"{letter}.wav" for letter in "abcdefghijkl"]
@@ -32,12 +32,10 @@ def test_files_that_do_not_belong_together_are_an_error_that_says_where(files):
     output, captions = files
     lines = output.read_text().splitlines(keepends=True)
     output.write_text("".join([*lines[:3], lines[4], lines[3], *lines[5:]]))
-    with pytest.raises(
-        PreparationError, match="output.csv:4: found the caption 'b.wav caption 3', expected 'b.wav cap.* 2'"
-    ):
+    with pytest.raises(DataError, match="output.csv:4: found the caption 'b.wav caption 3', expected 'b.wav cap.* 2'"):
         score_ranked_output(output, captions)
     output.write_text("".join(lines[:-1]))
-    with pytest.raises(PreparationError, match="found 9 queries, expected the 10 captions"):
+    with pytest.raises(DataError, match="found 9 queries, expected the 10 captions"):
         score_ranked_output(output, captions)
-    with pytest.raises(PreparationError, match="nowhere.csv: found .*No such file"):
+    with pytest.raises(DataError, match="nowhere.csv: found .*No such file"):
         score_ranked_output(output.with_name("nowhere.csv"), captions)

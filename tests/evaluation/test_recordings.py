@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from modeling_cnn10bert.data.audio_io import AudioError, load_audio
+from modeling_cnn10bert.data.audio_io import load_audio
 from modeling_cnn10bert.data.entries import Entry
 from modeling_cnn10bert.data.preparation import prepare_dataset
-from modeling_cnn10bert.data.soundscapes import ManifestError
-from modeling_cnn10bert.data.tables import PreparationError
+from modeling_cnn10bert.errors import AudioError, DataError
 from modeling_cnn10bert.evaluation.recordings import load_evaluation_set, load_unpaired_set
 
 CLOTHO = ["file_name", *(f"caption_{number}" for number in range(1, 6))]
@@ -67,7 +66,7 @@ def test_clothos_caption_file_finds_its_recordings_under_names_that_a_disk_may_h
     (tmp_path / "audio" / "Birds.wav").unlink()
     gone = load_evaluation_set(captions, audio=tmp_path / "audio").recordings[1]
     assert gone.absence.startswith(" Birds.wav: found no such file in")
-    with pytest.raises(PreparationError, match="captions.csv holds captions only; name the folder"):
+    with pytest.raises(DataError, match="captions.csv holds captions only; name the folder"):
         load_evaluation_set(captions)
 
 
@@ -82,9 +81,9 @@ def test_real_clotho_captions_go_with_the_real_recordings(shared_data):
 
 def test_a_set_of_one_split_needs_no_name_and_another_name_is_an_error(metadata_folder, prepared_folder, tmp_path):
     assert load_evaluation_set(metadata_folder).split == "train"
-    with pytest.raises(PreparationError, match="found the splits train, .*expected validation; name one of them"):
+    with pytest.raises(DataError, match="found the splits train, .*expected validation; name one of them"):
         load_evaluation_set(metadata_folder, split="validation")
-    with pytest.raises(PreparationError, match="found the splits test in .*, expected train; name one of them"):
+    with pytest.raises(DataError, match="found the splits test in .*, expected train; name one of them"):
         load_evaluation_set(prepared_folder, split="train")
     test = datasets.load_from_disk(prepared_folder)["test"]
     datasets.DatasetDict({"test": test.take(3), "train": test.skip(3)}).save_to_disk(tmp_path / "two")
@@ -119,13 +118,11 @@ def test_queries_and_recordings_may_come_unpaired(tmp_path, write_csv, noise):
     assert found.captions() == ["Rain, and rain.", "a dog", "a dog"]
     assert [recording.name for recording in found.recordings] == ["a.flac", "b.wav"]
     assert len(found.recordings[0].load(32_000)) == 3200
-    with pytest.raises(PreparationError, match="found no recording, expected those that are searched"):
+    with pytest.raises(DataError, match="found no recording, expected those that are searched"):
         load_unpaired_set(captions, tmp_path)
     for wordless in (" ", "...", "-"):
         write_csv(captions, ["caption"], ["a dog"], [wordless])
-        with pytest.raises(
-            PreparationError, match=f"retrieval_captions.csv:3: found the caption '{wordless}', expected"
-        ):
+        with pytest.raises(DataError, match=f"retrieval_captions.csv:3: found the caption '{wordless}', expected"):
             load_unpaired_set(captions, audio)
 
 
@@ -157,23 +154,23 @@ def test_captions_and_names_keep_their_spaces_whatever_the_data_set_is(tmp_path,
 def test_what_is_no_data_set_or_takes_no_such_option_is_an_error_that_says_what_to_do(
     tmp_path, soundscapes, prepared_folder
 ):
-    with pytest.raises(PreparationError, match="found none of the forms of a data set, expected a prepared data set"):
+    with pytest.raises(DataError, match="found none of the forms of a data set, expected a prepared data set"):
         load_evaluation_set(tmp_path)
-    with pytest.raises(PreparationError, match="nowhere: found no such file or folder, expected a prepared data set"):
+    with pytest.raises(DataError, match="nowhere: found no such file or folder, expected a prepared data set"):
         load_evaluation_set(tmp_path / "nowhere")
-    with pytest.raises(PreparationError, match="missing.csv: found no such file or folder"):
+    with pytest.raises(DataError, match="missing.csv: found no such file or folder"):
         load_evaluation_set("missing.csv", audio=tmp_path)
-    with pytest.raises(PreparationError, match="found no data set someone/nowhere"):
+    with pytest.raises(DataError, match="found no data set someone/nowhere"):
         load_evaluation_set("someone/nowhere")
-    with pytest.raises(PreparationError, match="test.jsonl: found a file that is no CSV file"):
+    with pytest.raises(DataError, match="test.jsonl: found a file that is no CSV file"):
         load_evaluation_set(soundscapes / "test.jsonl")
-    with pytest.raises(PreparationError, match="audio is 'DIR', but a folder of soundscape manifests takes none"):
+    with pytest.raises(DataError, match="audio is 'DIR', but a folder of soundscape manifests takes none"):
         load_evaluation_set(soundscapes, audio="DIR")
-    with pytest.raises(PreparationError, match="sources is 'DIR', but a data set with its recordings takes none"):
+    with pytest.raises(DataError, match="sources is 'DIR', but a data set with its recordings takes none"):
         load_evaluation_set(prepared_folder, sources="DIR")
-    with pytest.raises(ManifestError, match="train.jsonl: found .*No such file"):
+    with pytest.raises(DataError, match="train.jsonl: found .*No such file"):
         load_evaluation_set(soundscapes, split="train")
-    with pytest.raises(ManifestError, match="found no folder .*elsewhere"):
+    with pytest.raises(DataError, match="found no folder .*elsewhere"):
         load_evaluation_set(soundscapes, sources=tmp_path / "elsewhere")
 
 

@@ -5,7 +5,7 @@ import pandas
 import pytest
 
 from modeling_cnn10bert.data.clotho import read_captions
-from modeling_cnn10bert.data.tables import PreparationError
+from modeling_cnn10bert.errors import DataError, RetrievalError
 from modeling_cnn10bert.evaluation.ranked_output import is_ranked_output, score_matrix, score_ranked_output
 from modeling_cnn10bert.evaluation.recordings import load_evaluation_set
 from modeling_cnn10bert.evaluation.submissions import (
@@ -14,7 +14,6 @@ from modeling_cnn10bert.evaluation.submissions import (
     write_dcase2022,
     write_dcase2025,
 )
-from modeling_cnn10bert.retrieval.records import RetrievalError
 
 NAMES = [f"{letter}.wav" for letter in "abcdefghijkl"]
 CLOTHO = ["file_name", *(f"caption_{number}" for number in range(1, 6))]
@@ -80,10 +79,10 @@ def test_a_matrix_is_scored_against_clothos_captions(tmp_path, write_csv):
     expected = {"R@1": 0.5, "R@5": 0.5, "R@10": 0.5, "mAP@10": 0.5, "mAP@16": (1 + 1 / 12) / 2, "MedR": 6.5}
     assert score_matrix(tmp_path / "matrix.csv", truth) == pytest.approx(expected)
     write_dcase2025(tmp_path / "other.csv", captions[::-1], NAMES, scores)
-    with pytest.raises(PreparationError, match="other.csv:2: found the caption 'b.wav 4', expected 'a.wav 0'"):
+    with pytest.raises(DataError, match="other.csv:2: found the caption 'b.wav 4', expected 'a.wav 0'"):
         score_matrix(tmp_path / "other.csv", truth)
     write_dcase2025(tmp_path / "narrow.csv", captions, NAMES[1:], scores[:, 1:])
-    with pytest.raises(PreparationError, match="narrow.csv: found no column 'a.wav', expected one for each"):
+    with pytest.raises(DataError, match="narrow.csv: found no column 'a.wav', expected one for each"):
         score_matrix(tmp_path / "narrow.csv", truth)
 
 
@@ -100,10 +99,10 @@ def test_a_matrix_is_scored_against_annotations_of_several_recordings_a_query(tm
     metrics = score_matrix(tmp_path / "matrix.csv", annotations)
     assert (metrics["R@1"], metrics["R@5"], metrics["mAP@16"]) == pytest.approx((0.5, 1.0, 0.75))
     write_dcase2025(tmp_path / "other.csv", ["A dog", "Snow"], NAMES, scores[:2])
-    with pytest.raises(PreparationError, match="other.csv: found no line for the query 'Rain.'"):
+    with pytest.raises(DataError, match="other.csv: found no line for the query 'Rain.'"):
         score_matrix(tmp_path / "other.csv", annotations)
     write_csv(annotations, ["query", "audio_filenames"], ["Rain.", "__import__('os').getcwd()"])
-    with pytest.raises(PreparationError, match="annotations.csv:2: audio_filenames: found .*expected a list"):
+    with pytest.raises(DataError, match="annotations.csv:2: audio_filenames: found .*expected a list"):
         score_matrix(tmp_path / "matrix.csv", annotations)
 
 
@@ -150,7 +149,7 @@ def test_a_matrix_that_does_not_fit_is_not_written(tmp_path, names, scores, mess
 )
 def test_a_faulty_matrix_is_an_error_that_says_where(tmp_path, content, message):
     (tmp_path / "matrix.csv").write_text(content)
-    with pytest.raises(PreparationError, match=message):
+    with pytest.raises(DataError, match=message):
         read_dcase2025(tmp_path / "matrix.csv")
 
 
@@ -158,7 +157,7 @@ def test_a_recording_twice_in_a_ranked_line_is_an_error_of_the_file(tmp_path, wr
     truth = write_csv(tmp_path / "truth.csv", CLOTHO, ["a.wav", *(f"caption {number}" for number in range(5))])
     rows = [[f"caption {number}", *NAMES[:9], NAMES[0]] for number in range(5)]
     output = write_csv(tmp_path / "output.csv", ["caption", *(f"file_name_{i}" for i in range(1, 11))], *rows)
-    with pytest.raises(PreparationError, match="output.csv: the ranking of query 0 holds an item twice"):
+    with pytest.raises(DataError, match="output.csv: the ranking of query 0 holds an item twice"):
         score_ranked_output(output, truth)
 
 
@@ -220,8 +219,8 @@ def test_files_of_different_challenges_are_named_with_what_belongs_together(tmp_
         (score_matrix, "truth", tmp_path / "ranked.csv", "found a caption file .* and a ranked output of DCASE 2022"),
         (score_matrix, "annotations", truth, "found annotations of DCASE 2025 .* and a caption file"),
     ):
-        with pytest.raises(PreparationError, match=f"{found}.*{together}"):
+        with pytest.raises(DataError, match=f"{found}.*{together}"):
             score(tmp_path / f"{output}.csv", captions)
     write_csv(annotations, ["query", "audio_filenames"], ["another caption", "['a.wav']"])
-    with pytest.raises(PreparationError, match="no line for the query 'another caption' .*; give the two files of one"):
+    with pytest.raises(DataError, match="no line for the query 'another caption' .*; give the two files of one"):
         score_matrix(tmp_path / "matrix.csv", annotations)

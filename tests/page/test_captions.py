@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from modeling_cnn10bert.errors import RetrievalError
 from modeling_cnn10bert.page.captions import find_captions, read_captions
-from modeling_cnn10bert.retrieval.records import RetrievalError
 
 
 def test_the_metadata_of_a_folder_tells_the_captions_of_its_recordings(tmp_path):

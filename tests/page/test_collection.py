@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
+from modeling_cnn10bert.errors import RetrievalError
 from modeling_cnn10bert.page.collection import folder_index, open_folder, open_index
-from modeling_cnn10bert.retrieval.records import RetrievalError
 
 
 @pytest.fixture

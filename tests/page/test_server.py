@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from modeling_cnn10bert.data.audio_io import AudioError
+from modeling_cnn10bert.errors import AudioError
 
 ROOT = Path(__file__).parents[2]
 

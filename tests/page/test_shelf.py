@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from modeling_cnn10bert import CNN10FeatureExtractor
-from modeling_cnn10bert.data.audio_io import AudioError
+from modeling_cnn10bert.errors import AudioError
 from modeling_cnn10bert.page import shelf as module
 from modeling_cnn10bert.page.clips import Span
 from modeling_cnn10bert.page.shelf import Shelf

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from modeling_cnn10bert.publishing.hub import PublishError, publish
+from modeling_cnn10bert.errors import PublishError
+from modeling_cnn10bert.publishing.hub import publish
 
 
 def titles(repository):

@@ -3,8 +3,9 @@
 import pytest
 from huggingface_hub import constants
 
+from modeling_cnn10bert.errors import PublishError
 from modeling_cnn10bert.publishing import hub
-from modeling_cnn10bert.publishing.hub import PublishError, check_access
+from modeling_cnn10bert.publishing.hub import check_access
 
 
 def refusal(*arguments, **options):

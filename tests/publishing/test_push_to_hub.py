@@ -16,12 +16,12 @@ from transformers import AutoModel, AutoProcessor
 from typer.testing import CliRunner
 
 from modeling_cnn10bert import CNN10BertModel, CNN10BertProcessor, cli
-from modeling_cnn10bert.publishing.hub import PublishError
+from modeling_cnn10bert.errors import PublishError, RecipeError
 from modeling_cnn10bert.training import publish
 from modeling_cnn10bert.training.arguments import TAGGING_ARGUMENT_CLASSES
 from modeling_cnn10bert.training.build import build_trainer
 from modeling_cnn10bert.training.command_line import run as run_script
-from modeling_cnn10bert.training.recipe import RecipeError, parse_recipe
+from modeling_cnn10bert.training.recipe import parse_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 FEW_STEPS = {"max_steps": 2, "save_steps": 1, "hub_model_id": "org/retriever"}

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, ClapConfig, ClapFeatureExtractor, ClapModel, ClapProcessor
 
+from modeling_cnn10bert.errors import RetrievalError
 from modeling_cnn10bert.retrieval.embedding import check_same_model, load_embedder
 from modeling_cnn10bert.retrieval.model_inputs import BATCH_SECONDS
-from modeling_cnn10bert.retrieval.records import RetrievalError
 
 CAPTIONS = ["a dog", "The rain of this dog is a siren!", "water drips while a siren wails", "rain", "a bark, a bark"]
 

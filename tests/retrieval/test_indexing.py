@@ -10,9 +10,10 @@ import pytest
 import soundfile
 
 from modeling_cnn10bert.data.audio_io import load_audio
+from modeling_cnn10bert.errors import RetrievalError
 from modeling_cnn10bert.retrieval import reading
 from modeling_cnn10bert.retrieval.indexing import index_folders
-from modeling_cnn10bert.retrieval.records import ModelIdentity, RetrievalError
+from modeling_cnn10bert.retrieval.records import ModelIdentity
 from modeling_cnn10bert.retrieval.windows import content_hash, window_spans
 
 

@@ -15,10 +15,11 @@ import pytest
 import soundfile
 
 from modeling_cnn10bert.data import ffmpeg
+from modeling_cnn10bert.errors import RetrievalError
 from modeling_cnn10bert.retrieval import reading
 from modeling_cnn10bert.retrieval.embedding import load_embedder
 from modeling_cnn10bert.retrieval.indexing import index_folders
-from modeling_cnn10bert.retrieval.records import IndexInfo, RetrievalError
+from modeling_cnn10bert.retrieval.records import IndexInfo
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from modeling_cnn10bert.errors import RetrievalError
 from modeling_cnn10bert.retrieval.near_duplicates import FIRST_LIMIT, find_near_duplicates
-from modeling_cnn10bert.retrieval.records import EmbeddedFile, FileRecord, IndexInfo, ModelIdentity, RetrievalError
+from modeling_cnn10bert.retrieval.records import EmbeddedFile, FileRecord, IndexInfo, ModelIdentity
 from modeling_cnn10bert.retrieval.stores import open_store
 
 THRESHOLD = math.cos(math.radians(5))  # so that recordings within 5 degrees are close

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
+from modeling_cnn10bert.errors import RetrievalError
 from modeling_cnn10bert.retrieval.embedding import check_same_model, load_embedder
-from modeling_cnn10bert.retrieval.records import RetrievalError
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")

@@ -13,8 +13,8 @@ import pytest
 import soundfile
 import torch
 
-from modeling_cnn10bert.data.audio_io import AudioError
-from modeling_cnn10bert.retrieval import AudioRetriever, RetrievalError, SearchFilter
+from modeling_cnn10bert.errors import AudioError, RetrievalError
+from modeling_cnn10bert.retrieval import AudioRetriever, SearchFilter
 from modeling_cnn10bert.retrieval import retriever as retriever_module
 from modeling_cnn10bert.retrieval.records import EmbeddedFile, FileRecord, IndexInfo, ModelIdentity
 from modeling_cnn10bert.retrieval.retriever import RetrievalWarning, without_words

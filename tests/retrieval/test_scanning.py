@@ -5,8 +5,8 @@ import socket
 
 import pytest
 
+from modeling_cnn10bert.errors import RetrievalError
 from modeling_cnn10bert.retrieval import scanning
-from modeling_cnn10bert.retrieval.records import RetrievalError
 from modeling_cnn10bert.retrieval.scanning import canonical, is_below, is_recording, scan
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from modeling_cnn10bert.retrieval.records import RetrievalError
+from modeling_cnn10bert.errors import RetrievalError
 from modeling_cnn10bert.retrieval.tags import Tag, Tagger, read_labels
 
 

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
+from modeling_cnn10bert.errors import RetrievalError
 from modeling_cnn10bert.retrieval import watching
 from modeling_cnn10bert.retrieval.indexing import index_folders
-from modeling_cnn10bert.retrieval.records import RetrievalError
 from modeling_cnn10bert.retrieval.watching import watch_folders
 
 PATIENCE = 60  # seconds for what takes a fraction of one on an idle machine

@@ -10,8 +10,8 @@ import pytest
 import soundfile
 
 from modeling_cnn10bert.data import audio_io
-from modeling_cnn10bert.data.audio_io import AudioError, load_audio
-from modeling_cnn10bert.retrieval.records import RetrievalError
+from modeling_cnn10bert.data.audio_io import load_audio
+from modeling_cnn10bert.errors import AudioError, RetrievalError
 from modeling_cnn10bert.retrieval.windows import content_hash, read_windows, window_spans
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from modeling_cnn10bert.training.recipe import RecipeError, read_recipe
+from modeling_cnn10bert.errors import RecipeError
+from modeling_cnn10bert.training.recipe import read_recipe
 from reproduce.ladders import TABLES, plan_table
 
 RECIPES = Path(__file__).resolve().parents[2] / "scripts" / "recipes"

@@ -10,16 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from modeling_cnn10bert.errors import RecipeError
 from reproduce import run_queue
 from reproduce.ladders import Run, Synthesis
-from reproduce.run_queue import (
-    RunError,
-    check_folder,
-    command_of,
-    is_finished,
-    outstanding,
-    work_through,
-)
+from reproduce.run_queue import check_folder, command_of, is_finished, outstanding, work_through
 
 # Stands for train_retrieval.py: notes how it was called, and does what the file `orders/<name of the run>` says.
 SCRIPT = """
@@ -114,11 +108,11 @@ def test_a_failed_run_stops_the_rest_and_names_its_log_and_the_same_call_goes_on
     (Path("orders") / "second").write_text("fail")
     for _ in range(2):
         message = r"^second failed \(exit status 1\): the recording x.wav is broken; see runs/second.log"
-        with pytest.raises(RunError, match=message):
+        with pytest.raises(RecipeError, match=message):
             work_through(steps, RUNS)
     assert _called() == ["first", "second", "second"]
     (Path("orders") / "second").write_text("nothing")
-    with pytest.raises(RunError, match=r"second failed \(it left no results\)"):
+    with pytest.raises(RecipeError, match=r"second failed \(it left no results\)"):
         work_through(steps, RUNS)
     (Path("orders") / "second").unlink()
     work_through(steps, RUNS)
@@ -129,7 +123,7 @@ def test_a_failed_run_stops_the_rest_and_names_its_log_and_the_same_call_goes_on
 def test_a_failure_ends_the_runs_beside_it():
     (Path("orders") / "first").write_text("wait")
     (Path("orders") / "second").write_text("fail")
-    with pytest.raises(RunError, match="second failed"):
+    with pytest.raises(RecipeError, match="second failed"):
         work_through([_run("first"), _run("second")], RUNS, jobs=2)
     os.close(run_queue._lock(RUNS / "first"))  # which nobody holds any more
 
@@ -141,7 +135,7 @@ def test_a_killed_run_is_resumed_and_half_a_file_of_results_is_put_aside(reposit
         assert process.poll() is None
         time.sleep(0.01)
     # The lock is the process's own: it keeps others out also when the program that started it is gone.
-    with pytest.raises(RunError, match="runs/first: found another process at work"):
+    with pytest.raises(RecipeError, match="runs/first: found another process at work"):
         work_through([_run("first")], RUNS)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -160,22 +154,22 @@ def test_a_run_that_was_made_with_other_fields_is_an_error_that_names_them(finis
         work_through([_run("first", g_max=3)], RUNS)
     else:
         (Path("orders") / "first").write_text("fail")
-        with pytest.raises(RunError):
+        with pytest.raises(RecipeError):
             work_through([_run("first", g_max=3)], RUNS)
     other = _run("first", learning_rate=0.2)
     message = r"runs/first was made with g_max 3 \(now nothing\), learning_rate 0.1 \(now 0.2\); give the same fields"
-    with pytest.raises(RunError, match=message):
+    with pytest.raises(RecipeError, match=message):
         check_folder(other, RUNS, 1)
-    with pytest.raises(RunError, match="num_processes 1 .now 2."):
+    with pytest.raises(RecipeError, match="num_processes 1 .now 2."):
         check_folder(_run("first", g_max=3), RUNS, 2)
     check_folder(_run("first", g_max=3, cache_dir="elsewhere", preprocessing_num_workers=2), RUNS, 1)
 
 
 def test_a_run_of_unknown_fields_is_not_taken_for_one_of_the_table():
     (RUNS / "first" / "checkpoint-5").mkdir(parents=True)
-    with pytest.raises(RunError, match=r"runs/first: found a run without run.json"):
+    with pytest.raises(RecipeError, match=r"runs/first: found a run without run.json"):
         check_folder(_run("first"), RUNS, 1)
-    with pytest.raises(RunError, match=r"runs/first: found a run without run.json"):
+    with pytest.raises(RecipeError, match=r"runs/first: found a run without run.json"):
         work_through([_run("first")], RUNS)
     assert _called() == []
 
@@ -225,7 +219,7 @@ def test_a_token_of_a_recipe_is_not_recorded_and_an_old_record_of_one_still_fits
     record["fields"]["hub_token"] = "an-older-token"
     (folder / "run.json").write_text(json.dumps(record))
     check_folder(run, repository / "runs", 1)
-    with pytest.raises(RunError, match="g_max 6") as error:
+    with pytest.raises(RecipeError, match="g_max 6") as error:
         check_folder(_run("a", g_max=3), repository / "runs", 1)
     assert "older-token" not in str(error.value)
 
@@ -235,7 +229,7 @@ def test_the_log_of_a_run_and_the_error_that_quotes_it_hold_no_secret(repository
         "import sys; sys.exit('error: cannot reach http://me:planted-word@host')"
     )
     run = dataclasses.replace(_run("a"), arguments=("--hub_token", "planted-word"))
-    with pytest.raises(RunError, match=r"http://\*\*\*@host") as error:
+    with pytest.raises(RecipeError, match=r"http://\*\*\*@host") as error:
         work_through([run], repository / "runs")
     assert "planted-word" not in str(error.value)
     assert "--hub_token ***" in (repository / "runs" / "a.log").read_text()
@@ -248,5 +242,5 @@ def test_a_record_or_results_that_were_edited_are_told_or_made_again(text, repos
     (folder / "all_results.json").write_text(text)
     (folder / "run.json").write_text(text)
     assert not is_finished(_run("a"), repository / "runs")
-    with pytest.raises(RunError, match="found a run without run.json"):
+    with pytest.raises(RecipeError, match="found a run without run.json"):
         check_folder(_run("a"), repository / "runs", 1)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from modeling_cnn10bert.errors import RecipeError
 from modeling_cnn10bert.training.arguments import (
     ARGUMENT_CLASSES,
     NOT_OF_OURS,
@@ -12,7 +13,7 @@ from modeling_cnn10bert.training.arguments import (
     RetrievalTrainingArguments,
     TaggingTrainingArguments,
 )
-from modeling_cnn10bert.training.recipe import RecipeError, parse_recipe, read_recipe
+from modeling_cnn10bert.training.recipe import parse_recipe, read_recipe
 from modeling_cnn10bert.training.trainer import KeyedTrainer
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "scripts" / "recipes").glob("*.yaml"))

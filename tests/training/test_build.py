@@ -5,12 +5,11 @@ import pytest
 import torch
 
 from modeling_cnn10bert import CNN10FeatureExtractor
-from modeling_cnn10bert.augmentation.wordnet import WordNetError
 from modeling_cnn10bert.data.feature_cache import TABLE_FEATURES, log_mel_columns
 from modeling_cnn10bert.data.pairs import SharedEpoch
+from modeling_cnn10bert.errors import DataError, RecipeError
 from modeling_cnn10bert.training.arguments import AugmentationArguments
 from modeling_cnn10bert.training.build import RecordingTables, training_pairs
-from modeling_cnn10bert.training.recipe import RecipeError
 
 BEST = {  # table 4 of the paper; p_ms is lost in our copy of it
     "p_eda": 0.9936,
@@ -161,7 +160,7 @@ def test_inserted_words_come_from_the_training_captions(tables):
 
 def test_synonyms_without_wordnet_are_an_error_that_names_the_field(tables, monkeypatch):
     def missing():
-        raise WordNetError("found no WordNet; get it")
+        raise DataError("found no WordNet; get it")
 
     monkeypatch.setattr("modeling_cnn10bert.training.build.load_wordnet", missing)
     with pytest.raises(RecipeError, match=r"field p_syn is 0.2962: found no WordNet; get it"):

@@ -11,13 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from modeling_cnn10bert.data.audio_io import AudioError
-from modeling_cnn10bert.data.soundscapes import ManifestError
-from modeling_cnn10bert.data.tables import PreparationError
+from modeling_cnn10bert.errors import AudioError, DataError, RecipeError
 from modeling_cnn10bert.evaluation.metric import DivergedError, retrieval_metrics_both_directions
 from modeling_cnn10bert.interrupts import raise_again
 from modeling_cnn10bert.training.command_line import RESUME, run
-from modeling_cnn10bert.training.recipe import RecipeError
 
 
 def _ending_of(error):
@@ -29,7 +26,7 @@ def _ending_of(error):
     return ending.value.code
 
 
-@pytest.mark.parametrize("kind", [RecipeError, ManifestError, AudioError, PreparationError])
+@pytest.mark.parametrize("kind", [RecipeError, DataError, AudioError])
 def test_a_fault_of_the_input_is_one_line(kind):
     assert _ending_of(kind("file x: found y, expected z")) == "error: file x: found y, expected z"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from modeling_cnn10bert.training.recipe import RecipeError
+from modeling_cnn10bert.errors import RecipeError
 
 SCRIPT = Path(__file__).resolve().parents[2] / "train_retrieval.py"
 

@@ -21,7 +21,7 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, 
 from modeling_cnn10bert import CNN10BertModel, CNN10FeatureExtractor, CNN10ForAudioClassification
 from modeling_cnn10bert.data import downloads
 from modeling_cnn10bert.data.audio_io import load_audio
-from modeling_cnn10bert.data.tables import PreparationError
+from modeling_cnn10bert.errors import DataError
 from modeling_cnn10bert.training import panns
 from modeling_cnn10bert.training.arguments import ModelArguments
 from modeling_cnn10bert.training.build import load_model_and_processor
@@ -350,7 +350,7 @@ def test_training_starts_from_a_converted_checkpoint(narrow, convert, run, tmp_p
 
 def test_cnn14_is_refused_by_what_is_missing_unexpected_and_of_another_shape(convert, tmp_path):
     cnn14 = _save(PannsCnn10((4, 6, 8, 10, 12, 14), blocks=6), tmp_path / "Cnn14_mAP=0.431.pth")
-    with pytest.raises(PreparationError) as caught:
+    with pytest.raises(DataError) as caught:
         convert(cnn14, tmp_path / "out")
     message = str(caught.value)
     assert str(cnn14) in message
@@ -365,12 +365,10 @@ def test_another_head_is_refused(narrow, edited, convert, tmp_path):
     weight = narrow[0].fc_audioset.weight
     renamed = {"fc_audioset.weight": None, "fc_transfer.weight": weight}
     with pytest.raises(
-        PreparationError, match=r"1 missing \(fc_audioset\.weight\); 1 unexpected \(fc_transfer\.weight\); expected"
+        DataError, match=r"1 missing \(fc_audioset\.weight\); 1 unexpected \(fc_transfer\.weight\); expected"
     ):
         convert(edited(renamed), tmp_path / "out")
-    with pytest.raises(
-        PreparationError, match=r"1 of another shape \(fc_audioset\.weight \[50, 10\] for \[527, 10\]\)"
-    ):
+    with pytest.raises(DataError, match=r"1 of another shape \(fc_audioset\.weight \[50, 10\] for \[527, 10\]\)"):
         convert(edited({"fc_audioset.weight": weight[:50]}), tmp_path / "out")
 
 
@@ -384,19 +382,19 @@ def test_another_head_is_refused(narrow, edited, convert, tmp_path):
     ],
 )
 def test_another_front_end_is_refused_by_the_constant(front_end, name, convert, tmp_path):
-    with pytest.raises(PreparationError, match=rf"found {name} to differ by up to .* trained with another front end"):
+    with pytest.raises(DataError, match=rf"found {name} to differ by up to .* trained with another front end"):
         convert(_save(PannsCnn10(NARROW, **front_end), tmp_path / "other.pth"), tmp_path / "out")
 
 
 def test_another_window_length_is_refused_by_the_constants(convert, tmp_path):
     shapes = r"conv_real\.weight \[257, 1, 512\] for \[513, 1, 1024\].*melW \[257, 64\] for \[513, 64\]"
-    with pytest.raises(PreparationError, match=shapes):
+    with pytest.raises(DataError, match=shapes):
         convert(_save(PannsCnn10(NARROW, n_fft=512), tmp_path / "other.pth"), tmp_path / "out")
 
 
 def test_an_imaginary_part_that_differs_is_refused(narrow, edited, convert, tmp_path):
     name = "spectrogram_extractor.stft.conv_imag.weight"
-    with pytest.raises(PreparationError, match=f"found {name} to differ by up to 1e-05"):
+    with pytest.raises(DataError, match=f"found {name} to differ by up to 1e-05"):
         convert(edited({name: narrow[0].state_dict()[name] + 1e-5}), tmp_path / "out")
 
 
@@ -417,7 +415,7 @@ class _Code:
 def test_pickled_code_is_refused_and_not_run(zipped, narrow, convert, tmp_path):
     content = {"model": narrow[0].state_dict(), "sampler": _Code(tmp_path / "ran")}
     torch.save(content, tmp_path / "bad.pth", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(PreparationError, match=r"bad\.pth: found pickled code \(posix\.mkdir\), which was not run"):
+    with pytest.raises(DataError, match=r"bad\.pth: found pickled code \(posix\.mkdir\), which was not run"):
         convert(tmp_path / "bad.pth", tmp_path / "out")
     assert not (tmp_path / "ran").exists()
 
@@ -428,7 +426,7 @@ def test_a_truncated_checkpoint_is_refused(kept, zipped, narrow, convert, tmp_pa
     network, path = narrow
     content = _save(network, path, _use_new_zipfile_serialization=zipped).read_bytes()
     path.write_bytes(content[: round(kept * len(content))])
-    with pytest.raises(PreparationError, match=r"narrow\.pth: found \d+ bytes that do not read as .*download it again"):
+    with pytest.raises(DataError, match=r"narrow\.pth: found \d+ bytes that do not read as .*download it again"):
         convert(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -444,16 +442,14 @@ def test_a_truncated_checkpoint_is_refused(kept, zipped, narrow, convert, tmp_pa
 )
 def test_a_checkpoint_of_another_structure_is_refused(content, found, convert, tmp_path):
     torch.save(content, tmp_path / "bad.pth")
-    with pytest.raises(PreparationError, match=rf"bad\.pth: .*{found}.*, expected a checkpoint of PANNs' Cnn10"):
+    with pytest.raises(DataError, match=rf"bad\.pth: .*{found}.*, expected a checkpoint of PANNs' Cnn10"):
         convert(tmp_path / "bad.pth", tmp_path / "out")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1])
 def test_values_that_no_training_ended_with_are_refused(value, edited, convert, tmp_path):
     bad = edited({"conv_block2.bn1.bias": torch.full((6,), value)})
-    with pytest.raises(
-        PreparationError, match=r"no finite floating-point numbers in 1 tensors \(conv_block2\.bn1\.bias\)"
-    ):
+    with pytest.raises(DataError, match=r"no finite floating-point numbers in 1 tensors \(conv_block2\.bn1\.bias\)"):
         convert(bad, tmp_path / "out")
 
 
@@ -464,17 +460,15 @@ def test_what_is_there_already_is_left_as_it_is(narrow, convert, tmp_path):
     out = tmp_path / "out"
     convert(narrow[1], out)
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in out.iterdir()}
-    with pytest.raises(PreparationError, match="out: found a model, which stays as it is, expected a new folder"):
+    with pytest.raises(DataError, match="out: found a model, which stays as it is, expected a new folder"):
         convert(narrow[1], out)
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in out.iterdir()} == before
 
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "notes.txt").write_text("mine")
-    with pytest.raises(PreparationError, match="notes: found a folder that holds something else"):
+    with pytest.raises(DataError, match="notes: found a folder that holds something else"):
         convert(narrow[1], tmp_path / "notes")
-    with pytest.raises(
-        PreparationError, match=r"notes\.txt: found a file, expected a new folder; .*\[CHECKPOINT\] OUT"
-    ):
+    with pytest.raises(DataError, match=r"notes\.txt: found a file, expected a new folder; .*\[CHECKPOINT\] OUT"):
         convert(narrow[1], tmp_path / "notes" / "notes.txt")
     assert (tmp_path / "notes" / "notes.txt").read_text() == "mine"
 
@@ -488,7 +482,7 @@ def test_what_appeared_meanwhile_is_left_as_it_is(narrow, convert, tmp_path, mon
         (out / "notes.txt").write_text("mine")
 
     monkeypatch.setattr(CNN10FeatureExtractor, "save_pretrained", save_slowly)
-    with pytest.raises(PreparationError, match="out: found a folder that holds something else"):
+    with pytest.raises(DataError, match="out: found a folder that holds something else"):
         convert(narrow[1], out)
     assert [path.name for path in out.iterdir()] == ["notes.txt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["narrow.pth", "out"]
@@ -500,7 +494,7 @@ def test_an_interrupted_conversion_leaves_nothing_behind(narrow, convert, tmp_pa
 
     with monkeypatch.context() as broken:
         broken.setattr(CNN10FeatureExtractor, "save_pretrained", full)  # the weights are on disk by then
-        with pytest.raises(PreparationError, match="out: found that it cannot be written .*No space left on device"):
+        with pytest.raises(DataError, match="out: found that it cannot be written .*No space left on device"):
             convert(narrow[1], tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["narrow.pth"]
     convert(narrow[1], tmp_path / "out")
@@ -545,9 +539,7 @@ def test_without_a_checkpoint_the_published_one_is_downloaded_once(zenodo, narro
 
 def test_a_download_that_is_not_the_published_file_is_refused(zenodo, narrow, convert, tmp_path):
     _save(narrow[0], zenodo.path)
-    with pytest.raises(
-        PreparationError, match="found the MD5 .* expected bfb1f1f9968938fa8ef4012b8471f5f6; .* deleted"
-    ):
+    with pytest.raises(DataError, match="found the MD5 .* expected bfb1f1f9968938fa8ef4012b8471f5f6; .* deleted"):
         convert(tmp_path / "out", "--mirror", zenodo.url)
     assert not (tmp_path / "out").exists()
     assert not list((tmp_path / "home").rglob("Cnn10*"))
@@ -555,7 +547,7 @@ def test_a_download_that_is_not_the_published_file_is_refused(zenodo, narrow, co
 
 def test_nothing_is_downloaded_where_the_output_is_taken(zenodo, narrow, convert, tmp_path):
     convert(narrow[1], tmp_path / "out")
-    with pytest.raises(PreparationError, match="found a model"):
+    with pytest.raises(DataError, match="found a model"):
         convert(tmp_path / "out", "--mirror", zenodo.url)
     assert not zenodo.requests
 

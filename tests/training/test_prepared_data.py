@@ -8,7 +8,7 @@ import soundfile
 
 from modeling_cnn10bert.data.audio_folder import own_recordings
 from modeling_cnn10bert.data.preparation import prepare_dataset
-from modeling_cnn10bert.training.recipe import RecipeError
+from modeling_cnn10bert.errors import RecipeError
 
 KINDS = {"dog": 500, "rain": 1500, "siren": 3000, "bell": 6000}
 

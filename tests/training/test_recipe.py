@@ -5,8 +5,9 @@ import tracemalloc
 
 import pytest
 
+from modeling_cnn10bert.errors import RecipeError
 from modeling_cnn10bert.training.arguments import TAGGING_ARGUMENT_CLASSES, ModelArguments
-from modeling_cnn10bert.training.recipe import RecipeError, parse_recipe, read_recipe
+from modeling_cnn10bert.training.recipe import parse_recipe, read_recipe
 from reproduce.ladders import plan_table
 
 

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import constants
 from matplotlib.image import imread
 
-from modeling_cnn10bert.training.recipe import RecipeError
+from modeling_cnn10bert.errors import RecipeError
 from reproduce import ladders, prerequisites, run_cost, run_queue
 from reproduce.ladders import TABLES, plan_table
 

@@ -9,8 +9,8 @@ import filelock
 import pytest
 from transformers import TrainingArguments
 
+from modeling_cnn10bert.errors import RecipeError
 from modeling_cnn10bert.training import run_folder
-from modeling_cnn10bert.training.recipe import RecipeError
 from modeling_cnn10bert.training.run_folder import checkpoint_to_resume, locked, sole_run
 
 

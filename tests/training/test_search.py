@@ -26,9 +26,10 @@ from optuna.trial import TrialState
 from transformers.trainer_utils import EvalLoopOutput
 
 from modeling_cnn10bert.data.transform import PairTransform
+from modeling_cnn10bert.errors import RecipeError
 from modeling_cnn10bert.training import search_storage
 from modeling_cnn10bert.training.command_line import run as run_script
-from modeling_cnn10bert.training.recipe import RecipeError, parse_recipe
+from modeling_cnn10bert.training.recipe import parse_recipe
 from modeling_cnn10bert.training.search import (
     SearchArguments,
     build_search_trainer,

@@ -6,8 +6,8 @@ import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial
 
+from modeling_cnn10bert.errors import RecipeError
 from modeling_cnn10bert.training.arguments import AugmentationArguments
-from modeling_cnn10bert.training.recipe import RecipeError
 from modeling_cnn10bert.training.search_space import augmentation_of, search_space, suggest
 
 # As the paper prints them: an interval of real numbers, or a set of whole ones.

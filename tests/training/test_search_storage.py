@@ -9,8 +9,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from modeling_cnn10bert.errors import RecipeError
 from modeling_cnn10bert.training import search_storage
-from modeling_cnn10bert.training.recipe import RecipeError
 from modeling_cnn10bert.training.search import SearchArguments, open_study
 from modeling_cnn10bert.training.search_space import TABLE_4, suggest
 from modeling_cnn10bert.training.search_storage import (

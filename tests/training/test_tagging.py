@@ -13,8 +13,9 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 from transformers.trainer_utils import EvalLoopOutput
 
 from modeling_cnn10bert import CNN10BertModel
+from modeling_cnn10bert.errors import RecipeError
 from modeling_cnn10bert.training.arguments import TAGGING_ARGUMENT_CLASSES
-from modeling_cnn10bert.training.recipe import RecipeError, parse_recipe
+from modeling_cnn10bert.training.recipe import parse_recipe
 from modeling_cnn10bert.training.tagging import TaggingTrainer, build_tagging_trainer
 
 

@@ -7,9 +7,10 @@ import torch
 from torch import distributed
 
 from modeling_cnn10bert import CNN10BertModel
+from modeling_cnn10bert.errors import RecipeError
 from modeling_cnn10bert.training.arguments import RetrievalTrainingArguments
 from modeling_cnn10bert.training.build import build_trainer
-from modeling_cnn10bert.training.recipe import RecipeError, parse_recipe
+from modeling_cnn10bert.training.recipe import parse_recipe
 from modeling_cnn10bert.training.trainer import RetrievalTrainer
 
 

@@ -2,8 +2,9 @@
 
 import os
 
+from ...errors import RetrievalError
 from ...files import ADDRESS, check_local_folder
-from ..records import IndexInfo, RetrievalError
+from ..records import IndexInfo
 from .base import VectorStore
 
 

@@ -5,7 +5,8 @@ import math
 import numbers
 from collections.abc import Callable, Iterable, Sequence
 
-from ..records import FIRST_NS, LAST_NS, RetrievalError, SearchFilter
+from ...errors import RetrievalError
+from ..records import FIRST_NS, LAST_NS, SearchFilter
 from .paths import encode_path, folder_range
 
 _MILVUS_ESCAPES = {"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r"}

@@ -21,8 +21,9 @@ import lancedb.index
 import numpy as np
 import pyarrow as pa
 
+from ...errors import RetrievalError
 from ...files import write_text
-from ..records import EmbeddedFile, FileRecord, Hit, IndexInfo, RetrievalError, SearchFilter
+from ..records import EmbeddedFile, FileRecord, Hit, IndexInfo, SearchFilter
 from .base import VectorStore
 from .filters import sql_in, to_sql
 from .paths import encode_path

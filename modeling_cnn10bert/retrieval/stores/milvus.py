@@ -24,8 +24,9 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import RetrievalError
 from ...masking import MASK, without_secrets
-from ..records import EmbeddedFile, FileRecord, Hit, IndexInfo, RetrievalError, SearchFilter
+from ..records import EmbeddedFile, FileRecord, Hit, IndexInfo, SearchFilter
 from .base import VectorStore
 from .filters import milvus_in, milvus_text, to_milvus
 from .paths import encode_path

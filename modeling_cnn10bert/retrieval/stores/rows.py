@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..records import FORMAT_VERSION, EmbeddedFile, FileRecord, Hit, IndexInfo, MissingIndexError, RetrievalError
+from ...errors import MissingIndexError, RetrievalError
+from ..records import FORMAT_VERSION, EmbeddedFile, FileRecord, Hit, IndexInfo
 from .paths import decode_path, encode_path
 
 RECORD_COLUMNS = ("path", "content_hash", "size", "modified_ns", "duration")  # the fields of a `FileRecord`

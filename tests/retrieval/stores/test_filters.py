@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from modeling_cnn10bert.retrieval.records import RetrievalError, SearchFilter
+from modeling_cnn10bert.errors import RetrievalError
+from modeling_cnn10bert.retrieval.records import SearchFilter
 from modeling_cnn10bert.retrieval.stores.filters import (
     milvus_in,
     milvus_text,

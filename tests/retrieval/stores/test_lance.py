@@ -8,7 +8,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from modeling_cnn10bert.retrieval.records import RetrievalError, SearchFilter
+from modeling_cnn10bert.errors import RetrievalError
+from modeling_cnn10bert.retrieval.records import SearchFilter
 from modeling_cnn10bert.retrieval.stores import lance, open_store
 from modeling_cnn10bert.retrieval.stores.lance import LanceStore
 

@@ -7,10 +7,11 @@ import time
 import numpy as np
 import pytest
 
+from modeling_cnn10bert.errors import RetrievalError
+
 pytest.importorskip("pymilvus")
 pytest.importorskip("milvus_lite")
 
-from modeling_cnn10bert.retrieval.records import RetrievalError  # noqa: E402
 from modeling_cnn10bert.retrieval.stores import milvus  # noqa: E402
 from modeling_cnn10bert.retrieval.stores.milvus import Address, MilvusStore  # noqa: E402
 

@@ -9,14 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from modeling_cnn10bert.retrieval.records import (
-    FIRST_NS,
-    FORMAT_VERSION,
-    LAST_NS,
-    FileRecord,
-    RetrievalError,
-    SearchFilter,
-)
+from modeling_cnn10bert.errors import RetrievalError
+from modeling_cnn10bert.retrieval.records import FIRST_NS, FORMAT_VERSION, LAST_NS, FileRecord, SearchFilter
 from modeling_cnn10bert.retrieval.stores import open_store
 
 ODD_PATHS = [
