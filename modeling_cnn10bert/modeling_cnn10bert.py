@@ -393,7 +393,7 @@ class CNN10BertPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module):
         """Initialize the projection heads as PyTorch's linear layers, and the temperature as configured."""
         super()._init_weights(module)
-        # The towers initialize their own layers, so these are the heads', which as a whole are never handed to this.
+        # The towers initialize their own layers, so a linear layer here belongs to a projection head.
         if isinstance(module, nn.Linear):
             bound = 1 / math.sqrt(module.in_features)
             init.uniform_(module.weight, -bound, bound)
