@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .errors import InputError
+from .errors import InputError, one_line
+from .files import replaced_whole
 from .interrupts import say_interrupted, signals_as_interrupts
 from .masking import without_secrets
-from .scratch import replaced_whole
 
 # Everything else is imported by the command that needs it, so that help and errors of usage come at once.
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def command(function: Callable[..., None], bars: bool = False) -> Callable[..., 
 
 
 def _say_error(error: Exception) -> None:
-    _say(f"error: {without_secrets(' '.join(str(error).split()))}")
+    _say(f"error: {without_secrets(one_line(error))}")
 
 
 def _say(line: str) -> None:

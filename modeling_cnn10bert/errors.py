@@ -31,3 +31,8 @@ class MissingIndexError(RetrievalError):
 
 class PublishError(InputError):
     """What is to be published, or the access to the Hub."""
+
+
+def one_line(message: object) -> str:
+    """Join the lines of a message, such as that of a library's error."""
+    return " ".join(str(message).split())

@@ -1,12 +1,17 @@
 """Files and folders: written whole, names that libraries would read as something else, and disks that are full."""
 
+import contextlib
 import errno
+import fcntl
 import os
-from collections.abc import Callable, Sequence
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 
 from .masking import without_secrets
-from .scratch import replaced_whole
 
+UNFINISHED = ".unfinished-"  # in the names of scratch folders beside what is written
 # `datasets` reads `a::b` as a chain of file systems, and `a://b` as a protocol. What else writes takes the first as a
 # name like any other.
 ADDRESS, CHAIN = "://", "::"
@@ -67,6 +72,90 @@ def check_local_folder(
                 f"{field} {shown}: found {mark!r} in the name of a folder, which is read as an address and not as a "
                 "name, expected a local folder without it; give the folder, or the one above it, another name"
             )
+
+
+@contextlib.contextmanager
+def locked_folder(folder: str | os.PathLike) -> Iterator[bool | None]:
+    """
+    Lock a folder for the time of a block, or as long as a process lives that this one forks in it.
+
+    The lock is on the folder itself, by flock: filelock's would be a file in it, where none is to be.
+
+    Yields:
+        Whether it is locked, not by another process; `None` where the file system has no locks.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked = True
+        except BlockingIOError:
+            locked = False
+        except OSError:
+            locked = None
+        yield locked
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: str | os.PathLike, prefix: str) -> Iterator[pathlib.Path]:
+    """
+    Make a folder for the time of a block, after deleting those of the same prefix whose processes are gone.
+
+    It is locked as long as this process or one that it forked lives. Where the file system has no locks, nobody can
+    tell whose folders are in use, and they stay.
+
+    Args:
+        parent: where it is made, and its own parents.
+        prefix: of its name.
+    """
+    parent = pathlib.Path(parent)
+    parent.mkdir(parents=True, exist_ok=True)
+    for path in parent.iterdir():
+        if path.name.startswith(prefix):
+            with contextlib.suppress(OSError), locked_folder(path) as locked:  # OSError: gone, or of another user
+                if locked:
+                    shutil.rmtree(path, ignore_errors=True)
+    # It gets the prefix when it is locked, or another process could take it for a stale one.
+    unlocked = pathlib.Path(tempfile.mkdtemp(prefix=f".new-{prefix}", dir=parent))
+    folder = parent / f"{prefix}{unlocked.name.removeprefix(f'.new-{prefix}')}"
+    with locked_folder(unlocked):
+        try:
+            os.rename(unlocked, folder)
+            yield folder
+        finally:
+            for path in (unlocked, folder):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def replaced_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """
+    Make a file or folder that takes the place of another one when the block ends without an error.
+
+    A reader never meets half of it. It is written in a `scratch_folder` beside its place, so that the renaming stays
+    within one file system, and what a killed writer left goes with the next one. A folder that is replaced waits there
+    until the new one has arrived.
+
+    Args:
+        path: to replace, or to write where there is nothing.
+
+    Yields:
+        The path to write to, at which nothing is.
+    """
+    path = pathlib.Path(path)
+    with scratch_folder(path.parent, f".{path.name}{UNFINISHED}") as scratch:
+        unfinished, replaced = scratch / path.name, scratch / "replaced"
+        yield unfinished
+        if unfinished.is_dir() and path.is_dir():  # no file replaces a folder
+            os.replace(path, replaced)
+        try:
+            os.replace(unfinished, path)
+        except OSError:
+            if replaced.exists():
+                os.replace(replaced, path)
+            raise
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

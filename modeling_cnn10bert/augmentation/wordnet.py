@@ -13,7 +13,7 @@ from nltk.corpus.reader.wordnet import Lemma, Synset, WordNetCorpusReader
 from tqdm import tqdm
 
 from ..errors import DataError
-from ..scratch import scratch_folder
+from ..files import scratch_folder
 
 DEBIAN_FOLDER = Path("/usr/share/wordnet")  # of the packages wordnet-base and wordnet-sense-index: WordNet 3.0
 ASSEMBLED_FOLDER = Path.home() / ".cache" / "cnn10bert" / "nltk_data"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import datasets
 
-from ..errors import DataError, InputError
+from ..errors import DataError, InputError, one_line
 from ..files import check_local_folder
 from ..interrupts import orderly_exit
 from ..masking import ArgumentParser, without_secrets
@@ -57,7 +57,7 @@ def finish(result: Preparation, push_to_hub: str | None = None) -> None:
         except Exception as error:  # of the Hub, the connection or the HTTP library of the day: what is whole stays
             raise DataError(
                 f"{result.folder} is prepared, but could not be uploaded to {push_to_hub} "
-                f"({' '.join(str(error).split())}); check the name and your login (`hf auth login`), and run the "
+                f"({one_line(error)}); check the name and your login (`hf auth login`), and run the "
                 "command again: it only uploads"
             ) from error
 

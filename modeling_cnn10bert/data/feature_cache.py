@@ -21,8 +21,7 @@ from tqdm import tqdm
 
 from ..errors import DataError
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
-from ..files import is_full_disk
-from ..scratch import scratch_folder
+from ..files import is_full_disk, scratch_folder
 from .processes import in_processes
 from .saved_tables import load_saved
 

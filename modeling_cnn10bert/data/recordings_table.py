@@ -9,7 +9,7 @@ import datasets
 import torch
 
 from ..augmentation.back_translation import BACK_TRANSLATION_COLUMN, back_translation_languages
-from ..errors import DataError
+from ..errors import DataError, one_line
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..processing_cnn10bert import caption_words
 from .audio_io import decode_audio
@@ -77,7 +77,7 @@ def _load_tables(name: str) -> datasets.DatasetDict:
         raise
     except (OSError, ValueError) as error:
         raise DataError(
-            f"found no data set {name}, neither a folder nor on the Hub ({' '.join(str(error).split())}); prepare one "
+            f"found no data set {name}, neither a folder nor on the Hub ({one_line(error)}); prepare one "
             "with one of scripts/prepare_*.py"
         ) from error
 

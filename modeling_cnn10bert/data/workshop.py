@@ -8,14 +8,13 @@ It lives beside the folder, in a hidden one:
 """
 
 import contextlib
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import DataError
+from ..files import locked_folder
 
 
 class Workshop:
@@ -43,20 +42,15 @@ class Workshop:
             workshop.folder.mkdir(exist_ok=True)
         elif not workshop.folder.is_dir():
             raise DataError(f"{target}: found no such folder, expected a prepared data set; check the path")
-        lock = os.open(workshop.folder, os.O_RDONLY)
-        try:
+        with locked_folder(workshop.folder) as locked:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise DataError(f"{target}: found another run at work on it, expected none; wait for it") from error
-            except OSError:
-                pass  # a file system without locks
-            workshop._repair()
-            yield workshop
-        finally:
-            with contextlib.suppress(OSError):  # not empty: there is something to go on with
-                workshop.folder.rmdir()
-            os.close(lock)
+                if locked is False:
+                    raise DataError(f"{target}: found another run at work on it, expected none; wait for it")
+                workshop._repair()
+                yield workshop
+            finally:
+                with contextlib.suppress(OSError):  # not empty: there is something to go on with
+                    workshop.folder.rmdir()
 
     def empty(self, name: str) -> Path:
         """A path in the workshop at which nothing is."""

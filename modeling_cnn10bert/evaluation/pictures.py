@@ -17,7 +17,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, HPacker, TextArea
 
-from ..scratch import replaced_whole
+from ..files import replaced_whole
 from .reports import best_position, in_percent, mean_and_deviation
 
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> x [N], y [N]

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ..scratch import scratch_folder
+from ..files import scratch_folder
 
 # Read when gradio is imported and when its app is made: nothing is sent home, and uploads go when the server does, or
 # when the next one starts, where it was killed.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
-from ..scratch import scratch_folder
+from ..files import scratch_folder
 from .clips import Span, encode_clip, read_span
 from .pictures import log_mel_png
 

@@ -19,13 +19,13 @@ import modeling_cnn10bert
 
 from ..data.audio_io import printable
 from ..errors import RetrievalError
+from ..files import UNFINISHED, scratch_folder
 from ..retrieval.embedding import load_embedder
 from ..retrieval.identity import check_same_model
 from ..retrieval.records import EmbeddedFile, IndexInfo
 from ..retrieval.retriever import AudioRetriever
 from ..retrieval.scanning import canonical, is_below, scan
 from ..retrieval.stores import VectorStore, open_store
-from ..scratch import UNFINISHED, scratch_folder
 from .captions import built_in_captions, find_captions, read_captions
 from .collection import folder_index
 

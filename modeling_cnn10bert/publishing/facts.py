@@ -27,6 +27,7 @@ from ..data import audiocaps, clotho
 from ..data.audioset import NUM_CLASSES
 from ..data.recordings_table import load_prepared
 from ..data.soundscapes import manifest_lines
+from ..errors import one_line
 from ..evaluation.reports import read_json
 from ..files import write_text
 from ..masking import is_secret, without_secrets
@@ -208,7 +209,7 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
     elif isinstance(value, Mapping):
         yield ", ".join(f"{name}: {text}" for name, item in value.items() for text in _texts(item))
-    elif value is not None and value == value and (text := " ".join(str(value).split())):  # NaN is not itself
+    elif value is not None and value == value and (text := one_line(value)):  # NaN is not itself
         yield text
 
 

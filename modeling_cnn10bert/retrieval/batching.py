@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..errors import RetrievalError
+from ..errors import RetrievalError, one_line
 from .embedding import Embedder
 from .reading import Window
 from .records import EmbeddedFile, FileRecord
@@ -124,7 +124,7 @@ class Batcher:
             embeds = np.asarray(self.embedder.embed_audio([silence]), np.float32)
             fault = None if np.isfinite(embeds).all() else "its embedding of silence is NaN or infinite"
         except Exception as error:
-            fault = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            fault = f"{type(error).__name__}: {one_line(error)}"
         if fault is not None:
             raise RetrievalError(f"the model embeds no recording ({fault}); check the model, or save it again")
         self._model_is_sound = True

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..errors import RetrievalError
+from ..errors import RetrievalError, one_line
 from .records import ModelIdentity
 
 BATCH_SECONDS = 120.0  # of audio in a batch, padding included; CNN10 of the paper takes 144 MB for 30 s
@@ -89,7 +89,7 @@ class ModelInputs:
             try:
                 tokens = self.processor(text=[texts[row] for row in rows], return_tensors="np", **self._text_length)
             except ValueError as error:
-                raise RetrievalError(" ".join(str(error).split())) from error
+                raise RetrievalError(one_line(error)) from error
             yield Batch(rows, dict(tokens))
 
     def is_cut(self, text: str) -> bool:
@@ -188,7 +188,7 @@ def model_faults(identity: ModelIdentity) -> Iterator[None]:
         if type(error).__name__ == "OutOfMemoryError":  # of torch, which may not be imported
             raise
         raise RetrievalError(
-            f"{identity.name}: the model cannot embed ({type(error).__name__}: {' '.join(str(error).split())[:300]}); "
+            f"{identity.name}: the model cannot embed ({type(error).__name__}: {one_line(error)[:300]}); "
             "check its configuration and its processor, or save it again"
         ) from error
 

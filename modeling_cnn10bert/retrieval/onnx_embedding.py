@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import RetrievalError
+from ..errors import RetrievalError, one_line
 from ..model_folder import read_object
 from .model_inputs import Batch, ModelInputs, check_text, gather, model_faults
 from .records import ModelIdentity
@@ -217,7 +217,7 @@ def _processor(folder: Path):
     try:
         return CNN10BertProcessor.from_pretrained(folder)
     except Exception as error:  # whatever transformers raises at what its files say
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise RetrievalError(f"{folder}: cannot load its processor: {reason}; export the model again") from error
 
 

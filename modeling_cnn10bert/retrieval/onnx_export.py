@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import RetrievalError
-from ..files import ADDRESS, check_local_folder
+from ..files import ADDRESS, check_local_folder, replaced_whole
 from ..model_folder import check_model
-from ..scratch import replaced_whole
 from .onnx_embedding import AUDIO_NAME, CONFIG_NAME, TEXT_NAME, OnnxConfig
 from .onnx_quantisation import calibration_waveforms, quantise_audio, quantise_text
 from .records import ModelIdentity

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.utils import logging
 
-from ..errors import RetrievalError
+from ..errors import RetrievalError, one_line
 from ..registration import register
 from .identity import feature_parameters, model_name, weights_fingerprint
 from .model_inputs import ModelInputs, accepted, gather, model_faults
@@ -160,7 +160,7 @@ def _load(auto_class, model: str, **arguments):
     try:
         return auto_class.from_pretrained(model, **arguments)
     except Exception as error:  # whatever the code of a model raises at what its files say
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise RetrievalError(
             f"cannot load {model} by {auto_class.__name__}: {reason} Give the folder of a saved model with its "
             "processor, or the id of one on the Hub that this machine can reach or has in its cache"

@@ -20,7 +20,7 @@ from ..data.recordings_table import load_prepared, recordings_table
 from ..data.soundscape_table import soundscape_table
 from ..data.soundscapes import Scene, read_manifests
 from ..data.transform import PairTransform, RecordingTransform
-from ..errors import DataError, RecipeError
+from ..errors import DataError, RecipeError, one_line
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..model_folder import PACKAGED_TEXT_MODEL, check_model, packaged_text_model
 from ..modeling_cnn10bert import CNN10BertModel
@@ -54,7 +54,7 @@ def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel,
     except Exception as error:  # whatever a library raises at what the files of a model say
         fields = ("model_name_or_path", "audio_model_name_or_path", "text_model_name_or_path")
         given = ", ".join(f"{name} {getattr(arguments, name)!r}" for name in fields if getattr(arguments, name))
-        raise RecipeError(f"cannot start from {given}: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"cannot start from {given}: {one_line(error)}") from error
     if arguments.text_dropout is not None:
         _set_text_dropout(model, arguments.text_dropout)
     if arguments.freeze_audio_tower:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from ..errors import InputError, PublishError, RecipeError
+from ..errors import InputError, PublishError, RecipeError, one_line
 from ..evaluation.metric import DivergedError
 from ..files import is_full_disk
 from ..interrupts import command_again, orderly_exit, say_interrupted
@@ -36,7 +36,7 @@ def write_or_say_why(write: Callable[[], object], what: str, folder: str) -> str
     try:
         write()
     except Exception as error:  # whatever it is: hours of training are saved, and their results are still to be told
-        fault = f"{what} could not be written ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
+        fault = f"{what} could not be written ({type(error).__name__}: {one_line(error)[:300]})"
         fault = without_secrets(fault)
         print(f"warning: {fault}; the model and its results are whole in {folder}", file=sys.stderr)
         return fault
@@ -68,9 +68,9 @@ def run(main: Callable[[], object], option: str = "") -> None:
         except InputError as error:
             sys.exit(f"error: {without_secrets(str(error))}")
         except torch.OutOfMemoryError as error:
-            sys.exit("error: " + OUT_OF_MEMORY.format(error=" ".join(str(error).split())[:200]))
+            sys.exit("error: " + OUT_OF_MEMORY.format(error=one_line(error)[:200]))
         except MemoryError as error:
-            what = " ".join(str(error).split())[:200] or "no more to be had"
+            what = one_line(error)[:200] or "no more to be had"
             sys.exit(f"error: this machine has too little memory ({what}); use shorter recordings, or fewer at once")
         except Exception as error:
             if not is_full_disk(error):

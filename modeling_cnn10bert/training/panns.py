@@ -19,9 +19,9 @@ from ..data.audioset import NUM_CLASSES
 from ..data.downloads import RemoteFile, download
 from ..errors import DataError
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
+from ..files import UNFINISHED, scratch_folder
 from ..modeling_cnn10bert import CNN10ForAudioClassification
 from ..publishing.facts import DATA_FACTS
-from ..scratch import UNFINISHED, scratch_folder
 
 MIRROR = "https://zenodo.org"
 RECORD = 3987831

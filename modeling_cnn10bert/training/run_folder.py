@@ -12,8 +12,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
 from ..errors import RecipeError
-from ..files import is_full_disk
-from ..scratch import UNFINISHED
+from ..files import UNFINISHED, is_full_disk
 
 # The trainer writes its state last, so a checkpoint that has it was whole; one that was being deleted may lack others.
 LAST_FILE_OF_CHECKPOINT = "trainer_state.json"

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..data.collator import RetrievalCollator
 from ..data.pairs import SharedEpoch
-from ..errors import RecipeError
+from ..errors import RecipeError, one_line
 from ..evaluation.reports import best_position
 from ..files import is_full_disk
 from ..interrupts import raise_again
@@ -303,7 +303,7 @@ def _run_trials(
             if failures == FAILURES_IN_A_ROW:
                 raise RecipeError(
                     f"{failures} trials failed one after the other, the last one by {type(error).__name__}: "
-                    f"{' '.join(str(error).split())[:500]}; mend the cause, then the same command goes on"
+                    f"{one_line(error)[:500]}; mend the cause, then the same command goes on"
                 ) from error
         after_trial(study, _trial(study, trainer.trial_number))
 

@@ -21,7 +21,7 @@ from ..data.tagging import (
     draw_rows,
     label_scenes,
 )
-from ..errors import RecipeError
+from ..errors import RecipeError, one_line
 from ..evaluation.tagging import score_classes, tagging_metrics
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..modeling_cnn10bert import CNN10ForAudioClassification
@@ -114,7 +114,7 @@ def _feature_extractor(arguments: TaggerArguments) -> CNN10FeatureExtractor:
             return CNN10FeatureExtractor.from_pretrained(arguments.model_name_or_path)
         except OSError as error:
             raise RecipeError(
-                f"cannot start from model_name_or_path {arguments.model_name_or_path!r}: {' '.join(str(error).split())}"
+                f"cannot start from model_name_or_path {arguments.model_name_or_path!r}: {one_line(error)}"
             ) from error
     return CNN10FeatureExtractor(
         feature_size=arguments.num_mel_bins,

@@ -25,7 +25,7 @@ import soundfile
 from tqdm.auto import tqdm
 
 from modeling_cnn10bert.data.soundscapes import SPLITS
-from modeling_cnn10bert.scratch import UNFINISHED, scratch_folder
+from modeling_cnn10bert.files import UNFINISHED, scratch_folder
 
 SAMPLING_RATE = 32_000  # Hz, of the recordings written
 CLIP_SECONDS = 5.0
