@@ -214,49 +214,40 @@ def run_search(
         OSError, and what others raise for it: the disk is full.
         KeyboardInterrupt: the trial is marked as failed.
     """
+    liveness, failures = Liveness(study, storage), 0
     try:
-        _run_trials(objective, study, storage, after_trial)
+        while True:
+            raise_again()
+            complete, running = liveness.counts()
+            if complete >= objective.n_trials:
+                return
+            if complete + running >= objective.n_trials:
+                time.sleep(POLL_SECONDS)
+                continue
+            try:
+                study.optimize(objective, n_trials=1, gc_after_trial=True)  # its model goes before the next one comes
+                failures = 0
+            except SurplusTrial:
+                continue
+            except (RecipeError, torch.OutOfMemoryError):  # no other trial would need less
+                raise
+            except Exception as error:
+                raise_again()
+                if is_full_disk(error):
+                    raise
+                failures += 1
+                logger.warning("trial %s failed", objective.trial_number, exc_info=True)
+                if failures == FAILURES_IN_A_ROW:
+                    raise RecipeError(
+                        f"{failures} trials failed one after the other, the last one by {type(error).__name__}: "
+                        f"{' '.join(str(error).split())[:500]}; mend the cause, then the same command goes on"
+                    ) from error
+            trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+            after_trial(study, trials[objective.trial_number])
     except KeyboardInterrupt:
         if objective.trial_number is not None:  # it may have come while the trial's end was being stored
             study.tell(objective.trial_number, state=TrialState.FAIL, skip_if_finished=True)
         raise
-
-
-def _run_trials(
-    objective: TrialObjective,
-    study: optuna.Study,
-    storage: optuna.storages.RDBStorage,
-    after_trial: Callable[[optuna.Study, FrozenTrial], None],
-) -> None:
-    liveness, failures = Liveness(study, storage), 0
-    while True:
-        raise_again()
-        complete, running = liveness.counts()
-        if complete >= objective.n_trials:
-            return
-        if complete + running >= objective.n_trials:
-            time.sleep(POLL_SECONDS)
-            continue
-        try:
-            study.optimize(objective, n_trials=1, gc_after_trial=True)  # its model goes before the next one comes
-            failures = 0
-        except SurplusTrial:
-            continue
-        except (RecipeError, torch.OutOfMemoryError):  # no other trial would need less
-            raise
-        except Exception as error:
-            raise_again()
-            if is_full_disk(error):
-                raise
-            failures += 1
-            logger.warning("trial %s failed", objective.trial_number, exc_info=True)
-            if failures == FAILURES_IN_A_ROW:
-                raise RecipeError(
-                    f"{failures} trials failed one after the other, the last one by {type(error).__name__}: "
-                    f"{' '.join(str(error).split())[:500]}; mend the cause, then the same command goes on"
-                ) from error
-        trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
-        after_trial(study, trials[objective.trial_number])
 
 
 def open_study(
