@@ -69,17 +69,12 @@ def eval_entries(facts: Mapping[str, Any], results: Mapping[str, float]) -> list
     dataset = facts["data"]["hub_id"]
     if dataset is None or facts["data"]["limits"].get("max_eval_samples"):  # a part of a benchmark is not its result
         return []
-    return [
-        EvalResultEntry(
-            dataset_id=dataset, task_id=task, value=metrics[MAIN_METRIC], date=facts["ended"], notes=_notes(metrics)
-        )
-        for task, metrics in (scores(facts, results, "test") or {}).items()
-    ]
-
-
-def _notes(metrics: Mapping[str, float]) -> str:
-    others = [f"{name} {value}" for name, value in metrics.items() if name != MAIN_METRIC]
-    return f"The value is {MAIN_METRIC}; {', '.join(others)}."
+    entries = []
+    for task, metrics in (scores(facts, results, "test") or {}).items():
+        others = ", ".join(f"{name} {value}" for name, value in metrics.items() if name != MAIN_METRIC)
+        notes = f"The value is {MAIN_METRIC}; {others}."
+        entries.append(EvalResultEntry(dataset, task, metrics[MAIN_METRIC], date=facts["ended"], notes=notes))
+    return entries
 
 
 def write_eval_results(folder: str | os.PathLike, facts: Mapping[str, Any], results: Mapping[str, float]) -> None:
@@ -128,6 +123,7 @@ DATASETS = {
     "PANNs": [],
     "BERT": ["bookcorpus", "wikipedia"],
 }
+_NO_COMMIT = "not from a git checkout: the commit is not known"
 SHOWN = 20  # licences that a card names
 
 
@@ -156,11 +152,12 @@ def write_card_of_run(folder: str | os.PathLike, model_id: str | None = None) ->
 
 def card_of_run(facts: Mapping[str, Any], results: Mapping[str, float]) -> ModelCard:
     """Make the card of a run from its facts and its `all_results.json`."""
-    data_of_all = data_of_run(facts)
+    data_of_all, start = data_of_run(facts), facts["start"]
+    models = [start["model"]] if start["model"] else [start["text_model"], start["audio_model"]]
     data = card_data(
         facts["name"],
         datasets=list(dict.fromkeys(name for found in data_of_all for name in dataset_names(found))),
-        base_models=_base_models(facts["start"]),
+        base_models=[_canonical(model["hub_id"]) for model in models if model and model["hub_id"]],
         eval_results=model_index_results(facts, results),
     )
     return render_card(
@@ -203,11 +200,6 @@ def render_card(data: ModelCardData, **context: Any) -> ModelCard:
     card = ModelCard.from_template(data, template_path=str(TEMPLATE), **context)
     card.text = re.sub(r"\n{3,}", "\n\n", card.text) + "\n"  # what the template's conditions leave behind
     return card
-
-
-def _base_models(start: Mapping[str, Any]) -> list[str]:
-    found = [start["model"]] if start["model"] else [start["text_model"], start["audio_model"]]
-    return [_CANONICAL.get(model["hub_id"], model["hub_id"]) for model in found if model and model["hub_id"]]
 
 
 # -------------------------------------------------------------------------------------------------------------- results
@@ -274,6 +266,7 @@ def how_it_was_trained(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         f"{training['steps']:,} steps of {training['pairs_per_step']} pairs of a caption and a recording "
         f"({training['epochs']:.4g} epochs), {training['precision']}, seed {training['seed']}"
     )
+    changed = ", with changes that were not committed" if code["changed"] else ""
     rows = [
         ("training data", _training_data(facts["data"])),
         ("started from", _started_from(facts["start"])),
@@ -281,7 +274,7 @@ def how_it_was_trained(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("training", steps),
         ("time", _time(training)),
         ("hardware", _hardware(facts["hardware"])),
-        ("code", _code(code)),
+        ("code", f"commit `{code['commit']}`{changed}" if code["commit"] else _NO_COMMIT),
         ("versions", ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)),
     ]
     return [(name, text) for name, text in rows if text]
@@ -299,9 +292,13 @@ def _started_from(start: Mapping[str, Any]) -> str:
     return f"audio tower: {audio}; text tower: {_link(start['text_model'])}; projection heads: random weights"
 
 
+def _canonical(hub_id: str) -> str:
+    return _CANONICAL.get(hub_id, hub_id)
+
+
 def _link(model: Mapping[str, str | None]) -> str:
     if model["hub_id"]:
-        name = _CANONICAL.get(model["hub_id"], model["hub_id"])
+        name = _canonical(model["hub_id"])
         return f"[{name}](https://huggingface.co/{name})"
     note = f" ({_PACKAGED})" if model["name"] == PACKAGED_TEXT_MODEL else ""
     return f"`{model['name']}`{note}"
@@ -330,12 +327,6 @@ def _hardware(hardware: Mapping[str, Any]) -> str:
         cores = f"{hardware['num_accelerators']} x {hardware['accelerator']}, {cores}"
     processes = hardware["processes"]
     return f"{cores}, {processes} process{'' if processes == 1 else 'es'}"
-
-
-def _code(code: Mapping[str, Any]) -> str:
-    if code["commit"] is None:
-        return "not from a git checkout: the commit is not known"
-    return f"commit `{code['commit']}`" + (", with changes that were not committed" if code["changed"] else "")
 
 
 # ----------------------------------------------------------------------------------------------------------------- data

@@ -304,8 +304,25 @@ def publish(
     files = files_to_publish(folder)
     try:
         api = connect(name, token, field)
-        _refuse_the_token(files, api.token)
-        return _publish_persistently(api, files, name, private, revision, message, field)
+        for path in files.values():
+            if path.suffix != ".safetensors" and api.token.encode() in path.read_bytes():
+                raise PublishError(
+                    f"{path}: found your token in it, expected none in what is published; remove it there"
+                )
+        if CARD not in files:
+            _say(f"warning: there is no {CARD}: the repository gets no card, or keeps the one that it has")
+        waits = iter(WAITS)
+        while True:
+            try:
+                with patience(UPLOAD_PATIENCE):
+                    repo_id = open_repository(api, name, private=private, revision=revision, field=field)
+                    return _publish_once(api, files, repo_id, revision, message)
+            except (HTTPError, OSError, ValueError, RuntimeError) as error:
+                wait = next(waits, None) if is_temporary(error) else None
+                if wait is None:
+                    raise PublishError(f"{field} {name}: {reason(error, api)}") from error
+                _say(f"{reason(error, api)}; trying again in {wait} s")
+                time.sleep(wait)
     except PublishError as error:
         again = publish_command(folder, name, private, revision)
         raise PublishError(f"{error}; the model is whole in {folder}; publish it by `{again}`") from error
@@ -360,37 +377,6 @@ def _missing_weights(folder: Path) -> list[str]:
         except SafetensorError:
             missing.append(f"whole {name}")
     return missing
-
-
-def _refuse_the_token(files: dict[str, Path], token: str) -> None:
-    for name, path in files.items():
-        if not name.endswith(".safetensors") and token.encode() in path.read_bytes():
-            raise PublishError(f"{path}: found your token in it, expected none in what is published; remove it there")
-
-
-def _publish_persistently(
-    api: HfApi,
-    files: dict[str, Path],
-    name: str,
-    private: bool | None,
-    revision: str | None,
-    message: str,
-    field: str,
-) -> CommitInfo:
-    """Try until it is done, or until a fault is no passing one."""
-    if CARD not in files:
-        _say(f"warning: there is no {CARD}: the repository gets no card, or keeps the one that it has")
-    for wait in (*WAITS, None):
-        try:
-            with patience(UPLOAD_PATIENCE):
-                repo_id = open_repository(api, name, private=private, revision=revision, field=field)
-                return _publish_once(api, files, repo_id, revision, message)
-        except (HTTPError, OSError, ValueError, RuntimeError) as error:
-            if wait is None or not is_temporary(error):
-                raise PublishError(f"{field} {name}: {reason(error, api)}") from error
-            _say(f"{reason(error, api)}; trying again in {wait} s")
-            time.sleep(wait)
-    raise AssertionError("the last try returns or raises")
 
 
 def _publish_once(api: HfApi, files: dict[str, Path], repo_id: str, revision: str | None, message: str) -> CommitInfo:

@@ -158,7 +158,8 @@ def load_recordings(arguments: DataArguments, feature_extractor: CNN10FeatureExt
             "field cache_features is off, but soundscapes are rendered into the cache; use a prepared data set "
             "(--dataset_name), or leave it on"
         )
-    return _soundscapes(arguments, feature_extractor, seed)
+    splits = rendered_soundscapes(arguments, feature_extractor, seed)
+    return RecordingTables(**{split: table for split, (_, table) in splits.items()})
 
 
 def _prepared_recordings(arguments: DataArguments, feature_extractor: CNN10FeatureExtractor) -> RecordingTables:
@@ -183,11 +184,6 @@ def _prepared_recordings(arguments: DataArguments, feature_extractor: CNN10Featu
             keep_log_mel=arguments.cache_features,
         )
     return RecordingTables(**tables)
-
-
-def _soundscapes(arguments: DataArguments, feature_extractor: CNN10FeatureExtractor, seed: int) -> RecordingTables:
-    splits = rendered_soundscapes(arguments, feature_extractor, seed)
-    return RecordingTables(**{split: table for split, (_, table) in splits.items()})
 
 
 def rendered_soundscapes(
