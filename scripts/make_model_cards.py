@@ -21,13 +21,12 @@ from modeling_cnn10bert.processing_cnn10bert import MAX_CAPTION_TOKENS
 from modeling_cnn10bert.publishing.card import DATASETS, LICENCES, card_data, render_card
 from modeling_cnn10bert.publishing.facts import parameters_of, published_fields
 from modeling_cnn10bert.training.arguments import RetrievalTrainingArguments
-from modeling_cnn10bert.training.publish import RECIPES
 from modeling_cnn10bert.training.recipe import RUNS, read_recipe
 from reproduce.ladders import TABLES, Row
 from reproduce.prerequisites import MADE_BY
 from reproduce.run_queue import REPOSITORY
 
-CARDS = REPOSITORY / "model_cards"
+CARDS, RECIPES = REPOSITORY / "model_cards", REPOSITORY / "scripts" / "recipes"
 TEXT_MODEL = "google-bert/bert-base-uncased"
 AUGMENTATIONS = {  # field that switches it on -> what it is
     "g_max": "gain",

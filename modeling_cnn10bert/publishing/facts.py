@@ -269,7 +269,7 @@ def _counted(names: Iterable[str]) -> dict[str, int]:
     return dict(Counter(names).most_common())
 
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "accelerate", "huggingface-hub")
 # Fields that change nothing of the model: where it lies, what is shown, where it goes.
 _OF_NO_EFFECT = {
@@ -397,16 +397,16 @@ def code_version() -> dict[str, Any]:
     Ask when a run begins: the files may change while it goes on.
     """
     try:
-        if Path(_git("rev-parse", "--show-toplevel")).resolve() != REPOSITORY:
+        if Path(_git("rev-parse", "--show-toplevel")).resolve() != PACKAGE.parent:  # installed within another checkout
             return {"commit": None, "changed": None}
-        changed = _git("status", "--porcelain", "--", "modeling_cnn10bert", "scripts", "train_retrieval.py")
+        changed = _git("status", "--porcelain", "--", ":/modeling_cnn10bert", ":/scripts", ":/train_retrieval.py")
         return {"commit": _git("rev-parse", "HEAD"), "changed": bool(changed)}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "changed": None}
 
 
 def _git(*words: str) -> str:
-    command = ["git", "-C", str(REPOSITORY), *words]
+    command = ["git", "-C", str(PACKAGE), *words]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 

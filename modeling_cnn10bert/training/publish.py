@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 from ..errors import PublishError
 from ..files import write_text
 from ..publishing.card import write_card_of_run
-from ..publishing.facts import FACTS, REPOSITORY, collect_facts, published_fields, without_folders
+from ..publishing.facts import FACTS, collect_facts, published_fields, without_folders
 from ..publishing.hub import check_access, publish_command, repository_name
 from .arguments import ARGUMENT_CLASSES
 from .build import RecordingTables
@@ -21,7 +21,6 @@ from .command_line import write_or_say_why
 from .recipe import given_fields
 from .trainer import KeyedTrainer, RetrievalTrainer
 
-RECIPES = REPOSITORY / "scripts" / "recipes"
 _DEFAULTS = {name: field.default for cls in ARGUMENT_CLASSES for name, field in cls.__dataclass_fields__.items()}
 
 
@@ -109,7 +108,7 @@ def recipe_facts(words: Sequence[str], num_processes: int) -> dict[str, str | No
         recipe = Path(words[0])
         own = given_fields(words[:1])
         fields = {name: value for name, value in fields.items() if name not in own or own[name] != value}
-        of_ours = (RECIPES / recipe.name).exists() and (RECIPES / recipe.name).samefile(recipe)
+        of_ours = recipe.resolve().parts[-3:-1] == ("scripts", "recipes")
         command += f" {shlex.quote(f'scripts/recipes/{recipe.name}' if of_ours else recipe.name)}"
     options = [_option(name, value) for name, value in published_fields(fields).items()]
     return {"recipe": recipe.stem if recipe else None, "command": " ".join([command, *options])}

@@ -113,7 +113,8 @@ def test_a_recipe_from_elsewhere_is_named_without_its_folder(tmp_path):
 
 
 def test_the_commit_is_that_of_the_checkout_and_changes_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(facts_module, "REPOSITORY", tmp_path)
+    (tmp_path / "modeling_cnn10bert").mkdir()
+    monkeypatch.setattr(facts_module, "PACKAGE", tmp_path / "modeling_cnn10bert")
     assert code_version() == {"commit": None, "changed": None}  # no checkout
 
     def git(*words):
@@ -129,8 +130,8 @@ def test_the_commit_is_that_of_the_checkout_and_changes_are_told(tmp_path, monke
     assert code_version() == {"commit": git("rev-parse", "HEAD"), "changed": False}
     (tmp_path / "train_retrieval.py").write_text("2")
     assert code_version()["changed"] is True
-    (tmp_path / "inner").mkdir()
-    monkeypatch.setattr(facts_module, "REPOSITORY", tmp_path / "inner")  # installed within somebody's checkout
+    (tmp_path / "inner" / "modeling_cnn10bert").mkdir(parents=True)
+    monkeypatch.setattr(facts_module, "PACKAGE", tmp_path / "inner" / "modeling_cnn10bert")  # within another checkout
     assert code_version() == {"commit": None, "changed": None}
 
 
