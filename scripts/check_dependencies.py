@@ -42,10 +42,10 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="cnn10bert-check-") as folder:
         python = environment(Path(folder), args.over)
         print(*packages, sep="\n", flush=True)
-        install = [python, "-m", "pip", "install", "--quiet", *packages]
-        if code := subprocess.run(install, check=False).returncode:
-            return code
-        # The repository itself is found by the folder that the tests run in.
+        # The package's metadata, too; its files are found by the folder that the tests run in.
+        for what in (packages, ["--no-deps", str(ROOT)]):
+            if code := subprocess.run([python, "-m", "pip", "install", "--quiet", *what], check=False).returncode:
+                return code
         paths = os.environ | {"PYTHONPATH": str(ROOT)}
         return subprocess.run([python, "-m", "pytest", "-q", *args.tests], cwd=ROOT, env=paths, check=False).returncode
 
