@@ -93,6 +93,8 @@ def check_access(
     try:
         with patience(PATIENCE):
             return open_repository(api, name, private=private, revision=revision, field=field)
+    except PublishError:
+        raise
     except (HTTPError, OSError, ValueError) as error:
         advice = "; check the connection and try again" if is_temporary(error) else ""
         raise PublishError(f"{field} {name}: {reason(error, api)}{advice}") from error
@@ -317,6 +319,8 @@ def publish(
                 with patience(UPLOAD_PATIENCE):
                     repo_id = open_repository(api, name, private=private, revision=revision, field=field)
                     return _publish_once(api, files, repo_id, revision, message)
+            except PublishError:
+                raise
             except (HTTPError, OSError, ValueError, RuntimeError) as error:
                 wait = next(waits, None) if is_temporary(error) else None
                 if wait is None:

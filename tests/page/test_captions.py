@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from modeling_cnn10bert.errors import RetrievalError
+from modeling_cnn10bert.errors import InputError
 from modeling_cnn10bert.page.captions import find_captions, read_captions
 
 
@@ -47,14 +47,14 @@ def test_a_folder_without_metadata_gets_the_built_in_list(tmp_path):
 )
 def test_a_file_that_holds_no_captions_is_one_clear_error(tmp_path, name, content, what):
     (tmp_path / name).write_text(content)
-    with pytest.raises(RetrievalError, match=what) as error:
+    with pytest.raises(InputError, match=what) as error:
         read_captions(tmp_path / name)
     assert str(error.value).startswith(str(tmp_path / name))
 
 
 def test_a_caption_with_a_comma_but_no_quotes_is_an_error_and_not_half_a_caption(tmp_path):
     (tmp_path / "metadata.csv").write_text("file_name,caption\na.wav,A dog barks, then silence.\n")
-    with pytest.raises(RetrievalError, match=r"metadata\.csv:2: found 3 cells .*, expected 2"):
+    with pytest.raises(InputError, match=r"metadata\.csv:2: found 3 cells .*, expected 2"):
         find_captions(tmp_path)
 
 

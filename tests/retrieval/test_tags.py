@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from modeling_cnn10bert.errors import RetrievalError
+from modeling_cnn10bert.errors import InputError
 from modeling_cnn10bert.retrieval.tags import Tag, Tagger, read_labels
 
 
@@ -32,14 +32,14 @@ def test_labels_are_the_lines_that_are_neither_empty_nor_comments(tmp_path):
 def test_a_file_without_usable_labels_is_an_error(tmp_path, content, message):
     path = tmp_path / "labels.txt"
     path.write_bytes(content)
-    with pytest.raises(RetrievalError, match=message):
+    with pytest.raises(InputError, match=message):
         read_labels(path)
 
 
 def test_a_missing_file_and_no_labels_are_errors(tmp_path):
-    with pytest.raises(RetrievalError, match="none.txt: found .*No such file"):
+    with pytest.raises(InputError, match="none.txt: found .*No such file"):
         read_labels(tmp_path / "none.txt")
-    with pytest.raises(RetrievalError, match="found no label"):
+    with pytest.raises(InputError, match="found no label"):
         Tagger(Axes(), [])
 
 
