@@ -10,8 +10,8 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-# transformers and torch take five seconds to import, which the command does when it needs a model.
-if Path(sys.argv[0]).stem != "cnn10bert":
+# The command imports transformers and torch, which takes five seconds, when it needs a model.
+if Path(sys.argv[0]).name not in ("cnn10bert", "cnn10bert.exe"):
     from .configuration_cnn10bert import CNN10BertConfig, CNN10Config
     from .feature_extraction_cnn10bert import CNN10FeatureExtractor
     from .modeling_cnn10bert import (
