@@ -152,7 +152,7 @@ def test_200_captions_go_forth_and_back(opus_models, grammar_captions):
     variants = back_translate(captions, *marian_pair("fr", opus_models, num_beams=1, device="cpu"))
     assert len(variants) == 200
     assert all(variant == " ".join(variant.split()) for variant in variants)
-    assert len(set(variants)) > 20
+    assert len(set(variants)) > 10
 
 
 def test_200_real_captions_go_forth_and_back(opus_models, real_captions):

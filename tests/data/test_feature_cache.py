@@ -111,7 +111,7 @@ def test_a_preparation_that_died_leaves_nothing_that_reads_as_complete(when, tmp
         return die() if when == "while computing" else _table(_log_mels())
 
     with monkeypatch.context() as patch:
-        patch.setattr("modeling_cnn10bert.scratch.shutil.rmtree", lambda *args, **kwargs: None)
+        patch.setattr("modeling_cnn10bert.files.shutil.rmtree", lambda *args, **kwargs: None)
         if when == "while writing":
             patch.setattr("modeling_cnn10bert.data.feature_cache.datasets.Dataset.save_to_disk", die)
         if when == "before the last step":
