@@ -10,7 +10,7 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-# The command imports transformers and torch, which takes five seconds, when it needs a model.
+# The command imports transformers and torch, which takes seconds, when it needs a model.
 if Path(sys.argv[0]).name not in ("cnn10bert", "cnn10bert.exe"):
     from .configuration_cnn10bert import CNN10BertConfig, CNN10Config
     from .feature_extraction_cnn10bert import CNN10FeatureExtractor

@@ -325,7 +325,7 @@ def _retriever_to_fill(model: str | None, index: str, options: dict) -> Iterator
 
 @command
 def info(index: IndexOption = "sounds.index", output: TableOutputOption = None, out: OutOption = None) -> None:
-    """What is in an index."""
+    """Show what is in an index."""
     import collections
 
     from .retrieval import listing
@@ -557,7 +557,7 @@ def tag(
 
 @contextlib.contextmanager
 def _results_only() -> Iterator[None]:
-    """What libraries print while they work goes to standard error: standard output is for results."""
+    """Send to standard error what libraries print while they work: standard output is for results."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
 

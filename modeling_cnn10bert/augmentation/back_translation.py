@@ -64,7 +64,7 @@ class Translator(Protocol):
     identity: str
 
     def __call__(self, sentences: Sequence[str]) -> list[str]:
-        """As many translations as sentences, in their order; one batch."""
+        """Translate one batch: as many translations as sentences, in their order."""
 
 
 def length_batches(captions: Sequence[str], batch_size: int) -> list[list[int]]:
@@ -175,7 +175,7 @@ def marian_pair(
 
 
 def _digest(model: torch.nn.Module, tokenizer) -> str:
-    """Of all weights and of the tokenizer's files: the same model from another place has the same."""
+    """Digest all weights and the tokenizer's files: the same model from another place has the same digest."""
     digest = hashlib.sha256(repr(sorted(tokenizer.get_vocab().items())).encode())
     for file in tokenizer.spm_files:
         digest.update(Path(file).read_bytes())

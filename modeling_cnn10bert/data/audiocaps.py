@@ -27,11 +27,11 @@ def audiocaps_entries(tables: pathlib.Path, recordings: YouTubeFolder) -> Source
     """
     List the recordings of the three splits.
 
-    A recording that is not at hand is listed without its audio, and so is a faulty line, under its number.
+    A recording that is missing is listed without its audio, and so is a faulty line, under its number.
 
     Args:
         tables: the folder of train.csv, val.csv and test.csv, of AudioCaps 1 or 2.
-        recordings: what is at hand.
+        recordings: those that are there.
 
     Raises:
         DataError: a caption file is missing or is none.
