@@ -18,7 +18,7 @@ from modeling_cnn10bert.augmentation.back_translation import (
     marian_pair,
     require_language,
 )
-from modeling_cnn10bert.data.variants import add_back_translations
+from modeling_cnn10bert.data.caption_variants import add_back_translations
 from modeling_cnn10bert.errors import DataError, InputError
 from modeling_cnn10bert.interrupts import orderly_exit
 from modeling_cnn10bert.masking import ArgumentParser, without_secrets

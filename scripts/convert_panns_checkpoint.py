@@ -10,7 +10,7 @@ tagger. `--labels class_labels_indices.csv`, AudioSet's list of classes, gives i
 import argparse
 from pathlib import Path
 
-from modeling_cnn10bert.data.audioset import read_class_names
+from modeling_cnn10bert.data.recipes.audioset import read_class_names
 from modeling_cnn10bert.training import panns
 from modeling_cnn10bert.training.command_line import run
 

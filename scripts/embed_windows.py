@@ -31,7 +31,7 @@ from transformers import AutoModel, AutoProcessor  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
 import modeling_cnn10bert  # noqa: E402, F401 (registers the model with the Auto classes)
-from modeling_cnn10bert.data.soundscapes import Scene, SoundEvent, SourceBank, render  # noqa: E402
+from modeling_cnn10bert.data.recipes.soundscapes import Scene, SoundEvent, SourceBank, render  # noqa: E402
 from modeling_cnn10bert.files import write_text  # noqa: E402
 from modeling_cnn10bert.interrupts import orderly_exit
 

@@ -9,10 +9,10 @@ fetch more, run it again, and they are added. A split of which none is there is 
 
 import pathlib
 
-from modeling_cnn10bert.data.audiocaps import SPLITS, audiocaps_entries
 from modeling_cnn10bert.data.command_line import add_push_to_hub, finish, preparation_parser, run
-from modeling_cnn10bert.data.preparation import prepare_dataset
-from modeling_cnn10bert.data.youtube import YouTubeFolder
+from modeling_cnn10bert.data.prepare import prepare_dataset
+from modeling_cnn10bert.data.recipes.audiocaps import SPLITS, audiocaps_entries
+from modeling_cnn10bert.data.recipes.youtube import YouTubeFolder
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -9,9 +9,9 @@ Y<youtube_id>.wav or <youtube_id>_<start>.wav; those that are not there are list
 
 import pathlib
 
-from modeling_cnn10bert.data.audioset import audioset_entries, prepare_audioset, read_labels
 from modeling_cnn10bert.data.command_line import finish, preparation_parser, run
-from modeling_cnn10bert.data.youtube import YouTubeFolder
+from modeling_cnn10bert.data.recipes.audioset import audioset_entries, prepare_audioset, read_labels
+from modeling_cnn10bert.data.recipes.youtube import YouTubeFolder
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -10,9 +10,9 @@ Run again, it goes on where it was stopped. When it has ended, OUT/downloads and
 import pathlib
 import shutil
 
-from modeling_cnn10bert.data import clotho
 from modeling_cnn10bert.data.command_line import add_push_to_hub, finish, preparation_parser, run
-from modeling_cnn10bert.data.preparation import preparation_folder, prepare_dataset, whole_preparation
+from modeling_cnn10bert.data.prepare import preparation_folder, prepare_dataset, whole_preparation
+from modeling_cnn10bert.data.recipes import clotho
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -8,9 +8,9 @@ FOLDER may hold folders train, validation and test, each with its metadata, or o
 that are missing, the shares `--validation` and `--test` of the training recordings are drawn.
 """
 
-from modeling_cnn10bert.data.audio_folder import own_recordings
 from modeling_cnn10bert.data.command_line import add_push_to_hub, finish, preparation_parser, run
-from modeling_cnn10bert.data.preparation import prepare_dataset
+from modeling_cnn10bert.data.prepare import prepare_dataset
+from modeling_cnn10bert.data.recipes.audio_folder import own_recordings
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -12,7 +12,7 @@ from py7zr.callbacks import ExtractCallback
 from tqdm import tqdm
 
 from ..errors import DataError
-from .preparation import one_line_when_full
+from .prepare import one_line_when_full
 
 # By these the system refuses an entry that is a file below another file, or has a name that is too long.
 ERRORS_OF_NAMES = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)

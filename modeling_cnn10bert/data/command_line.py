@@ -11,7 +11,7 @@ from ..errors import DataError, InputError, one_line
 from ..files import check_local_folder
 from ..interrupts import orderly_exit
 from ..masking import ArgumentParser, without_secrets
-from .preparation import Preparation
+from .prepare import Preparation
 
 
 def preparation_parser(description: str | None) -> argparse.ArgumentParser:

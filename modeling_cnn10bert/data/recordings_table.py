@@ -13,7 +13,7 @@ from ..errors import DataError, one_line
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..processing_cnn10bert import caption_words
 from .audio_io import decode_audio
-from .feature_cache import TABLE_FEATURES, cached_table, feature_parameters, log_mel_columns, map_rows
+from .features import TABLE_FEATURES, cached_table, feature_parameters, log_mel_columns, map_rows
 from .saved_tables import load_saved
 
 COLUMNS = ("file_name", "recording_id", "captions")

@@ -13,8 +13,8 @@ import torch
 from ..augmentation.back_translation import BACK_TRANSLATION_COLUMN
 from ..errors import DataError
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
-from .feature_cache import TABLE_FEATURES, cached_table, feature_parameters, log_mel_columns, map_rows
-from .soundscapes import Scene, SourceBank, alternatives, render, vary
+from .features import TABLE_FEATURES, cached_table, feature_parameters, log_mel_columns, map_rows
+from .recipes.soundscapes import Scene, SourceBank, alternatives, render, vary
 
 
 def soundscape_table(

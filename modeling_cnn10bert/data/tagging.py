@@ -16,11 +16,11 @@ import torch
 from ..augmentation.mixup import draw_mixup_weight, mix_powers, mix_waveforms
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from .audio_io import decode_audio
-from .audioset import multi_hot
-from .feature_cache import TABLE_FEATURES, cached_table, feature_parameters, map_rows
+from .features import TABLE_FEATURES, cached_table, feature_parameters, map_rows
 from .pairs import SharedEpoch
+from .recipes.audioset import multi_hot
+from .recipes.soundscapes import Scene
 from .recordings_table import LogMelOfRow, file_stamps
-from .soundscapes import Scene
 from .transform import LogMelReader
 
 LABELS = datasets.List(datasets.Value("int32"))  # numbers of the classes

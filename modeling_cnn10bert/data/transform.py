@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
-from .feature_cache import decode_log_mel
+from .features import decode_log_mel
 from .pairs import SharedEpoch, caption_key
 from .recordings_table import log_mel_of_audio
 

@@ -4,7 +4,7 @@ import ast
 import pathlib
 from collections.abc import Sequence
 
-from ..data.clotho import CAPTION_COLUMNS, read_captions
+from ..data.recipes.clotho import CAPTION_COLUMNS, read_captions
 from ..data.tables import read_rows
 from ..errors import DataError
 from .metric import load_retrieval_metric

@@ -9,12 +9,12 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from ..data.audio_folder import METADATA_FILES, OTHER_NAMES_OF_SPLITS, own_recordings
 from ..data.audio_io import load_audio
-from ..data.clotho import match_recordings, read_captions
 from ..data.entries import Entry, StoredAudio
+from ..data.recipes.audio_folder import METADATA_FILES, OTHER_NAMES_OF_SPLITS, own_recordings
+from ..data.recipes.clotho import match_recordings, read_captions
+from ..data.recipes.soundscapes import SPLITS, Scene, SourceBank, read_manifest, render
 from ..data.recordings_table import load_prepared_split
-from ..data.soundscapes import SPLITS, Scene, SourceBank, read_manifest, render
 from ..data.tables import read_rows
 from ..errors import DataError
 from ..files import is_path

@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..data.audio_io import encode_audio
-from ..data.soundscapes import SourceBank, read_manifest, render
+from ..data.recipes.soundscapes import SourceBank, read_manifest, render
 from ..files import write_text
 
 RATE = 32_000  # Hz

@@ -23,10 +23,10 @@ from torch import nn
 from transformers import TrainerState, TrainingArguments
 from transformers.utils import cached_file
 
-from ..data import audiocaps, clotho
-from ..data.audioset import NUM_CLASSES
+from ..data.recipes import audiocaps, clotho
+from ..data.recipes.audioset import NUM_CLASSES
+from ..data.recipes.soundscapes import manifest_lines
 from ..data.recordings_table import load_prepared
-from ..data.soundscapes import manifest_lines
 from ..errors import one_line
 from ..evaluation.reports import read_json
 from ..files import write_text

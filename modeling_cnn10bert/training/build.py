@@ -14,11 +14,11 @@ from ..augmentation.text import TextAugmentation
 from ..augmentation.wordnet import load_wordnet, synonyms_of
 from ..configuration_cnn10bert import CNN10Config
 from ..data.collator import RetrievalCollator
-from ..data.feature_cache import MelStatistics
+from ..data.features import MelStatistics
 from ..data.pairs import SharedEpoch, pair_rows
+from ..data.recipes.soundscapes import Scene, read_manifests
 from ..data.recordings_table import load_prepared, recordings_table
 from ..data.soundscape_table import soundscape_table
-from ..data.soundscapes import Scene, read_manifests
 from ..data.transform import PairTransform, RecordingTransform
 from ..errors import DataError, RecipeError, one_line
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor

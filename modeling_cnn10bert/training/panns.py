@@ -15,8 +15,8 @@ import safetensors
 import torch
 
 from ..configuration_cnn10bert import CNN10Config
-from ..data.audioset import NUM_CLASSES
-from ..data.downloads import RemoteFile, download
+from ..data.download import RemoteFile, download
+from ..data.recipes.audioset import NUM_CLASSES
 from ..errors import DataError
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..files import UNFINISHED, scratch_folder

@@ -10,8 +10,8 @@ import torch
 from transformers import EvalPrediction, PreTrainedModel, TrainingArguments, set_seed
 
 from ..configuration_cnn10bert import CNN10Config
-from ..data.audioset import open_table, read_class_names
 from ..data.pairs import SharedEpoch
+from ..data.recipes.audioset import open_table, read_class_names
 from ..data.tagging import (
     ClipTransform,
     TaggingCollator,

@@ -11,7 +11,7 @@ from transformers import BertConfig, BertModel, BertTokenizer
 
 from demo.synthesizers import generate_soundscapes
 from modeling_cnn10bert.augmentation.wordnet import load_wordnet
-from modeling_cnn10bert.data.soundscapes import SourceBank, read_manifest, render
+from modeling_cnn10bert.data.recipes.soundscapes import SourceBank, read_manifest, render
 from modeling_cnn10bert.errors import DataError
 from modeling_cnn10bert.training.build import PACKAGED_TEXT_MODEL, resolve_text_model
 

@@ -22,7 +22,7 @@ from synthesizers import generate_soundscapes  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 from transformers import AutoModel, AutoProcessor  # noqa: E402
 
-from modeling_cnn10bert.data.soundscapes import Scene, SourceBank, read_manifest, render  # noqa: E402
+from modeling_cnn10bert.data.recipes.soundscapes import Scene, SourceBank, read_manifest, render  # noqa: E402
 from modeling_cnn10bert.evaluation.pictures import plot_gallery  # noqa: E402
 from modeling_cnn10bert.interrupts import orderly_exit  # noqa: E402
 

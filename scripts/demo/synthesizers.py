@@ -24,7 +24,7 @@ import scipy.signal
 import soundfile
 from tqdm.auto import tqdm
 
-from modeling_cnn10bert.data.soundscapes import SPLITS
+from modeling_cnn10bert.data.recipes.soundscapes import SPLITS
 from modeling_cnn10bert.files import UNFINISHED, scratch_folder
 
 SAMPLING_RATE = 32_000  # Hz, of the recordings written

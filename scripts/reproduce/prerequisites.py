@@ -10,8 +10,8 @@ from huggingface_hub import constants, try_to_load_from_cache
 
 from modeling_cnn10bert.augmentation.back_translation import BACK_TRANSLATION_COLUMN, back_translation_languages
 from modeling_cnn10bert.augmentation.wordnet import find_wordnet
+from modeling_cnn10bert.data.recipes.soundscapes import SPLITS, manifest_lines
 from modeling_cnn10bert.data.saved_tables import load_saved
-from modeling_cnn10bert.data.soundscapes import SPLITS, manifest_lines
 from modeling_cnn10bert.errors import DataError, RecipeError
 from modeling_cnn10bert.training.arguments import ModelArguments
 from modeling_cnn10bert.training.build import PACKAGED_TEXT_MODEL, resolve_text_model

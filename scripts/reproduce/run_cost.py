@@ -8,8 +8,8 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
+from modeling_cnn10bert.data.recipes.soundscapes import manifest_lines
 from modeling_cnn10bert.data.saved_tables import load_saved
-from modeling_cnn10bert.data.soundscapes import manifest_lines
 from modeling_cnn10bert.evaluation.reports import read_results
 from modeling_cnn10bert.training.arguments import DataArguments, RetrievalTrainingArguments
 from modeling_cnn10bert.training.run_folder import LAST_FILE_OF_CHECKPOINT

@@ -6,7 +6,7 @@ import torch
 
 from modeling_cnn10bert import CNN10FeatureExtractor
 from modeling_cnn10bert.augmentation.gain import apply_gain_
-from modeling_cnn10bert.data.feature_cache import decode_log_mel, encode_log_mel
+from modeling_cnn10bert.data.features import decode_log_mel, encode_log_mel
 
 FLOOR = -100.0
 

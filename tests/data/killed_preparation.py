@@ -8,9 +8,9 @@ import datasets
 
 from modeling_cnn10bert import CNN10FeatureExtractor
 from modeling_cnn10bert.data import preparation, recordings_table, shards
-from modeling_cnn10bert.data.audio_folder import CAPTIONS
 from modeling_cnn10bert.data.command_line import run
 from modeling_cnn10bert.data.entries import Entry
+from modeling_cnn10bert.data.recipes.audio_folder import CAPTIONS
 
 COLUMNS = datasets.Features({"captions": CAPTIONS})
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_cnn10bert.data.feature_cache import TABLE_FEATURES, log_mel_columns
+from modeling_cnn10bert.data.features import TABLE_FEATURES, log_mel_columns
 from modeling_cnn10bert.data.pairs import PairSampler, SharedEpoch, caption_key, pair_rows
 
 LENGTHS = np.random.default_rng(0).integers(500, 3000, size=1013)

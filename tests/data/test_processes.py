@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from modeling_cnn10bert.data import preparation
+from modeling_cnn10bert.data import prepare as preparation
 from modeling_cnn10bert.data.processes import in_processes
 from modeling_cnn10bert.errors import DataError
 

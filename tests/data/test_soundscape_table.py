@@ -9,9 +9,9 @@ import soundfile
 import torch
 
 from modeling_cnn10bert import CNN10FeatureExtractor
-from modeling_cnn10bert.data.feature_cache import LOG_MEL_STEP, MelStatistics, decode_log_mel
+from modeling_cnn10bert.data.features import LOG_MEL_STEP, MelStatistics, decode_log_mel
+from modeling_cnn10bert.data.recipes.soundscapes import Scene, SoundEvent, SourceBank, render
 from modeling_cnn10bert.data.soundscape_table import soundscape_table
-from modeling_cnn10bert.data.soundscapes import Scene, SoundEvent, SourceBank, render
 from modeling_cnn10bert.errors import AudioError, DataError
 
 SMALL = {"feature_size": 16, "hop_length": 1280}

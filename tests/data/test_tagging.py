@@ -8,9 +8,9 @@ import torch
 from modeling_cnn10bert import CNN10FeatureExtractor
 from modeling_cnn10bert.augmentation.mixup import mix_powers, mix_waveforms
 from modeling_cnn10bert.data.audio_io import encode_audio
-from modeling_cnn10bert.data.feature_cache import decode_log_mel, encode_log_mel
+from modeling_cnn10bert.data.features import decode_log_mel, encode_log_mel
 from modeling_cnn10bert.data.pairs import SharedEpoch
-from modeling_cnn10bert.data.soundscapes import Scene, SoundEvent
+from modeling_cnn10bert.data.recipes.soundscapes import Scene, SoundEvent
 from modeling_cnn10bert.data.tagging import (
     ClipTransform,
     TaggingCollator,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from modeling_cnn10bert.data.audio_folder import own_recordings
-from modeling_cnn10bert.data.preparation import prepare_dataset
-from modeling_cnn10bert.data.soundscapes import SourceBank, read_manifest, render
+from modeling_cnn10bert.data.prepare import prepare_dataset
+from modeling_cnn10bert.data.recipes.audio_folder import own_recordings
+from modeling_cnn10bert.data.recipes.soundscapes import SourceBank, read_manifest, render
 from modeling_cnn10bert.evaluation.recordings import Recording
 from modeling_cnn10bert.retrieval.records import ModelIdentity
 

@@ -8,9 +8,9 @@ import datasets
 import numpy as np
 import pytest
 
-from modeling_cnn10bert.data.audio_folder import own_recordings
 from modeling_cnn10bert.data.audio_io import load_audio
-from modeling_cnn10bert.data.preparation import prepare_dataset
+from modeling_cnn10bert.data.prepare import prepare_dataset
+from modeling_cnn10bert.data.recipes.audio_folder import own_recordings
 from modeling_cnn10bert.errors import DataError, RetrievalError
 from modeling_cnn10bert.evaluation.commands import run_evaluate, run_score, run_submit
 from modeling_cnn10bert.evaluation.submissions import read_dcase2022, read_dcase2025

@@ -10,7 +10,7 @@ import soundfile
 
 from modeling_cnn10bert.data.audio_io import load_audio
 from modeling_cnn10bert.data.entries import Entry
-from modeling_cnn10bert.data.preparation import prepare_dataset
+from modeling_cnn10bert.data.prepare import prepare_dataset
 from modeling_cnn10bert.errors import AudioError, DataError
 from modeling_cnn10bert.evaluation.recordings import load_evaluation_set, load_unpaired_set
 

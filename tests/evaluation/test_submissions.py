@@ -4,7 +4,7 @@ import numpy as np
 import pandas
 import pytest
 
-from modeling_cnn10bert.data.clotho import read_captions
+from modeling_cnn10bert.data.recipes.clotho import read_captions
 from modeling_cnn10bert.errors import DataError, RetrievalError
 from modeling_cnn10bert.evaluation.ranked_output import is_ranked_output, score_matrix, score_ranked_output
 from modeling_cnn10bert.evaluation.recordings import load_evaluation_set

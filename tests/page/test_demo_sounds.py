@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from demo.synthesizers import generate_soundscapes
-from modeling_cnn10bert.data.soundscapes import SourceBank, read_manifest, render
+from modeling_cnn10bert.data.recipes.soundscapes import SourceBank, read_manifest, render
 from modeling_cnn10bert.page.demo_sounds import write_demo_sounds
 
 

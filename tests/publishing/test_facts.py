@@ -17,9 +17,9 @@ import torch
 from transformers import TrainerState
 
 from modeling_cnn10bert import CNN10BertConfig, CNN10BertModel, CNN10FeatureExtractor
-from modeling_cnn10bert.data import clotho
 from modeling_cnn10bert.data.entries import Entry
-from modeling_cnn10bert.data.preparation import prepare_dataset
+from modeling_cnn10bert.data.prepare import prepare_dataset
+from modeling_cnn10bert.data.recipes import clotho
 from modeling_cnn10bert.publishing import facts as facts_module
 from modeling_cnn10bert.publishing.facts import (
     FACTS,

@@ -10,7 +10,7 @@ import scipy.signal
 import soundfile
 
 from demo.synthesizers import SYNTHESIZERS, compositions, generate_soundscapes, main
-from modeling_cnn10bert.data.soundscapes import alternatives, read_manifests
+from modeling_cnn10bert.data.recipes.soundscapes import alternatives, read_manifests
 
 SIZES = {"num_train": 300, "num_validation": 60, "num_test": 40, "clips_per_kind": 5}
 KINDS = list(SYNTHESIZERS)

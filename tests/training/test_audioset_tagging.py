@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from modeling_cnn10bert.data.audio_io import encode_audio
-from modeling_cnn10bert.data.audioset import audioset_entries, prepare_audioset, read_labels
-from modeling_cnn10bert.data.youtube import YouTubeFolder
+from modeling_cnn10bert.data.recipes.audioset import audioset_entries, prepare_audioset, read_labels
+from modeling_cnn10bert.data.recipes.youtube import YouTubeFolder
 
 
 @pytest.fixture(scope="module")

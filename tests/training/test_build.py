@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from modeling_cnn10bert import CNN10FeatureExtractor
-from modeling_cnn10bert.data.feature_cache import TABLE_FEATURES, log_mel_columns
+from modeling_cnn10bert.data.features import TABLE_FEATURES, log_mel_columns
 from modeling_cnn10bert.data.pairs import SharedEpoch
 from modeling_cnn10bert.errors import DataError, RecipeError
 from modeling_cnn10bert.training.arguments import AugmentationArguments

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, BertConfig
 
 from modeling_cnn10bert import CNN10BertModel, CNN10FeatureExtractor, CNN10ForAudioClassification
-from modeling_cnn10bert.data import downloads
+from modeling_cnn10bert.data import download as downloads
 from modeling_cnn10bert.data.audio_io import load_audio
 from modeling_cnn10bert.errors import DataError
 from modeling_cnn10bert.training import panns

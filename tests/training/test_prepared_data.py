@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from modeling_cnn10bert.data.audio_folder import own_recordings
-from modeling_cnn10bert.data.preparation import prepare_dataset
+from modeling_cnn10bert.data.prepare import prepare_dataset
+from modeling_cnn10bert.data.recipes.audio_folder import own_recordings
 from modeling_cnn10bert.errors import RecipeError
 
 KINDS = {"dog": 500, "rain": 1500, "siren": 3000, "bell": 6000}

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from modeling_cnn10bert.data import preparation, shards
-from modeling_cnn10bert.data.audio_folder import CAPTIONS
+from modeling_cnn10bert.data import prepare as preparation
+from modeling_cnn10bert.data import shards
 from modeling_cnn10bert.data.audio_io import decode_audio
 from modeling_cnn10bert.data.entries import Entry
-from modeling_cnn10bert.data.preparation import prepare_dataset
+from modeling_cnn10bert.data.prepare import prepare_dataset
+from modeling_cnn10bert.data.recipes.audio_folder import CAPTIONS
 from modeling_cnn10bert.errors import DataError
 
 COLUMNS = datasets.Features({"captions": CAPTIONS, "place": datasets.Value("string")})
@@ -228,8 +229,8 @@ def die(*args, **kwargs):
     [
         ("shards.ArrowWriter.finalize", range(8)),
         ("shards.ShardReport.write", range(8)),
-        ("preparation.datasets.DatasetDict.save_to_disk", []),
-        ("preparation._State.write", []),
+        ("prepare.datasets.DatasetDict.save_to_disk", []),
+        ("prepare._State.write", []),
     ],
 )
 def test_a_preparation_that_died_reads_as_incomplete_and_goes_on(

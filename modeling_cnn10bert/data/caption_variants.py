@@ -1,7 +1,7 @@
 """Back-translations for a prepared data set on disk.
 
 That is a folder which `datasets` wrote (`save_to_disk` of one data set or of several splits), or a folder of soundscape
-manifests. The work resumes after a kill, and the data set is never half written: see `workshop.py`.
+manifests. The work resumes after a kill, and the data set is never half written: see `translation_job.py`.
 """
 
 import fnmatch
@@ -26,10 +26,10 @@ from ..augmentation.back_translation import (
 )
 from ..augmentation.eda import caption_words
 from ..errors import DataError
+from .recipes.soundscapes import REWRITE, SPLITS, manifest_lines
 from .saved_tables import load_saved
-from .soundscapes import REWRITE, SPLITS, manifest_lines
 from .tables import read_json
-from .workshop import Progress, Workshop
+from .translation_job import Progress, Workshop
 
 TEXTS = datasets.List(datasets.Value("string"))
 Variants = dict[str, dict[str, list[list[str]]]]  # split -> language -> for each recording, a variant of each caption

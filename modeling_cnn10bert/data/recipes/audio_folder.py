@@ -21,12 +21,12 @@ import huggingface_hub.constants
 import numpy as np
 import pyarrow
 
-from ..errors import DataError
-from .entries import ROW_FEATURES, Entry, StoredAudio
-from .file_names import METADATA_FILES, FileFinder, file_identity, is_inside
-from .saved_tables import load_saved
+from ...errors import DataError
+from ..entries import ROW_FEATURES, Entry, StoredAudio
+from ..file_names import METADATA_FILES, FileFinder, file_identity, is_inside
+from ..saved_tables import load_saved
+from ..tables import caption_columns_of, captions_of, has_word, read_rows
 from .soundscapes import SPLITS
-from .tables import caption_columns_of, captions_of, has_word, read_rows
 
 CAPTIONS = datasets.List(datasets.Value("string"))
 OTHER_NAMES_OF_SPLITS = {

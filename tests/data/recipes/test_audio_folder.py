@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from modeling_cnn10bert.data.audio_folder import own_recordings
 from modeling_cnn10bert.data.audio_io import decode_audio
-from modeling_cnn10bert.data.preparation import prepare_dataset
+from modeling_cnn10bert.data.prepare import prepare_dataset
+from modeling_cnn10bert.data.recipes.audio_folder import own_recordings
 from modeling_cnn10bert.errors import DataError
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_cnn10bert.data.feature_cache import (
+from modeling_cnn10bert.data.features import (
     LOG_MEL_STEP,
     TABLE_FEATURES,
     MelStatistics,
@@ -113,9 +113,9 @@ def test_a_preparation_that_died_leaves_nothing_that_reads_as_complete(when, tmp
     with monkeypatch.context() as patch:
         patch.setattr("modeling_cnn10bert.files.shutil.rmtree", lambda *args, **kwargs: None)
         if when == "while writing":
-            patch.setattr("modeling_cnn10bert.data.feature_cache.datasets.Dataset.save_to_disk", die)
+            patch.setattr("modeling_cnn10bert.data.features.datasets.Dataset.save_to_disk", die)
         if when == "before the last step":
-            patch.setattr("modeling_cnn10bert.data.feature_cache.Path.rename", die)
+            patch.setattr("modeling_cnn10bert.data.features.Path.rename", die)
         with pytest.raises(Killed):
             cached_table(tmp_path, "set", KEY, compute)
     assert len(list(tmp_path.iterdir())) == 1  # what a killed process leaves behind

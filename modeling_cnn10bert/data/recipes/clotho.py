@@ -14,12 +14,12 @@ from collections.abc import Iterable, Sequence
 
 import datasets
 
-from ..errors import DataError
-from .archives import extract
+from ...errors import DataError
+from ..archives import extract
+from ..download import RemoteFile, download
+from ..entries import Entry
+from ..tables import has_word, read_rows
 from .audio_folder import CAPTIONS, Source
-from .downloads import RemoteFile, download
-from .entries import Entry
-from .tables import has_word, read_rows
 
 SPLITS = {"train": "development", "validation": "validation", "test": "evaluation"}  # ours -> Clotho's
 CAPTION_COLUMNS = [f"caption_{number}" for number in range(1, 6)]

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from modeling_cnn10bert.data.workshop import Progress, Workshop
+from modeling_cnn10bert.data.translation_job import Progress, Workshop
 from modeling_cnn10bert.errors import DataError
 
 
@@ -85,7 +85,7 @@ def test_a_kill_while_the_old_folder_is_deleted_is_repaired(target, monkeypatch)
         (path / "inner" / "content").unlink()
         raise Killed
 
-    monkeypatch.setattr("modeling_cnn10bert.data.workshop.shutil.rmtree", rmtree)
+    monkeypatch.setattr("modeling_cnn10bert.data.translation_job.shutil.rmtree", rmtree)
     with pytest.raises(Killed):
         _exchange(target)
     monkeypatch.undo()

@@ -15,10 +15,10 @@ import datasets
 import torch
 from datasets.distributed import split_dataset_by_node
 
-from ..errors import DataError
-from ..files import check_local_folder
-from .entries import ROW_FEATURES, Entry
-from .preparation import (
+from ...errors import DataError
+from ...files import check_local_folder
+from ..entries import ROW_FEATURES, Entry
+from ..prepare import (
     Preparation,
     check_entries,
     check_result,
@@ -27,8 +27,8 @@ from .preparation import (
     preparation_folder,
     write_notes,
 )
-from .shards import Shard, ShardReport, cut, write_shards
-from .tables import read_cells, read_rows, read_text
+from ..shards import Shard, ShardReport, cut, write_shards
+from ..tables import read_cells, read_rows, read_text
 from .youtube import YouTubeFolder, is_youtube_segment
 
 NUM_CLASSES = 527

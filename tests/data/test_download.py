@@ -14,12 +14,14 @@ import numpy as np
 import py7zr
 import pytest
 
-from modeling_cnn10bert.data import clotho, downloads, preparation
+from modeling_cnn10bert.data import download as downloads
+from modeling_cnn10bert.data import prepare as preparation
 from modeling_cnn10bert.data.archives import extract
-from modeling_cnn10bert.data.audio_folder import CAPTIONS
-from modeling_cnn10bert.data.downloads import RemoteFile, download
+from modeling_cnn10bert.data.download import RemoteFile, download
 from modeling_cnn10bert.data.entries import Entry
-from modeling_cnn10bert.data.preparation import prepare_dataset
+from modeling_cnn10bert.data.prepare import prepare_dataset
+from modeling_cnn10bert.data.recipes import clotho
+from modeling_cnn10bert.data.recipes.audio_folder import CAPTIONS
 from modeling_cnn10bert.errors import DataError
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)

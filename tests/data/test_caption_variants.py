@@ -7,9 +7,9 @@ import datasets
 import pytest
 import soundfile
 
-from modeling_cnn10bert.data import variants
-from modeling_cnn10bert.data.soundscapes import manifest_lines, read_manifest
-from modeling_cnn10bert.data.variants import VariantCounts, add_back_translations
+from modeling_cnn10bert.data import caption_variants as variants
+from modeling_cnn10bert.data.caption_variants import VariantCounts, add_back_translations
+from modeling_cnn10bert.data.recipes.soundscapes import manifest_lines, read_manifest
 from modeling_cnn10bert.errors import DataError
 
 

@@ -3,8 +3,8 @@
 import datasets
 import pytest
 
-from modeling_cnn10bert.data.audiocaps import audiocaps_entries, read_captions
-from modeling_cnn10bert.data.youtube import YouTubeFolder
+from modeling_cnn10bert.data.recipes.audiocaps import audiocaps_entries, read_captions
+from modeling_cnn10bert.data.recipes.youtube import YouTubeFolder
 from modeling_cnn10bert.errors import DataError
 
 HEADER = ["audiocap_id", "youtube_id", "start_time", "caption"]

@@ -7,8 +7,14 @@ import datasets
 import pytest
 
 from modeling_cnn10bert.data.audio_io import decode_audio
-from modeling_cnn10bert.data.clotho import SPLITS, clotho_entries, match_recordings, read_captions, read_metadata
-from modeling_cnn10bert.data.preparation import prepare_dataset
+from modeling_cnn10bert.data.prepare import prepare_dataset
+from modeling_cnn10bert.data.recipes.clotho import (
+    SPLITS,
+    clotho_entries,
+    match_recordings,
+    read_captions,
+    read_metadata,
+)
 from modeling_cnn10bert.errors import DataError
 
 CAPTIONS = [f"caption {number}" for number in range(5)]

@@ -6,7 +6,7 @@ import re
 
 import soundfile
 
-from ..errors import DataError
+from ...errors import DataError
 
 SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} | {".ogg", ".oga", ".opus", ".mp3", ".aif"}
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from modeling_cnn10bert.data import audioset
 from modeling_cnn10bert.data.audio_io import decode_audio
-from modeling_cnn10bert.data.audioset import (
+from modeling_cnn10bert.data.recipes import audioset
+from modeling_cnn10bert.data.recipes.audioset import (
     audioset_entries,
     multi_hot,
     num_shards,
@@ -15,7 +15,7 @@ from modeling_cnn10bert.data.audioset import (
     read_class_names,
     read_labels,
 )
-from modeling_cnn10bert.data.youtube import YouTubeFolder
+from modeling_cnn10bert.data.recipes.youtube import YouTubeFolder
 from modeling_cnn10bert.errors import DataError
 
 CLIPS = 43

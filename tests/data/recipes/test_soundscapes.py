@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from modeling_cnn10bert.data.soundscapes import (
+from modeling_cnn10bert.data.recipes.soundscapes import (
     Scene,
     SoundEvent,
     SourceBank,
@@ -22,7 +22,7 @@ from modeling_cnn10bert.data.soundscapes import (
 )
 from modeling_cnn10bert.errors import AudioError, DataError
 
-SHARED = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
+SHARED = pathlib.Path(__file__).resolve().parents[4] / "shared" / "data"
 RATE = 100  # Hz; low, so that expected waveforms can be written down
 
 

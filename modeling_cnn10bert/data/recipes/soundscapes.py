@@ -20,11 +20,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ..errors import AudioError, DataError
-from ..processing_cnn10bert import caption_words
-from .audio_io import load_audio
-from .file_names import FileFinder
-from .tables import read_json, read_text
+from ...errors import AudioError, DataError
+from ...processing_cnn10bert import caption_words
+from ..audio_io import load_audio
+from ..file_names import FileFinder
+from ..tables import read_json, read_text
 
 SPLITS = ("train", "validation", "test")
 MAX_DURATION = 3600.0  # seconds; a scene is mixed in memory, where an hour takes 0.5 GB

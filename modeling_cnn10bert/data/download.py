@@ -10,7 +10,7 @@ import requests
 from tqdm import tqdm
 
 from ..errors import DataError
-from .preparation import one_line_when_full
+from .prepare import one_line_when_full
 
 CHUNK = 1 << 20  # bytes
 ATTEMPTS = 5  # without a byte of progress

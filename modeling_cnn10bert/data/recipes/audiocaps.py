@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import datasets
 
-from ..errors import DataError
+from ...errors import DataError
+from ..entries import Entry
+from ..tables import has_word, read_rows
 from .audio_folder import CAPTIONS, Source
-from .entries import Entry
-from .tables import has_word, read_rows
 from .youtube import YouTubeFolder, is_youtube_segment
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}  # ours -> AudioCaps'
