@@ -19,10 +19,10 @@ from modeling_cnn10bert.errors import InputError, RetrievalError
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 print("Loading libraries ...", flush=True)
 
+from demo.demo_sounds import write_demo_sounds  # noqa: E402
 from modeling_cnn10bert.interrupts import orderly_exit  # noqa: E402
 from modeling_cnn10bert.masking import ArgumentParser, without_secrets  # noqa: E402
-from modeling_cnn10bert.page.collection import Collection, open_folder, open_index  # noqa: E402
-from modeling_cnn10bert.page.demo_sounds import write_demo_sounds  # noqa: E402
+from modeling_cnn10bert.page.sound_library import SoundLibrary, open_folder, open_index  # noqa: E402
 
 DEMO, DEMO_DATA, DEMO_SOUNDS = Path("runs/demo"), Path("runs/demo_data"), Path("runs/demo_sounds")
 
@@ -45,15 +45,15 @@ def main(argv: list[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     try:
-        collection = open_collection(args)
+        library = open_library(args)
         from modeling_cnn10bert.page.server import serve
 
-        serve(collection, args.host, args.port, args.allow_host)
+        serve(library, args.host, args.port, args.allow_host)
     except InputError as error:
         sys.exit(f"error: {without_secrets(str(error))}")
 
 
-def open_collection(args: argparse.Namespace) -> Collection:
+def open_library(args: argparse.Namespace) -> SoundLibrary:
     if args.index is not None:
         return open_index(args.index, args.model, args.captions)
     if args.model is None and not (DEMO / "config.json").is_file():

@@ -12,9 +12,9 @@ from ..errors import AudioError, InputError, RetrievalError, UnreadableError
 from ..retrieval.retriever import MAX_TEXT
 from ..retrieval.tags import Tag
 from ..retrieval.windows import read_windows
+from .clip_cache import ClipCache
 from .clips import Span
-from .collection import Collection
-from .shelf import Shelf
+from .sound_library import SoundLibrary
 
 HITS = 10
 FITTING = 5  # captions shown of a recording that was dropped in
@@ -39,7 +39,7 @@ class Found:
         start, end: the part, in seconds.
         duration: of the whole recording, in seconds.
         captions: its own, as far as they are known.
-        key: of its clip and picture on the shelf; `None` where the file is gone.
+        key: of its clip and picture in the clip cache; `None` where the file is gone.
     """
 
     name: str
@@ -77,13 +77,13 @@ class Answers:
     Answers questions about a collection; can be asked by several threads at the same time.
 
     Args:
-        collection: what is searched.
-        shelf: where clips and pictures of what is found can be fetched.
+        library: what is searched.
+        clip_cache: where clips and pictures of what is found can be fetched.
     """
 
-    def __init__(self, collection: Collection, shelf: Shelf):
-        self.collection = collection
-        self.shelf = shelf
+    def __init__(self, library: SoundLibrary, clip_cache: ClipCache):
+        self.library = library
+        self.clip_cache = clip_cache
 
     def by_text(self, text: str, without: str = "") -> Answer:
         """
@@ -101,7 +101,7 @@ class Answers:
         notes = [note for words in (text, unwanted or "") for note in self._notes(words)]
         question = _shortened(text) + (f" without {_shortened(unwanted)}" if unwanted else "")
         try:
-            hits = self.collection.retriever.search(
+            hits = self.library.retriever.search(
                 text[:MAX_TEXT], HITS, without=None if unwanted is None else unwanted[:MAX_TEXT]
             )
         except RetrievalError as error:
@@ -123,20 +123,20 @@ class Answers:
         embeds, duration = self._embed(path, name, notes)
         mean = embeds.mean(axis=0)
         mean /= max(float(np.linalg.norm(mean)), 1e-6)
-        window = self.collection.retriever.store.info.window
+        window = self.library.retriever.store.info.window
         span = Span(path, 0.0, min(duration, window))
-        recording = Found(name, "", None, span.start, span.end, duration, (), self.shelf.put(span))
+        recording = Found(name, "", None, span.start, span.end, duration, (), self.clip_cache.put(span))
         return Answer(
             question=name,
-            found=self._found(self.collection.retriever.store.search(mean, HITS)),
+            found=self._found(self.library.retriever.store.search(mean, HITS)),
             notes=[f"Of {name}: {note}." for note in notes],
             recording=recording,
-            fitting=self.collection.tagger.best(embeds, FITTING),
-            source=self.collection.captions.source,
+            fitting=self.library.tagger.best(embeds, FITTING),
+            source=self.library.captions.source,
         )
 
     def _notes(self, text: str) -> list[str]:
-        cut = len(text) > MAX_TEXT or self.collection.retriever.embedder.is_cut(text)
+        cut = len(text) > MAX_TEXT or self.library.retriever.embedder.is_cut(text)
         return [f"Of these {len(text.split()):,} words, only the beginning counts: the model reads no more."] * cut
 
     def _embed(self, path: str, name: str, notes: list[str]) -> tuple[np.ndarray, float]:
@@ -147,7 +147,7 @@ class Answers:
         if size > MAX_UPLOAD_BYTES:
             raise QuestionError(f"{name} has {size >> 20} MB; the limit is {MAX_UPLOAD_BYTES >> 20} MB.")
         _check_header(path, name)
-        info, embedder = self.collection.retriever.store.info, self.collection.retriever.embedder
+        info, embedder = self.library.retriever.store.info, self.library.retriever.embedder
         embeds, end = [], 0.0
         try:
             for _, end, waveform in read_windows(path, embedder.sampling_rate, info.window, info.overlap, notes):
@@ -174,8 +174,8 @@ class Answers:
                 start=hit.start,
                 end=hit.end,
                 duration=hit.record.duration,
-                captions=self.collection.captions.of(hit.file),
-                key=self.shelf.put(Span(hit.file, hit.start, hit.end)) if os.path.isfile(hit.file) else None,
+                captions=self.library.captions.of(hit.file),
+                key=self.clip_cache.put(Span(hit.file, hit.start, hit.end)) if os.path.isfile(hit.file) else None,
             )
             for hit in hits
         ]

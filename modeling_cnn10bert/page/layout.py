@@ -42,10 +42,10 @@ def make_page(answers: Answers, run: Callable[..., Awaitable]) -> gr.Blocks:
     The page that asks for answers.
 
     Args:
-        answers: of a collection.
+        answers: of a library.
         run: has a function called, with the arguments that follow it, in a thread that such work is done in.
     """
-    frequencies = frequency_ticks(answers.shelf.extractor)
+    frequencies = frequency_ticks(answers.clip_cache.extractor)
 
     async def answer(question: Callable[..., Answer], *arguments: str) -> str:
         try:
@@ -83,7 +83,7 @@ def make_page(answers: Answers, run: Callable[..., Awaitable]) -> gr.Blocks:
             "<kbd>/</kbd> leads back to the search field.</p>",
             elem_id="keys",
         )
-        results = gr.HTML(markup.welcome(answers.collection.size), elem_id="results")
+        results = gr.HTML(markup.welcome(answers.library.size), elem_id="results")
 
         asked = {"fn": search, "inputs": [text, without], "outputs": results, "concurrency_limit": TEXTS_AT_ONCE}
         asked |= {"concurrency_id": "text", "show_progress": "minimal"}

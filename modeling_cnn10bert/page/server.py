@@ -9,8 +9,7 @@ import socket
 import tempfile
 import urllib.parse
 import warnings
-from collections.abc import Callable
-from collections.abc import Collection as Group
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,10 +32,10 @@ from fastapi.responses import FileResponse, PlainTextResponse  # noqa: E402
 from ..interrupts import orderly_exit  # noqa: E402
 from ..retrieval.retriever import RetrievalWarning  # noqa: E402
 from .answers import MAX_UPLOAD_BYTES, Answers  # noqa: E402
-from .collection import Collection  # noqa: E402
+from .clip_cache import ClipCache  # noqa: E402
 from .layout import HEAD, THEME, make_page  # noqa: E402
 from .pictures import feature_extractor  # noqa: E402
-from .shelf import Shelf  # noqa: E402
+from .sound_library import SoundLibrary  # noqa: E402
 
 # The browser itself keeps the page from asking anyone else for anything; Gradio's pages start scripts inline.
 POLICY = (
@@ -67,7 +66,7 @@ class Policy:
         names: that the page has besides, such as that of a proxy before it; `*` is any.
     """
 
-    def __init__(self, app, host: str, names: Group[str]):
+    def __init__(self, app, host: str, names: Collection[str]):
         self.app = app
         self.names = {name.lower() for name in names}
         self.hosts = hosts_of(host) | self.names
@@ -136,9 +135,9 @@ def _own_names() -> set[str]:
     return {name.lower() for name in found}
 
 
-def make_app(collection: Collection, host: str = "127.0.0.1", names: Group[str] = ()) -> FastAPI:
-    """The app of a collection, for any ASGI server; `host` and `names` as for `Policy`."""
-    shelf = Shelf(feature_extractor(collection.retriever.store.info.model.features))
+def make_app(library: SoundLibrary, host: str = "127.0.0.1", names: Collection[str] = ()) -> FastAPI:
+    """The app of a library, for any ASGI server; `host` and `names` as for `Policy`."""
+    clip_cache = ClipCache(feature_extractor(library.retriever.store.info.model.features))
     app = FastAPI(title="cnn10bert", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Policy, host=host, names=names)
 
@@ -149,13 +148,13 @@ def make_app(collection: Collection, host: str = "127.0.0.1", names: Group[str] 
 
     @app.get("/clip/{key}")
     async def clip(key: str) -> FileResponse:
-        return FileResponse(await run(_from_shelf, shelf.clip, key), media_type="audio/flac", headers=CACHED)
+        return FileResponse(await run(_cached_file, clip_cache.clip, key), media_type="audio/flac", headers=CACHED)
 
     @app.get("/picture/{key}")
     async def picture(key: str) -> FileResponse:
-        return FileResponse(await run(_from_shelf, shelf.picture, key), media_type="image/png", headers=CACHED)
+        return FileResponse(await run(_cached_file, clip_cache.picture, key), media_type="image/png", headers=CACHED)
 
-    page = make_page(Answers(collection, shelf), run)
+    page = make_page(Answers(library, clip_cache), run)
     return gr.mount_gradio_app(
         app,
         page,
@@ -171,7 +170,7 @@ def make_app(collection: Collection, host: str = "127.0.0.1", names: Group[str] 
     )
 
 
-def _from_shelf(make: Callable[[str], Path], key: str) -> Path:
+def _cached_file(make: Callable[[str], Path], key: str) -> Path:
     try:
         return make(key)
     except KeyError:
@@ -180,11 +179,11 @@ def _from_shelf(make: Callable[[str], Path], key: str) -> Path:
         raise HTTPException(410, "the recording is gone or cannot be read any more") from error
 
 
-def serve(collection: Collection, host: str = "127.0.0.1", port: int = 7860, names: Group[str] = ()) -> None:
+def serve(library: SoundLibrary, host: str = "127.0.0.1", port: int = 7860, names: Collection[str] = ()) -> None:
     """Serves the page until it is interrupted; `names` as for `Policy`."""
     warnings.simplefilter("ignore", RetrievalWarning)  # the page says it to who asked
-    app = make_app(collection, host, names)
-    print(f"{collection.size} recordings: http://{host}:{port} (Ctrl-C ends it)", flush=True)
+    app = make_app(library, host, names)
+    print(f"{library.size} recordings: http://{host}:{port} (Ctrl-C ends it)", flush=True)
     config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=SECONDS_TO_END)
     with orderly_exit("start it again with"):
         uvicorn.Server(config).run()  # which hands on the signal that ended it

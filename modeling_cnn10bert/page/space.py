@@ -27,7 +27,7 @@ from ..retrieval.retriever import AudioRetriever
 from ..retrieval.scanning import canonical, is_below, scan
 from ..retrieval.stores import VectorStore, open_store
 from .captions import built_in_captions, find_captions, read_captions
-from .collection import folder_index
+from .sound_library import folder_index
 
 # Of this package's requirements, what a page imports; torchaudio is not among them.
 NEEDED = ("torch", "transformers", "huggingface-hub", "soundfile", "soxr", "scipy", "matplotlib", "tqdm", "lancedb")
@@ -51,7 +51,7 @@ from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: several questions at once, a core for each
 
-from modeling_cnn10bert.page.collection import open_folder
+from modeling_cnn10bert.page.sound_library import open_folder
 from modeling_cnn10bert.page.server import serve
 
 HERE = Path(__file__).resolve().parent

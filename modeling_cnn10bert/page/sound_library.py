@@ -15,7 +15,7 @@ from .captions import Captions, built_in_captions, find_captions, read_captions
 
 
 @dataclasses.dataclass
-class Collection:
+class SoundLibrary:
     """
     Attributes:
         retriever: the index, and the model that made it.
@@ -33,7 +33,7 @@ class Collection:
         return len(self.retriever.store.files())
 
 
-def open_index(index: str, model: str | None = None, captions: str | os.PathLike | None = None) -> Collection:
+def open_index(index: str, model: str | None = None, captions: str | os.PathLike | None = None) -> SoundLibrary:
     """
     The recordings of an index that `cnn10bert index` made.
 
@@ -49,7 +49,7 @@ def open_index(index: str, model: str | None = None, captions: str | os.PathLike
     return _ready(AudioRetriever.from_pretrained(model, index), read)
 
 
-def open_folder(folder: str | os.PathLike, model: str, captions: str | os.PathLike | None = None) -> Collection:
+def open_folder(folder: str | os.PathLike, model: str, captions: str | os.PathLike | None = None) -> SoundLibrary:
     """
     The recordings below a folder, by an index that is kept beside it and brought up to date, with a progress bar.
 
@@ -85,8 +85,8 @@ def folder_index(folder: str | os.PathLike, embedder: Embedder) -> Path:
     return folder.parent / f"{folder.name}-{embedder.identity.fingerprint[:8]}.index"
 
 
-def _ready(retriever: AudioRetriever, captions: Captions) -> Collection:
+def _ready(retriever: AudioRetriever, captions: Captions) -> SoundLibrary:
     """Loads all of the model now, so that the first question is answered as fast as the others."""
     embedder = retriever.embedder
     embedder.embed_audio([np.zeros(embedder.sampling_rate, np.float32)])
-    return Collection(retriever, captions, Tagger(embedder, captions.texts))
+    return SoundLibrary(retriever, captions, Tagger(embedder, captions.texts))

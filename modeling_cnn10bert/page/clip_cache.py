@@ -21,7 +21,7 @@ MAX_SPANS = 20_000  # that keys are remembered for
 STRIPES = 64
 
 
-class Shelf:
+class ClipCache:
     """
     Clips and pictures, made when they are first asked for and kept on disk up to a bound.
 
