@@ -33,7 +33,7 @@ from ..interrupts import orderly_exit  # noqa: E402
 from ..retrieval.retriever import RetrievalWarning  # noqa: E402
 from .answers import MAX_UPLOAD_BYTES, Answers  # noqa: E402
 from .clip_cache import ClipCache  # noqa: E402
-from .layout import HEAD, THEME, make_page  # noqa: E402
+from .layout import STYLE, THEME, make_page  # noqa: E402
 from .pictures import feature_extractor  # noqa: E402
 from .sound_library import SoundLibrary  # noqa: E402
 
@@ -160,7 +160,7 @@ def make_app(library: SoundLibrary, host: str = "127.0.0.1", names: Collection[s
         page,
         path="/",
         theme=THEME,
-        head=HEAD,
+        head=STYLE,
         max_file_size=MAX_UPLOAD_BYTES,
         ssr_mode=False,
         show_error=False,

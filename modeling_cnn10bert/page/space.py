@@ -31,7 +31,7 @@ from .sound_library import folder_index
 
 # Of this package's requirements, what a page imports; torchaudio is not among them.
 NEEDED = ("torch", "transformers", "huggingface-hub", "soundfile", "soxr", "scipy", "matplotlib", "tqdm", "lancedb")
-CODE = ("*.py", "*.css", "*.js")
+CODE = ("*.py", "*.css", "*.html", "*.js")
 MODEL_FILES = (
     "config.json",
     "processor_config.json",
