@@ -1,6 +1,5 @@
-"""What a browser may have: clips and pictures of what was found, by keys that only an answer hands out."""
+"""The clips and pictures that a browser may have: those of search results, by keys that only an answer hands out."""
 
-import collections
 import contextlib
 import hashlib
 import os
@@ -8,6 +7,7 @@ import secrets
 import tempfile
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,13 +17,13 @@ from .clips import Span, encode_clip, read_span
 from .pictures import log_mel_png
 
 MAX_BYTES = 256 << 20  # of clips and pictures, on disk
-MAX_SPANS = 20_000  # that keys are remembered for
-STRIPES = 64
+MAX_SPANS = 20_000  # whose keys are remembered
+FILE_LOCKS = 64
 
 
 class ClipCache:
     """
-    Clips and pictures, made when they are first asked for and kept on disk up to a bound.
+    Make clips and pictures when they are first asked for, and keep them on disk up to a bound.
 
     A key says nothing of a path and no path makes a key: a browser can ask for what was found, and for nothing else.
 
@@ -37,17 +37,16 @@ class ClipCache:
         self.extractor = extractor
         self.max_bytes, self.max_spans = max_bytes, max_spans
         self._secret = secrets.token_bytes(32)
-        self._spans: collections.OrderedDict[str, Span] = collections.OrderedDict()
-        self._sizes: collections.OrderedDict[str, int] = collections.OrderedDict()  # file -> its bytes
-        self._total = 0
+        self._spans: OrderedDict[str, Span] = OrderedDict()
+        self._sizes: OrderedDict[Path, int] = OrderedDict()  # in bytes; the file that was asked for last comes last
         self._lock = threading.Lock()
-        self._stripes = [threading.Lock() for _ in range(STRIPES)]  # so that no file is made twice at the same time
-        made = contextlib.ExitStack()
-        self._folder = made.enter_context(scratch_folder(tempfile.gettempdir(), "cnn10bert-clips-"))
-        self._delete = weakref.finalize(self, made.close)  # at the exit of the program at the latest
+        self._file_locks = [threading.Lock() for _ in range(FILE_LOCKS)]  # so that no file is made twice at a time
+        stack = contextlib.ExitStack()
+        self._folder = stack.enter_context(scratch_folder(tempfile.gettempdir(), "cnn10bert-clips-"))
+        self.close = weakref.finalize(self, stack.close)  # deletes the files, when the program ends at the latest
 
     def put(self, span: Span) -> str:
-        """The key of a part of a recording; the same for the same part."""
+        """Return the key of a part of a recording, the same for the same part."""
         text = f"{span.start!r} {span.end!r} {span.path}".encode("utf-8", "surrogatepass")
         key = hashlib.blake2b(text, key=self._secret, digest_size=16).hexdigest()
         with self._lock:
@@ -58,7 +57,8 @@ class ClipCache:
         return key
 
     def clip(self, key: str) -> Path:
-        """A FLAC file.
+        """
+        Return the FLAC file of a part of a recording.
 
         Raises:
             KeyError: nothing was found by that key, or long ago.
@@ -67,39 +67,24 @@ class ClipCache:
         return self._file(key, ".flac", lambda span: encode_clip(*read_span(span)))
 
     def picture(self, key: str) -> Path:
-        """A PNG of the log-mel; raises as `clip`."""
+        """Return the PNG file of its log-mel; raises as `clip`."""
         return self._file(key, ".png", lambda span: log_mel_png(*read_span(span), self.extractor))
 
-    def close(self) -> None:
-        self._delete()
-
-    def _file(self, key: str, ending: str, make: Callable[[Span], bytes]) -> Path:
+    def _file(self, key: str, suffix: str, make: Callable[[Span], bytes]) -> Path:
+        path = self._folder / f"{key}{suffix}"
         with self._lock:
             span = self._spans[key]
-        name = key + ending
-        path = self._folder / name
-        with self._stripes[int(key[:8], 16) % STRIPES]:
-            if not (self._touch(name) and path.is_file()):  # what cleans up temporary folders may have deleted it
-                self._folder.mkdir(exist_ok=True)
-                unfinished = path.with_suffix(".tmp")
-                unfinished.write_bytes(make(span))
-                os.replace(unfinished, path)
-                self._keep(name, path.stat().st_size)
+            if path in self._sizes:
+                self._sizes.move_to_end(path)
+        with self._file_locks[int(key[:8], 16) % FILE_LOCKS]:
+            if path.is_file():  # unless it went for another one, or what cleans up temporary folders deleted it
+                return path
+            self._folder.mkdir(exist_ok=True)
+            unfinished = path.with_suffix(".tmp")
+            size = unfinished.write_bytes(make(span))
+            os.replace(unfinished, path)
+        with self._lock:
+            self._sizes[path] = size
+            while sum(self._sizes.values()) > self.max_bytes and len(self._sizes) > 1:
+                self._sizes.popitem(last=False)[0].unlink(missing_ok=True)
         return path
-
-    def _touch(self, name: str) -> bool:
-        """Whether a file is there; it then is the last to go."""
-        with self._lock:
-            if name not in self._sizes:
-                return False
-            self._sizes.move_to_end(name)
-            return True
-
-    def _keep(self, name: str, size: int) -> None:
-        with self._lock:
-            self._total += size - self._sizes.get(name, 0)
-            self._sizes[name] = size
-            while self._total > self.max_bytes and len(self._sizes) > 1:
-                oldest, freed = self._sizes.popitem(last=False)
-                self._total -= freed
-                (self._folder / oldest).unlink(missing_ok=True)
