@@ -14,8 +14,8 @@ from modeling_cnn10bert.augmentation.wordnet import load_wordnet
 from modeling_cnn10bert.data.recipes.soundscapes import SourceBank, read_manifest, render
 from modeling_cnn10bert.errors import DataError
 from modeling_cnn10bert.training.build import PACKAGED_TEXT_MODEL, resolve_text_model
+from modeling_cnn10bert.training.recipe import RECIPES
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 CLOTHO_SECONDS = (15.0, 30.0)
 SCENE_SECONDS = 8.0
 TINY_TEXT = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}

@@ -14,16 +14,17 @@ import typer
 from accelerate.commands.launch import launch_command_parser
 from typer.testing import CliRunner
 
-from modeling_cnn10bert import cli
+from modeling_cnn10bert.cli import app as cli
+from modeling_cnn10bert.cli.common import INDEX_VARIABLE, MODEL_VARIABLE
 from modeling_cnn10bert.training.arguments import ARGUMENT_CLASSES, TAGGING_ARGUMENT_CLASSES
 from modeling_cnn10bert.training.recipe import parse_recipe
 from modeling_cnn10bert.training.search import SearchArguments
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPE_CLASSES = {  # scripts that a recipe is for
-    "train_retrieval.py": ARGUMENT_CLASSES,
-    "scripts/train_tagging.py": TAGGING_ARGUMENT_CLASSES,
-    "scripts/search_hyperparameters.py": (*ARGUMENT_CLASSES, SearchArguments),
+RECIPE_CLASSES = {  # verbs that a recipe is for
+    "train": ARGUMENT_CLASSES,
+    "train-tagger": TAGGING_ARGUMENT_CLASSES,
+    "search-hyperparameters": (*ARGUMENT_CLASSES, SearchArguments),
 }
 SHELL_LANGUAGES, CODE_LANGUAGES, TEXT_LANGUAGES = {"bash"}, {"python"}, {"", "bibtex", "csv", "json"}
 
@@ -42,7 +43,7 @@ def place(tmp_path, tiny_folder, readme_commands, monkeypatch):
     readme_commands.lay_out(tmp_path, tmp_path / "home")
     monkeypatch.setattr(os, "environ", os.environ)  # a map of datasets in several processes leaves a copy in its place
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for name in (cli.MODEL_VARIABLE, cli.INDEX_VARIABLE):
+    for name in (MODEL_VARIABLE, INDEX_VARIABLE):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -159,12 +160,12 @@ def test_every_command_within_a_sentence_exists(readme, readme_commands, monkeyp
     [
         "cnn10bert serch rain",
         "cnn10bert search rain --nowhere",
-        "python scripts/prepare_folder.py OUT FOLDER --captions_column text",
-        "python scripts/prepare_nothing.py OUT",
-        "python train_retrieval.py scripts/recipes/clotho_nothing.yaml",
-        "python train_retrieval.py RECIPE.yaml --learning_rat 1",
-        "accelerate launch --multi_gpus train_retrieval.py RECIPE.yaml",
-        "accelerate launch --multi_gpu train_retrieval.py RECIPE.yaml --learning_rat 1",
+        "cnn10bert prepare folder OUT FOLDER --captions_column text",
+        "cnn10bert prepare nothing OUT",
+        "cnn10bert train clotho_nothing",
+        "cnn10bert train RECIPE --learning_rat 1",
+        "accelerate launch --multi_gpus train_retrieval.py RECIPE",
+        "accelerate launch --multi_gpu train_retrieval.py RECIPE --learning_rat 1",
         "python -m modeling_cnn10bert.data.nothing OUT",
         "make nothing",
         'pip install -e ".[nothing]"',
@@ -193,11 +194,14 @@ def _parse(words):
     while "=" in words[0]:  # variables of the environment
         words = words[1:]
     match words:
+        case ["cnn10bert", verb, *rest] if verb in RECIPE_CLASSES:
+            parse_recipe(rest, argument_classes=RECIPE_CLASSES[verb])
         case ["cnn10bert", *rest]:
             _parse_cnn10bert(rest)
         case ["accelerate", "launch", *rest]:
             launched = launch_command_parser().parse_args(rest)
-            _parse(["python", launched.training_script, *launched.training_script_args])
+            assert (ROOT / launched.training_script).is_file()
+            parse_recipe(launched.training_script_args)
         case ["python", "-m", "nltk.downloader", _]:
             pass
         case ["python", "-m", module, *rest]:
@@ -205,8 +209,6 @@ def _parse(words):
             _stop_behind_the_arguments(importlib.import_module(module).main, rest)
         case ["python", "scripts/reproduce_tables.py", *rest]:
             _load("scripts/reproduce_tables.py").main([*rest, "--dry_run"])
-        case ["python", script, *rest] if script in RECIPE_CLASSES:
-            parse_recipe(rest, argument_classes=RECIPE_CLASSES[script])
         case ["python", script, *rest]:
             _stop_behind_the_arguments(_load(script).main, rest)
         case ["make", target]:
@@ -224,10 +226,12 @@ def _parse(words):
 
 
 def _parse_cnn10bert(words):
-    group = typer.main.get_command(cli.app)
-    context = group.make_context("cnn10bert", list(words), resilient_parsing=False)
-    name, command, rest = group.resolve_command(context, [*context._protected_args, *context.args])
-    command.make_context(name, rest, parent=context)
+    command, context, name, rest = typer.main.get_command(cli.app), None, "cnn10bert", list(words)
+    while True:
+        context = command.make_context(name, rest, parent=context)
+        if not hasattr(command, "resolve_command"):
+            return
+        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
 
 
 def _stop_behind_the_arguments(main, words):

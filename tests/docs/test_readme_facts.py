@@ -9,7 +9,7 @@ import pytest
 import typer
 from accelerate.commands.launch import launch_command_parser
 
-from modeling_cnn10bert.cli import app
+from modeling_cnn10bert.cli.app import app
 from modeling_cnn10bert.training.arguments import ARGUMENT_CLASSES, TAGGING_ARGUMENT_CLASSES, AugmentationArguments
 from modeling_cnn10bert.training.recipe import read_recipe
 from modeling_cnn10bert.training.search import SearchArguments
@@ -17,7 +17,7 @@ from modeling_cnn10bert.training.search import SearchArguments
 tomllib = pytest.importorskip("tomllib", reason="Python reads TOML from 3.11 on")
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = ROOT / "scripts" / "recipes"
+RECIPES = ROOT / "modeling_cnn10bert" / "recipes"
 
 
 def _project():
@@ -32,7 +32,7 @@ def _rows(readme, title):
 
 
 def test_the_table_of_recipes_lists_all_of_them_and_no_other(readme):
-    rows = _rows(readme, "recipe in `scripts/recipes`")
+    rows = _rows(readme, "recipe | what")
     named = {name for row in rows for cell in row for name in re.findall(r"`([\w*]+)`", cell)}
     recipes = {path.stem for path in RECIPES.glob("*.yaml")}
     found = {recipe: [name for name in named if fnmatch.fnmatch(recipe, name)] for recipe in recipes}
@@ -65,8 +65,11 @@ def _options():
     classes = (*ARGUMENT_CLASSES, *TAGGING_ARGUMENT_CLASSES, SearchArguments)
     names = {"field", *(field.name for cls in classes for field in dataclasses.fields(cls))}
     names |= {f"no_{name}" for name in names}
-    for command in typer.main.get_command(app).commands.values():
-        names |= {option.lstrip("-") for parameter in command.params for option in parameter.opts}
+    commands = list(typer.main.get_command(app).commands.values())
+    commands += typer.main.get_command(app).commands["prepare"].commands.values()
+    for command in commands:
+        options = {option.lstrip("-") for parameter in command.params for option in parameter.opts}
+        names |= options | {option.replace("-", "_") for option in options}
     for folder in ("scripts", "modeling_cnn10bert"):
         for path in (ROOT / folder).rglob("*.py"):
             names |= set(re.findall(r'add_argument\(\s*"--([\w-]+)"', path.read_text(encoding="utf-8")))
