@@ -21,12 +21,12 @@ from modeling_cnn10bert.processing_cnn10bert import MAX_CAPTION_TOKENS
 from modeling_cnn10bert.publishing.card import DATASETS, LICENCES, card_data, render_card
 from modeling_cnn10bert.publishing.facts import parameters_of, published_fields
 from modeling_cnn10bert.training.arguments import RetrievalTrainingArguments
-from modeling_cnn10bert.training.recipe import RUNS, read_recipe
+from modeling_cnn10bert.training.recipe import RECIPES, RUNS, read_recipe
 from reproduce.ladders import TABLES, Row
 from reproduce.prerequisites import MADE_BY
 from reproduce.run_queue import REPOSITORY
 
-CARDS, RECIPES = REPOSITORY / "model_cards", REPOSITORY / "scripts" / "recipes"
+CARDS = REPOSITORY / "model_cards"
 TEXT_MODEL = "google-bert/bert-base-uncased"
 AUGMENTATIONS = {  # field that switches it on -> what it is
     "g_max": "gain",
@@ -128,8 +128,8 @@ def _commands(recipe: str) -> list[str]:
     if fields.get("p_syn"):
         commands.append("python -m nltk.downloader wordnet")
     if fields.get("p_bt"):
-        commands.append(f"python scripts/back_translate.py {fields['dataset_name']} --languages de fr es")
-    return [*commands, f"python train_retrieval.py scripts/recipes/{recipe}.yaml"]
+        commands.append(f"cnn10bert back-translate {fields['dataset_name']} de fr es")
+    return [*commands, f"cnn10bert train {recipe}"]
 
 
 def _sources(fields: Mapping[str, Any]) -> list[str]:

@@ -27,11 +27,11 @@ from modeling_cnn10bert.evaluation.reports import (
 from modeling_cnn10bert.files import write_text
 from modeling_cnn10bert.masking import without_secrets
 from modeling_cnn10bert.training.command_line import run
+from modeling_cnn10bert.training.recipe import RECIPES
 from reproduce.ladders import PRETRAINING_SEED, Plan, Row, Run, Synthesis, plan_table
 from reproduce.prerequisites import missing_prerequisites
 from reproduce.run_cost import measured_speed, optimiser_steps
 from reproduce.run_queue import (
-    REPOSITORY,
     check_folder,
     is_finished,
     outstanding,
@@ -85,9 +85,7 @@ def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--seconds_per_step", type=float, help="for the cost, while no run has finished")
     parser.add_argument("--dcase_output", type=Path, help="ranked output of the DCASE baseline, a CSV file")
     parser.add_argument("--clotho_captions", type=Path, help="its ground truth: clotho_captions_evaluation.csv")
-    parser.add_argument(
-        "--recipes", type=Path, default=REPOSITORY / "scripts" / "recipes", help="folder of the recipes"
-    )
+    parser.add_argument("--recipes", type=Path, default=RECIPES, help="folder of the recipes")
     options, given = parser.parse_known_args(argv)
     if (options.dcase_output is None) != (options.clotho_captions is None):
         raise RecipeError("found one of --dcase_output and --clotho_captions, expected both or none")

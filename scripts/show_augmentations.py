@@ -4,7 +4,7 @@
 
 The fields are those of table 4 of the paper, by default at its best values, and p_ms, whose best value is lost in our
 copy, at 1. Freq-MixStyle takes the style of `--partner`, by default of a synthetic sound of rain. A back-translation is
-shown where `--back_translation` gives one, as scripts/back_translate.py makes them. Each augmentation is drawn until it
+shown where `--back_translation` gives one, as cnn10bert back-translate makes them. Each augmentation is drawn until it
 changes something.
 """
 

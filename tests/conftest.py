@@ -20,6 +20,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from transformers import BertConfig, BertTokenizer  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
 
 from modeling_cnn10bert import (  # noqa: E402
     CNN10BertConfig,
@@ -28,6 +29,7 @@ from modeling_cnn10bert import (  # noqa: E402
     CNN10Config,
     CNN10FeatureExtractor,
 )
+from modeling_cnn10bert.cli.app import app  # noqa: E402
 from modeling_cnn10bert.cpu_kernels_cnn10bert import use_cpu_kernels  # noqa: E402
 
 # In the background or under nohup, a shell has the tests ignore signals, and a process that ignores one stays so.
@@ -300,3 +302,15 @@ def opus_models(tmp_path_factory, grammar_captions):
         model.generation_config.update(min_length=4, exponential_decay_length_penalty=(4, 2.0))
         model.save_pretrained(target)
     return folder
+
+
+@pytest.fixture(scope="session")
+def cnn10bert():
+    """Runs the command `cnn10bert` in this process, checks its exit code, and returns what it wrote."""
+
+    def invoke(*words, code=0):
+        result = CliRunner().invoke(app, [str(word) for word in words])
+        assert result.exit_code == code, result.output + repr(result.exception)
+        return result
+
+    return invoke

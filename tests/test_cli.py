@@ -15,7 +15,8 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from modeling_cnn10bert import cli
+from modeling_cnn10bert.cli import app as cli
+from modeling_cnn10bert.cli.common import INDEX_VARIABLE, MODEL_VARIABLE
 
 RATE = 32_000
 COMMANDS = [
@@ -35,7 +36,7 @@ COMMANDS = [
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch):
-    for name in (cli.MODEL_VARIABLE, cli.INDEX_VARIABLE):
+    for name in (MODEL_VARIABLE, INDEX_VARIABLE):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -226,10 +227,10 @@ def test_info_tells_what_is_in_an_index(run, index, tiny_folder):
 
 def test_the_default_model_of_a_new_index_can_be_a_variable(run, sounds, tmp_path, tiny_folder, monkeypatch):
     message = error_line(run("index", sounds, "--index", tmp_path / "new", code=1))
-    for word in ("new index", "--model", cli.MODEL_VARIABLE, "make demo"):
+    for word in ("new index", "--model", MODEL_VARIABLE, "make demo"):
         assert word in message
-    monkeypatch.setenv(cli.MODEL_VARIABLE, str(tiny_folder[0]))
-    monkeypatch.setenv(cli.INDEX_VARIABLE, str(tmp_path / "new"))
+    monkeypatch.setenv(MODEL_VARIABLE, str(tiny_folder[0]))
+    monkeypatch.setenv(INDEX_VARIABLE, str(tmp_path / "new"))
     assert run("index", sounds).stdout.startswith("6 added")
     assert (tmp_path / "new").is_dir()
 
@@ -422,7 +423,7 @@ def test_a_long_text_is_cut_with_a_warning(run, index):
 
 
 def test_the_real_command_gives_json_alone_to_a_pipe(index, tiny_folder):
-    command = [sys.executable, "-m", "modeling_cnn10bert.cli", "search", "a dog bark", "--index", str(index)]
+    command = [sys.executable, "-m", "modeling_cnn10bert", "search", "a dog bark", "--index", str(index)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CNN10BERT_")}
     done = subprocess.run([*command, "--output", "json"], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (0, "")

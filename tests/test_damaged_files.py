@@ -15,7 +15,7 @@ import soundfile
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
-from modeling_cnn10bert import cli
+from modeling_cnn10bert.cli import app as cli
 from modeling_cnn10bert.model_folder import check_model_folder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -184,7 +184,7 @@ def test_every_command_that_opens_a_model_says_so(name, how, model, whole, invok
         }
         recipe.write_text(json.dumps(fields))
         assert_one_line(run_script("train_retrieval.py", recipe), file)
-    assert_one_line(run_script("scripts/app.py", "--index", index), file)
+    assert_one_line(invoke("page", "--index", index), file)
 
 
 def test_a_model_whose_embeddings_are_no_numbers_is_at_fault_and_not_the_recordings(model, whole, invoke, tmp_path):

@@ -19,14 +19,14 @@ TRAVELLING = {  # to the Hub, with a checkpoint
 ORDER = [
     TRAVELLING,
     {"__init__", "registration"},
-    {"errors", "files", "interrupts", "masking", "memory", "model_folder", "scratch"},
+    {"errors", "files", "interrupts", "masking", "memory", "model_folder"},
     {"augmentation"},
     {"data"},
     {"retrieval"},
     {"evaluation"},
     {"publishing"},
     {"training"},
-    {"cli", "page"},
+    {"__main__", "cli", "page"},
 ]
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from modeling_cnn10bert import cli
+from modeling_cnn10bert.cli import app as cli
 from modeling_cnn10bert.data import command_line
 from modeling_cnn10bert.errors import DataError, RecipeError, RetrievalError
 from modeling_cnn10bert.files import check_local_folder

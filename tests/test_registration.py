@@ -59,7 +59,7 @@ def test_the_command_imports_no_large_library_before_it_needs_one():
     code = """
 import sys
 sys.argv = ["/somewhere/bin/cnn10bert", "--help"]
-import modeling_cnn10bert.cli
+import modeling_cnn10bert.cli.app
 print(sorted({"torch", "transformers", "datasets", "lancedb", "numpy"} & set(sys.modules)))
 """
     assert run(code) == "[]"

@@ -86,7 +86,7 @@ def load_evaluation_set(
 
     Args:
         dataset: one of
-            * a prepared data set: the folder that scripts/prepare_*.py write, or its Hub id;
+            * a prepared data set: the folder that cnn10bert prepare write, or its Hub id;
             * a folder of soundscape manifests, with `sources`;
             * a CSV file of captions as Clotho's (file_name, caption_1 to caption_5), with `audio`;
             * a folder with metadata.csv or metadata.jsonl, or with folders train, validation and test that have one.

@@ -16,7 +16,7 @@ import torch
 
 from ..configuration_cnn10bert import CNN10Config
 from ..data.download import RemoteFile, download
-from ..data.recipes.audioset import NUM_CLASSES
+from ..data.recipes.audioset import NUM_CLASSES, read_class_names
 from ..errors import DataError
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..files import UNFINISHED, scratch_folder
@@ -50,6 +50,32 @@ MODULES = {
 FRONT_END_TOLERANCE = 1e-6
 
 NAMES_SHOWN = 5  # of those at fault, in an error
+
+
+def convert_panns_checkpoint(
+    out: Path, checkpoint: Path | None = None, labels: Path | None = None, mirror: str = MIRROR
+) -> tuple[Path, CNN10ForAudioClassification]:
+    """
+    Convert PANNs' Cnn10 to a model that training starts from, saved with its feature extractor.
+
+    Args:
+        out: new folder of the model.
+        checkpoint: PANNs' file; by default the published one, which is downloaded once.
+        labels: AudioSet's class_labels_indices.csv, for the names of the classes.
+        mirror: server that has Zenodo's files.
+
+    Returns:
+        The checkpoint and the model.
+
+    Raises:
+        DataError: `out` holds something, or the checkpoint is missing, cannot be read or is of another network.
+    """
+    require_free(out)  # before the download, not after it
+    class_names = read_class_names(labels) if labels else None
+    file = checkpoint or fetch_checkpoint(default_folder(), mirror)
+    model, feature_extractor = convert_state(read_checkpoint(file), file, class_names)
+    save_whole(model, feature_extractor, out, data_facts(file))
+    return file, model
 
 
 # -------------------------------------------------------------------------------------------------------- fetching
@@ -86,7 +112,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     """
     wanted = f"expected a checkpoint of PANNs' Cnn10 such as {CHECKPOINT}"
     if not path.is_file():
-        raise DataError(f"{path}: found no such file, {wanted}; the order is [CHECKPOINT] OUT")
+        raise DataError(f"{path}: found no such file, {wanted}; check the path")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no checkpoint make the unpickler raise almost anything
@@ -260,7 +286,7 @@ def require_free(out: Path) -> None:
     elif out.is_dir():
         found, remedy = "a folder that holds something else", "name another folder"
     else:
-        found, remedy = "a file", "name a folder; the order is [CHECKPOINT] OUT"
+        found, remedy = "a file", "name a folder"
     raise DataError(f"{out}: found {found}, expected a new folder; {remedy}")
 
 

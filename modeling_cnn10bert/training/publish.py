@@ -18,7 +18,7 @@ from ..publishing.hub import check_access, publish_command, repository_name
 from .arguments import ARGUMENT_CLASSES
 from .build import RecordingTables
 from .command_line import write_or_say_why
-from .recipe import given_fields
+from .recipe import RECIPES, find_recipe, given_fields
 from .trainer import KeyedTrainer, RetrievalTrainer
 
 _DEFAULTS = {name: field.default for cls in ARGUMENT_CLASSES for name, field in cls.__dataclass_fields__.items()}
@@ -102,14 +102,14 @@ def _model_id(arguments: TrainingArguments) -> str:
 
 def recipe_facts(words: Sequence[str], num_processes: int) -> dict[str, str | None]:
     """Return the recipe's name, `None` without one, and the command that repeats the run."""
-    launcher = "python" if num_processes == 1 else f"accelerate launch --multi_gpu --num_processes {num_processes}"
-    command, fields, recipe = f"{launcher} train_retrieval.py", given_fields(words), None
+    command, fields, recipe = "cnn10bert train", given_fields(words), None
+    if num_processes > 1:
+        command = f"accelerate launch --multi_gpu --num_processes {num_processes} train_retrieval.py"
     if words and not words[0].startswith("-"):
-        recipe = Path(words[0])
+        recipe = find_recipe(words[0])
         own = given_fields(words[:1])
         fields = {name: value for name, value in fields.items() if name not in own or own[name] != value}
-        of_ours = recipe.resolve().parts[-3:-1] == ("scripts", "recipes")
-        command += f" {shlex.quote(f'scripts/recipes/{recipe.name}' if of_ours else recipe.name)}"
+        command += f" {recipe.stem if recipe.parent == RECIPES else shlex.quote(recipe.name)}"
     options = [_option(name, value) for name, value in published_fields(fields).items()]
     return {"recipe": recipe.stem if recipe else None, "command": " ".join([command, *options])}
 

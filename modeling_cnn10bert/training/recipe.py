@@ -20,6 +20,7 @@ from .arguments import ARGUMENT_CLASSES
 
 EXTENDS = "extends"  # names the recipe that a recipe differs from, relative to its own folder
 RUNS = Path("runs")
+RECIPES = Path(__file__).parents[1] / "recipes"  # that come with the package
 MAX_EXTENDED, MAX_BYTES, MAX_DEPTH = 20, 100_000, 10  # recipes that one stands on, size and levels of each
 _FAULTS_OF_VALUES = (ValueError, TypeError, AttributeError, LookupError, OverflowError)  # of PyYAML, by odd values
 
@@ -37,7 +38,7 @@ def parse_recipe(
     argument_classes: Sequence[type] = ARGUMENT_CLASSES,
 ) -> tuple[Any, ...]:
     """
-    Reads `[RECIPE.yaml] [--field value ...]`; what the command line says overrides the recipe.
+    Read `[RECIPE] [--field value ...]`, where RECIPE is as for `find_recipe`; the command line overrides the recipe.
 
     Args:
         argv: the arguments; by default those of the process.
@@ -50,7 +51,7 @@ def parse_recipe(
     Raises:
         RecipeError: the recipe cannot be read, a field that nobody knows, or a value that does not fit its field.
     """
-    parser = _Parser(argument_classes, description=description, usage="%(prog)s RECIPE.yaml [--field value ...]")
+    parser = _Parser(argument_classes, description=description, usage="%(prog)s RECIPE [--field value ...]")
     try:
         return parser.parse_args_into_dataclasses(_without_recipe(argv, parser), look_for_args_file=False)
     except ValueError as error:
@@ -61,7 +62,7 @@ def given_fields(
     argv: Sequence[str] | None = None, argument_classes: Sequence[type] = ARGUMENT_CLASSES
 ) -> dict[str, Any]:
     """
-    The fields that `[RECIPE.yaml] [--field value ...]` sets, without those that are left at their default.
+    The fields that `[RECIPE] [--field value ...]` sets, without those that are left at their default.
 
     Raises:
         RecipeError: as `parse_recipe`.
@@ -77,17 +78,32 @@ def _without_recipe(argv: Sequence[str] | None, parser: HfArgumentParser) -> lis
     """The arguments with the recipe's fields in place of its path."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and not argv[0].startswith("-"):
-        return _recipe_as_arguments(Path(argv[0]), parser) + argv[1:]
+        return _recipe_as_arguments(find_recipe(argv[0]), parser) + argv[1:]
     return argv
+
+
+def find_recipe(name: str, folder: Path = Path()) -> Path:
+    """Return the file of a recipe: a path in a folder, or the name of one of the package, such as `clotho_baseline`."""
+    path, shipped = folder / name, RECIPES / f"{os.path.basename(name)}.yaml"
+    return shipped if os.path.basename(name) == name and not os.path.exists(path) and os.path.isfile(shipped) else path
+
+
+def shipped_recipes() -> dict[str, str]:
+    """Return the names of the recipes that come with the package, each with the first sentence of its comment."""
+    described = {}
+    for path in sorted(RECIPES.glob("*.yaml")):
+        lines = [line[2:] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
+        described[path.stem] = re.split(r"(?<=[.:;])\s", " ".join(lines), maxsplit=1)[0].rstrip(":;.")
+    return described
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """
     The fields of a recipe and their values, those of the recipes that it extends included.
 
-    `extends: OTHER.yaml` takes over the fields of another recipe, whose path is relative to this one's folder; `null`
-    gives a field back its default. The output folder is no one else's: where the recipe does not name it, it is
-    `runs/<name of the recipe>`.
+    `extends: OTHER` takes over the fields of another recipe: a path relative to this one's folder, or the name of one
+    that comes with the package. `null` gives a field back its default. The output folder is no one else's: where the
+    recipe does not name it, it is `runs/<name of the recipe>`.
 
     Raises:
         RecipeError: the recipe, or one that it extends, cannot be read, or they extend each other.
@@ -102,7 +118,9 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, tuple[Any, Path
         recipe = yaml.load(_text_of(path), _Loader)
     except (OSError, yaml.YAMLError, RecursionError, *_FAULTS_OF_VALUES) as error:
         reason = " ".join(f"{error}".split())[:500]
-        raise RecipeError(f"{extended}{str(path)[:300]}: not a readable YAML file ({reason})") from error
+        is_ours = isinstance(error, FileNotFoundError) and os.path.isfile(RECIPES / path.name)
+        hint = f"; `{path.stem}` without a folder is the recipe of the package" if is_ours else ""
+        raise RecipeError(f"{extended}{str(path)[:300]}: not a readable YAML file ({reason}){hint}") from error
     if not isinstance(recipe, dict):
         raise RecipeError(f"{path}: found {type(recipe).__name__}, expected lines of `field: value`")
     fields = {}
@@ -110,14 +128,15 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, tuple[Any, Path
         above = (*above, path)
         if not isinstance(base, str):
             raise RecipeError(f"{path}: field {EXTENDS} is {_shown(base)}, expected the path of one other recipe")
-        if any(os.path.realpath(path.parent / base) == os.path.realpath(other) for other in above):
+        extended_path = find_recipe(base, path.parent)
+        if any(os.path.realpath(extended_path) == os.path.realpath(other) for other in above):
             raise RecipeError(f"{path}: field {EXTENDS} is {base!r}, which extends this recipe; remove one of the two")
         if len(above) > MAX_EXTENDED:
             raise RecipeError(
                 f"{above[0]}: found a chain of more than {MAX_EXTENDED} recipes by the field {EXTENDS}, the last one "
                 f"{path}; expected at most so many"
             )
-        fields = _read(path.parent / base, above)
+        fields = _read(extended_path, above)
     return fields | {"output_dir": (str(RUNS / path.stem), path)} | {name: (v, path) for name, v in recipe.items()}
 
 

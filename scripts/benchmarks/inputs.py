@@ -20,9 +20,8 @@ from modeling_cnn10bert.errors import DataError
 from modeling_cnn10bert.retrieval.records import EmbeddedFile, FileRecord
 from modeling_cnn10bert.retrieval.scanning import scan
 from modeling_cnn10bert.training.build import PACKAGED_TEXT_MODEL, load_model_and_processor, resolve_text_model
-from modeling_cnn10bert.training.recipe import parse_recipe
+from modeling_cnn10bert.training.recipe import RECIPES, parse_recipe
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 SECONDS = 10  # of a clip
 FILE_RATE = 44_100  # Hz, of the files: neither model's own rate
 BLOCK = 8192  # vectors that are drawn, stored and compared at a time: 32 MB at 1024 dimensions

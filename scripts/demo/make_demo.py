@@ -27,7 +27,7 @@ from modeling_cnn10bert.evaluation.pictures import plot_gallery  # noqa: E402
 from modeling_cnn10bert.interrupts import orderly_exit  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPE = ROOT / "scripts" / "recipes" / "demo.yaml"
+RECIPE = ROOT / "modeling_cnn10bert" / "recipes" / "demo.yaml"
 DATA, RUN = Path("runs/demo_data"), Path("runs/demo")
 QUESTIONS = {  # question -> the kinds of sound that a right recording holds, all of them
     "an ambulance with its siren on": {"siren"},

@@ -21,9 +21,9 @@ from .run_queue import REPOSITORY
 
 # Folders that recipes name -> what makes them.
 MADE_BY = {
-    "data/clotho": "python scripts/prepare_clotho.py data/clotho",
-    "data/audiocaps": "python scripts/prepare_audiocaps.py data/audiocaps --captions DIR --audio DIR",
-    "models/cnn10_audioset": "python scripts/convert_panns_checkpoint.py models/cnn10_audioset",
+    "data/clotho": "cnn10bert prepare clotho data/clotho",
+    "data/audiocaps": "cnn10bert prepare audiocaps data/audiocaps --captions DIR --audio DIR",
+    "models/cnn10_audioset": "cnn10bert convert-panns models/cnn10_audioset",
 }
 
 
@@ -68,7 +68,7 @@ def _missing_of(run: Run, made_here: set[str]) -> list[str]:
     if _uses(run, "p_bt") and folder and (found := _missing_back_translations(fields)):
         missing.append(
             f"{folder}: found {found}, expected those that p_bt takes; add them by "
-            f"`python scripts/back_translate.py {shlex.quote(folder)} --languages de fr es`"
+            f"`cnn10bert back-translate {shlex.quote(folder)} de fr es`"
         )
     return missing
 

@@ -1,15 +1,11 @@
 """Small generated recordings that the tests of preparation share."""
 
 import csv
-import importlib.util
 import multiprocessing
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
 @pytest.fixture(scope="session")
@@ -47,19 +43,6 @@ def read_csv():
             return list(csv.reader(file))
 
     return read
-
-
-@pytest.fixture(scope="session")
-def script():
-    """Loads a script of scripts/ by its name."""
-
-    def load(name):
-        spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
 
 
 @pytest.fixture

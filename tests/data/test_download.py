@@ -361,20 +361,20 @@ def zenodo(server, tmp_path, write_csv, write_tone, monkeypatch):
     return server
 
 
-def test_clotho_from_nothing(zenodo, tmp_path, script, snapshot, capsys):
+def test_clotho_from_nothing(zenodo, tmp_path, cnn10bert, snapshot):
     zenodo.cuts, zenodo.cut_after = 4, 3000
     out = tmp_path / "out"
     arguments = [str(out), "--mirror", zenodo.url, "--num_proc", "1"]
-    script("prepare_clotho").main(arguments)
+    printed = cnn10bert("prepare", "clotho", *arguments).stdout
     tables = datasets.load_from_disk(out)
     assert tables.num_rows == {"train": 4, "validation": 4, "test": 4}
     assert tables["train"]["captions"][0] == list("abcde")
     assert sorted(tables["test"]["license"][:]) == ["", "", "", "CC0"]
-    assert "test: 4 of 4 recordings" in capsys.readouterr().out
+    assert "test: 4 of 4 recordings" in printed
 
     before = snapshot(out)
     zenodo.requests.clear()
-    script("prepare_clotho").main(arguments)
+    cnn10bert("prepare", "clotho", *arguments)
     assert snapshot(out) == before
     assert not zenodo.requests
 
@@ -382,10 +382,10 @@ def test_clotho_from_nothing(zenodo, tmp_path, script, snapshot, capsys):
         for path in sorted((out / folder).rglob("*"), reverse=True):
             path.unlink() if path.is_file() else path.rmdir()
         (out / folder).rmdir()
-    script("prepare_clotho").main(arguments)
+    cnn10bert("prepare", "clotho", *arguments)
     assert not zenodo.requests
 
-    script("prepare_clotho").main([*arguments, "--challenge_test"])
+    cnn10bert("prepare", "clotho", *arguments, "--challenge_test")
     tables = datasets.load_from_disk(out)
     assert tables.num_rows == {"train": 4, "validation": 4, "test": 4, "challenge_test": 2}
     assert {row["file_name"]: (row["captions"], row["license"]) for row in tables["challenge_test"]} == {
@@ -395,30 +395,28 @@ def test_clotho_from_nothing(zenodo, tmp_path, script, snapshot, capsys):
     assert (out / "retrieval_captions.csv").read_text() == "caption\na query\n"
 
 
-def test_clotho_from_archives_at_hand_verifies_them(zenodo, tmp_path, script):
+def test_clotho_from_archives_at_hand_verifies_them(zenodo, tmp_path, cnn10bert):
     publisher = tmp_path / "publisher"
     arguments = [str(tmp_path / "out"), "--mirror", zenodo.url, "--archives", str(publisher), "--num_proc", "1"]
     (publisher / "clotho_audio_validation.7z").write_bytes(b"half an archive")
-    with pytest.raises(DataError, match=r"clotho_audio_validation\.7z: found the MD5"):
-        script("prepare_clotho").main(arguments)
+    assert "clotho_audio_validation.7z: found the MD5" in cnn10bert("prepare", "clotho", *arguments, code=1).stderr
     with pytest.raises(FileNotFoundError):
         datasets.load_from_disk(tmp_path / "out")
     (publisher / "clotho_audio_validation.7z").unlink()
-    script("prepare_clotho").main(arguments)
+    cnn10bert("prepare", "clotho", *arguments)
     assert [path for path, _ in zenodo.requests] == ["/records/4783391/files/clotho_audio_validation.7z"]
     assert datasets.load_from_disk(tmp_path / "out").num_rows == {"train": 4, "validation": 4, "test": 4}
 
 
-def test_clotho_from_extracted_recordings(zenodo, tmp_path, script):
-    script("prepare_clotho").main([str(tmp_path / "out"), "--audio", str(tmp_path / "publisher"), "--num_proc", "1"])
+def test_clotho_from_extracted_recordings(zenodo, tmp_path, cnn10bert):
+    cnn10bert("prepare", "clotho", str(tmp_path / "out"), "--audio", str(tmp_path / "publisher"), "--num_proc", "1")
     assert not zenodo.requests
     assert datasets.load_from_disk(tmp_path / "out").num_rows == {"train": 4, "validation": 4, "test": 4}
 
 
-def test_two_downloads_at_once_fetch_every_file_once(zenodo, tmp_path, script, start):
-    main = script("prepare_clotho").main
-    arguments = [str(tmp_path / "out"), "--mirror", zenodo.url, "--num_proc", "1"]
-    processes = [start(main, arguments) for _ in range(2)]
+def test_two_downloads_at_once_fetch_every_file_once(zenodo, tmp_path, cnn10bert, start):
+    arguments = ["prepare", "clotho", tmp_path / "out", "--mirror", zenodo.url, "--num_proc", "1"]
+    processes = [start(cnn10bert, *arguments) for _ in range(2)]
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]

@@ -333,14 +333,12 @@ def test_no_recording_at_all_is_an_error(recordings, entries, tmp_path):
 
 @pytest.mark.parametrize("name", ["a::b", "s3://bucket/a"])
 def test_a_folder_whose_name_is_read_as_an_address_is_refused(
-    name, recordings, entries, tmp_path, monkeypatch, script, capsys
+    name, recordings, entries, tmp_path, monkeypatch, cnn10bert
 ):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="OUT .*expected a local folder"):
         prepare_dataset(entries(recordings), COLUMNS, name)
-    with pytest.raises(SystemExit):
-        script("prepare_clotho").main([name])
-    assert "expected a local folder" in capsys.readouterr().err
+    assert "expected a local folder" in cnn10bert("prepare", "clotho", name, code=1).stderr
     assert not any(path.name.startswith(("a:", "s3")) for path in tmp_path.iterdir())
 
 

@@ -23,21 +23,21 @@ def _load(path):
 
 
 @pytest.fixture(scope="session")
-def readme_commands():
-    """The module scripts/readme_commands.py."""
-    return _load(ROOT / "scripts" / "readme_commands.py")
+def run_docs():
+    """The module scripts/run_docs.py."""
+    return _load(ROOT / "scripts" / "run_docs.py")
 
 
 @pytest.fixture
-def hub(readme_commands):
+def hub(run_docs):
     """A Hub on loopback, where a newcomer may write."""
-    with _load(ROOT / readme_commands.HUB_SERVER).Hub() as hub:
-        hub.add_user("newcomer", readme_commands.HUB_TOKEN)
+    with _load(ROOT / run_docs.HUB_SERVER).Hub() as hub:
+        hub.add_user("newcomer", run_docs.HUB_TOKEN)
         yield hub
 
 
 @pytest.fixture
-def online(hub, readme_commands):
+def online(hub, run_docs):
     """Makes this process talk to that Hub for a while."""
 
     @contextlib.contextmanager
@@ -46,7 +46,7 @@ def online(hub, readme_commands):
             patch.setattr(constants, "HF_HUB_OFFLINE", False)
             patch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # the server offers git LFS
             patch.setattr(constants, "ENDPOINT", hub.url)
-            patch.setenv("HF_TOKEN", readme_commands.HUB_TOKEN)
+            patch.setenv("HF_TOKEN", run_docs.HUB_TOKEN)
             close_session()
             yield
         close_session()

@@ -16,7 +16,7 @@ import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from typer.testing import CliRunner
 
-from modeling_cnn10bert import cli
+from modeling_cnn10bert.cli import app as cli
 from modeling_cnn10bert.evaluation import reports
 from modeling_cnn10bert.publishing import card as card_module
 from modeling_cnn10bert.publishing.card import (

@@ -15,7 +15,8 @@ import yaml
 from transformers import AutoModel, AutoProcessor
 from typer.testing import CliRunner
 
-from modeling_cnn10bert import CNN10BertModel, CNN10BertProcessor, cli
+from modeling_cnn10bert import CNN10BertModel, CNN10BertProcessor
+from modeling_cnn10bert.cli import app as cli
 from modeling_cnn10bert.errors import PublishError, RecipeError
 from modeling_cnn10bert.training import publish
 from modeling_cnn10bert.training.arguments import TAGGING_ARGUMENT_CLASSES

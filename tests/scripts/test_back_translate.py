@@ -1,10 +1,9 @@
 """The command that adds back-translations, end to end."""
 
 import csv
-import importlib.util
+import functools
 import os
 import pathlib
-import runpy
 import shutil
 import signal
 import subprocess
@@ -15,16 +14,12 @@ import datasets
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "scripts" / "back_translate.py"
 
 
-@pytest.fixture(scope="module")
-def back_translate():
-    """The command's `main`."""
-    spec = importlib.util.spec_from_file_location("back_translate", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+@pytest.fixture
+def back_translate(cnn10bert):
+    """Runs the command in this process."""
+    return functools.partial(cnn10bert, "back-translate")
 
 
 def _save(captions, folder):
@@ -45,12 +40,10 @@ def _wait_for(condition, process, seconds=120):
         time.sleep(0.01)
 
 
-def test_a_killed_run_that_goes_on_equals_an_uninterrupted_one(
-    back_translate, grammar_captions, opus_models, tmp_path, capsys
-):
+def test_a_killed_run_that_goes_on_equals_an_uninterrupted_one(back_translate, grammar_captions, opus_models, tmp_path):
     captions = grammar_captions(200)
     killed, whole = _save(captions, tmp_path / "killed"), _save(captions, tmp_path / "whole")
-    options = ["--languages", "de", "fr", "--models", str(opus_models), "--batch_size", "8", "--num_beams", "1"]
+    options = ["de", "fr", "--models", str(opus_models), "--batch_size", "8", "--num_beams", "1"]
     options += ["--device", "cpu"]
     progress = tmp_path / ".killed-back_translations"
 
@@ -58,7 +51,7 @@ def test_a_killed_run_that_goes_on_equals_an_uninterrupted_one(
         return sum(file.read_bytes().count(b"\n") for file in progress.glob("progress-*"))
 
     process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(killed), *options],
+        [sys.executable, "-m", "modeling_cnn10bert", "back-translate", str(killed), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -71,12 +64,12 @@ def test_a_killed_run_that_goes_on_equals_an_uninterrupted_one(
     assert 3 <= at_the_kill < 25
     assert datasets.load_from_disk(killed)["train"].column_names == ["file_name", "recording_id", "captions"]
 
-    back_translate([str(killed), *options])
-    printed, shown = capsys.readouterr()
+    result = back_translate(killed, *options)
+    printed, shown = result.stdout, result.stderr
     assert "de: 200 different captions, " in printed
     assert "fr: 200 different captions, " in printed
     assert f"{8 * at_the_kill}/200" in shown  # the bar begins behind the work that was done
-    back_translate([str(whole), *options])
+    back_translate(whole, *options)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
     arrow = [path.read_bytes() for path in sorted(tmp_path.glob("*/train/*.arrow"))]
@@ -86,19 +79,18 @@ def test_a_killed_run_that_goes_on_equals_an_uninterrupted_one(
     assert [len(texts) for texts in table["back_translations_fr"]] == [5] * 40
     assert table["back_translations_fr"][:] != table["back_translations_de"][:]
 
-    capsys.readouterr()
-    back_translate([str(killed), *options])
-    assert capsys.readouterr().out == "de: already there, nothing to do\nfr: already there, nothing to do\n"
+    printed = back_translate(killed, *options).stdout
+    assert printed == "de: already there, nothing to do\nfr: already there, nothing to do\n"
 
 
-def test_apertium_adds_variants_of_200_real_captions(back_translate, shared_data, tmp_path, capsys):
+def test_apertium_adds_variants_of_200_real_captions(back_translate, shared_data, tmp_path):
     if shutil.which("apertium") is None:
         pytest.skip("apertium is not installed: apt-get install apertium apertium-eng-spa")
     with (shared_data / "audiocaps" / "train.csv").open(encoding="utf-8", newline="") as file:
         captions = [row["caption"] for row in csv.DictReader(file)][:200]
     folder = _save(captions, tmp_path / "captions")
-    back_translate([str(folder), "--languages", "es", "--translator", "apertium", "--batch_size", "200"])
-    assert f"es: {len(set(captions))} different captions, " in capsys.readouterr().out
+    printed = back_translate(folder, "es", "--translator", "apertium", "--batch_size", "200").stdout
+    assert f"es: {len(set(captions))} different captions, " in printed
     table = datasets.load_from_disk(folder)["train"]
     assert [len(texts) for texts in table["back_translations_es"]] == [5] * 40
     assert table["captions"][:] == [captions[start : start + 5] for start in range(0, 200, 5)]
@@ -107,20 +99,17 @@ def test_apertium_adds_variants_of_200_real_captions(back_translate, shared_data
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--languages", "de", "klingon"], "found 'klingon', expected one of de, es, fr, it, nl, sv"),
-        (["--languages", "de", "--translator", "apertium"], "found 'de', expected one of es"),
-        (["--languages", "de", "--batch_size", "0"], "--batch_size: found 0, expected at least 1"),
-        (["--languages", "de", "--models", "nowhere"], "nowhere: found no folder opus-mt-en-de"),
-        (["--languages", "de", "--splits", "training"], "found the splits train, expected training"),
+        (["de", "klingon"], "found 'klingon', expected one of de, es, fr, it, nl, sv"),
+        (["de", "--translator", "apertium"], "found 'de', expected one of es"),
+        (["de", "--models", "nowhere"], "nowhere: found no folder opus-mt-en-de"),
+        (["de", "--split", "training"], "found the splits train, expected training"),
     ],
 )
 def test_bad_options_are_one_clear_error_each(options, message, back_translate, tmp_path):
     folder = _save(["a dog barks"] * 5, tmp_path / "captions")
-    with pytest.raises(ValueError, match=message):
-        back_translate([str(folder), *options])
+    assert message in back_translate(folder, *options, code=1).stderr
 
 
-def test_the_command_ends_with_one_line_for_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(tmp_path / "missing"), "--languages", "de"])
-    with pytest.raises(SystemExit, match=f"^error: {tmp_path / 'missing'}: found no such folder"):
-        runpy.run_path(str(SCRIPT), run_name="__main__")
+def test_a_folder_that_is_not_there_is_one_line(back_translate, tmp_path):
+    [line] = back_translate(tmp_path / "missing", "de", code=1).stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'missing'}: found no such folder")

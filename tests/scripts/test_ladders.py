@@ -9,7 +9,7 @@ from modeling_cnn10bert.errors import RecipeError
 from modeling_cnn10bert.training.recipe import read_recipe
 from reproduce.ladders import TABLES, plan_table
 
-RECIPES = Path(__file__).resolve().parents[2] / "scripts" / "recipes"
+RECIPES = Path(__file__).resolve().parents[2] / "modeling_cnn10bert" / "recipes"
 PAPER = RECIPES.parents[2] / "shared" / "paper" / "primus_widmer_2022.md"
 ROWS_OF_5 = [
     "augmented",

@@ -1,6 +1,5 @@
-"""scripts/make_space.py: a folder that runs by itself, of what the Hub takes, and tells nothing of the machine."""
+"""`cnn10bert space`: a folder that runs by itself, of what the Hub takes, and tells nothing of the machine."""
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -38,14 +37,6 @@ ABSENT = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def script():
-    specification = importlib.util.spec_from_file_location("make_space", ROOT / "scripts" / "make_space.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def sounds(tmp_path, noise):
     """Three recordings, one of them in a folder of its own, two with captions."""
@@ -59,8 +50,8 @@ def sounds(tmp_path, noise):
 
 
 @pytest.fixture
-def space(script, tmp_path, tiny_folder, sounds):
-    script.main([str(tmp_path / "space"), "--model", str(tiny_folder[0]), "--sounds", str(sounds)])
+def space(cnn10bert, tmp_path, tiny_folder, sounds):
+    cnn10bert("space", tmp_path / "space", "--model", tiny_folder[0], "--sounds", sounds)
     return tmp_path / "space"
 
 
@@ -147,7 +138,7 @@ def test_it_holds_what_is_needed_and_nothing_that_tells_of_this_machine(space, t
         assert b"private name" not in path.read_bytes() and str(tmp_path).encode() not in path.read_bytes(), name
 
 
-def test_of_an_index_the_embeddings_and_windows_are_taken_over(script, tmp_path, tiny_folder, sounds, monkeypatch):
+def test_of_an_index_the_embeddings_and_windows_are_taken_over(cnn10bert, tmp_path, tiny_folder, sounds, monkeypatch):
     from modeling_cnn10bert.retrieval import AudioRetriever, indexing
     from modeling_cnn10bert.retrieval.stores import open_store
 
@@ -156,7 +147,7 @@ def test_of_an_index_the_embeddings_and_windows_are_taken_over(script, tmp_path,
         before = {Path(file.record.path).name: file for file in retriever.store.embedded()}
     monkeypatch.setattr(indexing.Batcher, "add", lambda *_: pytest.fail("a recording was embedded again"))
     arguments = ["--model", str(tiny_folder[0]), "--sounds", str(tmp_path / "my.index")]
-    script.main([str(tmp_path / "space"), *arguments, "--captions", str(sounds / "metadata.csv")])
+    cnn10bert("space", tmp_path / "space", *arguments, "--captions", sounds / "metadata.csv")
     with open_store(str(next((tmp_path / "space").glob("sounds-*.index")))) as store:
         after = {Path(file.record.path).name: file for file in store.embedded()}
     assert before.keys() == after.keys() and len(after) == 3
@@ -165,7 +156,7 @@ def test_of_an_index_the_embeddings_and_windows_are_taken_over(script, tmp_path,
     assert (tmp_path / "space/sounds/metadata.csv").read_text().count("hiss") == 2
 
 
-def test_names_of_folders_outside_the_given_one_are_not_published(script, tmp_path, tiny_folder, sounds, noise):
+def test_names_of_folders_outside_the_given_one_are_not_published(cnn10bert, tmp_path, tiny_folder, sounds, noise):
     from modeling_cnn10bert.retrieval import AudioRetriever
 
     (tmp_path / "client X").mkdir()
@@ -175,7 +166,7 @@ def test_names_of_folders_outside_the_given_one_are_not_published(script, tmp_pa
         retriever.index([sounds, tmp_path / "client X"])
     for given, expected in [(sounds, 4), (tmp_path / "my.index", 4)]:
         out = tmp_path / f"space of {given.name}"
-        script.main([str(out), "--model", str(tiny_folder[0]), "--sounds", str(given)])
+        cnn10bert("space", out, "--model", tiny_folder[0], "--sounds", given)
         files = contents(out)
         assert len([name for name in files if name.endswith((".wav", ".flac"))]) == expected
         for name, path in files.items():
@@ -196,7 +187,7 @@ def test_a_model_on_the_hub_is_named_and_not_copied(tmp_path, monkeypatch, tiny_
 
 @pytest.mark.parametrize("broken", ["taken", "empty", "no model"])
 def test_what_cannot_become_a_space_is_one_clear_error_and_leaves_nothing(
-    script, tmp_path, tiny_folder, sounds, broken
+    cnn10bert, tmp_path, tiny_folder, sounds, broken
 ):
     out, model = tmp_path / "out", tiny_folder[0]
     if broken == "taken":
@@ -208,8 +199,8 @@ def test_what_cannot_become_a_space_is_one_clear_error_and_leaves_nothing(
     else:
         model = tmp_path / "no model"
     before = {*contents(tmp_path)}
-    with pytest.raises(SystemExit, match=r"^error: .*: found|^error: cannot load"):
-        script.main([str(out), "--model", str(model), "--sounds", str(sounds)])
+    result = cnn10bert("space", out, "--model", model, "--sounds", sounds, code=1)
+    assert re.match("error: .*: found|error: cannot load", result.stderr)
     assert {*contents(tmp_path)} == before
 
 

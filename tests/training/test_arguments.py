@@ -16,7 +16,7 @@ from modeling_cnn10bert.training.arguments import (
 from modeling_cnn10bert.training.recipe import parse_recipe, read_recipe
 from modeling_cnn10bert.training.trainer import KeyedTrainer
 
-RECIPES = sorted((Path(__file__).resolve().parents[2] / "scripts" / "recipes").glob("*.yaml"))
+RECIPES = sorted((Path(__file__).resolve().parents[2] / "modeling_cnn10bert" / "recipes").glob("*.yaml"))
 
 
 @pytest.fixture

@@ -3,11 +3,8 @@
 import functools
 import hashlib
 import http.server
-import importlib.util
 import json
 import os
-import runpy
-import sys
 import threading
 from pathlib import Path
 
@@ -105,17 +102,12 @@ def _save(network, path, **options):
     return path
 
 
-@pytest.fixture(scope="module")
-def convert():
-    """The command's `main`."""
-    spec = importlib.util.spec_from_file_location("convert_panns_checkpoint", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return lambda *arguments: module.main([str(argument) for argument in arguments])
+def convert(checkpoint, out, **options):
+    panns.convert_panns_checkpoint(out, checkpoint, **options)
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory, convert):
+def published(tmp_path_factory):
     """A network of the published widths, and what its checkpoint converts to: feature extractor and model."""
     folder = tmp_path_factory.mktemp("published")
     network = _with_random_weights(PannsCnn10())
@@ -223,7 +215,7 @@ def test_it_is_panns_own_network_and_front_end(published):
     assert model.num_parameters() == 4_682_304 + 3_840 + 128 + (512 * 512 + 512) + (512 * 527 + 527)
 
 
-def test_the_folder_holds_safetensors_and_nothing_that_could_run_unasked(narrow, convert, tmp_path):
+def test_the_folder_holds_safetensors_and_nothing_that_could_run_unasked(narrow, tmp_path):
     convert(narrow[1], tmp_path / "models" / "out")
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["out"]
     assert {path.name for path in (tmp_path / "models" / "out").iterdir()} == {
@@ -238,7 +230,7 @@ def test_the_folder_holds_safetensors_and_nothing_that_could_run_unasked(narrow,
     }
 
 
-def test_a_narrow_checkpoint_gives_a_narrow_model_and_every_tensor_arrives(narrow, convert, tmp_path):
+def test_a_narrow_checkpoint_gives_a_narrow_model_and_every_tensor_arrives(narrow, tmp_path):
     network, path = narrow
     convert(path, tmp_path / "out")
     model = AutoModelForAudioClassification.from_pretrained(tmp_path / "out")
@@ -251,7 +243,7 @@ def test_a_narrow_checkpoint_gives_a_narrow_model_and_every_tensor_arrives(narro
     assert {int(value) for name, value in model.state_dict().items() if "num_batches" in name} == {600_000}
 
 
-def test_a_checkpoint_without_counters_of_batches_converts(narrow, edited, convert, tmp_path):
+def test_a_checkpoint_without_counters_of_batches_converts(narrow, edited, tmp_path):
     network, _ = narrow
     counters = [name for name in network.state_dict() if name.endswith("num_batches_tracked")]
     assert len(counters) == 9
@@ -260,17 +252,17 @@ def test_a_checkpoint_without_counters_of_batches_converts(narrow, edited, conve
     assert torch.equal(model.cnn10.blocks[0].norm2.running_mean, network.conv_block1.bn2.running_mean)
 
 
-def test_a_checkpoint_in_the_format_before_pytorch_1_6_converts(narrow, convert, tmp_path):
+def test_a_checkpoint_in_the_format_before_pytorch_1_6_converts(narrow, tmp_path):
     network, path = narrow
     convert(_save(network, path, _use_new_zipfile_serialization=False), tmp_path / "out")
     model = AutoModelForAudioClassification.from_pretrained(tmp_path / "out")
     assert torch.equal(model.classifier.weight, network.fc_audioset.weight)
 
 
-def test_the_classes_have_audiosets_names_where_its_list_is_given(narrow, convert, tmp_path):
+def test_the_classes_have_audiosets_names_where_its_list_is_given(narrow, tmp_path):
     rows = [f'{number},/m/{number:03d},"class, {number}"' for number in range(527)]
     (tmp_path / "labels.csv").write_text("\n".join(["index,mid,display_name", *rows]))
-    convert(narrow[1], "--labels", tmp_path / "labels.csv", tmp_path / "named")
+    convert(narrow[1], tmp_path / "named", labels=tmp_path / "labels.csv")
     convert(narrow[1], tmp_path / "unnamed")
     config = AutoModelForAudioClassification.from_pretrained(tmp_path / "named").config
     assert (config.num_labels, config.id2label[526], config.label2id["class, 3"]) == (527, "class, 526", 3)
@@ -282,7 +274,7 @@ def test_the_classes_have_audiosets_names_where_its_list_is_given(narrow, conver
 
 
 @pytest.fixture
-def retrieval(narrow, convert, text_folder, tmp_path):
+def retrieval(narrow, text_folder, tmp_path):
     """The retrieval model and processor that a recipe starts from, on top of the converted narrow network."""
     convert(narrow[1], tmp_path / "tagger")
     return load_model_and_processor(
@@ -321,7 +313,7 @@ def test_the_retrieval_model_pools_and_drops_as_the_recipe_says(narrow, retrieva
     torch.testing.assert_close(pooled, summed / 2, rtol=0, atol=1e-4)
 
 
-def test_towers_are_joined_as_panns_own_network_unless_told_otherwise(narrow, convert, tmp_path):
+def test_towers_are_joined_as_panns_own_network_unless_told_otherwise(narrow, tmp_path):
     convert(narrow[1], tmp_path / "out")
     text = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=16)
     model = CNN10BertModel.from_audio_text_pretrained(tmp_path / "out", text, projection_hidden_size=8)
@@ -329,7 +321,7 @@ def test_towers_are_joined_as_panns_own_network_unless_told_otherwise(narrow, co
     assert torch.equal(model.audio_model.input_norm.running_mean, narrow[0].bn0.running_mean)
 
 
-def test_training_starts_from_a_converted_checkpoint(narrow, convert, run, tmp_path):
+def test_training_starts_from_a_converted_checkpoint(narrow, run, tmp_path):
     convert(narrow[1], tmp_path / "tagger")
     metrics = run(
         tmp_path / "run",
@@ -348,7 +340,7 @@ def test_training_starts_from_a_converted_checkpoint(narrow, convert, run, tmp_p
 # ------------------------------------------------------------------------------------------------- other checkpoints
 
 
-def test_cnn14_is_refused_by_what_is_missing_unexpected_and_of_another_shape(convert, tmp_path):
+def test_cnn14_is_refused_by_what_is_missing_unexpected_and_of_another_shape(tmp_path):
     cnn14 = _save(PannsCnn10((4, 6, 8, 10, 12, 14), blocks=6), tmp_path / "Cnn14_mAP=0.431.pth")
     with pytest.raises(DataError) as caught:
         convert(cnn14, tmp_path / "out")
@@ -361,7 +353,7 @@ def test_cnn14_is_refused_by_what_is_missing_unexpected_and_of_another_shape(con
     assert not (tmp_path / "out").exists()
 
 
-def test_another_head_is_refused(narrow, edited, convert, tmp_path):
+def test_another_head_is_refused(narrow, edited, tmp_path):
     weight = narrow[0].fc_audioset.weight
     renamed = {"fc_audioset.weight": None, "fc_transfer.weight": weight}
     with pytest.raises(
@@ -381,18 +373,18 @@ def test_another_head_is_refused(narrow, edited, convert, tmp_path):
         ({"window": "hamming"}, "spectrogram_extractor.stft.conv_real.weight"),
     ],
 )
-def test_another_front_end_is_refused_by_the_constant(front_end, name, convert, tmp_path):
+def test_another_front_end_is_refused_by_the_constant(front_end, name, tmp_path):
     with pytest.raises(DataError, match=rf"found {name} to differ by up to .* trained with another front end"):
         convert(_save(PannsCnn10(NARROW, **front_end), tmp_path / "other.pth"), tmp_path / "out")
 
 
-def test_another_window_length_is_refused_by_the_constants(convert, tmp_path):
+def test_another_window_length_is_refused_by_the_constants(tmp_path):
     shapes = r"conv_real\.weight \[257, 1, 512\] for \[513, 1, 1024\].*melW \[257, 64\] for \[513, 64\]"
     with pytest.raises(DataError, match=shapes):
         convert(_save(PannsCnn10(NARROW, n_fft=512), tmp_path / "other.pth"), tmp_path / "out")
 
 
-def test_an_imaginary_part_that_differs_is_refused(narrow, edited, convert, tmp_path):
+def test_an_imaginary_part_that_differs_is_refused(narrow, edited, tmp_path):
     name = "spectrogram_extractor.stft.conv_imag.weight"
     with pytest.raises(DataError, match=f"found {name} to differ by up to 1e-05"):
         convert(edited({name: narrow[0].state_dict()[name] + 1e-5}), tmp_path / "out")
@@ -412,7 +404,7 @@ class _Code:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_pickled_code_is_refused_and_not_run(zipped, narrow, convert, tmp_path):
+def test_pickled_code_is_refused_and_not_run(zipped, narrow, tmp_path):
     content = {"model": narrow[0].state_dict(), "sampler": _Code(tmp_path / "ran")}
     torch.save(content, tmp_path / "bad.pth", _use_new_zipfile_serialization=zipped)
     with pytest.raises(DataError, match=r"bad\.pth: found pickled code \(posix\.mkdir\), which was not run"):
@@ -422,7 +414,7 @@ def test_pickled_code_is_refused_and_not_run(zipped, narrow, convert, tmp_path):
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("kept", [0.0, 0.0001, 0.3, 0.999])
-def test_a_truncated_checkpoint_is_refused(kept, zipped, narrow, convert, tmp_path):
+def test_a_truncated_checkpoint_is_refused(kept, zipped, narrow, tmp_path):
     network, path = narrow
     content = _save(network, path, _use_new_zipfile_serialization=zipped).read_bytes()
     path.write_bytes(content[: round(kept * len(content))])
@@ -440,14 +432,14 @@ def test_a_truncated_checkpoint_is_refused(kept, zipped, narrow, convert, tmp_pa
         ({"model": {"bn0.weight": torch.ones(64), "bn0.bias": "none"}}, r"that are no tensors \(bn0\.bias\)"),
     ],
 )
-def test_a_checkpoint_of_another_structure_is_refused(content, found, convert, tmp_path):
+def test_a_checkpoint_of_another_structure_is_refused(content, found, tmp_path):
     torch.save(content, tmp_path / "bad.pth")
     with pytest.raises(DataError, match=rf"bad\.pth: .*{found}.*, expected a checkpoint of PANNs' Cnn10"):
         convert(tmp_path / "bad.pth", tmp_path / "out")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1])
-def test_values_that_no_training_ended_with_are_refused(value, edited, convert, tmp_path):
+def test_values_that_no_training_ended_with_are_refused(value, edited, tmp_path):
     bad = edited({"conv_block2.bn1.bias": torch.full((6,), value)})
     with pytest.raises(DataError, match=r"no finite floating-point numbers in 1 tensors \(conv_block2\.bn1\.bias\)"):
         convert(bad, tmp_path / "out")
@@ -456,7 +448,7 @@ def test_values_that_no_training_ended_with_are_refused(value, edited, convert, 
 # ------------------------------------------------------------------------------------------------------- the output
 
 
-def test_what_is_there_already_is_left_as_it_is(narrow, convert, tmp_path):
+def test_what_is_there_already_is_left_as_it_is(narrow, tmp_path):
     out = tmp_path / "out"
     convert(narrow[1], out)
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in out.iterdir()}
@@ -468,12 +460,12 @@ def test_what_is_there_already_is_left_as_it_is(narrow, convert, tmp_path):
     (tmp_path / "notes" / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match="notes: found a folder that holds something else"):
         convert(narrow[1], tmp_path / "notes")
-    with pytest.raises(DataError, match=r"notes\.txt: found a file, expected a new folder; .*\[CHECKPOINT\] OUT"):
+    with pytest.raises(DataError, match=r"notes\.txt: found a file, expected a new folder; name a folder"):
         convert(narrow[1], tmp_path / "notes" / "notes.txt")
     assert (tmp_path / "notes" / "notes.txt").read_text() == "mine"
 
 
-def test_what_appeared_meanwhile_is_left_as_it_is(narrow, convert, tmp_path, monkeypatch):
+def test_what_appeared_meanwhile_is_left_as_it_is(narrow, tmp_path, monkeypatch):
     out, save = tmp_path / "out", CNN10FeatureExtractor.save_pretrained
 
     def save_slowly(self, folder):
@@ -488,7 +480,7 @@ def test_what_appeared_meanwhile_is_left_as_it_is(narrow, convert, tmp_path, mon
     assert sorted(path.name for path in tmp_path.iterdir()) == ["narrow.pth", "out"]
 
 
-def test_an_interrupted_conversion_leaves_nothing_behind(narrow, convert, tmp_path, monkeypatch):
+def test_an_interrupted_conversion_leaves_nothing_behind(narrow, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -526,40 +518,40 @@ def zenodo(tmp_path, monkeypatch):
         server.shutdown()
 
 
-def test_without_a_checkpoint_the_published_one_is_downloaded_once(zenodo, narrow, convert, tmp_path, monkeypatch):
+def test_without_a_checkpoint_the_published_one_is_downloaded_once(zenodo, narrow, tmp_path, monkeypatch):
     content = _save(narrow[0], zenodo.path).read_bytes()
     monkeypatch.setattr(panns, "MD5", hashlib.md5(content).hexdigest())
     for number in range(2):
-        convert(tmp_path / f"out{number}", "--mirror", zenodo.url)
+        convert(None, tmp_path / f"out{number}", mirror=zenodo.url)
         model = AutoModelForAudioClassification.from_pretrained(tmp_path / f"out{number}")
         assert torch.equal(model.classifier.bias, narrow[0].fc_audioset.bias)
     assert len(zenodo.requests) == 1
     assert (tmp_path / "home/.cache/cnn10bert/panns/Cnn10_mAP=0.380.pth").read_bytes() == content
 
 
-def test_a_download_that_is_not_the_published_file_is_refused(zenodo, narrow, convert, tmp_path):
+def test_a_download_that_is_not_the_published_file_is_refused(zenodo, narrow, tmp_path):
     _save(narrow[0], zenodo.path)
     with pytest.raises(DataError, match="found the MD5 .* expected bfb1f1f9968938fa8ef4012b8471f5f6; .* deleted"):
-        convert(tmp_path / "out", "--mirror", zenodo.url)
+        convert(None, tmp_path / "out", mirror=zenodo.url)
     assert not (tmp_path / "out").exists()
     assert not list((tmp_path / "home").rglob("Cnn10*"))
 
 
-def test_nothing_is_downloaded_where_the_output_is_taken(zenodo, narrow, convert, tmp_path):
+def test_nothing_is_downloaded_where_the_output_is_taken(zenodo, narrow, tmp_path):
     convert(narrow[1], tmp_path / "out")
     with pytest.raises(DataError, match="found a model"):
-        convert(tmp_path / "out", "--mirror", zenodo.url)
+        convert(None, tmp_path / "out", mirror=zenodo.url)
     assert not zenodo.requests
 
 
-def test_the_command_says_what_it_converted(narrow, convert, tmp_path, capsys):
-    convert(narrow[1], tmp_path / "out")
-    assert capsys.readouterr().out == (
+def test_the_command_says_what_it_converted(cnn10bert, narrow, tmp_path):
+    printed = cnn10bert("convert-panns", tmp_path / "out", "--checkpoint", narrow[1]).stdout
+    assert printed == (
         f"{tmp_path / 'out'}: PANNs' Cnn10 of {narrow[1]}, blocks of 4, 6, 8, 10 channels, 527 classes\n"
     )
 
 
-def test_the_folder_says_what_the_network_was_trained_on(narrow, convert, tmp_path, monkeypatch):
+def test_the_folder_says_what_the_network_was_trained_on(narrow, tmp_path, monkeypatch):
     convert(narrow[1], tmp_path / "narrow")
     audioset = {"kind": "known", "source": "AudioSet"}
     assert json.loads((tmp_path / "narrow" / "data_facts.json").read_text()) == [audioset]
@@ -570,9 +562,7 @@ def test_the_folder_says_what_the_network_was_trained_on(narrow, convert, tmp_pa
     assert facts == [audioset, {"kind": "known", "source": "PANNs"}]
 
 
-def test_the_command_ends_with_one_line_for_an_error(tmp_path, monkeypatch):
+def test_a_checkpoint_that_is_not_there_is_one_line(cnn10bert, tmp_path):
     missing = tmp_path / "missing.pth"
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(missing), str(tmp_path / "out")])
-    with pytest.raises(SystemExit, match=rf"^error: {missing}: found no such file, .*\[CHECKPOINT\] OUT$") as ending:
-        runpy.run_path(str(SCRIPT), run_name="__main__")
-    assert "\n" not in ending.value.code
+    [line] = cnn10bert("convert-panns", tmp_path / "out", "--checkpoint", missing, code=1).stderr.splitlines()
+    assert line.startswith(f"error: {missing}: found no such file, ")

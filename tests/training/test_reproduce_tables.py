@@ -16,7 +16,7 @@ from reproduce import ladders, prerequisites, run_cost, run_queue
 from reproduce.ladders import TABLES, plan_table
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = ROOT / "scripts" / "recipes"
+RECIPES = ROOT / "modeling_cnn10bert" / "recipes"
 DCASE = ["golden_metrics/dcase2022_baseline_output.csv", "clotho/clotho_captions_evaluation.csv"]
 
 

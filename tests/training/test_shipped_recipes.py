@@ -1,4 +1,4 @@
-"""Every recipe in scripts/recipes goes on where it was interrupted, and again when it has ended."""
+"""Every recipe of the package goes on where it was interrupted, and again when it has ended."""
 
 import gc
 import json
@@ -13,7 +13,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from modeling_cnn10bert.training.recipe import read_recipe
 from modeling_cnn10bert.training.trainer import KeyedTrainer
 
-RECIPES = Path(__file__).resolve().parents[2] / "scripts" / "recipes"
+RECIPES = Path(__file__).resolve().parents[2] / "modeling_cnn10bert" / "recipes"
 # One of each kind of checkpoints and loading: `test_the_other_recipes_keep_checkpoints_as_one_of_these_does`.
 RETRIEVAL = ("demo", "soundscapes", "soundscapes_small", "clotho_baseline")
 TAGGING = ("soundscapes_tagging", "audioset_tagging")

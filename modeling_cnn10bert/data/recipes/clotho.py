@@ -6,8 +6,10 @@ the splits.
 """
 
 import html
+import os
 import pathlib
 import re
+import shutil
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,9 +17,11 @@ from collections.abc import Iterable, Sequence
 import datasets
 
 from ...errors import DataError
+from ...files import check_local_folder
 from ..archives import extract
 from ..download import RemoteFile, download
 from ..entries import Entry
+from ..prepare import Preparation, preparation_folder, prepare_dataset, whole_preparation
 from ..tables import has_word, read_rows
 from .audio_folder import CAPTIONS, Source
 
@@ -206,3 +210,48 @@ def _remote(name: str, mirror: str) -> RemoteFile:
     md5 = (MD5_OF_RECORD if in_record else MD5_OF_CHALLENGE_RECORD)[name]
     record = RECORD if in_record else CHALLENGE_RECORD
     return RemoteFile(name, f"{mirror}/records/{record}/files/{name}?download=1", md5)
+
+
+def prepare_clotho(
+    out: str | os.PathLike,
+    archives: pathlib.Path | None = None,
+    audio: pathlib.Path | None = None,
+    challenge_test: bool = False,
+    mirror: str = MIRROR,
+    *,
+    num_proc: int = 1,
+    strict: bool = False,
+) -> Preparation:
+    """
+    Download, extract and prepare Clotho; run again, it does what is missing.
+
+    Args:
+        out: folder of the data set. What is downloaded goes to its folders `downloads` and `audio`.
+        archives: folder of archives that were downloaded before.
+        audio: folder of archives that were extracted before; nothing but missing tables is downloaded.
+        challenge_test: whether to add the test set of DCASE 2022 task 6b, as split `challenge_test`.
+        mirror: server that has Zenodo's files.
+        num_proc, strict: see `prepare_dataset`.
+
+    Raises:
+        DataError: see `fetch_audio` and `prepare_dataset`.
+    """
+    check_local_folder(out, "OUT", DataError)
+    out = pathlib.Path(out)
+    done = whole_preparation(out)
+    wanted = {*SPLITS, *(["challenge_test"] if challenge_test else [])}
+    if done and not done.skipped and wanted <= set(done.listed) and not audio:
+        return done
+
+    with preparation_folder(out):
+        downloads = [archives, out / "downloads"] if archives else [out / "downloads"]
+        tables = audio if audio and any(audio.glob("clotho_captions_*.csv")) else fetch_tables(downloads, mirror)
+        if not audio:
+            fetch_audio(out / "audio", downloads, mirror, challenge_test)
+        recordings = audio or out / "audio"
+        splits, columns = clotho_entries(recordings, tables)
+        if challenge_test:
+            metadata = fetch("retrieval_audio_metadata.csv", downloads, mirror)
+            splits["challenge_test"] = challenge_entries(recordings / "test", metadata)
+            shutil.copy(fetch("retrieval_captions.csv", downloads, mirror), out)
+    return prepare_dataset(splits, columns, out, num_proc, strict)

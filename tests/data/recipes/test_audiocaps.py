@@ -25,7 +25,7 @@ def tables(tmp_path, write_csv):
     return tmp_path / "tables"
 
 
-def test_either_naming_is_found_in_any_folder(tables, tmp_path, write_tone, script, read_csv, capsys):
+def test_either_naming_is_found_in_any_folder(tables, tmp_path, write_tone, cnn10bert, read_csv):
     write_tone(tmp_path / "audio" / "train" / "Y-aaaaaaaaaa.wav")
     write_tone(tmp_path / "audio" / "YYaaaaaaaaaa.flac")
     write_tone(tmp_path / "audio" / "_bbbbbbbbbb_30.wav")
@@ -42,18 +42,18 @@ def test_either_naming_is_found_in_any_folder(tables, tmp_path, write_tone, scri
         "--num_proc",
         "1",
     ]
-    script("prepare_audiocaps").main(arguments)
+    printed = cnn10bert("prepare", "audiocaps", *arguments).stdout
     tables_found = datasets.load_from_disk(tmp_path / "out")
     assert tables_found.num_rows == {"train": 2, "validation": 2, "test": 1}
     assert tables_found["test"]["recording_id"][:] == ["test/Yd-_dddddddd.wav"]
     assert tables_found["test"]["captions"][0] == [f"sound {n}" for n in range(5)]
-    assert "test: 1 of 2 recordings; metrics on it stand on N = 1" in capsys.readouterr().out
+    assert "test: 1 of 2 recordings; metrics on it stand on N = 1" in printed
     _, (split, name, reason) = read_csv(tmp_path / "out" / "skipped.csv")
     assert (split, name) == ("test", "Yccccccccccc.wav")
     assert "found none of Yccccccccccc.*, ccccccccccc_30.*" in reason
 
     write_tone(tmp_path / "audio" / "Yccccccccccc.wav")
-    script("prepare_audiocaps").main(arguments)
+    cnn10bert("prepare", "audiocaps", *arguments)
     assert datasets.load_from_disk(tmp_path / "out").num_rows == {"train": 2, "validation": 2, "test": 2}
     assert len(read_csv(tmp_path / "out" / "skipped.csv")) == 1
 
@@ -66,31 +66,31 @@ def test_the_real_caption_files(shared_data, tmp_path):
     assert counts == {"train": (49_838, 49_838), "validation": (495, 2_475), "test": (975, 4_875)}
 
 
-def test_three_recordings_of_the_real_test_split(shared_data, tmp_path, write_tone, script, read_csv, capsys):
+def test_three_recordings_of_the_real_test_split(shared_data, tmp_path, write_tone, cnn10bert, read_csv):
     names = ["Y7fmOlUlwoNg.wav", "6BJ455B1aAs_0.wav", "GOD8Bt5LfDE_100.wav"]  # of its first three lines
     for name in names:
         write_tone(tmp_path / "audio" / name)
     captions = ["--captions", str(shared_data / "audiocaps"), "--num_proc", "1"]
-    with pytest.raises(DataError, match="train: found none of its 49838 recordings"):
-        script("prepare_audiocaps").main([str(tmp_path / "out"), "--audio", str(tmp_path / "audio"), *captions])
-    captions += ["--splits", "test"]
-    script("prepare_audiocaps").main([str(tmp_path / "out"), "--audio", str(tmp_path / "audio"), *captions])
+    words = ["prepare", "audiocaps", tmp_path / "out", "--audio", tmp_path / "audio", *captions]
+    assert "train: found none of its 49838 recordings" in cnn10bert(*words, code=1).stderr
+    assert "found 'dev', expected one of train, validation, test" in cnn10bert(*words, "--split", "dev", code=1).stderr
+    printed = cnn10bert(*words, "--split", "test").stdout
     test = datasets.load_from_disk(tmp_path / "out")["test"]
     assert sorted(test["youtube_id"][:]) == ["6BJ455B1aAs", "7fmOlUlwoNg", "GOD8Bt5LfDE"]
     assert all(len(captions) == 5 for captions in test["captions"])
-    assert "test: 3 of 975 recordings; metrics on it stand on N = 3" in capsys.readouterr().out
+    assert "test: 3 of 975 recordings; metrics on it stand on N = 3" in printed
     _, *skipped = read_csv(tmp_path / "out" / "skipped.csv")
     assert sum(row[0] == "test" for row in skipped) == 972
 
 
-def test_a_faulty_line_is_left_out_and_listed(tables, tmp_path, write_tone, write_csv, script, read_csv):
+def test_a_faulty_line_is_left_out_and_listed(tables, tmp_path, write_tone, write_csv, cnn10bert, read_csv):
     rows = [["1", "aaaaaaaaaaa", "30", "a sound"], ["2", "bbbbbbbbbbb", "later", "a sound"]]
     rows += [["3", "ccccccccccc", "30", "a dog barks", " then silence"], ["4", "ddddddddddd", "30", "..."]]
     rows += [["5", "#NAME?", "30", "a sound"], ["6", "aaaaaaaaaaa", "30.0", "the same part"]]
     write_csv(tmp_path / "tables" / "train.csv", HEADER, *rows)
     write_tone(tmp_path / "audio" / "Yaaaaaaaaaaa.wav")
     arguments = [str(tmp_path / "out"), "--captions", str(tables), "--audio", str(tmp_path / "audio")]
-    script("prepare_audiocaps").main([*arguments, "--splits", "train", "--num_proc", "1"])
+    cnn10bert("prepare", "audiocaps", *arguments, "--split", "train", "--num_proc", "1")
     (row,) = datasets.load_from_disk(tmp_path / "out")["train"]
     assert row["captions"] == ["a sound", "the same part"]
     _, *skipped = read_csv(tmp_path / "out" / "skipped.csv")

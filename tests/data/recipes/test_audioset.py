@@ -45,13 +45,13 @@ def _id(number):
 
 def _arguments(source, out, *segments):
     segments = [str(source / f"{name}_segments.csv") for name in segments or ("balanced_train", "eval")]
-    return [str(out), "--segments", *segments, "--labels", str(source / "labels.csv"), "--audio", str(source / "clips")]
+    return [str(out), *segments, "--labels", str(source / "labels.csv"), "--audio", str(source / "clips")]
 
 
 @pytest.fixture(scope="module")
-def prepared(source, script, tmp_path_factory):
+def prepared(source, cnn10bert, tmp_path_factory):
     out = tmp_path_factory.mktemp("prepared") / "out"
-    script("prepare_audioset").main(_arguments(source, out))
+    cnn10bert("prepare", "audioset", *_arguments(source, out))
     return out
 
 
@@ -99,16 +99,16 @@ def test_a_shuffled_stream_is_another_order_of_the_same_clips(prepared):
 
 
 def test_running_again_changes_nothing_and_adds_what_is_new(
-    source, script, tmp_path, snapshot, write_tone, monkeypatch
+    source, cnn10bert, tmp_path, snapshot, write_tone, monkeypatch
 ):
     out = tmp_path / "out"
-    script("prepare_audioset").main(_arguments(source, out, "balanced_train"))
+    cnn10bert("prepare", "audioset", *_arguments(source, out, "balanced_train"))
     before = snapshot(out / "data")
-    script("prepare_audioset").main(_arguments(source, out, "balanced_train"))
+    cnn10bert("prepare", "audioset", *_arguments(source, out, "balanced_train"))
     assert snapshot(out / "data") == before
 
     new = write_tone(source / "clips" / f"Y{_id(42)}.wav", seconds=0.2)
-    script("prepare_audioset").main(_arguments(source, out, "balanced_train"))
+    cnn10bert("prepare", "audioset", *_arguments(source, out, "balanced_train"))
     new.unlink()
     after = snapshot(out / "data")
     changed = {name.split(".")[0] for name in after if after[name] != before.get(name)}
@@ -116,7 +116,7 @@ def test_running_again_changes_nothing_and_adds_what_is_new(
     assert len(list(open_stream(out, "balanced_train"))) == CLIPS - 2
 
 
-def test_a_preparation_that_died_does_not_read_as_complete(source, script, tmp_path, monkeypatch):
+def test_a_preparation_that_died_does_not_read_as_complete(source, cnn10bert, tmp_path, monkeypatch):
     class Killed(BaseException):
         """Like a signal: nothing catches it."""
 
@@ -130,18 +130,18 @@ def test_a_preparation_that_died_does_not_read_as_complete(source, script, tmp_p
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr("modeling_cnn10bert.data.shards.write_shard", die)
-        script("prepare_audioset").main([*_arguments(source, out, "balanced_train"), "--num_proc", "1"])
+        cnn10bert("prepare", "audioset", *_arguments(source, out, "balanced_train"), "--num_proc", "1")
     with pytest.raises(DataError, match="found no whole data set, expected the split balanced_train; prepare it"):
         open_stream(out, "balanced_train")
-    script("prepare_audioset").main(_arguments(source, out, "balanced_train"))
+    cnn10bert("prepare", "audioset", *_arguments(source, out, "balanced_train"))
     assert len(list(open_stream(out, "balanced_train"))) == CLIPS - 3
     with pytest.raises(DataError, match="found the splits balanced_train, expected the split test"):
         open_stream(out, "test")
 
 
-def test_strict_makes_an_error_of_a_clip_that_is_left_out(source, script, tmp_path):
-    with pytest.raises(DataError, match=r"3 of 43 recordings cannot be used"):
-        script("prepare_audioset").main([*_arguments(source, tmp_path / "out", "balanced_train"), "--strict"])
+def test_strict_makes_an_error_of_a_clip_that_is_left_out(source, cnn10bert, tmp_path):
+    words = _arguments(source, tmp_path / "out", "balanced_train")
+    assert "3 of 43 recordings cannot be used" in cnn10bert("prepare", "audioset", *words, "--strict", code=1).stderr
     with pytest.raises(DataError, match="found no whole data set"):
         open_stream(tmp_path / "out", "balanced_train")
 

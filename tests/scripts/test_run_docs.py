@@ -1,4 +1,4 @@
-"""scripts/newcomer.py runs the commands of a README, and tells which of them failed."""
+"""scripts/run_docs.py runs what the documents mark as runnable, and tells which of it failed."""
 
 import importlib.util
 import subprocess
@@ -10,23 +10,30 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 README = """# Title
 
+<!-- newcomer -->
 ```bash
 make demo   # a comment
 make test
 source .venv/bin/activate
 ```
 
+<!-- run -->
 ```python
 print("from the block")
 ```
 
+<!-- run: search -k 3 -->
 ```bash
 cnn10bert search "a dog # barks" \\
-    -k 3
-accelerate launch train_retrieval.py RECIPE.yaml
+    --index a
 cnn10bert score OUT.csv CAPTIONS.csv
 ```
 
+```bash
+accelerate launch train_retrieval.py RECIPE
+```
+
+<!-- run -->
 ```bash
 cnn10bert publish runs/mine --to YOUR_NAME/sounds
 ```
@@ -52,14 +59,10 @@ test:
 
 
 @pytest.fixture(scope="module")
-def newcomer():
-    sys.path.insert(0, str(ROOT / "scripts"))  # as it is when it is started
-    try:
-        spec = importlib.util.spec_from_file_location("newcomer", ROOT / "scripts" / "newcomer.py")
-        module = sys.modules.setdefault("newcomer", importlib.util.module_from_spec(spec))
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(ROOT / "scripts"))
+def run_docs():
+    spec = importlib.util.spec_from_file_location("run_docs", ROOT / "scripts" / "run_docs.py")
+    module = sys.modules.setdefault("run_docs", importlib.util.module_from_spec(spec))
+    spec.loader.exec_module(module)
     return module
 
 
@@ -83,12 +86,12 @@ def repository(tmp_path):
     return make
 
 
-def test_commands_are_run_in_a_clone_with_another_home_and_a_failure_is_counted(newcomer, repository, tmp_path, capsys):
-    assert newcomer.walk(repository(works="search"), tmp_path / "place") == 2
+def test_commands_are_run_in_a_clone_with_another_home_and_a_failure_is_counted(run_docs, repository, tmp_path, capsys):
+    assert run_docs.walk(repository(works="search"), tmp_path / "place") == 2
     place, home = tmp_path / "place" / "cnn10bert", tmp_path / "place" / "home"
     assert (place / "tested").is_file() and not (place / "not committed.txt").exists()
     assert (place / "called.txt").read_text().splitlines() == [
-        f"{home}  search a dog # barks -k 3",
+        f"{home}  search a dog # barks --index a -k 3",
         f"{home}  score runs/ranked.csv captions.csv",
         f"{home} http://127.0.0.1:1/newcomer publish runs/mine --to newcomer/sounds",
     ]
@@ -102,36 +105,35 @@ def test_commands_are_run_in_a_clone_with_another_home_and_a_failure_is_counted(
         "make demo",
         "make test",
         "source .venv/bin/activate",
-        "the Python under 'Title'",
-        'cnn10bert search "a dog # barks" -k 3',
+        "the Python there",
+        'cnn10bert search "a dog # barks" --index a',
     ]
     logs = sorted((tmp_path / "place" / "logs").iterdir())
     assert "from the block" in logs[3].read_text()
 
 
-def test_what_is_left_out_is_told_with_the_reason(newcomer, repository, tmp_path, capsys):
-    newcomer.walk(repository(), tmp_path / "place", skip_tests=True)
-    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out")]
-    assert told == [
-        "left out: README.md:5: make test: --skip-tests",
-        "left out: README.md:16: accelerate launch train_retrieval.py RECIPE.yaml: takes several GPUs or machines",
-    ]
+def test_the_tests_can_be_left_out(run_docs, repository, tmp_path):
+    run_docs.walk(repository(), tmp_path / "place", skip_tests=True)
     assert not (tmp_path / "place" / "cnn10bert" / "tested").exists()
 
 
-def test_the_process_ends_with_an_error_where_a_command_fails(newcomer, repository, tmp_path, monkeypatch):
-    monkeypatch.setattr(newcomer, "ROOT", repository(readme="```bash\nmake nothing\n```\n"))
-    assert newcomer.main(["--into", str(tmp_path / "place")]) == 1
+def test_what_is_not_marked_is_not_run(run_docs, repository):
+    assert "accelerate launch" not in " ".join(step.shown for step in run_docs.steps_of(repository()))
 
 
-def test_a_folder_with_files_in_it_is_refused(newcomer, repository, tmp_path):
+def test_the_process_ends_with_an_error_where_a_command_fails(run_docs, repository, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_docs, "ROOT", repository(readme="<!-- run -->\n```bash\nmake nothing\n```\n"))
+    assert run_docs.main(["--into", str(tmp_path / "place")]) == 1
+
+
+def test_a_folder_with_files_in_it_is_refused(run_docs, repository, tmp_path):
     (tmp_path / "place").mkdir()
     (tmp_path / "place" / "file").touch()
     with pytest.raises(SystemExit, match="expected an empty folder"):
-        newcomer.walk(repository(), tmp_path / "place")
+        run_docs.walk(repository(), tmp_path / "place")
 
 
-def test_the_newcomer_has_neither_our_environment_nor_our_settings(newcomer, tmp_path):
+def test_the_newcomer_has_neither_our_environment_nor_our_settings(run_docs, tmp_path):
     ours = {
         "PATH": "/ours/.venv/bin:/usr/bin",
         "VIRTUAL_ENV": "/ours/.venv",
@@ -141,4 +143,4 @@ def test_the_newcomer_has_neither_our_environment_nor_our_settings(newcomer, tmp
         "PIP_CACHE_DIR": "/cache",
     }
     expected = {"PATH": "/usr/bin", "LANG": "C.UTF-8", "PIP_CACHE_DIR": "/cache", "HOME": str(tmp_path)}
-    assert newcomer.newcomers_environment(ours, tmp_path) == expected
+    assert run_docs.newcomers_environment(ours, tmp_path) == expected

@@ -1,0 +1,6 @@
+"""`python -m modeling_cnn10bert` is the command `cnn10bert`, also for `accelerate launch --module`."""
+
+from .cli.app import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""Parts of all verbs of the command `cnn10bert`: how it ends, shared options, and where results go."""
+
+import contextlib
+import datetime
+import enum
+import functools
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .. import __version__
+from ..errors import InputError, one_line
+from ..files import replaced_whole
+from ..interrupts import say_interrupted, signals_as_interrupts
+from ..masking import without_secrets
+
+# Everything else is imported by the command that needs it, so that help and errors of usage come at once.
+if TYPE_CHECKING:
+    pass
+
+MODEL_VARIABLE, INDEX_VARIABLE = "CNN10BERT_MODEL", "CNN10BERT_INDEX"
+ENDINGS = {".json": "json", ".csv": "csv", ".m3u": "m3u", ".m3u8": "m3u"}
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cnn10bert {__version__}")
+        raise typer.Exit
+
+
+class Commands(typer.core.TyperGroup):
+    """Prints what is wrong with a command line without its secrets."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if isinstance(message := getattr(error, "message", None), str):  # an error of usage
+                error.message = without_secrets(message)
+            raise
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # An option may also be written with underscores, as in recipes.
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda name: name.replace("_", "-"),
+    },
+)
+
+
+@app.callback(help="Search your own sounds by a text or a sound; train, evaluate and publish the models that do it.")
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+class Output(str, enum.Enum):
+    table = "table"
+    json = "json"
+    csv = "csv"
+    m3u = "m3u"
+
+
+class TableOutput(str, enum.Enum):
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+class Precision(str, enum.Enum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Backend(str, enum.Enum):
+    auto = "auto"
+    torch = "torch"
+    onnx = "onnx"
+
+
+class ExportFormat(str, enum.Enum):
+    onnx = "onnx"
+
+
+class Challenge(str, enum.Enum):
+    dcase2022 = "dcase2022"
+    dcase2025 = "dcase2025"
+
+
+IndexOption = Annotated[
+    str,
+    typer.Option(
+        "--index", help="A folder, a .db file of Milvus Lite, or http://host:port of a Milvus.", envvar=INDEX_VARIABLE
+    ),
+]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="Folder or Hub id; by default the one that made the index.")
+]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="Such as cpu or cuda:1; by default a GPU if any.")]
+PrecisionOption = Annotated[Precision, typer.Option("--dtype", help="What the model computes in.")]
+BackendOption = Annotated[Backend, typer.Option("--backend", help="What runs the model; auto: ONNX for an export.")]
+RemoteCodeOption = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that a model of another kind brings with it.")
+]
+RevisionOption = Annotated[str | None, typer.Option("--revision", help="Of the model on the Hub.")]
+TopOption = Annotated[int, typer.Option("--top", "-k", min=1, help="How many recordings.")]
+WithoutOption = Annotated[
+    list[str] | None, typer.Option("--without", help="What is not to be heard, such as speech; can be repeated.")
+]
+MinDurationOption = Annotated[float | None, typer.Option("--min-duration", help="Of the recording, in seconds.")]
+MaxDurationOption = Annotated[float | None, typer.Option("--max-duration", help="Of the recording, in seconds.")]
+FolderOption = Annotated[
+    list[Path] | None, typer.Option("--folder", help="Only recordings below this folder; can be repeated.")
+]
+FormatOption = Annotated[
+    list[str] | None, typer.Option("--format", help="Only such files, like wav or mp3; can be repeated.")
+]
+AfterOption = Annotated[
+    datetime.datetime | None, typer.Option("--after", help="Only files modified then or later.", show_default=False)
+]
+BeforeOption = Annotated[
+    datetime.datetime | None, typer.Option("--before", help="Only files modified before.", show_default=False)
+]
+TagsOption = Annotated[
+    Path | None, typer.Option("--tags", help="A file of labels, one a line; the best of them for each hit.")
+]
+OutputOption = Annotated[Output | None, typer.Option("--output", help="By default as --out ends, else a table.")]
+TableOutputOption = Annotated[
+    TableOutput | None, typer.Option("--output", help="By default as --out ends, else a table.")
+]
+OutOption = Annotated[Path | None, typer.Option("--out", help="The file to write, instead of standard output.")]
+
+
+def command(
+    panel: str, parent: typer.Typer = app, *, bars: bool = False, advice: str = "run it again with"
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """
+    Register a function as a verb. Wrong input ends it with one line, and so does a signal.
+
+    Args:
+        panel: of the verbs in `--help`.
+        parent: `app`, or the group of the verb.
+        bars: whether libraries may show their progress bars.
+        advice: how to put it to a user who interrupted the command that it can be run again.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def run(*args, **kwargs) -> None:
+            try:
+                with signals_as_interrupts(), _quiet(bars):
+                    function(*args, **kwargs)
+            except KeyboardInterrupt as error:
+                raise typer.Exit(say_interrupted(error, advice)) from None
+            except InputError as error:
+                say_error(error)
+                raise typer.Exit(1) from error
+
+        return parent.command(rich_help_panel=panel)(run)
+
+    return decorate
+
+
+def say_error(error: Exception) -> None:
+    say(f"error: {without_secrets(one_line(error))}")
+
+
+def say(line: str) -> None:
+    """A line on standard error; a name that is no UTF-8 is escaped there."""
+    typer.echo(line.encode("utf-8", "backslashreplace").decode("utf-8"), err=True)
+
+
+@contextlib.contextmanager
+def _quiet(bars: bool) -> Iterator[None]:
+    """Silence the reports of libraries; of the warnings, show those that are about the user's query or index."""
+    os.environ.setdefault("LANCEDB_LOG", "error")  # read when lancedb is imported
+    with _quiet_transformers(bars), warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        yield
+
+
+@contextlib.contextmanager
+def _quiet_transformers(bars: bool) -> Iterator[None]:
+    if "transformers" not in sys.modules:  # it reads these when it is imported, if it is
+        os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+        if not bars:
+            os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+        yield
+        return
+    from transformers.utils import logging
+
+    verbosity, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if not bars:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if had_bars:
+            logging.enable_progress_bar()
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_) -> None:
+    from ..retrieval.retriever import RetrievalWarning
+
+    if issubclass(category, RetrievalWarning):
+        say(f"warning: {without_secrets(str(message))}")
+
+
+@contextlib.contextmanager
+def results_only() -> Iterator[None]:
+    """Send to standard error what libraries print while they work: standard output is for results."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def output_form(output: enum.Enum | None, out: Path | None) -> str:
+    if output is not None:
+        return output.value
+    return ENDINGS.get(out.suffix.lower(), "table") if out is not None else "table"
+
+
+def write_rows(
+    nested, rows: list[dict], columns: list[str], table: Callable, output: TableOutput | None, out: Path | None
+) -> None:
+    """Gives a result that is no list of hits: `nested` as JSON, `rows` as CSV."""
+    from ..retrieval import listing
+
+    form = output_form(output, out)
+    if form == "table" and out is None:
+        if rows:
+            listing.print_table(table())
+    elif form == "json":
+        write_result(listing.to_json(nested), out)
+    elif form == "csv":
+        write_result(listing.to_csv(rows, columns), out)
+    else:
+        write_result(listing.table_text(table()).encode("utf-8", "backslashreplace"), out)
+
+
+def write_result(content: bytes, out: Path | None) -> None:
+    """Writes a result to standard output, or whole or not at all to a file."""
+    if out is None:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return
+    from ..errors import RetrievalError
+
+    try:
+        os.stat(out.parent)  # a folder that is missing is an error, and not made
+        with replaced_whole(out) as unfinished:
+            unfinished.write_bytes(content)
+    except OSError as error:
+        raise RetrievalError(f"{out}: cannot be written ({error}); check the path") from error

@@ -1,0 +1,402 @@
+"""Verbs that fill an index and search it."""
+
+import contextlib
+import datetime
+import functools
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..masking import without_secrets
+from .common import (
+    MODEL_VARIABLE,
+    AfterOption,
+    Backend,
+    BackendOption,
+    BeforeOption,
+    DeviceOption,
+    FolderOption,
+    FormatOption,
+    IndexOption,
+    MaxDurationOption,
+    MinDurationOption,
+    ModelOption,
+    OutOption,
+    Output,
+    OutputOption,
+    Precision,
+    PrecisionOption,
+    RemoteCodeOption,
+    TableOutputOption,
+    TagsOption,
+    TopOption,
+    WithoutOption,
+    command,
+    output_form,
+    results_only,
+    say,
+    say_error,
+    write_result,
+    write_rows,
+)
+
+if TYPE_CHECKING:
+    from ..retrieval.indexing import IndexReport
+    from ..retrieval.records import Hit, SearchFilter
+    from ..retrieval.retriever import AudioRetriever
+
+SEARCH = "Search"
+NOTES_SHOWN = 10  # of recordings that were indexed with a remark
+
+
+@command(SEARCH)
+def index(
+    paths: Annotated[list[Path], typer.Argument(help="Folders and files.", show_default=False)],
+    index: IndexOption = "sounds.index",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help=f"Folder or Hub id; by default the one that made the index, for a new one ${MODEL_VARIABLE}.",
+        ),
+    ] = None,
+    window: Annotated[
+        float | None, typer.Option("--window", help="Longest piece embedded as one, in seconds; 30 for a new index.")
+    ] = None,
+    overlap: Annotated[
+        float | None, typer.Option("--overlap", help="What neighbouring windows share, in seconds; 10.")
+    ] = None,
+    device: DeviceOption = None,
+    dtype: PrecisionOption = Precision.float32,
+    backend: BackendOption = Backend.auto,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Windows embedded at once.")] = 32,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Threads that decode.", show_default="2")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on, and follow what changes, until Ctrl-C.")] = False,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Also where a folder that had recordings has none any more.")
+    ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", help="A CSV file of what could not be indexed, or not as it should be, and why."),
+    ] = None,
+    trust_remote_code: RemoteCodeOption = False,
+) -> None:
+    """Bring an index up to date with folders: only what is new, changed or gone is work."""
+    options = {
+        "device": device,
+        "dtype": dtype.value,
+        "backend": backend.value,
+        "trust_remote_code": trust_remote_code,
+        "batch_size": batch_size,
+    }
+    with _retriever_to_fill(model, index, options) as retriever:
+
+        def update(unfinished: frozenset[str] = frozenset()) -> "IndexReport":
+            return retriever.index(
+                paths,
+                window=window,
+                overlap=overlap,
+                allow_empty=allow_empty,
+                unfinished=unfinished,
+                **({} if workers is None else {"workers": workers}),
+            )
+
+        if watch:
+            _watch(paths, update, index, report)
+        else:
+            _tell(update(), report)
+
+
+def _watch(paths: Sequence[Path], update: Callable[[frozenset[str]], "IndexReport"], index: str, report: Path | None):
+    """Updates at once and whenever something changed. Only the first update may fail: a drive comes back."""
+    from ..errors import RetrievalError
+    from ..retrieval.watching import watch_folders
+
+    updates = 0
+
+    def on_change(unfinished: frozenset[str]) -> None:
+        nonlocal updates
+        updates += 1
+        try:
+            result = update(unfinished)
+        except RetrievalError as error:
+            if updates == 1:
+                raise
+            say_error(error)
+            return
+        if updates == 1 or result.added or result.changed or result.renamed or result.removed or result.skipped:
+            _tell(result, report)
+
+    watch_folders(paths, on_change, ignored=[index])
+
+
+def _tell(result: "IndexReport", report: Path | None) -> None:
+    """Prints what an update came to, and where to read what could not be used, or was used with a remark."""
+    if report is not None:
+        result.write_csv(report)
+    else:
+        # Only now, as recordings that are kept are not read again. A name that is no UTF-8 is escaped.
+        for path, note in result.notes[:NOTES_SHOWN]:
+            say(f"{path}: {note}")
+        if len(result.notes) > NOTES_SHOWN:
+            say(f"{len(result.notes) - NOTES_SHOWN} more remarks; --report FILE.csv lists them when files are indexed")
+        if result.problems:
+            say(f"{len(result.problems)} could not be used; --report FILE.csv says why")
+    typer.echo(str(result))
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _retriever_to_fill(model: str | None, index: str, options: dict) -> Iterator["AudioRetriever"]:
+    """The retriever of an index that may not be there yet."""
+    from ..errors import MissingIndexError, RetrievalError
+    from ..retrieval.retriever import AudioRetriever
+
+    try:
+        retriever = AudioRetriever.from_pretrained(model, index, **options)
+    except MissingIndexError:  # only where no model is named
+        model = os.environ.get(MODEL_VARIABLE)
+        if not model:
+            raise RetrievalError(
+                f"{without_secrets(index)} is a new index, for which no model is named; name a folder or Hub id by "
+                f"--model or the environment variable {MODEL_VARIABLE}; `make demo` trains a small one"
+            ) from None
+        retriever = AudioRetriever.from_pretrained(model, index, **options)
+    with retriever:
+        yield retriever
+
+
+@command(SEARCH)
+def info(index: IndexOption = "sounds.index", output: TableOutputOption = None, out: OutOption = None) -> None:
+    """Show what is in an index."""
+    import collections
+
+    from ..retrieval import listing
+    from ..retrieval.stores import open_store
+
+    with results_only(), open_store(index) as store:
+        files, windows, made = list(store.files().values()), len(store), store.info
+    formats = collections.Counter(record.format for record in files)
+    row = {
+        "index": without_secrets(index),
+        "recordings": len(files),
+        "windows": windows,
+        "hours": round(sum(record.duration for record in files) / 3600, 3),
+        "formats": ", ".join(f"{count} {name or 'without ending'}" for name, count in formats.most_common()),
+        "window": made.window,
+        "overlap": made.overlap,
+        "model": made.model.name,
+        "revision": made.model.revision,
+        "fingerprint": made.model.fingerprint,
+        "dimension": made.model.dimension,
+        "format_version": made.format_version,
+    }
+    table = functools.partial(
+        listing.plain_table, ["", ""], [[name, "" if value is None else str(value)] for name, value in row.items()]
+    )
+    write_rows(row, [row], list(row), table, output, out)
+
+
+# ------------------------------------------------------------------------------------------------------ searching
+
+
+@command(SEARCH)
+def search(
+    text: Annotated[str, typer.Argument(help="What is to be heard.", show_default=False)],
+    index: IndexOption = "sounds.index",
+    top: TopOption = 10,
+    without: WithoutOption = None,
+    min_duration: MinDurationOption = None,
+    max_duration: MaxDurationOption = None,
+    folder: FolderOption = None,
+    format: FormatOption = None,
+    after: AfterOption = None,
+    before: BeforeOption = None,
+    tags: TagsOption = None,
+    output: OutputOption = None,
+    out: OutOption = None,
+    model: ModelOption = None,
+    backend: BackendOption = Backend.auto,
+    device: DeviceOption = None,
+    dtype: PrecisionOption = Precision.float32,
+    trust_remote_code: RemoteCodeOption = False,
+) -> None:
+    """Find the recordings that a text describes."""
+    where = _filter(min_duration, max_duration, folder, format, after, before)
+    options = {
+        "device": device,
+        "dtype": dtype.value,
+        "backend": backend.value,
+        "trust_remote_code": trust_remote_code,
+    }
+    _search(
+        index, model, options, lambda retriever: retriever.search(text, top, where, without), where, tags, output, out
+    )
+
+
+@command(SEARCH)
+def similar(
+    audio: Annotated[Path, typer.Argument(help="A recording, in the index or not.", show_default=False)],
+    index: IndexOption = "sounds.index",
+    top: TopOption = 10,
+    without: WithoutOption = None,
+    min_duration: MinDurationOption = None,
+    max_duration: MaxDurationOption = None,
+    folder: FolderOption = None,
+    format: FormatOption = None,
+    after: AfterOption = None,
+    before: BeforeOption = None,
+    tags: TagsOption = None,
+    output: OutputOption = None,
+    out: OutOption = None,
+    model: ModelOption = None,
+    backend: BackendOption = Backend.auto,
+    device: DeviceOption = None,
+    dtype: PrecisionOption = Precision.float32,
+    trust_remote_code: RemoteCodeOption = False,
+) -> None:
+    """Find the recordings that sound most like one."""
+    where = _filter(min_duration, max_duration, folder, format, after, before)
+    options = {
+        "device": device,
+        "dtype": dtype.value,
+        "backend": backend.value,
+        "trust_remote_code": trust_remote_code,
+    }
+    _search(
+        index, model, options, lambda retriever: retriever.similar(audio, top, where, without), where, tags, output, out
+    )
+
+
+def _search(
+    index: str,
+    model: str | None,
+    options: dict,
+    find: Callable[["AudioRetriever"], list["Hit"]],
+    where: "SearchFilter",
+    tags: Path | None,
+    output: Output | None,
+    out: Path | None,
+) -> None:
+    """Opens the index, searches, and gives the hits."""
+    from ..retrieval import listing
+    from ..retrieval.records import SearchFilter
+    from ..retrieval.retriever import AudioRetriever
+    from ..retrieval.tags import Tagger, read_labels
+
+    labels = read_labels(tags) if tags else None
+    with results_only(), AudioRetriever.from_pretrained(model, index, **options) as retriever:
+        hits = find(retriever)
+        found_tags = None
+        if labels is not None:
+            tagger = Tagger(retriever.embedder, labels) if hits else None
+            found_tags = [tagger.best(hit.embed) for hit in hits]
+        empty = not hits and not len(retriever.store)
+    if empty:
+        say(f"the index is empty; fill it: cnn10bert index FOLDER --index {shlex.quote(without_secrets(index))}")
+    elif not hits:
+        say("nothing found" + (": no recording that the filters admit" if where != SearchFilter() else ""))
+    form = output_form(output, out)
+    if form == "table" and out is None:
+        if hits:
+            listing.print_table(listing.hits_table(hits, found_tags))
+    else:
+        write_result(listing.listing(hits, form, found_tags), out)
+
+
+def _filter(
+    min_duration: float | None,
+    max_duration: float | None,
+    folders: Sequence[Path] | None,
+    formats: Sequence[str] | None,
+    after: datetime.datetime | None,
+    before: datetime.datetime | None,
+) -> "SearchFilter":
+    from ..retrieval.records import SearchFilter
+    from ..retrieval.scanning import canonical
+
+    return SearchFilter(
+        min_duration=min_duration,
+        max_duration=max_duration,
+        folders=tuple(canonical(folder) for folder in folders or ()),
+        formats=tuple(name.lower().lstrip(".") for name in formats or ()),
+        modified_after=after,
+        modified_before=before,
+    )
+
+
+@command(SEARCH)
+def duplicates(
+    index: IndexOption = "sounds.index",
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", help="Least cosine of near duplicates; 1: the same bytes only.")
+    ] = None,
+    output: TableOutputOption = None,
+    out: OutOption = None,
+) -> None:
+    """List recordings that are the same, or nearly; nothing is deleted."""
+    from ..retrieval import listing, near_duplicates
+    from ..retrieval.stores import open_store
+
+    with results_only(), open_store(index) as store:
+        groups = near_duplicates.find_near_duplicates(
+            store, near_duplicates.THRESHOLD if threshold is None else threshold
+        )
+    nested = [
+        {
+            "kind": "identical" if group.identical else "near",
+            "similarity": round(group.similarity, 6),
+            "files": [listing.file_row(record) for record in group.files],
+        }
+        for group in groups
+    ]
+    rows = [
+        {"group": number, "kind": group["kind"], "similarity": group["similarity"], **file}
+        for number, group in enumerate(nested, start=1)
+        for file in group["files"]
+    ]
+    cells = [
+        [str(row["group"]), row["kind"], f"{row['similarity']:.4f}", row["file"], listing.clock(row["duration"])]
+        for row in rows
+    ]
+    table = functools.partial(listing.plain_table, [">group", "kind", ">similarity", "file", ">duration"], cells)
+    if not groups:
+        say("no duplicates found")
+    write_rows(nested, rows, ["group", "kind", "similarity", "file", "duration", "size"], table, output, out)
+
+
+@command(SEARCH)
+def tag(
+    labels: Annotated[Path, typer.Argument(help="A text file of labels, one a line.", show_default=False)],
+    index: IndexOption = "sounds.index",
+    top: Annotated[int, typer.Option("--top", "-k", min=1, help="How many labels for each recording.")] = 1,
+    output: TableOutputOption = None,
+    out: OutOption = None,
+    model: ModelOption = None,
+    backend: BackendOption = Backend.auto,
+    device: DeviceOption = None,
+    trust_remote_code: RemoteCodeOption = False,
+) -> None:
+    """Label every recording of an index with what fits it best of a list; scores are cosines."""
+    from ..retrieval import listing
+    from ..retrieval.retriever import AudioRetriever
+    from ..retrieval.tags import read_labels
+
+    names = read_labels(labels)
+    options = {"device": device, "backend": backend.value, "trust_remote_code": trust_remote_code}
+    with results_only(), AudioRetriever.from_pretrained(model, index, **options) as retriever:
+        found = sorted(((file.record.path, tags) for file, tags in retriever.tag(names, top)), key=lambda row: row[0])
+    rows = [{"file": path, "tags": listing.tag_rows(tags)} for path, tags in found]
+    flat = [{"file": path, "label": tag.label, "score": round(tag.score, 6)} for path, tags in found for tag in tags]
+    cells = [[path, ", ".join(f"{tag.label} {tag.score:.2f}" for tag in tags)] for path, tags in found]
+    if not found:
+        say(f"the index is empty; fill it: cnn10bert index FOLDER --index {shlex.quote(without_secrets(index))}")
+    table = functools.partial(listing.plain_table, ["file", "tags"], cells)
+    write_rows(rows, flat, ["file", "label", "score"], table, output, out)

@@ -1,0 +1,75 @@
+"""Verbs that train."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import app, command
+
+TRAINING = "Train"
+# These verbs take a recipe and its fields, hundreds with transformers' own, and explain them by their own --help.
+RECIPE_AND_FIELDS = {
+    "allow_extra_args": True,
+    "ignore_unknown_options": True,
+    "help_option_names": [],
+    "token_normalize_func": None,
+}
+
+
+def _run(name: str, words: list[str], resume: bool) -> None:
+    """Run one of the commands of `training.commands`, which takes the words behind the verb."""
+    from ..training import commands
+    from ..training.command_line import RESUME, run
+
+    main: Callable[[list[str]], object] = getattr(commands, name)
+    run(lambda: main(words), RESUME if resume else "")
+
+
+@app.command(rich_help_panel=TRAINING, context_settings=RECIPE_AND_FIELDS)
+def train(context: typer.Context) -> None:
+    """Train a retrieval model: RECIPE [--field value ...]."""
+    _run("train", context.args, resume=True)
+
+
+@app.command(rich_help_panel=TRAINING, context_settings=RECIPE_AND_FIELDS)
+def train_tagger(context: typer.Context) -> None:
+    """Pretrain the audio tower as a tagger: RECIPE [--field value ...]."""
+    _run("train_tagger", context.args, resume=True)
+
+
+@app.command(rich_help_panel=TRAINING, context_settings=RECIPE_AND_FIELDS)
+def search_hyperparameters(context: typer.Context) -> None:
+    """Search the augmentations' hyperparameters: RECIPE [--field value ...]."""
+    _run("search_hyperparameters", context.args, resume=False)
+
+
+@command(TRAINING)
+def recipes() -> None:
+    """List the recipes of the package."""
+    from ..training.recipe import shipped_recipes
+
+    described = shipped_recipes()
+    width = max(map(len, described))
+    for name, description in described.items():
+        typer.echo(f"{name:{width}}  {description}")
+
+
+@command(TRAINING, bars=True)
+def convert_panns(
+    out: Annotated[Path, typer.Argument(help="New folder of the model.", show_default=False)],
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="PANNs' file Cnn10_mAP=0.380.pth; by default, it is downloaded.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="AudioSet's class_labels_indices.csv, for the names of the classes.")
+    ] = None,
+    mirror: Annotated[str | None, typer.Option("--mirror", help="Server to download from instead of Zenodo.")] = None,
+) -> None:
+    """Convert PANNs' Cnn10, pretrained on AudioSet, to a model that training starts from."""
+    from ..training.panns import MIRROR, convert_panns_checkpoint
+
+    file, model = convert_panns_checkpoint(out, checkpoint, labels, mirror or MIRROR)
+    widths = ", ".join(map(str, model.config.hidden_sizes))
+    typer.echo(f"{out}: PANNs' Cnn10 of {file}, blocks of {widths} channels, {model.num_labels} classes")

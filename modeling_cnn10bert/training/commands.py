@@ -1,0 +1,154 @@
+"""The commands that train, from the words of a command line to the files of a run."""
+
+from pathlib import Path
+
+import optuna
+from transformers.utils import logging
+
+from ..evaluation.tagging import score_classes, write_class_scores
+from ..publishing.facts import (
+    DATA_FACTS,
+    code_version,
+    earlier_data,
+    hub_id,
+    tagging_facts,
+    without_folders,
+    write_data_facts,
+)
+from ..registration import register
+from .arguments import ARGUMENT_CLASSES, TAGGING_ARGUMENT_CLASSES
+from .build import build_trainer, evaluation_recordings
+from .publish import check_before_training, finish_run, write_model_card
+from .recipe import given_fields, parse_recipe
+from .run_folder import checkpoint_to_resume, locked, sole_run
+from .search import SearchArguments, SearchTrainingArguments, build_search_trainer, open_study, run_search
+from .search_results import SearchResults, best_trial, claim_folder, field_defaults, relevant_fields
+from .search_space import ranges
+from .search_storage import claim_study, storage_faults, storage_name
+from .tagging import build_tagging_trainer, evaluation_clips
+
+SEARCH_ARGUMENT_CLASSES = (*ARGUMENT_CLASSES[:-1], SearchTrainingArguments, SearchArguments)
+
+
+def train(argv: list[str] | None = None) -> dict[str, float]:
+    """Train a retrieval model as a recipe says, and score it.
+
+        cnn10bert train RECIPE [--field value ...]
+        accelerate launch [...] train_retrieval.py RECIPE [--field value ...]
+
+    RECIPE is a YAML file, or the name of one of the package, which `cnn10bert recipes` lists. Below are all fields that
+    a recipe or the command line can set. OUTPUT_DIR gets the model, its card README.md, all_results.json, curve.png.
+    --push_to_hub publishes the folder when all is done; whether that is allowed is asked before anything else.
+    """
+    model_args, data_args, augmentation_args, training_args = parse_recipe(argv, train.__doc__)
+    register()
+    logging.set_verbosity(training_args.get_process_log_level())
+    with sole_run(training_args):
+        checkpoint = checkpoint_to_resume(training_args) if training_args.do_train else None
+        check_before_training(training_args)
+        code = code_version()
+        trainer, tables = build_trainer(model_args, data_args, augmentation_args, training_args)
+
+        def score(recordings, prefix: str) -> dict[str, float]:
+            metrics = trainer.evaluate(recordings, metric_key_prefix=prefix)
+            trainer.log_metrics(prefix, metrics)
+            trainer.save_metrics(prefix, metrics)
+            return metrics
+
+        results = {}
+        if training_args.do_train:
+            results |= trainer.train_and_save(checkpoint)
+        if training_args.do_eval:
+            results |= score(None, "eval")
+        if training_args.do_predict:
+            test = evaluation_recordings(tables.test, trainer.processing_class.feature_extractor)
+            results |= score(test, "test")
+        finish_run(trainer, lambda: write_model_card(trainer, tables, argv, code=code), "the model card")
+        return results
+
+
+def train_tagger(argv: list[str] | None = None) -> dict[str, float]:
+    """Pretrain the audio tower as a tagger, as a recipe says, and score it by class.
+
+        cnn10bert train-tagger RECIPE [--field value ...]
+        accelerate launch [...] scripts/train_tagging.py RECIPE [--field value ...]
+
+    Below are all fields that a recipe or the command line can set. OUTPUT_DIR gets the tagger, from which `cnn10bert
+    train` starts by --audio_model_name_or_path OUTPUT_DIR, all_results.json, curve.png, and test_classes.csv.
+    """
+    tagger_args, data_args, training_args = parse_recipe(argv, train_tagger.__doc__, TAGGING_ARGUMENT_CLASSES)
+    register()
+    logging.set_verbosity(training_args.get_process_log_level())
+    with sole_run(training_args):
+        checkpoint = checkpoint_to_resume(training_args) if training_args.do_train else None
+        check_before_training(training_args)
+        trainer, tables = build_tagging_trainer(tagger_args, data_args, training_args)
+
+        def score(table, prefix: str) -> dict[str, float]:
+            clips = evaluation_clips(table, trainer.processing_class, len(tables.classes))
+            output = trainer.predict(clips, metric_key_prefix=prefix)
+            trainer.log_metrics(prefix, output.metrics)
+            trainer.save_metrics(prefix, output.metrics)
+            if trainer.is_world_process_zero():
+                classes = score_classes(output.predictions, output.label_ids, tables.classes)
+                write_class_scores(classes, Path(training_args.output_dir) / f"{prefix}_classes.csv")
+            return output.metrics
+
+        def write_facts() -> None:
+            """Leave what the tagger was trained on, for the cards of the models that start from it."""
+            start, before = tagger_args.model_name_or_path, []
+            if start:
+                before = earlier_data(start, {"name": without_folders(start), "hub_id": hub_id(start)})
+            own = tagging_facts(vars(data_args), vars(tables), len(tables.classes))
+            write_data_facts(training_args.output_dir, [*before, own])
+
+        results = {}
+        if training_args.do_train:
+            results |= trainer.train_and_save(checkpoint)
+        if training_args.do_eval:
+            results |= score(tables.validation, "eval")
+        if training_args.do_predict:
+            results |= score(tables.test, "test")
+        finish_run(trainer, write_facts, DATA_FACTS)
+        return results
+
+
+def search_hyperparameters(argv: list[str] | None = None) -> optuna.Study:
+    """Search the hyperparameters of the augmentations, as section 6.5 of the paper does: table 4's ranges, 110 trials.
+
+        cnn10bert search-hyperparameters RECIPE [--field value ...] [--storage sqlite:///study.db]
+
+    The same command goes on with a search that was killed, and takes part in one that runs: start it once per device,
+    with CUDA_VISIBLE_DEVICES. On several machines, give all the same --storage postgresql://USER:PASSWORD@HOST/DATABASE.
+    Below are all fields. OUTPUT_DIR gets trials.csv, history.png, slices.png, importance.png, and best.yaml, the recipe
+    of the best trial for `cnn10bert train`.
+    """
+    *recipe, search_args = parse_recipe(argv, search_hyperparameters.__doc__, SEARCH_ARGUMENT_CLASSES)
+    register()
+    training_args = recipe[-1]
+    given = given_fields(argv, SEARCH_ARGUMENT_CLASSES)
+    logging.set_verbosity(training_args.get_process_log_level())
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a line of our own tells about each trial
+    folder = Path(training_args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    search_args.storage = search_args.storage or f"sqlite:///{folder / 'study.db'}"
+    search_args.study_name = search_args.study_name or folder.resolve().name
+
+    trainer = build_search_trainer(*recipe, search_args)
+    with storage_faults(search_args.storage):
+        study, storage = open_study(search_args, training_args)
+        with locked(folder):  # a training holds it to its end, and begins in no folder of a search
+            claim_folder(folder, search_args.storage, study)
+        fields = relevant_fields(given, trainer.space, training_args)
+        claim_study(study, {"space": ranges(trainer.space), "fields": fields}, field_defaults(SEARCH_ARGUMENT_CLASSES))
+        results = SearchResults(folder, given, trainer.space, training_args, search_args.n_trials)
+        print(
+            f"study {study.study_name} in {storage_name(search_args.storage)}: {', '.join(trainer.space)}", flush=True
+        )
+        try:
+            run_search(trainer, study, storage, results.after_trial)
+        finally:
+            results.write(study)
+    best = best_trial(study.trials)
+    print(f"best: trial {best.number}, validation mAP@10 {best.value:.4f}; {folder / 'best.yaml'}")
+    return study
