@@ -39,8 +39,8 @@ def page(
     # other's cores made a question take 110 ms instead of 27.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     say("Loading libraries ...")
-    from ..page.sound_library import open_folder, open_index
     from ..page.server import serve
+    from ..page.sound_library import open_folder, open_index
 
     if folder is not None:
         if model is None:

@@ -37,7 +37,7 @@ def feature_extractor(features: Mapping[str, Any]) -> CNN10FeatureExtractor:
 
 
 def log_mel_png(samples: np.ndarray, rate: int, extractor: CNN10FeatureExtractor) -> bytes:
-    """Draw samples [frames, channels] at `rate` Hz as a PNG: time to the right, mel bins up, 80 dB below the loudest."""
+    """Draw samples [frames, channels] at `rate` Hz as PNG: time to the right, mel bins up, 80 dB from the loudest."""
     mono = Mixer().mix(samples, rate)
     if rate != extractor.sampling_rate:
         mono = soxr.resample(mono, rate, extractor.sampling_rate)
