@@ -12,8 +12,8 @@ from pathlib import Path
 # Read when numpy is imported, see modeling_cnn10bert/cli/page.py.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from demo.demo_sounds import write_demo_sounds  # noqa: E402
 from modeling_cnn10bert.cli.app import app  # noqa: E402
-from modeling_cnn10bert.page.demo_sounds import write_demo_sounds  # noqa: E402
 
 DEMO, DEMO_DATA, DEMO_SOUNDS = Path("runs/demo"), Path("runs/demo_data"), Path("runs/demo_sounds")
 

@@ -1,63 +1,65 @@
-"""Measures how fast this package is, each figure as a ratio to a reference of the same run, in a table and a chart.
+"""Measures how fast this package is, as ratios to references of the same run where there are any.
 
-    python scripts/benchmark.py [train|features|embed|search|all] --out FILE
+    python scripts/benchmark.py SUBJECT... [--size small|full] [--out DIR]
 
-writes FILE.json, FILE.md and FILE.png. What is compared runs in turns, A B B A A B ..., as a rule each in a process of
-its own; figures are medians of the rounds behind a first one that does not count. What needs an accelerator is said to
-be not measured where there is none; without faiss (`pip install faiss-cpu`) so are its rows.
+A finished subject is written to DIR/SUBJECT.json, .md and, where there are ratios, .png. What is compared is run
+in turns, A B B A A B ...; figures are medians of the rounds after a first one that does not count.
 
-The recordings are of the built-in synthesizers, or `--sources DIR`, with `--manifests DIR` for training (see the
-README). Everything else goes to a temporary folder (TMPDIR), some gigabytes.
+    train         a training step against the plain loop of research code, and the paper's recipe on an accelerator
+    features      log-mels against torchaudio's and transformers' CLAP's
+    embed         files to embeddings against transformers' ClapModel; exports; what an import costs
+    search        an index on disk against numpy and faiss (pip install faiss-cpu): time, memory, size, recall
+    data          the feature cache against torchaudio and against decoding; AudioSet's shards
+    onnx          an exported model, in float32 and 8 bits, against PyTorch
+    retriever     a text to ten results, in a warm process and as a command
+    augmentation  a batch's augmentations beside torchaudio's masks and nlpaug
+    app           the page under load
+
+`--size small` takes less than five minutes for a subject on two cores; the documents' figures are of `--size full`.
+Recordings are of the built-in synthesizers and models have random weights unless they are given. Everything else goes
+to a temporary folder (TMPDIR), for `--size full` some gigabytes.
 """
 
 import argparse
+import dataclasses
+import importlib
 import os
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import embedding, features, machine, report, search, starting, training
-
-SUBJECTS = ("train", "features", "embed", "search")
+SUBJECTS = ("train", "features", "embed", "search", "data", "onnx", "retriever", "augmentation", "app")
 
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
-    about = machine.describe(options.threads)
-    rows: list[report.Row] = []
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        for subject in SUBJECTS if options.subject == "all" else (options.subject,):
-            found = measure(subject, Path(folder), options)
-            print(report.table(found), file=sys.stderr, flush=True)
-            rows += found
-    print(report.markdown(rows, about))
-    if options.out:
-        print("written:", *report.write(rows, about, options.out))
+    from benchmarks import harness, inputs
 
-
-def measure(subject: str, folder: Path, options: argparse.Namespace) -> list[report.Row]:
-    if subject == "train":
-        return training.measure(folder / "training", options)
-    if subject == "features":
-        return features.measure(options)
-    if subject == "search":
-        return search.measure(folder / "search", options)
-    rows = embedding.measure(folder / "embedding", options)
-    return rows if options.quick else rows + starting.measure(options.rounds)
+    options.size = inputs.SIZES[options.size]
+    if options.rounds:
+        options.size = dataclasses.replace(options.size, rounds=options.rounds)
+    subjects = SUBJECTS if "all" in options.subjects else tuple(dict.fromkeys(options.subjects))
+    for number, subject in enumerate(subjects, start=1):
+        print(f"{subject} ({number} of {len(subjects)}) ...", file=sys.stderr, flush=True)
+        about = harness.describe(options.threads)
+        with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+            rows = importlib.import_module(f"benchmarks.{subject}").measure(Path(folder), options)
+        print(harness.write(subject, rows, about, options.out), flush=True)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("subject", nargs="?", default="all", choices=(*SUBJECTS, "all"))
-    parser.add_argument("--out", type=Path, help="where to write the figures, without a suffix")
+    parser.add_argument("subjects", nargs="+", choices=(*SUBJECTS, "all"), metavar="SUBJECT", help="see above, or all")
+    parser.add_argument("--size", choices=("quick", "small", "full"), default="full", help="quick: whether it runs")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder of the figures")
     parser.add_argument("--sources", type=Path, help="a folder of recordings")
-    parser.add_argument("--manifests", type=Path, help="a folder of soundscape manifests that mix them")
+    parser.add_argument("--manifests", type=Path, help="a folder of soundscape manifests that mix them (train, onnx)")
+    parser.add_argument("--model", help="folder or Hub id (onnx, retriever, app); by default random weights")
+    parser.add_argument("--captions", type=Path, help="CSV with a column `caption` (augmentation)")
+    parser.add_argument("--vectors", help="`random`, or a file of scripts/embed_windows.py (search, retriever)")
+    parser.add_argument("--rows", type=int, help="vectors that are searched (search, retriever)")
+    parser.add_argument("--rounds", type=int, help="that count")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of PyTorch and the others, all cores")
-    parser.add_argument("--rounds", type=int, default=5, help="that count")
-    parser.add_argument("--clips", type=int, default=144, help="of 10 s that are embedded")
-    parser.add_argument("--rows", type=int, default=100_000, help="vectors that are searched")
-    parser.add_argument("--vectors", type=Path, help="an .npy file of them, such as scripts/embed_windows.py writes")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes in one process: whether it runs, not how fast")
     options = parser.parse_args(argv)
     if options.manifests and not options.sources:
         parser.error("--manifests needs --sources, the folder of the recordings that they mix")

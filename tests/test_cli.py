@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -466,3 +467,16 @@ def test_commands_for_models_hand_their_options_on(run, monkeypatch, function, a
 def test_faults_of_a_data_set_are_one_line_too(run, tiny_folder, tmp_path):
     assert "none" in error_line(run("evaluate", tiny_folder[0], tmp_path / "none", code=1))
     assert "none.csv" in error_line(run("score", tmp_path / "none.csv", tmp_path / "none2.csv", code=1))
+
+
+@pytest.mark.parametrize(
+    ("precision", "flags", "warned"),
+    [("bfloat16", "avx2 fma", True), ("bfloat16", "avx2 avx512_bf16", False), ("float32", "avx2 fma", False)],
+)
+def test_bfloat16_on_a_cpu_that_has_no_instructions_for_it_is_warned_of(capsys, monkeypatch, precision, flags, warned):
+    from modeling_cnn10bert.cli.common import Precision, warn_of_slow_bfloat16
+
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    monkeypatch.setattr(Path, "read_text", lambda path: f"flags : {flags}")
+    warn_of_slow_bfloat16(Precision(precision), "cpu")
+    assert ("14 times slower" in capsys.readouterr().err) is warned

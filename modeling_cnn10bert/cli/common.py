@@ -110,7 +110,13 @@ ModelOption = Annotated[
     str | None, typer.Option("--model", help="Folder or Hub id; by default the one that made the index.")
 ]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="Such as cpu or cuda:1; by default a GPU if any.")]
-PrecisionOption = Annotated[Precision, typer.Option("--dtype", help="What the model computes in.")]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        "--dtype",
+        help="What the model computes in. bfloat16 is much slower than float32 on a CPU without AVX512-BF16 or AMX.",
+    ),
+]
 BackendOption = Annotated[Backend, typer.Option("--backend", help="What runs the model; auto: ONNX for an export.")]
 RemoteCodeOption = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that a model of another kind brings with it.")
@@ -219,6 +225,18 @@ def _show_warning(message: Warning | str, category: type[Warning], *_) -> None:
 
     if issubclass(category, RetrievalWarning):
         say(f"warning: {without_secrets(str(message))}")
+
+
+def warn_of_slow_bfloat16(precision: Precision, device: str | None) -> None:
+    """Warn where bfloat16 is computed by a CPU that has no instructions for it."""
+    if precision is not Precision.bfloat16:
+        return
+    import torch
+
+    on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
+    cpuinfo = Path("/proc/cpuinfo")
+    if on_cpu and cpuinfo.is_file() and not {"avx512_bf16", "amx_bf16", "bf16"} & set(cpuinfo.read_text().split()):
+        say("warning: this CPU has neither AVX512-BF16 nor AMX: bfloat16 can be 14 times slower than float32")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Verbs that show a collection in the browser."""
+"""Verbs that show a sound library in the browser."""
 
 import os
 from pathlib import Path
@@ -39,16 +39,16 @@ def page(
     # other's cores made a question take 110 ms instead of 27.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     say("Loading libraries ...")
-    from ..page.collection import open_folder, open_index
     from ..page.server import serve
+    from ..page.sound_library import open_folder, open_index
 
     if folder is not None:
         if model is None:
             raise RetrievalError(f"found no model for the folder {folder}, expected a folder or Hub id; add --model")
-        collection = open_folder(folder, model, captions)
+        library = open_folder(folder, model, captions)
     else:
-        collection = open_index(index or "sounds.index", model, captions)
-    serve(collection, host, port, allow_host or [])
+        library = open_index(index or "sounds.index", model, captions)
+    serve(library, host, port, allow_host or [])
 
 
 @command(PAGE)

@@ -41,6 +41,7 @@ from .common import (
     results_only,
     say,
     say_error,
+    warn_of_slow_bfloat16,
     write_result,
     write_rows,
 )
@@ -97,6 +98,7 @@ def index(
         "batch_size": batch_size,
     }
     with _retriever_to_fill(model, index, options) as retriever:
+        warn_of_slow_bfloat16(dtype, device)
 
         def update(unfinished: frozenset[str] = frozenset()) -> "IndexReport":
             return retriever.index(

@@ -1,4 +1,4 @@
-"""From a question, in words or as a recording, to what the page shows."""
+"""Questions, in words or as a recording, and the answers that the page shows."""
 
 import dataclasses
 import os
@@ -9,18 +9,20 @@ import soundfile
 
 from ..data.audio_io import printable
 from ..errors import AudioError, InputError, RetrievalError, UnreadableError
+from ..retrieval.records import Hit
 from ..retrieval.retriever import MAX_TEXT
 from ..retrieval.tags import Tag
 from ..retrieval.windows import read_windows
+from .clip_cache import ClipCache
 from .clips import Span
-from .collection import Collection
-from .shelf import Shelf
+from .sound_library import SoundLibrary
 
 HITS = 10
 FITTING = 5  # captions shown of a recording that was dropped in
 MAX_UPLOAD_BYTES = 50 << 20
 MAX_UPLOAD_SECONDS = 300.0
 MAX_UPLOAD_VALUES = 300 * 192_000 * 2  # samples over all channels: silence of any size is a small file
+MAX_SHOWN = 80  # characters of a question
 
 
 class QuestionError(InputError):
@@ -39,7 +41,7 @@ class Found:
         start, end: the part, in seconds.
         duration: of the whole recording, in seconds.
         captions: its own, as far as they are known.
-        key: of its clip and picture on the shelf; `None` where the file is gone.
+        key: of its clip and picture in the clip cache; `None` where the file is gone.
     """
 
     name: str
@@ -55,10 +57,12 @@ class Found:
 @dataclasses.dataclass(frozen=True)
 class Answer:
     """
+    What was found for a question.
+
     Attributes:
         question: as the page repeats it.
         found: best first.
-        notes: what who asked should know, a sentence each.
+        notes: for the user, a sentence each.
         recording: the question, where it was a recording.
         fitting: captions that fit it, best first.
         source: where they are from.
@@ -74,43 +78,46 @@ class Answer:
 
 class Answers:
     """
-    Answers questions about a collection; can be asked by several threads at the same time.
+    Answer questions about a sound library, several threads at the same time.
 
     Args:
-        collection: what is searched.
-        shelf: where clips and pictures of what is found can be fetched.
+        library: what is searched.
+        clip_cache: where clips and pictures of what is found can be fetched.
     """
 
-    def __init__(self, collection: Collection, shelf: Shelf):
-        self.collection = collection
-        self.shelf = shelf
+    def __init__(self, library: SoundLibrary, clip_cache: ClipCache):
+        self.library = library
+        self.clip_cache = clip_cache
 
     def by_text(self, text: str, without: str = "") -> Answer:
         """
-        The recordings that a text describes.
+        Find the recordings that a text describes.
 
         Args:
-            text: what is to be heard.
-            without: what is not; may be empty.
+            text: description of the sound.
+            without: a sound to exclude; may be empty.
 
         Raises:
             QuestionError: a text without a word, or the same in both.
         """
-        text, without = _checked(text, "what is to be heard, such as: a dog barks"), without.strip()
-        unwanted = _checked(without, "what is not to be heard, or leave that field empty") if without else None
-        notes = [note for words in (text, unwanted or "") for note in self._notes(words)]
-        question = _shortened(text) + (f" without {_shortened(unwanted)}" if unwanted else "")
+        texts = [_checked(text, "what is to be heard, such as: a dog barks")]
+        if without.strip():
+            texts.append(_checked(without, "what is not to be heard, or leave that field empty"))
+        retriever = self.library.retriever
         try:
-            hits = self.collection.retriever.search(
-                text[:MAX_TEXT], HITS, without=None if unwanted is None else unwanted[:MAX_TEXT]
-            )
+            hits = retriever.search(texts[0][:MAX_TEXT], HITS, without=texts[1][:MAX_TEXT] if len(texts) > 1 else None)
         except RetrievalError as error:
             raise QuestionError(str(error)) from error
-        return Answer(question, self._found(hits), notes)
+        notes = [
+            f"Of these {len(words.split()):,} words, only the beginning counts: the model reads no more."
+            for words in texts
+            if len(words) > MAX_TEXT or retriever.embedder.is_cut(words)
+        ]
+        return Answer(" without ".join(map(_shortened, texts)), [self._found(hit) for hit in hits], notes)
 
     def by_recording(self, path: str) -> Answer:
         """
-        The recordings that sound most like one, and the captions that fit it.
+        Find the recordings that sound most like one, and the captions that fit it.
 
         Args:
             path: of an upload.
@@ -120,34 +127,24 @@ class Answers:
         """
         name = printable(os.path.basename(path))
         notes: list[str] = []
-        embeds, duration = self._embed(path, name, notes)
+        embeds, duration = self._embed_upload(path, name, notes)
         mean = embeds.mean(axis=0)
         mean /= max(float(np.linalg.norm(mean)), 1e-6)
-        window = self.collection.retriever.store.info.window
-        span = Span(path, 0.0, min(duration, window))
-        recording = Found(name, "", None, span.start, span.end, duration, (), self.shelf.put(span))
+        store = self.library.retriever.store
+        span = Span(path, 0.0, min(duration, store.info.window))
         return Answer(
             question=name,
-            found=self._found(self.collection.retriever.store.search(mean, HITS)),
+            found=[self._found(hit) for hit in store.search(mean, HITS)],
             notes=[f"Of {name}: {note}." for note in notes],
-            recording=recording,
-            fitting=self.collection.tagger.best(embeds, FITTING),
-            source=self.collection.captions.source,
+            recording=Found(name, "", None, span.start, span.end, duration, key=self.clip_cache.put(span)),
+            fitting=self.library.tagger.best(embeds, FITTING),
+            source=self.library.captions.source,
         )
 
-    def _notes(self, text: str) -> list[str]:
-        cut = len(text) > MAX_TEXT or self.collection.retriever.embedder.is_cut(text)
-        return [f"Of these {len(text.split()):,} words, only the beginning counts: the model reads no more."] * cut
-
-    def _embed(self, path: str, name: str, notes: list[str]) -> tuple[np.ndarray, float]:
-        """The windows of an upload [W, D], and its duration in seconds; `notes` as for `load_audio`."""
-        size = os.path.getsize(path)
-        if size == 0:
-            raise QuestionError(f"{name} is empty: 0 bytes.")
-        if size > MAX_UPLOAD_BYTES:
-            raise QuestionError(f"{name} has {size >> 20} MB; the limit is {MAX_UPLOAD_BYTES >> 20} MB.")
-        _check_header(path, name)
-        info, embedder = self.collection.retriever.store.info, self.collection.retriever.embedder
+    def _embed_upload(self, path: str, name: str, notes: list[str]) -> tuple[np.ndarray, float]:
+        """Embed the windows of an upload, [W, D]; also return its duration in seconds. `notes` as for `load_audio`."""
+        _check_upload(path, name)
+        info, embedder = self.library.retriever.store.info, self.library.retriever.embedder
         embeds, end = [], 0.0
         try:
             for _, end, waveform in read_windows(path, embedder.sampling_rate, info.window, info.overlap, notes):
@@ -165,27 +162,26 @@ class Answers:
             raise QuestionError(f"{name} cannot be used: it makes the program that reads it fail.") from error
         return np.concatenate(embeds), end
 
-    def _found(self, hits) -> list[Found]:
-        return [
-            Found(
-                name=printable(os.path.basename(hit.file)),
-                folder=printable(os.path.dirname(hit.file)),
-                score=hit.score,
-                start=hit.start,
-                end=hit.end,
-                duration=hit.record.duration,
-                captions=self.collection.captions.of(hit.file),
-                key=self.shelf.put(Span(hit.file, hit.start, hit.end)) if os.path.isfile(hit.file) else None,
-            )
-            for hit in hits
-        ]
+    def _found(self, hit: Hit) -> Found:
+        return Found(
+            name=printable(os.path.basename(hit.file)),
+            folder=printable(os.path.dirname(hit.file)),
+            score=hit.score,
+            start=hit.start,
+            end=hit.end,
+            duration=hit.record.duration,
+            captions=self.library.captions.of(hit.file),
+            key=self.clip_cache.put(Span(hit.file, hit.start, hit.end)) if os.path.isfile(hit.file) else None,
+        )
 
 
-def _check_header(path: str, name: str) -> None:
-    """
-    Raises:
-        QuestionError: what a recording says of itself is too much to be decoded.
-    """
+def _check_upload(path: str, name: str) -> None:
+    """Refuse a file that is empty, or too much to be decoded by its size or by what its header says."""
+    size = os.path.getsize(path)
+    if size == 0:
+        raise QuestionError(f"{name} is empty: 0 bytes.")
+    if size > MAX_UPLOAD_BYTES:
+        raise QuestionError(f"{name} has {size >> 20} MB; the limit is {MAX_UPLOAD_BYTES >> 20} MB.")
     try:
         header = soundfile.info(os.fsencode(path))
     except (soundfile.SoundFileError, OSError, TypeError, ValueError):
@@ -200,7 +196,7 @@ def _check_header(path: str, name: str) -> None:
 
 
 def _reason(error: AudioError | RetrievalError, path: str) -> str:
-    """Why an upload cannot be used, without its path here and without advice for files of one's own."""
+    """Say why an upload cannot be used, without its path here and without advice for files of one's own."""
     if isinstance(error, UnreadableError):
         return "it cannot be read now; try again"
     if isinstance(error, AudioError) and error.__cause__ is not None:  # a decoder's own words, which help nobody
@@ -209,7 +205,7 @@ def _reason(error: AudioError | RetrievalError, path: str) -> str:
 
 
 def _checked(text: str, expected: str) -> str:
-    """A text with a word in it, and no half of a surrogate pair, which no tokenizer takes."""
+    """Return a text with a word in it, and no half of a surrogate pair, which no tokenizer takes."""
     text = text.encode("utf-8", "replace").decode("utf-8").strip()
     if not any(character.isalnum() for character in text):
         found = f"“{_shortened(text)}” has no word in it. " if text else ""
@@ -217,5 +213,5 @@ def _checked(text: str, expected: str) -> str:
     return text
 
 
-def _shortened(text: str, length: int = 80) -> str:
-    return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1].rstrip()}…"

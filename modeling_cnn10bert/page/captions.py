@@ -32,6 +32,8 @@ EVERYDAY_SOUNDS = (
 @dataclasses.dataclass
 class Captions:
     """
+    Captions of recordings.
+
     Attributes:
         texts: to choose from, each once, at least one.
         source: what they are, as the page says it.
@@ -45,23 +47,24 @@ class Captions:
     of_name: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     def of(self, path: str) -> Sequence[str]:
-        """The captions of a recording, none where they are not known."""
+        """Return the captions of a recording, none where they are not known."""
         return self.of_path.get(path) or self.of_name.get(os.path.basename(path), ())
 
 
 def built_in_captions() -> Captions:
+    """Return the captions for a library that has none."""
     return Captions(list(EVERYDAY_SOUNDS), f"a built-in list of {len(EVERYDAY_SOUNDS)} everyday sounds")
 
 
 def find_captions(folder: str | os.PathLike) -> Captions:
-    """Those of the metadata file in a folder of recordings, or the built-in ones."""
+    """Read those of the metadata file in a folder of recordings, or return the built-in ones."""
     path = next((path for name in METADATA_FILES if (path := Path(folder, name)).is_file()), None)
     return built_in_captions() if path is None else read_captions(path)
 
 
 def read_captions(path: str | os.PathLike) -> Captions:
     """
-    Reads a file of captions.
+    Read a file of captions.
 
     A table (`.csv`, `.tsv`, `.jsonl`) has a column file_name, relative to the file, and columns of captions, each a
     text or a list of texts: `captions`, or `caption`, `caption_1`, ... as the metadata of a folder or Clotho's files.

@@ -34,7 +34,7 @@ class Span:
 
 def read_span(span: Span) -> tuple[np.ndarray, int]:
     """
-    Samples [frames, channels] float32 of a part of a recording, and their rate in Hz.
+    Read the samples [frames, channels] float32 of a part of a recording, and their rate in Hz.
 
     libsndfile jumps to the part; what it does not read, or would fill the memory, is decoded as one channel, from its
     beginning on.
@@ -72,7 +72,7 @@ def _decode(path: str, start: float, end: float) -> np.ndarray:
 
 
 def encode_clip(samples: np.ndarray, rate: int) -> bytes:
-    """[frames, channels] -> a FLAC file of 16 bits and at most two channels."""
+    """Encode samples [frames, channels] as a FLAC file of 16 bits and at most two channels."""
     channels = samples if samples.shape[1] <= 2 else Mixer().mix(samples, rate)[:, None]
     encoded = io.BytesIO()
     soundfile.write(encoded, np.clip(channels, -1, 1), rate, format="FLAC", subtype="PCM_16")

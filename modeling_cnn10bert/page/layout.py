@@ -1,4 +1,4 @@
-"""The page of Gradio: what can be asked, and where the answer appears."""
+"""The Gradio page: the search field, the upload and the results."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -24,11 +24,8 @@ MAX_WAITING = 200
 UPLOADS_KEPT = 3600  # seconds
 
 FOLDER = Path(__file__).parent
-HEAD = (  # the style too: of `css`, Gradio rewrites the selectors
-    f"<style>{(FOLDER / 'style.css').read_text(encoding='utf-8')}</style>"
-    f"<script>{(FOLDER / 'keyboard.js').read_text(encoding='utf-8')}</script>"
-)
-# Fonts of the system alone: a page that works offline asks nobody for another.
+STYLE = f"<style>{(FOLDER / 'style.css').read_text(encoding='utf-8')}</style>"  # Gradio rewrites the selectors of `css`
+# Only fonts of the system, so that the page works offline.
 THEME = gr.themes.Base(
     primary_hue="indigo",
     neutral_hue="slate",
@@ -39,13 +36,13 @@ THEME = gr.themes.Base(
 
 def make_page(answers: Answers, run: Callable[..., Awaitable]) -> gr.Blocks:
     """
-    The page that asks for answers.
+    Make the page that asks for answers.
 
     Args:
-        answers: of a collection.
-        run: has a function called, with the arguments that follow it, in a thread that such work is done in.
+        answers: to questions about a sound library.
+        run: calls a function with the arguments that follow it, in one of the threads for such work.
     """
-    frequencies = frequency_ticks(answers.shelf.extractor)
+    frequencies = frequency_ticks(answers.clip_cache.extractor)
 
     async def answer(question: Callable[..., Answer], *arguments: str) -> str:
         try:
@@ -66,10 +63,36 @@ def make_page(answers: Answers, run: Callable[..., Awaitable]) -> gr.Blocks:
             f"<h1>{TITLE}</h1><p>Say what you want to hear, or drop in a recording that sounds like it.</p>",
             elem_id="top",
         )
+        # `gr.Audio` with its waveform loads and decodes each of ten clips at once, and its players take the arrow keys.
+        # Clips and pictures of the results are loaded when they are played or come into view.
+        results = gr.HTML(
+            markup.welcome(answers.library.size),
+            elem_id="results",
+            js_on_load=(FOLDER / "keyboard.js").read_text(encoding="utf-8"),
+            render=False,
+        )
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=280):
-                text, without = _fields()
-                buttons = _examples()
+                text = gr.Textbox(
+                    label="Describe a sound",
+                    placeholder=EXAMPLES[0],
+                    max_lines=1,
+                    submit_btn="Search",
+                    autofocus=True,
+                    elem_id="text",
+                )
+                without = gr.Textbox(label="Without (optional)", placeholder="speech", max_lines=1, elem_id="without")
+                gr.on([text.submit, without.submit], search, [text, without], results, show_progress="minimal")
+                gr.Examples(
+                    [[words, ""] for words in EXAMPLES],
+                    inputs=[text, without],
+                    outputs=results,
+                    fn=search,
+                    run_on_click=True,
+                    cache_examples=False,
+                    visible_columns=[0],
+                    api_visibility="private",
+                )
             with gr.Column(scale=2, min_width=280):
                 recording = gr.File(label="Or drop in a recording", elem_id="recording", height=160)
                 gr.HTML(
@@ -77,60 +100,24 @@ def make_page(answers: Answers, run: Callable[..., Awaitable]) -> gr.Blocks:
                     "recordings, and the captions that fit it.</p>",
                     elem_id="limits",
                 )
-        _refuse_addresses(recording)
         gr.HTML(
             "<p><kbd>↑</kbd> <kbd>↓</kbd> walk through the results and play them, <kbd>space</kbd> pauses, "
             "<kbd>/</kbd> leads back to the search field.</p>",
             elem_id="keys",
         )
-        results = gr.HTML(markup.welcome(answers.collection.size), elem_id="results")
+        results.render()
+        recording.upload(similar, recording, results, concurrency_limit=RECORDINGS_AT_ONCE, show_progress="minimal")
 
-        asked = {"fn": search, "inputs": [text, without], "outputs": results, "concurrency_limit": TEXTS_AT_ONCE}
-        asked |= {"concurrency_id": "text", "show_progress": "minimal"}
-        gr.on([text.submit, without.submit], **asked, api_name="search")
-        for button in buttons:
-            button.click(lambda words: words, button, text, queue=False, api_visibility="private").then(
-                **asked, api_visibility="private"
-            )
-        recording.upload(
-            similar,
-            recording,
-            results,
-            concurrency_limit=RECORDINGS_AT_ONCE,
-            show_progress="minimal",
-            api_name="similar",
-        )
-    page.queue(max_size=MAX_WAITING)
-    # Without it, Gradio 6.31 does not check that a path which a program names as its upload lies among the uploads.
-    page.has_launched = True
-    return page
-
-
-def _refuse_addresses(upload: gr.File) -> None:
-    """Gradio would fetch what a program names by an address instead of uploading it; here nothing is fetched."""
-    keep = upload.async_move_resource_to_block_cache
+    # Gradio would fetch what a program names by an address instead of uploading it; here nothing is fetched.
+    keep = recording.async_move_resource_to_block_cache
 
     async def keep_upload(path: str | Path | None) -> str | None:
         if str(path).lower().startswith(("http:", "https:")):
             raise gr.Error("An address is no recording: upload the file itself.", print_exception=False)
         return await keep(path)
 
-    upload.async_move_resource_to_block_cache = keep_upload
-
-
-def _fields() -> tuple[gr.Textbox, gr.Textbox]:
-    text = gr.Textbox(
-        label="Describe a sound",
-        placeholder="a dog barks while rain falls",
-        max_lines=1,
-        submit_btn="Search",
-        autofocus=True,
-        elem_id="text",
-    )
-    without = gr.Textbox(label="Without (optional)", placeholder="speech", max_lines=1, elem_id="without")
-    return text, without
-
-
-def _examples() -> list[gr.Button]:
-    with gr.Row(elem_id="examples"):
-        return [gr.Button(words, size="sm", min_width=0) for words in EXAMPLES]
+    recording.async_move_resource_to_block_cache = keep_upload
+    page.queue(max_size=MAX_WAITING, default_concurrency_limit=TEXTS_AT_ONCE)
+    # Without it, Gradio 6.31 does not check that a path which a program names as its upload lies among the uploads.
+    page.has_launched = True
+    return page

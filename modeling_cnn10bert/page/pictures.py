@@ -28,7 +28,7 @@ OWN_FIELDS = {"n_fft", "hop_length", "f_min", "f_max", "min_frames"}  # of CNN10
 
 def feature_extractor(features: Mapping[str, Any]) -> CNN10FeatureExtractor:
     """
-    The front end that pictures are made by: the model's own; for a model of another kind, the paper's.
+    Make the front end of the pictures: the model's own, or the paper's for a model of another kind.
 
     Args:
         features: the parameters of the model's, as `ModelIdentity.features` has them.
@@ -37,7 +37,7 @@ def feature_extractor(features: Mapping[str, Any]) -> CNN10FeatureExtractor:
 
 
 def log_mel_png(samples: np.ndarray, rate: int, extractor: CNN10FeatureExtractor) -> bytes:
-    """[frames, channels] at `rate` Hz -> a PNG: time to the right, mel bins upwards, 80 dB from the loudest down."""
+    """Draw samples [frames, channels] at `rate` Hz as PNG: time to the right, mel bins up, 80 dB from the loudest."""
     mono = Mixer().mix(samples, rate)
     if rate != extractor.sampling_rate:
         mono = soxr.resample(mono, rate, extractor.sampling_rate)
@@ -46,33 +46,28 @@ def log_mel_png(samples: np.ndarray, rate: int, extractor: CNN10FeatureExtractor
     picture = Image.fromarray(shades.T[::-1].round().astype(np.uint8))
     if picture.width > WIDEST:
         picture = picture.resize((WIDEST, picture.height), Image.Resampling.BOX)
-    picture.putpalette(_palette())
+    colors = matplotlib.colormaps["magma"](np.arange(256))[:, :3] * 255
+    picture.putpalette(colors.round().astype(int).ravel().tolist())
     encoded = io.BytesIO()
     picture.save(encoded, "PNG")
     return encoded.getvalue()
 
 
-def _palette() -> list[int]:
-    colours = matplotlib.colormaps["magma"](np.arange(256))[:, :3]
-    return (colours * 255).round().astype(int).ravel().tolist()
-
-
 def frequency_ticks(extractor: CNN10FeatureExtractor) -> list[Tick]:
-    """Where round frequencies lie between the lower and the upper edge of a picture."""
+    """Return where round frequencies lie between the lower and the upper edge of a picture."""
     filters = extractor.mel_filters  # [frequencies, n_mels]
-    hertz = np.linspace(0, extractor.sampling_rate / 2, len(filters))
-    centres = (hertz @ filters) / filters.sum(axis=0)  # of each mel bin
-    heights = (np.arange(len(centres)) + 0.5) / len(centres)
-    inside = [frequency for frequency in FREQUENCIES if centres[0] < frequency < centres[-1]]
-    return [(_in_hertz(frequency), float(np.interp(frequency, centres, heights))) for frequency in inside]
-
-
-def _in_hertz(frequency: int) -> str:
-    return f"{frequency / 1000:g} kHz" if frequency >= 1000 else f"{frequency} Hz"
+    bins = np.linspace(0, extractor.sampling_rate / 2, len(filters))  # in Hz
+    centers = (bins @ filters) / filters.sum(axis=0)  # of each mel bin
+    heights = (np.arange(len(centers)) + 0.5) / len(centers)
+    return [
+        (f"{hertz / 1000:g} kHz" if hertz >= 1000 else f"{hertz} Hz", float(np.interp(hertz, centers, heights)))
+        for hertz in FREQUENCIES
+        if centers[0] < hertz < centers[-1]
+    ]
 
 
 def time_ticks(start: float, end: float) -> list[Tick]:
-    """Where round times of the recording lie between the left and the right edge of a picture, a few of them."""
+    """Return where a few round times of the recording lie between the left and the right edge of a picture."""
     length = max(end - start, 1e-9)
     step = next((step for step in SECONDS if length / step <= MOST_TICKS), length / MOST_TICKS)
     numbers = range(math.ceil(start / step - 1e-9), math.floor(end / step + 1e-9) + 1)

@@ -1,4 +1,4 @@
-"""The server of the page: Gradio's page, and beside it the clips and pictures of what was found."""
+"""The server of the page: Gradio's, with routes for the clips and pictures of what was found."""
 
 import asyncio
 import atexit
@@ -9,8 +9,7 @@ import socket
 import tempfile
 import urllib.parse
 import warnings
-from collections.abc import Callable
-from collections.abc import Collection as Group
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,10 +32,10 @@ from fastapi.responses import FileResponse, PlainTextResponse  # noqa: E402
 from ..interrupts import orderly_exit  # noqa: E402
 from ..retrieval.retriever import RetrievalWarning  # noqa: E402
 from .answers import MAX_UPLOAD_BYTES, Answers  # noqa: E402
-from .collection import Collection  # noqa: E402
-from .layout import HEAD, THEME, make_page  # noqa: E402
+from .clip_cache import ClipCache  # noqa: E402
+from .layout import STYLE, THEME, make_page  # noqa: E402
 from .pictures import feature_extractor  # noqa: E402
-from .shelf import Shelf  # noqa: E402
+from .sound_library import SoundLibrary  # noqa: E402
 
 # The browser itself keeps the page from asking anyone else for anything; Gradio's pages start scripts inline.
 POLICY = (
@@ -50,16 +49,16 @@ WORKERS = 4
 CACHED = {"Cache-Control": "private, max-age=3600"}
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 SECONDS_TO_END = 3  # for answers under way
-NOT_FOUND = "found by no answer, or long ago: ask again"
 
 
 class Policy:
     """
-    Adds the policy to every answer, and answers those alone who ask for this page by its name.
+    Add the policy to every response, and only answer requests for this page by its name.
 
     A page of somebody else, open in a visitor's browser, could give its own name the address of this machine and then
     read along: so a `Host` must be a name that is known here. It could also send questions and files, if not read the
-    answers: so an `Origin` must be this page. Nobody else is invited to read: Gradio's headers that do so are left out.
+    answers: so an `Origin` must be this page. Gradio's headers that invite others to read are left out. Starlette's
+    TrustedHostMiddleware checks neither an `Origin` nor a host like [::1]:7860.
 
     Args:
         app: what answers.
@@ -67,7 +66,7 @@ class Policy:
         names: that the page has besides, such as that of a proxy before it; `*` is any.
     """
 
-    def __init__(self, app, host: str, names: Group[str]):
+    def __init__(self, app, host: str, names: Collection[str]):
         self.app = app
         self.names = {name.lower() for name in names}
         self.hosts = hosts_of(host) | self.names
@@ -90,7 +89,7 @@ class Policy:
         await self.app(scope, receive, send_with_headers)
 
     def _refusal(self, scope) -> str | None:
-        """What is wrong with who asks, in one line."""
+        """Say in one line what is wrong with a request, if anything."""
         if "*" in self.names:
             return None
         headers = {name: value.decode("latin-1").lower() for name, value in scope["headers"]}
@@ -104,7 +103,7 @@ class Policy:
 
 
 def _name(address: str) -> str | None:
-    """The host of an address, without its port."""
+    """Return the host of an address, without its port."""
     try:
         return urllib.parse.urlsplit(address).hostname
     except ValueError:
@@ -112,33 +111,29 @@ def _name(address: str) -> str | None:
 
 
 def hosts_of(host: str) -> set[str]:
-    """The names and addresses by which a page may be asked for whose server listens at an address."""
+    """Return the names and addresses of a page whose server listens at an address."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:  # a name
         return set(LOCAL) if host.lower() == "localhost" else {host.lower()}
     if address.is_loopback:
         return {str(address), *LOCAL}
-    if address.is_unspecified:
-        return {*LOCAL, *_own_names()}
-    return {str(address)}
-
-
-def _own_names() -> set[str]:
-    """The names and addresses of this machine."""
-    found = {socket.gethostname(), socket.getfqdn()}
+    if not address.is_unspecified:
+        return {str(address)}
+    # All addresses of this machine, and its names.
+    found = {*LOCAL, socket.gethostname().lower(), socket.getfqdn().lower()}
     with contextlib.suppress(OSError):
-        found |= {entry[4][0] for entry in socket.getaddrinfo(socket.gethostname(), None)}
+        found |= {entry[4][0].lower() for entry in socket.getaddrinfo(socket.gethostname(), None)}
     for family, somewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((somewhere, 9))  # sends nothing, but chooses the address to send from
             found.add(probe.getsockname()[0])
-    return {name.lower() for name in found}
+    return found
 
 
-def make_app(collection: Collection, host: str = "127.0.0.1", names: Group[str] = ()) -> FastAPI:
-    """The app of a collection, for any ASGI server; `host` and `names` as for `Policy`."""
-    shelf = Shelf(feature_extractor(collection.retriever.store.info.model.features))
+def make_app(library: SoundLibrary, host: str = "127.0.0.1", names: Collection[str] = ()) -> FastAPI:
+    """Make the app of a sound library, for any ASGI server; `host` and `names` as for `Policy`."""
+    clip_cache = ClipCache(feature_extractor(library.retriever.store.info.model.features))
     app = FastAPI(title="cnn10bert", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Policy, host=host, names=names)
 
@@ -147,21 +142,29 @@ def make_app(collection: Collection, host: str = "127.0.0.1", names: Group[str] 
     async def run(function: Callable, *arguments) -> Any:
         return await asyncio.get_running_loop().run_in_executor(workers, function, *arguments)
 
+    async def cached_file(make: Callable[[str], Path], key: str, media_type: str) -> FileResponse:
+        try:
+            return FileResponse(await run(make, key), media_type=media_type, headers=CACHED)
+        except KeyError:
+            raise HTTPException(404, "found by no answer, or long ago: ask again") from None
+        except Exception as error:  # AudioError, or a decoder or encoder met what it was not made for
+            raise HTTPException(410, "the recording is gone or cannot be read any more") from error
+
+    # Routes of our own: Gradio serves files that exist when it answers, and these are made when they are asked for.
     @app.get("/clip/{key}")
     async def clip(key: str) -> FileResponse:
-        return FileResponse(await run(_from_shelf, shelf.clip, key), media_type="audio/flac", headers=CACHED)
+        return await cached_file(clip_cache.clip, key, "audio/flac")
 
     @app.get("/picture/{key}")
     async def picture(key: str) -> FileResponse:
-        return FileResponse(await run(_from_shelf, shelf.picture, key), media_type="image/png", headers=CACHED)
+        return await cached_file(clip_cache.picture, key, "image/png")
 
-    page = make_page(Answers(collection, shelf), run)
     return gr.mount_gradio_app(
         app,
-        page,
+        make_page(Answers(library, clip_cache), run),
         path="/",
         theme=THEME,
-        head=HEAD,
+        head=STYLE,
         max_file_size=MAX_UPLOAD_BYTES,
         ssr_mode=False,
         show_error=False,
@@ -171,20 +174,11 @@ def make_app(collection: Collection, host: str = "127.0.0.1", names: Group[str] 
     )
 
 
-def _from_shelf(make: Callable[[str], Path], key: str) -> Path:
-    try:
-        return make(key)
-    except KeyError:
-        raise HTTPException(404, NOT_FOUND) from None
-    except Exception as error:  # AudioError, or whatever a decoder or encoder meets that was not made for a recording
-        raise HTTPException(410, "the recording is gone or cannot be read any more") from error
-
-
-def serve(collection: Collection, host: str = "127.0.0.1", port: int = 7860, names: Group[str] = ()) -> None:
-    """Serves the page until it is interrupted; `names` as for `Policy`."""
-    warnings.simplefilter("ignore", RetrievalWarning)  # the page says it to who asked
-    app = make_app(collection, host, names)
-    print(f"{collection.size} recordings: http://{host}:{port} (Ctrl-C ends it)", flush=True)
+def serve(library: SoundLibrary, host: str = "127.0.0.1", port: int = 7860, names: Collection[str] = ()) -> None:
+    """Serve the page until it is interrupted; `names` as for `Policy`."""
+    warnings.simplefilter("ignore", RetrievalWarning)  # the page says so in a note
+    app = make_app(library, host, names)
+    print(f"{library.size} recordings: http://{host}:{port} (Ctrl-C ends it)", flush=True)
     config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=SECONDS_TO_END)
     with orderly_exit("start it again with"):
         uvicorn.Server(config).run()  # which hands on the signal that ended it

@@ -2,14 +2,12 @@
 
 import contextlib
 import csv
-import dataclasses
 import importlib.metadata
-import io
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from huggingface_hub import SpaceCardData
@@ -19,19 +17,18 @@ import modeling_cnn10bert
 
 from ..data.audio_io import printable
 from ..errors import RetrievalError
-from ..files import UNFINISHED, scratch_folder
+from ..files import replaced_whole, scratch_folder
 from ..retrieval.embedding import load_embedder
 from ..retrieval.identity import check_same_model
-from ..retrieval.records import EmbeddedFile, IndexInfo
+from ..retrieval.records import IndexInfo
 from ..retrieval.retriever import AudioRetriever
 from ..retrieval.scanning import canonical, is_below, scan
-from ..retrieval.stores import VectorStore, open_store
+from ..retrieval.stores import open_store
 from .captions import built_in_captions, find_captions, read_captions
-from .collection import folder_index
+from .sound_library import folder_index
 
 # Of this package's requirements, what a page imports; torchaudio is not among them.
 NEEDED = ("torch", "transformers", "huggingface-hub", "soundfile", "soxr", "scipy", "matplotlib", "tqdm", "lancedb")
-CODE = ("*.py", "*.css", "*.js")
 MODEL_FILES = (
     "config.json",
     "processor_config.json",
@@ -51,7 +48,7 @@ from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: several questions at once, a core for each
 
-from modeling_cnn10bert.page.collection import open_folder
+from modeling_cnn10bert.page.sound_library import open_folder
 from modeling_cnn10bert.page.server import serve
 
 HERE = Path(__file__).resolve().parent
@@ -76,7 +73,7 @@ picture, and played. The arrow keys walk through them, the space bar pauses.
 The model is {model}.
 The code in `modeling_cnn10bert` (Apache-2.0) implements Primus & Widmer, *Improving Natural-Language-Based Audio
 Retrieval with Transfer Learning and Audio & Text Augmentations* (DCASE Workshop 2022). The recordings are under the
-licences of their authors. `python app.py` starts the same page on your own machine, after
+licenses of their authors. `python app.py` starts the same page on your own machine, after
 `pip install -r requirements.txt`.
 """
 
@@ -89,7 +86,7 @@ def make_space(
     title: str = "Search sounds",
 ) -> Path:
     """
-    Writes a Space: app.py, requirements.txt, README.md, the code, the recordings, their index, and a model in a folder.
+    Write a Space: app.py, requirements.txt, README.md, the code, the recordings, their index, and a model in a folder.
 
     The index holds no path of this machine. The folder appears when all of it is written.
 
@@ -109,81 +106,88 @@ def make_space(
     out = Path(out).absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RetrievalError(f"{out}: found something there, expected no such folder or an empty one; choose another")
-    with scratch_folder(out.parent, f".{out.name}{UNFINISHED}") as scratch:
-        space = scratch / "space"
-        files = _copy_sounds(space, model, sounds, captions)
-        _copy_code(space)
-        in_folder = os.path.isdir(model)
+    in_folder = os.path.isdir(model)
+    package = Path(modeling_cnn10bert.__file__).parent
+    with replaced_whole(out) as space:
+        space.mkdir()
+        count = _copy_sounds(space, model, sounds, captions)
+        shutil.copytree(package, space / package.name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         if in_folder:
-            _copy_model(Path(model), space / "model")
-        place = 'str(HERE / "model")' if in_folder else repr(model)
-        (space / "app.py").write_text(APP.format(model=place), encoding="utf-8")
-        (space / "requirements.txt").write_text(_requirements(), encoding="utf-8")
-        (space / "README.md").write_text(_readme(title, None if in_folder else model, files), encoding="utf-8")
-        if out.is_dir():
-            out.rmdir()
-        space.rename(out)
+            (space / "model").mkdir()
+            for path in (path for pattern in MODEL_FILES for path in Path(model).glob(pattern)):
+                shutil.copyfile(path, space / "model" / path.name)
+        files = {
+            "app.py": APP.format(model='str(HERE / "model")' if in_folder else repr(model)),
+            "requirements.txt": _requirements(),
+            "README.md": _readme(title, None if in_folder else model, count),
+        }
+        for name, text in files.items():
+            (space / name).write_text(text, encoding="utf-8")
     return out
 
 
-# ------------------------------------------------------------------------------------------------- recordings, index
-
-
 def _copy_sounds(space: Path, model: str, sounds: str | os.PathLike, captions: str | os.PathLike | None) -> int:
-    """Copies the recordings with their captions and makes their index; how many there are."""
+    """Copy the recordings with their captions, make their index, and return how many there are."""
     embedder = load_embedder(model)
-    with _source(sounds) as (paths, store):
+    in_folder = os.path.isdir(model)
+    with contextlib.ExitStack() as stack:
+        # The recordings of an index, or of a folder.
+        try:
+            store = stack.enter_context(open_store(os.fspath(sounds)))
+        except RetrievalError:
+            if not os.path.isdir(sounds):
+                raise
+            store, paths = None, sorted(scan([sounds]).files)
+        else:
+            paths = sorted(path for path in store.files() if os.path.isfile(path))
         if not paths:
             raise RetrievalError(f"{sounds}: found no recording, expected at least one; check the path")
         names = _names(paths, None if store else canonical(sounds))
         info = IndexInfo(embedder.identity) if store is None else store.info
         check_same_model(info.model, embedder.identity)
+
         # What is indexed are links in a folder for temporary files: the index, which is published, tells their names.
-        with scratch_folder(tempfile.gettempdir(), "cnn10bert-space-") as folder:
-            root = folder.resolve() / "sounds"
-            for path, name in names.items():
-                (root / name).parent.mkdir(parents=True, exist_ok=True)
-                (root / name).symlink_to(path)
-            anonymous = dataclasses.replace(info.model, name="model" if os.path.isdir(model) else model)
-            location = folder_index(root, embedder)
-            with open_store(str(location), dataclasses.replace(info, model=anonymous)) as made:
-                if store is not None:
-                    made.put([_renamed(file, str(root / names[file.record.path])) for file in store.embedded(names)])
-                report = AudioRetriever(made, embedder).index([root])
-                indexed = {str(Path(path).relative_to(root)) for path in made.files()}
-            if not indexed:
-                raise RetrievalError(f"{sounds}: found no recording that can be used ({report})")
-            shutil.copytree(location, space / location.name)
-    kept = {path: name for path, name in names.items() if name in indexed}
-    for path, name in kept.items():
-        (space / "sounds" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, space / "sounds" / name)
-    _write_captions(space / "sounds", kept, sounds, captions)
-    return len(kept)
+        root = stack.enter_context(scratch_folder(tempfile.gettempdir(), "cnn10bert-space-")).resolve() / "sounds"
+        for path, name in names.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).symlink_to(path)
+        location = folder_index(root, embedder)
+        anonymous = replace(info.model, name="model" if in_folder else model)
+        with open_store(str(location), replace(info, model=anonymous)) as made:
+            if store is not None:
+                links = {path: str(root / name) for path, name in names.items()}
+                files = store.embedded(names)
+                made.put([replace(file, record=replace(file.record, path=links[file.record.path])) for file in files])
+            report = AudioRetriever(made, embedder).index([root])
+            indexed = {str(Path(path).relative_to(root)) for path in made.files()}
+        if not indexed:
+            raise RetrievalError(f"{sounds}: found no recording that can be used ({report})")
+        shutil.copytree(location, space / location.name)
 
-
-@contextlib.contextmanager
-def _source(sounds: str | os.PathLike) -> Iterator[tuple[list[str], VectorStore | None]]:
-    """The recordings of a folder; or of an index, and that index."""
-    try:
-        store = open_store(os.fspath(sounds))
-    except RetrievalError:
-        if not os.path.isdir(sounds):
-            raise
-        store = None
-    if store is None:
-        yield sorted(scan([sounds]).files), None
-        return
-    with store:
-        yield sorted(path for path in store.files() if os.path.isfile(path)), store
+    if captions is not None:
+        known = read_captions(captions)
+    else:
+        known = find_captions(sounds) if os.path.isdir(sounds) else built_in_captions()
+    rows = []
+    for path, name in names.items():
+        if name in indexed:
+            (space / "sounds" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, space / "sounds" / name)
+            rows += [(name, caption) for caption in known.of(path)]
+    if rows:
+        with (space / "sounds" / "metadata.csv").open("w", newline="", encoding="utf-8") as table:
+            csv.writer(table, lineterminator="\n").writerows([("file_name", "caption"), *rows])
+    return len(indexed)
 
 
 def _names(paths: list[str], root: str | None) -> dict[str, str]:
-    """Path -> the same below the folder that was given; of what is elsewhere, or in an index, the name alone."""
+    """Name each path as below the folder that was given; what is elsewhere, or in an index, by its file name alone."""
     names: dict[str, str] = {}
     taken: set[str] = set()
     for path in paths:
         name = os.path.relpath(path, root) if root is not None and is_below(path, root) else os.path.basename(path)
+        if printable(name) != name:
+            raise RetrievalError(f"{printable(name)}: found a name that is not UTF-8, which the Hub does not take")
         stem, ending = os.path.splitext(name)
         number = 1
         while name.casefold() in taken:
@@ -191,53 +195,13 @@ def _names(paths: list[str], root: str | None) -> dict[str, str]:
             name = f"{stem}-{number}{ending}"
         taken.add(name.casefold())
         names[path] = name
-    if strange := [name for name in names.values() if printable(name) != name]:
-        raise RetrievalError(f"{printable(strange[0])}: found a name that is no UTF-8, which the Hub takes from nobody")
     return names
 
 
-def _renamed(file: EmbeddedFile, path: str) -> EmbeddedFile:
-    return dataclasses.replace(file, record=dataclasses.replace(file.record, path=path))
-
-
-def _write_captions(folder: Path, names: dict[str, str], sounds, captions: str | os.PathLike | None) -> None:
-    """metadata.csv, of the recordings whose captions are known."""
-    if captions is not None:
-        known = read_captions(captions)
-    else:
-        known = find_captions(sounds) if os.path.isdir(sounds) else built_in_captions()
-    rows = [(name, caption) for path, name in names.items() for caption in known.of(path)]
-    if rows:
-        table = io.StringIO()
-        csv.writer(table, lineterminator="\n").writerows([("file_name", "caption"), *rows])
-        (folder / "metadata.csv").write_text(table.getvalue(), encoding="utf-8")
-
-
-# --------------------------------------------------------------------------------------------- code, model, metadata
-
-
-def _copy_code(space: Path) -> None:
-    package = Path(modeling_cnn10bert.__file__).parent
-    for path in sorted(path for pattern in CODE for path in package.rglob(pattern)):
-        target = space / package.name / path.relative_to(package)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-
-
-def _copy_model(folder: Path, target: Path) -> None:
-    """What a model is loaded from, without what its training left there."""
-    target.mkdir()
-    for path in sorted(path for pattern in MODEL_FILES for path in folder.glob(pattern)):
-        shutil.copyfile(path, target / path.name)
-
-
 def _requirements() -> str:
-    """The ranges of this package for what a page needs; the Space's `sdk_version` brings gradio."""
-    ranges = {}
-    for line in importlib.metadata.requires("cnn10bert") or ():
-        requirement = Requirement(line)
-        if requirement.name in NEEDED and requirement.marker is None:
-            ranges[requirement.name] = f"{requirement.name}{requirement.specifier}"
+    """List the ranges of this package for what a page imports; the Space's `sdk_version` brings gradio."""
+    requirements = map(Requirement, importlib.metadata.requires("cnn10bert") or ())
+    ranges = {one.name: f"{one.name}{one.specifier}" for one in requirements if one.marker is None}
     lines = [
         "# torch as the package wants it: with a newer one, the last torchaudio that may lie beside it breaks.",
         "# Its build for CUDA, 3 GB, is what a Space without a GPU gets too; it works there.",

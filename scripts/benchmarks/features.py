@@ -1,25 +1,37 @@
 """The log-mel of ten-second clips on one core, against torchaudio's and that of transformers' CLAP."""
 
-import time
+from pathlib import Path
 
 import numpy as np
 import torch
+import torchaudio
 from transformers import ClapFeatureExtractor
 
 from modeling_cnn10bert import CNN10FeatureExtractor
 
-from .recordings import SECONDS, clips
-from .report import Row, compared, figure
-from .timing import in_turns, timed
-from .torchaudio_log_mel import torchaudio_log_mel
+from .harness import Row, compared, figure, seconds_in_turns
+from .inputs import SECONDS, clips
 
-SUBJECT = "features"
 TORCHAUDIO = "torchaudio's MelSpectrogram and AmplitudeToDB"
-CLAP = "transformers' ClapFeatureExtractor"
+
+
+def torchaudio_log_mel(extractor: CNN10FeatureExtractor) -> torch.nn.Module:
+    """Make torchaudio's transform of [..., samples] to [..., n_mels, T] in dB, with the parameters of our extractor."""
+    spectrogram = torchaudio.transforms.MelSpectrogram(
+        extractor.sampling_rate,
+        n_fft=extractor.n_fft,
+        hop_length=extractor.hop_length,
+        f_min=extractor.f_min,
+        f_max=extractor.f_max,
+        n_mels=extractor.feature_size,
+        norm="slaney",
+        mel_scale="slaney",
+    )
+    return torch.nn.Sequential(spectrogram, torchaudio.transforms.AmplitudeToDB("power"))
 
 
 def clap_extractor(extractor: CNN10FeatureExtractor) -> ClapFeatureExtractor:
-    """CLAP's with the parameters of ours; `rand_trunc` is its way to Slaney's mel scale, and nothing is truncated."""
+    """Make CLAP's with the parameters of ours; `rand_trunc` has Slaney's mel scale, and nothing is truncated."""
     return ClapFeatureExtractor(
         feature_size=extractor.feature_size,
         sampling_rate=extractor.sampling_rate,
@@ -32,19 +44,10 @@ def clap_extractor(extractor: CNN10FeatureExtractor) -> ClapFeatureExtractor:
     )
 
 
-def measure(options) -> list[Row]:
-    """Speed beside each reference, and the largest difference of a value."""
-    threads = torch.get_num_threads()
+def measure(folder: Path, options) -> list[Row]:
     torch.set_num_threads(1)
-    try:
-        return _measure(options)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _measure(options) -> list[Row]:
     ours = CNN10FeatureExtractor()
-    waveforms = clips(2 if options.quick else 16, ours.sampling_rate, options.sources)
+    waveforms = clips(16 if options.size.apart else 2, ours.sampling_rate, options.sources)
     reference, clap = torchaudio_log_mel(ours), clap_extractor(ours)
     tensors = [torch.from_numpy(waveform) for waveform in waveforms]
     batch = torch.stack(tensors)
@@ -52,7 +55,6 @@ def _measure(options) -> list[Row]:
     def by_clap() -> np.ndarray:
         return clap(waveforms, sampling_rate=clap.sampling_rate, return_tensors="np")["input_features"][:, 0]
 
-    # Processor time: one thread, so that other work on the machine matters little.
     calls = {
         "log_mel": lambda: [ours.log_mel(tensor) for tensor in tensors],
         "torchaudio": lambda: [reference(tensor) for tensor in tensors],
@@ -60,24 +62,24 @@ def _measure(options) -> list[Row]:
         "extractor": lambda: ours(waveforms, sampling_rate=ours.sampling_rate, return_tensors="np"),
         "clap": by_clap,
     }
-    rounds = 1 if options.quick else max(9, options.rounds)
-    seconds = in_turns({name: timed(call, time.process_time) for name, call in calls.items()}, rounds)
+    rounds = max(9, options.size.rounds) if options.size.apart else 1
+    seconds = seconds_in_turns(calls, rounds)
     milliseconds = {name: [1e3 * each / len(waveforms) for each in found] for name, found in seconds.items()}
     note = f"one thread, processor time of {len(waveforms)} clips of {SECONDS} s, {rounds} rounds in turns"
 
     log_mels = torch.stack([ours.log_mel(tensor) for tensor in tensors])
     difference = (log_mels - reference(batch).transpose(1, 2)).abs().max().item()
     difference_clap = np.abs(log_mels.numpy() - by_clap()).max().item()
-    pairs = [
-        ("log_mel", "torchaudio", f"{TORCHAUDIO}, a clip at a time", "log-mel of a clip", 1.5),
-        ("log_mel", "torchaudio, batch", f"{TORCHAUDIO}, all at once", "log-mel of a clip", None),
-        ("extractor", "clap", CLAP, "feature extractor, a clip", 3.0),
+    rows = [
+        ("log-mel of a clip", "log_mel", f"{TORCHAUDIO}, a clip at a time", "torchaudio", 1.5),
+        ("log-mel of a clip", "log_mel", f"{TORCHAUDIO}, all at once", "torchaudio, batch", None),
+        ("feature extractor, a clip", "extractor", "transformers' ClapFeatureExtractor", "clap", 3.0),
     ]
     return [
         *(
-            compared(SUBJECT, what, "ms", milliseconds[a], name, milliseconds[b], target=target, note=note)
-            for a, b, name, what, target in pairs
+            compared(what, "ms", milliseconds[a], name, milliseconds[b], target=target, note=note)
+            for what, a, name, b, target in rows
         ),
-        figure(SUBJECT, "largest difference to torchaudio's", difference, "dB", note="of cells down to -100 dB"),
-        figure(SUBJECT, "largest difference to CLAP's", difference_clap, "dB", note="it computes in float64"),
+        figure("largest difference to torchaudio's", difference, "dB", note="of cells down to -100 dB"),
+        figure("largest difference to CLAP's", difference_clap, "dB", note="it computes in float64"),
     ]

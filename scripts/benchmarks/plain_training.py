@@ -22,10 +22,9 @@ from modeling_cnn10bert.training.arguments import AugmentationArguments
 from modeling_cnn10bert.training.build import load_model_and_processor
 from modeling_cnn10bert.training.recipe import parse_recipe
 
-from .machine import synchronize
-from .timing import Round
-from .torchaudio_log_mel import torchaudio_log_mel
-from .workload import read_waveforms
+from .features import torchaudio_log_mel
+from .harness import Round, synchronize
+from .inputs import read_waveforms
 
 MAX_TOKENS = 32
 

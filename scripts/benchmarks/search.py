@@ -1,127 +1,193 @@
-"""A search of one question among many vectors, against numpy's matrix product and faiss, exact and HNSW."""
+"""An index of embeddings on disk: time to build, size and memory; speed and recall of a search, beside other engines.
 
+A recording has four windows. Building and searching are measured in processes of their own; the search of others is
+measured beside ours where their vectors fit the memory.
+"""
+
+import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import psutil
+from tqdm import tqdm
 
-from modeling_cnn10bert.retrieval.records import EmbeddedFile, FileRecord, IndexInfo, ModelIdentity
+from modeling_cnn10bert.retrieval.records import IndexInfo, ModelIdentity
 from modeling_cnn10bert.retrieval.stores.lance import LanceStore
 
-from .report import Row, compared, figure, not_measured
+from .harness import Row, compared, figure, in_a_process, not_measured
+from .inputs import BLOCK, embedded_files, vectors
 
-SUBJECT = "search"
+WINDOWS = 4  # of a recording
 RESULTS = 10
-CLUSTER_DIMENSIONS = 32
+WARM_UP = 10  # searches before the clock starts
 TIE = 1e-6  # scores that differ by less are equal
 HNSW_LINKS, HNSW_CANDIDATES = 32, 64
 NO_FAISS = "no faiss here: pip install faiss-cpu"
 
 
 def measure(folder: Path, options) -> list[Row]:
-    """The median time of a search in each engine, and how many of the exact ten it finds."""
-    vectors, queries, remark = _vectors(options)
-    engines, built = {}, {}
-    for name, build in (("ours", _lance), ("numpy", _numpy), ("faiss flat", _flat), ("faiss HNSW", _hnsw)):
+    size = options.size
+    count = options.rows or size.rows
+    found, kind = vectors(folder, options.vectors, count, size.dimension, size.queries)
+    rows, queries = found[:count], np.array(found[count:], np.float32)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    what = f"{count:,} x {rows.shape[1]}"
+
+    index = folder / "index"
+    built = in_a_process(build, index, rows, apart=size.apart)
+    on_disk = sum(file.stat().st_size for file in index.rglob("*") if file.is_file()) / 1e9
+    searched = in_a_process(search, index, queries, apart=size.apart)
+    note = f"{len(queries)} queries one at a time; {kind}"
+    table = [
+        figure(f"put, {what}", built["seconds_put"], "s", note=kind),
+        figure("optimize, the index included", built["seconds_optimize"], "s"),
+        figure("peak memory of building", built["memory"], "GB", note=f"{built['memory_before']:.2f} GB of it imports"),
+        figure("on disk", on_disk, "GB"),
+        figure("open and first search", 1e3 * searched["first"], "ms"),
+        figure("peak memory of searching", searched["memory"], "GB"),
+    ]
+    for name in ("windows", "recordings"):
+        recall = recall_of(searched[f"{name} scores"], rows, queries, name)
+        middle, high = np.percentile(searched[f"{name} ms"], [50, 95])
+        table.append(figure(f"a search for {name}, p50", middle, "ms", note=f"p95 {high:.1f} ms; {note}"))
+        table.append(figure(f"recall@10, {name}", recall))
+    if 3 * rows.nbytes > psutil.virtual_memory().available:
+        return [*table, not_measured("beside others in memory", "too many vectors")]
+    return table + _beside_others(index, np.array(rows, np.float32), queries, options.threads, note)
+
+
+# -------------------------------------------------------------------------------------------------------------- ours
+
+
+def build(folder: Path, rows: np.ndarray) -> dict[str, float]:
+    """Put all rows, block by block, and optimize once."""
+    memory_before, seconds_put = peak_gigabytes(), 0.0
+    with LanceStore.open(str(folder), IndexInfo(ModelIdentity("benchmark", None, "", rows.shape[1], {}))) as store:
+        for start in tqdm(range(0, len(rows), BLOCK), desc="put", unit="block", disable=None):
+            files = embedded_files(np.array(rows[start : start + BLOCK], np.float32), start, WINDOWS)
+            started = time.perf_counter()
+            store.put(files)
+            seconds_put += time.perf_counter() - started
+        started = time.perf_counter()
+        store.optimize()
+        seconds_optimize = time.perf_counter() - started
+    return {
+        "seconds_put": seconds_put,
+        "seconds_optimize": seconds_optimize,
+        "memory_before": memory_before,
+        "memory": peak_gigabytes(),
+    }
+
+
+def search(folder: Path, queries: np.ndarray) -> dict:
+    """Search one query after the other, in a process that has searched before."""
+    started = time.perf_counter()
+    with LanceStore.open(str(folder)) as store:
+        calls = {
+            "windows": lambda query: store.search_windows(query, RESULTS)[0],
+            "recordings": lambda query: store.search(query, RESULTS),
+        }
+        calls["windows"](queries[0])
+        found = {"first": time.perf_counter() - started}
+        for name, call in calls.items():
+            milliseconds, scores = [], []
+            for query in [*queries[:WARM_UP], *queries]:
+                started = time.perf_counter()
+                hits = call(query)
+                milliseconds.append(1e3 * (time.perf_counter() - started))
+                scores.append([hit.score for hit in hits])
+            found |= {f"{name} ms": milliseconds[-len(queries) :], f"{name} scores": scores[-len(queries) :]}
+    return {**found, "memory": peak_gigabytes()}
+
+
+def peak_gigabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def recall_of(scores: Sequence[Sequence[float]], rows: np.ndarray, queries: np.ndarray, kind: str) -> float:
+    """
+    Return the share of results that reach the exact tenth score.
+
+    That counts results and not names: windows of silence have equal embeddings, and any is as good as another.
+    """
+    return float(np.mean(np.array(scores) >= tenth_scores(rows, queries, kind)[:, None] - TIE))
+
+
+def tenth_scores(rows: np.ndarray, queries: np.ndarray, kind: str) -> np.ndarray:
+    """Return each query's tenth score [queries] among all inner products, computed a block of rows at a time."""
+    best = np.full((len(queries), RESULTS), -np.inf, dtype=np.float32)
+    for start in tqdm(range(0, len(rows), BLOCK), desc="exact", unit="block", disable=None):
+        block = np.array(rows[start : start + BLOCK], np.float32)
+        block = queries @ (block / np.linalg.norm(block, axis=1, keepdims=True)).T  # [queries, rows of the block]
+        if kind == "recordings":
+            block = np.maximum.reduceat(block, range(0, block.shape[1], WINDOWS), axis=1)  # its best window
+        best = np.sort(np.concatenate([best, block], axis=1), axis=1)[:, -RESULTS:]
+    return best[:, 0]
+
+
+# ------------------------------------------------------------------------------------------------------------ others
+
+
+def _beside_others(folder: Path, rows: np.ndarray, queries: np.ndarray, threads: int, note: str) -> list[Row]:
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    store = LanceStore.open(str(folder))
+    engines = {"ours": lambda query: [hit.score for hit in store.search_windows(query, RESULTS)[0]]}
+    built = {}
+    for name, make in (("numpy", _numpy), ("faiss flat", _flat), ("faiss HNSW", _hnsw)):
         started = time.perf_counter()
         try:
-            engines[name] = build(vectors, folder, options.threads)
+            engines[name] = make(rows, threads)
         except ImportError:
             continue
         built[name] = time.perf_counter() - started
-    seconds, scores = _search_in_turns(engines, queries)
-    exact = np.sort(queries @ vectors.T, axis=1)[:, -RESULTS]
-    recall = {name: float(np.mean(np.array(found) >= exact[:, None] - TIE)) for name, found in scores.items()}
-    note = f"{len(queries)} questions, one at a time, the engines in turns, {options.threads} threads; {remark}"
-    what = f"{len(vectors):,} x {vectors.shape[1]}, ten results"
-    milliseconds = {name: [1e3 * each for each in found] for name, found in seconds.items()}
-    rows = []
-    for name in ("numpy", "faiss flat", "faiss HNSW"):
-        if name in engines:
-            rows.append(compared(SUBJECT, what, "ms", milliseconds["ours"], name, milliseconds[name], note=note))
-        else:
-            rows.append(not_measured(SUBJECT, f"{what}, against {name}", NO_FAISS))
-    for name in engines:
-        rows.append(figure(SUBJECT, f"recall@10, {name}", recall[name], "", note=f"built in {built[name]:.1f} s"))
-    return rows
-
-
-def _vectors(options) -> tuple[np.ndarray, np.ndarray, str]:
-    """Unit vectors [rows, D] and questions [queries, D] of the same kind, and of what kind they are."""
-    rows, dimension, queries = (2000, 16, 20) if options.quick else (options.rows, 1024, 200)
-    if options.vectors:
-        found = np.load(options.vectors, mmap_mode="r")
-        if len(found) < rows + queries:
-            raise ValueError(f"{options.vectors}: found {len(found)} rows, expected {rows} and {queries} for questions")
-        found, remark = np.array(found[: rows + queries], np.float32), str(options.vectors)
-    else:
-        # Embeddings fill few of their dimensions; among directions that are all alike, no index finds neighbours.
-        rng = np.random.default_rng(0)
-        inner = min(CLUSTER_DIMENSIONS, dimension)
-        spread = rng.standard_normal((inner, dimension), dtype=np.float32)
-        found = rng.standard_normal((rows + queries, inner), dtype=np.float32) @ spread
-        found += 0.1 * rng.standard_normal(found.shape, dtype=np.float32)
-        remark = f"drawn in {inner} dimensions and turned into {dimension}, with a tenth of noise"
-    found /= np.linalg.norm(found, axis=1, keepdims=True)
-    return found[:rows], found[rows:], remark
-
-
-def _search_in_turns(engines: dict[str, Callable], queries: np.ndarray) -> tuple[dict, dict]:
-    """Seconds and scores of each search, the engines in turns; each searches once before."""
-    seconds, scores = {name: [] for name in engines}, {name: [] for name in engines}
-    for number, query in enumerate([queries[0], *queries]):
-        for name in list(engines)[:: 1 if number % 2 else -1]:
+    milliseconds, scores = {name: [] for name in engines}, {name: [] for name in engines}
+    for number, query in enumerate([queries[0], *queries]):  # the first search does not count
+        for name in list(engines)[:: -1 if number % 2 else 1]:
             started = time.perf_counter()
             found = engines[name](query)
             if number:
-                seconds[name].append(time.perf_counter() - started)
+                milliseconds[name].append(1e3 * (time.perf_counter() - started))
                 scores[name].append(found)
-    return seconds, scores
+    store.close()
+    table = []
+    for name in ("numpy", "faiss flat", "faiss HNSW"):
+        if name in engines:
+            recall = recall_of(scores[name], rows, queries, "windows")
+            remark = f"recall {recall:.3f}, built in {built[name]:.1f} s; in turns; {note}"
+            table.append(compared("ten windows", "ms", milliseconds["ours"], name, milliseconds[name], note=remark))
+        else:
+            table.append(not_measured(f"against {name}", NO_FAISS))
+    return table
 
 
-# --------------------------------------------------------------------------------------------------------- engines
-
-
-def _lance(vectors: np.ndarray, folder: Path, threads: int) -> Callable[[np.ndarray], list[float]]:
-    info = IndexInfo(ModelIdentity("benchmark", None, "benchmark", vectors.shape[1], {}))
-    store = LanceStore.open(str(folder / "index"), info)
-    for start in range(0, len(vectors), 8192):
-        store.put([_file(start + number, vector) for number, vector in enumerate(vectors[start : start + 8192])])
-    store.optimize()
-    return lambda query: [hit.score for hit in store.search_windows(query, RESULTS)[0]]
-
-
-def _file(number: int, vector: np.ndarray) -> EmbeddedFile:
-    record = FileRecord(f"/sounds/{number:08d}.wav", f"{number:032x}", 1_000_000, 10**18 + number, 10.0)
-    return EmbeddedFile(record, [(0.0, 10.0)], vector[None])
-
-
-def _numpy(vectors: np.ndarray, folder: Path, threads: int) -> Callable[[np.ndarray], list[float]]:
+def _numpy(rows: np.ndarray, threads: int) -> Callable[[np.ndarray], list[float]]:
     def search(query: np.ndarray) -> list[float]:
-        scores = vectors @ query
+        scores = rows @ query
         best = np.argpartition(scores, -RESULTS)[-RESULTS:]
         return scores[best[np.argsort(-scores[best])]].tolist()
 
     return search
 
 
-def _flat(vectors: np.ndarray, folder: Path, threads: int) -> Callable[[np.ndarray], list[float]]:
+def _flat(rows: np.ndarray, threads: int) -> Callable[[np.ndarray], list[float]]:
     import faiss
 
-    faiss.omp_set_num_threads(threads)
-    return _faiss(faiss.IndexFlatIP(vectors.shape[1]), vectors)
+    return _faiss(faiss.IndexFlatIP(rows.shape[1]), rows, threads)
 
 
-def _hnsw(vectors: np.ndarray, folder: Path, threads: int) -> Callable[[np.ndarray], list[float]]:
+def _hnsw(rows: np.ndarray, threads: int) -> Callable[[np.ndarray], list[float]]:
     import faiss
 
-    faiss.omp_set_num_threads(threads)
-    index = faiss.IndexHNSWFlat(vectors.shape[1], HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.IndexHNSWFlat(rows.shape[1], HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
     index.hnsw.efSearch = HNSW_CANDIDATES
-    return _faiss(index, vectors)
+    return _faiss(index, rows, threads)
 
 
-def _faiss(index, vectors: np.ndarray) -> Callable[[np.ndarray], list[float]]:
-    index.add(vectors)
+def _faiss(index, rows: np.ndarray, threads: int) -> Callable[[np.ndarray], list[float]]:
+    import faiss
+
+    faiss.omp_set_num_threads(threads)
+    index.add(rows)
     return lambda query: index.search(query[None], RESULTS)[0][0].tolist()

@@ -65,16 +65,16 @@ def sounds(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def collection(model_folder, sounds):
-    from modeling_cnn10bert.page.collection import open_folder
+def library(model_folder, sounds):
+    from modeling_cnn10bert.page.sound_library import open_folder
 
-    collection = open_folder(sounds, str(model_folder))
-    yield collection
-    collection.retriever.close()
+    library = open_folder(sounds, str(model_folder))
+    yield library
+    library.retriever.close()
 
 
 @pytest.fixture(scope="session")
-def server(collection):
+def server(library):
     """The address of a running page."""
     pytest.importorskip("gradio", reason="gradio is not installed (the extra `app`)")
     import uvicorn
@@ -84,7 +84,7 @@ def server(collection):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    running = uvicorn.Server(uvicorn.Config(make_app(collection), host="127.0.0.1", port=port, log_level="warning"))
+    running = uvicorn.Server(uvicorn.Config(make_app(library), host="127.0.0.1", port=port, log_level="warning"))
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()
     while not running.started:

@@ -9,27 +9,27 @@ import soundfile
 
 from modeling_cnn10bert.page import answers as module
 from modeling_cnn10bert.page.answers import Answers, QuestionError
-from modeling_cnn10bert.page.collection import open_folder
+from modeling_cnn10bert.page.clip_cache import ClipCache
 from modeling_cnn10bert.page.markup import answer_html
 from modeling_cnn10bert.page.pictures import feature_extractor
-from modeling_cnn10bert.page.shelf import Shelf
+from modeling_cnn10bert.page.sound_library import open_folder
 
 
 @pytest.fixture(scope="module")
-def shelf(collection):
-    shelf = Shelf(feature_extractor(collection.retriever.store.info.model.features))
-    yield shelf
-    shelf.close()
+def clip_cache(library):
+    clip_cache = ClipCache(feature_extractor(library.retriever.store.info.model.features))
+    yield clip_cache
+    clip_cache.close()
 
 
 @pytest.fixture(scope="module")
-def answers(collection, shelf):
-    return Answers(collection, shelf)
+def answers(library, clip_cache):
+    return Answers(library, clip_cache)
 
 
-def test_an_answer_is_what_the_retriever_finds_with_the_captions_of_the_folder(answers, collection):
+def test_an_answer_is_what_the_retriever_finds_with_the_captions_of_the_folder(answers, library):
     answer = answers.by_text("a dog barks")
-    hits = collection.retriever.search("a dog barks", 10)
+    hits = library.retriever.search("a dog barks", 10)
     assert [found.score for found in answer.found] == [hit.score for hit in hits]
     assert [found.name for found in answer.found] == [hit.file.rsplit("/", 1)[1] for hit in hits]
     captions = {found.name: found.captions for found in answer.found}
@@ -37,9 +37,9 @@ def test_an_answer_is_what_the_retriever_finds_with_the_captions_of_the_folder(a
     assert all(len(found.captions) == 1 for found in answer.found) and answer.notes == []
 
 
-def test_words_to_keep_out_change_the_answer(answers, collection):
+def test_words_to_keep_out_change_the_answer(answers, library):
     answer = answers.by_text("a dog barks", "rain")
-    hits = collection.retriever.search("a dog barks", 10, without="rain")
+    hits = library.retriever.search("a dog barks", 10, without="rain")
     assert [found.score for found in answer.found] == [hit.score for hit in hits]
     assert answer.question == "a dog barks without rain"
 
@@ -61,13 +61,13 @@ def test_a_question_of_many_words_is_answered_with_a_note(answers):
     assert answer.notes == ["Of these 5,000 words, only the beginning counts: the model reads no more."]
 
 
-def test_a_recording_finds_itself_and_its_captions_are_ranked_by_the_cosine(answers, collection, sounds):
+def test_a_recording_finds_itself_and_its_captions_are_ranked_by_the_cosine(answers, library, sounds):
     answer = answers.by_recording(str(sounds / "rain.flac" if (sounds / "rain.flac").exists() else sounds / "dog.flac"))
     assert answer.found[0].name == answer.recording.name and answer.found[0].score == pytest.approx(1, abs=1e-5)
     scores = [tag.score for tag in answer.fitting]
     assert len(scores) == 5 and scores == sorted(scores, reverse=True)
-    embeds = collection.retriever.embed_text([answer.fitting[0].label])
-    recording = next(iter(collection.retriever.store.embedded([str(sounds / answer.recording.name)])))
+    embeds = library.retriever.embed_text([answer.fitting[0].label])
+    recording = next(iter(library.retriever.store.embedded([str(sounds / answer.recording.name)])))
     assert scores[0] == pytest.approx(float(embeds[0] @ recording.embeds[0]), abs=1e-5)
 
 
@@ -135,11 +135,11 @@ def test_a_small_file_of_too_many_samples_is_refused_before_it_is_decoded(answer
         answers.by_recording(str(tmp_path / "silence.flac"))
 
 
-def test_a_file_that_moved_after_it_was_indexed_is_shown_as_gone(sounds, model_folder, tmp_path, shelf):
+def test_a_file_that_moved_after_it_was_indexed_is_shown_as_gone(sounds, model_folder, tmp_path, clip_cache):
     copy = shutil.copytree(sounds, tmp_path / "sounds")
     moving = open_folder(copy, str(model_folder))
     (copy / "dog.flac").unlink()
-    answers = Answers(moving, shelf)
+    answers = Answers(moving, clip_cache)
     answer = answers.by_recording(str(sounds / "dog.flac"))
     gone = [found for found in answer.found if found.name == "dog.flac"]
     assert [found.key for found in gone] == [None]

@@ -166,12 +166,12 @@ def test_a_page_is_known_by_where_it_listens():
     assert {"localhost", socket.gethostname().lower()} <= hosts_of("0.0.0.0")
 
 
-def test_behind_a_proxy_its_name_is_answered(collection):
+def test_behind_a_proxy_its_name_is_answered(library):
     from starlette.testclient import TestClient
 
     from modeling_cnn10bert.page.server import make_app
 
-    app, file = make_app(collection, "192.0.2.7", ["Sounds.example"]), {"files": {"files": ("x.wav", b"RIFF")}}
+    app, file = make_app(library, "192.0.2.7", ["Sounds.example"]), {"files": {"files": ("x.wav", b"RIFF")}}
     for host, origin, code in [
         ("http://sounds.example", "https://sounds.example", 200),
         ("http://192.0.2.7:80", "https://sounds.example", 200),
@@ -180,19 +180,19 @@ def test_behind_a_proxy_its_name_is_answered(collection):
     ]:
         asked = TestClient(app, base_url=host).post("/gradio_api/upload", **file, headers={"Origin": origin})
         assert asked.status_code == code, (host, origin)
-    anyone = TestClient(make_app(collection, "0.0.0.0", ["*"]), base_url="http://evil.example")
+    anyone = TestClient(make_app(library, "0.0.0.0", ["*"]), base_url="http://evil.example")
     assert anyone.get("/clip/0").status_code == 404
 
 
 @pytest.mark.parametrize("fault", [AudioError("gone"), ValueError("a codec's"), MemoryError(), RuntimeError("late")])
 def test_what_cannot_be_made_of_a_recording_any_more_is_gone_in_one_line(client, keys, monkeypatch, fault):
-    from modeling_cnn10bert.page.shelf import Shelf
+    from modeling_cnn10bert.page.clip_cache import ClipCache
 
-    def fail(shelf, key):
+    def fail(clip_cache, key):
         raise fault
 
     for route in ("clip", "picture"):
-        monkeypatch.setattr(Shelf, route, fail)
+        monkeypatch.setattr(ClipCache, route, fail)
         response = client.get(f"/{route}/{keys[0]}")
         assert response.status_code == 410 and response.text.count("\n") == 0
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from modeling_cnn10bert.errors import RetrievalError
-from modeling_cnn10bert.page.collection import folder_index, open_folder, open_index
+from modeling_cnn10bert.page.sound_library import folder_index, open_folder, open_index
 
 
 @pytest.fixture
@@ -20,27 +20,27 @@ def no_audio_embedded(monkeypatch):
     monkeypatch.setattr(indexing.Batcher, "add", refuse)
 
 
-def test_a_folder_that_was_opened_before_is_not_embedded_again(collection, sounds, model_folder, no_audio_embedded):
+def test_a_folder_that_was_opened_before_is_not_embedded_again(library, sounds, model_folder, no_audio_embedded):
     again = open_folder(sounds, str(model_folder))
-    assert again.size == collection.size == 12
+    assert again.size == library.size == 12
     again.retriever.close()
 
 
 def test_a_folder_that_moved_with_its_index_is_not_embedded_again(
-    collection, sounds, model_folder, tmp_path, no_audio_embedded
+    library, sounds, model_folder, tmp_path, no_audio_embedded
 ):
     moved = shutil.copytree(sounds, tmp_path / "sounds")
-    index = folder_index(sounds, collection.retriever.embedder)
+    index = folder_index(sounds, library.retriever.embedder)
     shutil.copytree(index, tmp_path / index.name)
     opened = open_folder(moved, str(model_folder))
     assert {os.path.dirname(path) for path in opened.retriever.store.files()} == {str(moved)}
     assert opened.size == 12
-    assert opened.captions.of(str(moved / "dog.flac")) == collection.captions.of(str(sounds / "dog.flac")) != ()
+    assert opened.captions.of(str(moved / "dog.flac")) == library.captions.of(str(sounds / "dog.flac")) != ()
     opened.retriever.close()
 
 
-def test_an_index_is_opened_with_the_model_that_made_it(collection, sounds):
-    opened = open_index(str(folder_index(sounds, collection.retriever.embedder)), captions=sounds / "metadata.csv")
+def test_an_index_is_opened_with_the_model_that_made_it(library, sounds):
+    opened = open_index(str(folder_index(sounds, library.retriever.embedder)), captions=sounds / "metadata.csv")
     assert opened.size == 12 and len(opened.captions.texts) == 12
     opened.retriever.close()
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from demo.demo_sounds import write_demo_sounds
 from demo.synthesizers import generate_soundscapes
 from modeling_cnn10bert.data.recipes.soundscapes import SourceBank, read_manifest, render
-from modeling_cnn10bert.page.demo_sounds import write_demo_sounds
 
 
 @pytest.fixture(scope="module")

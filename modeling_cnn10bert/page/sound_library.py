@@ -1,4 +1,4 @@
-"""What a page searches: an index with its model, and the captions that belong to it."""
+"""The sound library that the page searches: an index with its model, and the captions of its recordings."""
 
 import dataclasses
 import os
@@ -15,8 +15,10 @@ from .captions import Captions, built_in_captions, find_captions, read_captions
 
 
 @dataclasses.dataclass
-class Collection:
+class SoundLibrary:
     """
+    An index with its model, and captions.
+
     Attributes:
         retriever: the index, and the model that made it.
         captions: of its recordings.
@@ -29,13 +31,13 @@ class Collection:
 
     @property
     def size(self) -> int:
-        """Recordings."""
+        """Number of recordings."""
         return len(self.retriever.store.files())
 
 
-def open_index(index: str, model: str | None = None, captions: str | os.PathLike | None = None) -> Collection:
+def open_index(index: str, model: str | None = None, captions: str | os.PathLike | None = None) -> SoundLibrary:
     """
-    The recordings of an index that `cnn10bert index` made.
+    Open an index that `cnn10bert index` made.
 
     Args:
         index: its location, see `open_store`.
@@ -49,12 +51,12 @@ def open_index(index: str, model: str | None = None, captions: str | os.PathLike
     return _ready(AudioRetriever.from_pretrained(model, index), read)
 
 
-def open_folder(folder: str | os.PathLike, model: str, captions: str | os.PathLike | None = None) -> Collection:
+def open_folder(folder: str | os.PathLike, model: str, captions: str | os.PathLike | None = None) -> SoundLibrary:
     """
-    The recordings below a folder, by an index that is kept beside it and brought up to date, with a progress bar.
+    Open the recordings below a folder, by an index beside it that is brought up to date, with a progress bar.
 
     Where nothing can be written beside the folder, the index is temporary. The folder may have been moved together with
-    its index: the recordings are recognised by their content, and not embedded again.
+    its index: the recordings are recognized by their content, and not embedded again.
 
     Args:
         folder: of recordings.
@@ -80,13 +82,13 @@ def open_folder(folder: str | os.PathLike, model: str, captions: str | os.PathLi
 
 
 def folder_index(folder: str | os.PathLike, embedder: Embedder) -> Path:
-    """Where the index of a folder is kept: beside it, one for each model."""
+    """Return where the index of a folder is kept: beside it, one for each model."""
     folder = Path(canonical(folder))
     return folder.parent / f"{folder.name}-{embedder.identity.fingerprint[:8]}.index"
 
 
-def _ready(retriever: AudioRetriever, captions: Captions) -> Collection:
-    """Loads all of the model now, so that the first question is answered as fast as the others."""
+def _ready(retriever: AudioRetriever, captions: Captions) -> SoundLibrary:
+    """Load all of the model now, so that the first question is answered as fast as the others."""
     embedder = retriever.embedder
     embedder.embed_audio([np.zeros(embedder.sampling_rate, np.float32)])
-    return Collection(retriever, captions, Tagger(embedder, captions.texts))
+    return SoundLibrary(retriever, captions, Tagger(embedder, captions.texts))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..data.audio_io import encode_audio
-from ..data.recipes.soundscapes import SourceBank, read_manifest, render
-from ..files import write_text
+from modeling_cnn10bert.data.audio_io import encode_audio
+from modeling_cnn10bert.data.recipes.soundscapes import SourceBank, read_manifest, render
+from modeling_cnn10bert.files import write_text
 
 RATE = 32_000  # Hz
 
