@@ -1,23 +1,18 @@
 """A prepared data set as a recordings table: the log-mel of every recording, cached."""
 
-import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
 
 import datasets
-import torch
 
 from ..augmentation.back_translation import BACK_TRANSLATION_COLUMN, back_translation_languages
 from ..errors import DataError, one_line
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..processing_cnn10bert import caption_words
-from .audio_io import decode_audio
-from .features import TABLE_FEATURES, cached_table, feature_parameters, log_mel_columns, map_rows
+from .features import TABLE_FEATURES, decode_row_audio, file_stamps, log_mel_table
 from .saved_tables import load_saved
 
 COLUMNS = ("file_name", "recording_id", "captions")
-LOG_MEL_COLUMNS = ("length", "log_mel", "mel_mean", "mel_std")
 TEXT_TYPES = ("string", "large_string")
 
 
@@ -152,7 +147,7 @@ def recordings_table(
     keep_log_mel: bool = True,
 ) -> datasets.Dataset:
     """
-    The recordings table of one split of a prepared data set, from the cache where it is there.
+    Compute the recordings table of one split of a prepared data set, or load it from the cache.
 
     Args:
         prepared: the split; its back-translations are carried along.
@@ -173,47 +168,16 @@ def recordings_table(
         prepared = prepared.cast_column("audio", datasets.Audio(decode=False))
     if not keep_log_mel:
         del features["log_mel"]
-    key = {
-        "features": feature_parameters(feature_extractor),
-        "data": fingerprint(prepared),
-        "columns": sorted(features),
-    }
-
-    def compute(scratch: pathlib.Path) -> datasets.Dataset:
-        rows = prepared.select_columns([*COLUMNS, *texts, "audio"])
-        log_mels = LogMelOfRow(feature_extractor, [name for name in features if name in LOG_MEL_COLUMNS])
-        return map_rows(rows, log_mels, features, scratch, num_proc, f"Computing log-mels of {name}")
-
-    table = cached_table(cache_dir, name, key, compute)
+    table = log_mel_table(
+        prepared.select_columns([*COLUMNS, *texts, "audio"]),
+        lambda row: (row, decode_row_audio(row["audio"], feature_extractor.sampling_rate)),
+        features,
+        feature_extractor,
+        {"data": [prepared._fingerprint, file_stamps(prepared)], "columns": sorted(features)},
+        cache_dir,
+        name,
+        num_proc,
+    )
     if not keep_log_mel:
         table = datasets.concatenate_datasets([table, prepared.select_columns(["audio"])], axis=1)
     return table
-
-
-@dataclasses.dataclass
-class LogMelOfRow:
-    """Computes, for `map_rows`, those of the columns of `log_mel_columns` that are asked for from a row's `audio`."""
-
-    feature_extractor: CNN10FeatureExtractor
-    columns: Sequence[str]
-
-    def __call__(self, row: dict) -> dict:
-        torch.set_num_threads(1)  # a forked process cannot use the threads of its parent
-        columns = log_mel_columns(log_mel_of_audio(row["audio"], self.feature_extractor))
-        return {name: columns[name] for name in self.columns}
-
-
-def log_mel_of_audio(audio: Mapping, feature_extractor: CNN10FeatureExtractor) -> torch.Tensor:
-    """A prepared recording {"bytes", "path"} -> its log-mel [T, n_mels] in dB."""
-    return feature_extractor.log_mel(decode_audio(audio["bytes"], feature_extractor.sampling_rate, audio["path"]))
-
-
-def fingerprint(prepared: datasets.Dataset) -> list:
-    """Changes with the content: the data set's own fingerprint, and its files' sizes and times of modification."""
-    return [prepared._fingerprint, file_stamps(prepared)]
-
-
-def file_stamps(dataset: datasets.Dataset) -> list[tuple[int, int]]:
-    """Size and time of modification of each file that a data set lies in."""
-    stats = [os.stat(file["filename"]) for file in dataset.cache_files]
-    return [(stat.st_size, stat.st_mtime_ns) for stat in stats]

@@ -5,7 +5,6 @@ classes. A row of training is not a recording but a draw: which recordings it be
 """
 
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,12 +14,10 @@ import torch
 
 from ..augmentation.mixup import draw_mixup_weight, mix_powers, mix_waveforms
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
-from .audio_io import decode_audio
-from .features import TABLE_FEATURES, cached_table, feature_parameters, map_rows
+from .features import TABLE_FEATURES, decode_row_audio, file_stamps, log_mel_table
 from .pairs import SharedEpoch
 from .recipes.audioset import multi_hot
 from .recipes.soundscapes import Scene
-from .recordings_table import LogMelOfRow, file_stamps
 from .transform import LogMelReader
 
 LABELS = datasets.List(datasets.Value("int32"))  # numbers of the classes
@@ -68,15 +65,17 @@ def cached_clips(
     num_proc: int,
     name: str,
 ) -> datasets.Dataset:
-    """The tagging table of clips with `audio` and `labels`, such as AudioSet's, with their log-mels in the cache."""
-    features = datasets.Features({"labels": LABELS, "log_mel": TABLE_FEATURES["log_mel"]})
-    key = {"features": feature_parameters(feature_extractor), "clips": file_stamps(clips), "rows": len(clips)}
-
-    def compute(scratch: pathlib.Path) -> datasets.Dataset:
-        rows, log_mels = clips.select_columns(["audio", "labels"]), LogMelOfRow(feature_extractor, ["log_mel"])
-        return map_rows(rows, log_mels, features, scratch, num_proc, f"Computing log-mels of {name}")
-
-    return cached_table(cache_dir, name, key, compute)
+    """Compute the tagging table of clips with `audio` and `labels`, such as AudioSet's, or load it from the cache."""
+    return log_mel_table(
+        clips.select_columns(["audio", "labels"]),
+        lambda row: (row, decode_row_audio(row["audio"], feature_extractor.sampling_rate)),
+        datasets.Features({"labels": LABELS, "log_mel": TABLE_FEATURES["log_mel"]}),
+        feature_extractor,
+        {"clips": file_stamps(clips), "rows": len(clips)},
+        cache_dir,
+        name,
+        num_proc,
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ transforms
@@ -161,7 +160,7 @@ class TaggingTransform:
 
     def _waveforms(self, rows: list[int]) -> list[np.ndarray]:
         rate = self.feature_extractor.sampling_rate
-        return [decode_audio(audio["bytes"], rate, audio["path"]) for audio in self.clips[rows]["audio"]]
+        return [decode_row_audio(audio, rate) for audio in self.clips[rows]["audio"]]
 
 
 def _clips_of_class(labels: Sequence[Sequence[int]]) -> list[np.ndarray]:

@@ -7,9 +7,8 @@ import numpy as np
 import torch
 
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
-from .features import decode_log_mel
+from .features import decode_log_mel, decode_row_audio
 from .pairs import SharedEpoch, caption_key
-from .recordings_table import log_mel_of_audio
 
 AugmentAudio = Callable[[list[torch.Tensor], list[np.random.Generator]], list[torch.Tensor]]
 AugmentText = Callable[[str, list[str], np.random.Generator], str]
@@ -38,7 +37,8 @@ class LogMelReader:
         """Columns of the table -> [T_i, n_mels] in dB of each row."""
         if self.column == "log_mel":
             return [decode_log_mel(encoded, self.feature_extractor.feature_size) for encoded in rows["log_mel"]]
-        return [log_mel_of_audio(audio, self.feature_extractor) for audio in rows["audio"]]
+        waveforms = (decode_row_audio(audio, self.feature_extractor.sampling_rate) for audio in rows["audio"])
+        return [self.feature_extractor.log_mel(waveform) for waveform in waveforms]
 
 
 class RecordingTransform:

@@ -124,9 +124,7 @@ def test_the_table_is_computed_once_and_anew_for_other_content(
     first = recordings_table(prepared, CNN10FeatureExtractor(**SMALL), tmp_path / "cache")
     assert snapshot(tmp_path / "out") == before
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "modeling_cnn10bert.data.recordings_table.log_mel_columns", lambda *_: pytest.fail("computed again")
-        )
+        patch.setattr("modeling_cnn10bert.data.features.log_mel_columns", lambda *_: pytest.fail("computed again"))
         again = datasets.load_from_disk(tmp_path / "out")["train"]
         again = recordings_table(again, CNN10FeatureExtractor(**SMALL), tmp_path / "cache")
     assert again.to_dict() == first.to_dict()
