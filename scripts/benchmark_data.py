@@ -31,12 +31,12 @@ from modeling_cnn10bert import CNN10FeatureExtractor  # noqa: E402
 from modeling_cnn10bert.data.audio_io import decode_audio, load_audio  # noqa: E402
 from modeling_cnn10bert.data.entries import Entry  # noqa: E402
 from modeling_cnn10bert.data.features import log_mel_columns  # noqa: E402
+from modeling_cnn10bert.data.pairs import RecordingTransform  # noqa: E402
 from modeling_cnn10bert.data.prepare import prepare_dataset  # noqa: E402
 from modeling_cnn10bert.data.recipes.audio_folder import CAPTIONS  # noqa: E402
 from modeling_cnn10bert.data.recipes.audioset import audioset_entries, multi_hot, open_stream, prepare_audioset  # noqa: E402
 from modeling_cnn10bert.data.recipes.youtube import YouTubeFolder  # noqa: E402
 from modeling_cnn10bert.data.recordings_table import recordings_table  # noqa: E402
-from modeling_cnn10bert.data.transform import RecordingTransform  # noqa: E402
 
 SECONDS, RATE = 10, 44_100
 BATCH = 30

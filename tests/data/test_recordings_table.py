@@ -8,10 +8,10 @@ from modeling_cnn10bert import CNN10FeatureExtractor
 from modeling_cnn10bert.data.audio_io import load_audio
 from modeling_cnn10bert.data.entries import Entry
 from modeling_cnn10bert.data.features import LOG_MEL_STEP
+from modeling_cnn10bert.data.pairs import RecordingTransform
 from modeling_cnn10bert.data.prepare import prepare_dataset
 from modeling_cnn10bert.data.recipes.audio_folder import CAPTIONS
 from modeling_cnn10bert.data.recordings_table import load_prepared, load_prepared_split, recordings_table
-from modeling_cnn10bert.data.transform import RecordingTransform
 from modeling_cnn10bert.errors import DataError
 
 SMALL = {"feature_size": 16, "hop_length": 1280}
