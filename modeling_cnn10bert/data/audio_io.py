@@ -84,7 +84,7 @@ def printable(path: str | os.PathLike) -> str:
 
 
 def encode_audio(waveform: np.ndarray, sampling_rate: int) -> bytes:
-    """Encode a waveform [samples] float32 as a FLAC file of 24 bits, or a wav file of floats where a sample exceeds full scale.
+    """Encode a waveform [samples] float32 as FLAC of 24 bits, or as a wav file of floats where it exceeds full scale.
 
     24 bits, because 16 add noise of about -90 dB to a mel bin. On 23 real recordings 16 bits move cells of the log-mel
     above -60 dB by up to 0.54 dB and 24 bits by up to 0.0022 dB, where half a step of the feature cache is 0.0025 dB;

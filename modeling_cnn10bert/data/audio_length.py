@@ -273,7 +273,7 @@ def _ogg(file: BinaryIO, size: int) -> list[Part]:
 
 
 def _ogg_codec(packet: bytes) -> tuple[int, int]:
-    """Return the rate in Hz in which a stream counts its samples, 0 where it holds no audio, and the samples to drop first."""
+    """Return the rate in Hz in which a stream counts its samples, 0 without audio, and the samples to drop first."""
     if packet.startswith(b"\x01vorbis"):
         return int.from_bytes(packet[12:16], "little"), 0
     if packet.startswith(b"OpusHead"):
@@ -391,7 +391,7 @@ def _next_mp3_frame(file: BinaryIO, position: int, end: int) -> int:
 
 
 def _mp3_promise(head: bytes, frame: _Frame) -> tuple[int | None, int]:
-    """Return frames and bytes by the header of lengths of Xing or Fraunhofer; `None` where a frame has no such header."""
+    """Return frames and bytes by the header of lengths of Xing or Fraunhofer; `None` where there is none."""
     if head[36:40] == b"VBRI":
         return int.from_bytes(head[50:54], "big"), int.from_bytes(head[46:50], "big")
     for name in (b"Xing", b"Info"):
