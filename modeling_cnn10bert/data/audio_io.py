@@ -214,7 +214,7 @@ class _Tally:
 
     def count(self, channels: np.ndarray, waveform: np.ndarray) -> None:
         self.samples += waveform.size
-        self.bad += np.count_nonzero(~np.isfinite(waveform))
+        self.bad += int(np.count_nonzero(~np.isfinite(waveform)))
         if channels.size and not self.bad:
             self.peak = max(self.peak, float(channels.max()), -float(channels.min()))
 
@@ -305,7 +305,7 @@ class _Decoding:
             ffmpeg.FFmpegError: nothing of it decodes.
             OSError, MemoryError: the system does not give what reading takes.
         """
-        seen, rate, error = 0, None, None
+        seen, rate, error = 0, 0, None
         try:
             with _open_with_libsndfile(source) as file:
                 rate = file.samplerate
@@ -317,16 +317,16 @@ class _Decoding:
         if seen:
             self.tolerance = max(SHORTEST_LOSS, FRAMES_OF_CODECS / max(rate, LOWEST_RATE_OF_CODECS))
         wanted = part.promised if part.seconds is None else part.seconds
-        is_all = wanted is None or part.share < 1 or seen >= (wanted - self.tolerance) * (rate or 0)
+        is_all = wanted is None or part.share < 1 or seen >= (wanted - self.tolerance) * rate
         if error is None and is_all and (seen or wanted == 0.0):
             return
         given = False
         try:
             with _open_with_ffmpeg(source, rate if seen else None) as stream:
-                skipped = 0
+                to_skip = seen  # what libsndfile gave
                 for block in stream.blocks():
-                    fresh = block[max(0, seen - skipped) :]
-                    skipped += len(block) - len(fresh)
+                    fresh = block[to_skip:]
+                    to_skip = max(0, to_skip - len(block))
                     if len(fresh):
                         given = True
                         yield stream.rate, fresh
@@ -334,19 +334,17 @@ class _Decoding:
                 if not seen:
                     self.duration, self.tolerance = stream.duration, SHORTEST_LOSS_BY_FFMPEG
         except ffmpeg.FFmpegError as found:
-            if _is_of_the_system(error):
-                raise OSError(_reason(error)) from error
-            reason = (
-                f"libsndfile: {_reason(error)}"
-                if error is not None
-                else f"libsndfile finds no {'more ' if seen else ''}sound"
-            )
+            if isinstance(error, soundfile.LibsndfileError) and error.code == SYSTEM_ERROR:
+                raise OSError(_reason(error)) from error  # a lack of file handles or a broken drive
             if given:
                 self.fault = str(found)
                 return
-            for block in _up_to_damage(source, seen) if rate is not None and error is not None else ():
-                given = True
-                yield rate, block
+            reason = f"libsndfile finds no {'more ' if seen else ''}sound"
+            if error is not None:
+                reason = f"libsndfile: {_reason(error)}"
+                for block in _up_to_damage(source, seen) if rate else ():
+                    given = True
+                    yield rate, block
             self.fault = f"{reason}; {found}"
             if not seen and not given:
                 raise ffmpeg.FFmpegError(self.fault) from found
@@ -379,18 +377,16 @@ def _up_to_damage(source: pathlib.Path | io.BytesIO, seen: int) -> Iterator[np.n
 @contextlib.contextmanager
 def _open_with_ffmpeg(source: pathlib.Path | io.BytesIO, rate: int | None) -> Iterator[ffmpeg.Stream]:
     """Open with ffmpeg, which must seek, so bytes in memory become a file."""
-    with contextlib.ExitStack() as stack:
-        if isinstance(source, io.BytesIO) and ffmpeg.is_installed():
-            copy = stack.enter_context(tempfile.NamedTemporaryFile())
-            copy.write(source.getvalue())
-            copy.flush()
-            source = copy.name
-        yield stack.enter_context(ffmpeg.open_stream(source, rate))
-
-
-def _is_of_the_system(error: Exception | None) -> bool:
-    """Tell a lack of file handles or a broken drive from bytes that do not decode."""
-    return isinstance(error, soundfile.LibsndfileError) and error.code == SYSTEM_ERROR
+    if not isinstance(source, io.BytesIO):
+        with ffmpeg.open_stream(source, rate) as stream:
+            yield stream
+        return
+    ffmpeg.find_program()  # before anything is written for it
+    with tempfile.NamedTemporaryFile() as copy:
+        copy.write(source.getvalue())
+        copy.flush()
+        with ffmpeg.open_stream(copy.name, rate) as stream:
+            yield stream
 
 
 def _reason(error: Exception) -> str:
@@ -416,7 +412,7 @@ class Mixer:
         cancelled: seconds in which they did.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.cancelled = 0.0
         self._energy: np.ndarray | None = None  # of each channel so far
         self._chosen: int | None = None  # in the last piece, the channel instead of the average

@@ -9,7 +9,7 @@ import io
 import re
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 # Lengths that programs write which do not know it yet: 0, and the largest that fit into 31 and 32 bits, or nearly.
 UNKNOWN_LENGTHS = (range(0x7FFFF000, 0x80000001), range(0xFFFFF000, 0x100000001), range(2**63 - 4096, 2**64))
@@ -76,8 +76,8 @@ def _parts(file: BinaryIO, size: int) -> list[Part]:
     magic = _read(file, start, 16)
     if magic.startswith(b"fLaC"):
         return _flac(file, start, size)
-    if _mp3_frame(magic[:4]):
-        return _mp3(file, start, size)
+    if frame := _mp3_frame(magic[:4]):
+        return _mp3(file, start, size, frame)
     magic = _read(file, 0, 16)
     if magic.startswith(b"OggS"):
         return _ogg(file, size)
@@ -113,8 +113,8 @@ def _chunked(file: BinaryIO, start: int, size: int) -> Part | None:
     """Compare the length of the chunk of sound with what is there, where a file of chunks begins at a position."""
     magic = _read(file, start, 40)
     if magic[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and magic[8:12] == b"WAVE":
-        order, names, end = ("big" if magic[:4] == b"RIFX" else "little"), (b"data",), magic[4:8]
-        return _chunks(file, start, start + 12, size, order, names, int.from_bytes(end, order) + 8)
+        order: Literal["little", "big"] = "big" if magic[:4] == b"RIFX" else "little"
+        return _chunks(file, start, start + 12, size, order, (b"data",), int.from_bytes(magic[4:8], order) + 8)
     if magic[:4] == b"FORM" and magic[8:12] in (b"AIFF", b"AIFC"):
         return _chunks(file, start, start + 12, size, "big", (b"SSND",), int.from_bytes(magic[4:8], "big") + 8)
     if magic[:4] == b"caff":
@@ -133,7 +133,7 @@ def _chunks(
     start: int,
     position: int,
     size: int,
-    order: str,
+    order: Literal["little", "big"],
     names: tuple[bytes, ...],
     whole: int,
     name_bytes: int = 4,
@@ -215,7 +215,7 @@ class _Link:
     """Hold the numbers of one of the streams in a chained Ogg, as far as its pages were read."""
 
     start: int
-    serial: int | None = None
+    serial: bytes | None = None
     rate: int = 0
     before: int = 0  # samples of the codec before the recording begins
     first: int | None = None  # the position in samples at the end of its first page of audio that has one, and
@@ -312,13 +312,12 @@ def _mp3_frame(header: bytes) -> _Frame | None:
     return _Frame(length, samples, hertz, header[3] >> 6 == 3)
 
 
-def _mp3(file: BinaryIO, first: int, size: int) -> list[Part]:
+def _mp3(file: BinaryIO, first: int, size: int, frame: _Frame) -> list[Part]:
     """
     Count frames. A part begins where a header of lengths stands, where more frames come than such a header promises,
     and where the rate or the number of channels changes: decoders end at each of these.
     """
     end_of_sound = _before_tags(file, size)
-    frame = _mp3_frame(_read(file, first, 4))
     promised, promised_bytes = _mp3_promise(_read(file, first, MP3_HEAD), frame)
     if promised and abs(end_of_sound - first - promised_bytes) <= 2 * frame.length:  # all is there, and no more
         seconds = promised * frame.samples / frame.rate

@@ -10,7 +10,7 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 
@@ -43,6 +43,18 @@ def is_installed() -> bool:
     return shutil.which("ffmpeg") is not None
 
 
+def find_program() -> str:
+    """
+    Return the path of ffmpeg.
+
+    Raises:
+        FFmpegError: it is not installed.
+    """
+    if (program := shutil.which("ffmpeg")) is None:
+        raise FFmpegError("and no ffmpeg is installed")
+    return program
+
+
 @contextlib.contextmanager
 def open_stream(path: str | os.PathLike, sampling_rate: int | None = None) -> Iterator["Stream"]:
     """
@@ -57,12 +69,9 @@ def open_stream(path: str | os.PathLike, sampling_rate: int | None = None) -> It
         OSError: the system does not give what ffmpeg takes, or nothing is heard of it for `STALL_SECONDS`; also from
             the blocks.
     """
-    program = shutil.which("ffmpeg")
-    if program is None:
-        raise FFmpegError("and no ffmpeg is installed")
     # `file:` makes anything a name: `-i.wav` no option, `http:x.wav` no address. An AU file starts with its rate and
     # channels, so that one process tells them and the samples.
-    command = [program, "-nostdin", "-hide_banner", "-nostats", "-v", "level+info", "-threads", "1"]
+    command = [find_program(), "-nostdin", "-hide_banner", "-nostats", "-v", "level+info", "-threads", "1"]
     command += ["-protocol_whitelist", "file,pipe", "-format_whitelist", CONTAINERS, "-i", f"file:{os.fspath(path)}"]
     command += ["-map", "0:a:0", "-c:a", "pcm_f32be"]
     command += [] if sampling_rate is None else ["-ar", str(sampling_rate)]
@@ -77,11 +86,12 @@ def open_stream(path: str | os.PathLike, sampling_rate: int | None = None) -> It
             bufsize=0,
             start_new_session=True,
         )
+        pipe = cast(IO[bytes], process.stdout)
         try:
-            yield Stream(process, messages)
+            yield Stream(process, pipe.fileno(), messages)
         finally:
             process.kill()
-            process.stdout.close()
+            pipe.close()
             process.wait()
 
 
@@ -97,8 +107,8 @@ class Stream:
         fault: what ffmpeg says of damage that it went past, after the last block.
     """
 
-    def __init__(self, process: subprocess.Popen, messages: IO[bytes]):
-        self._process, self._messages = process, messages
+    def __init__(self, process: subprocess.Popen, output: int, messages: IO[bytes]):
+        self._process, self._output, self._messages = process, output, messages
         self.duration: float | None = None
         self.fault: str | None = None
         header = self._read(24)
@@ -130,13 +140,13 @@ class Stream:
 
     def _read(self, size: int) -> bytes:
         """Read `size` bytes, fewer only at the end, with a limit to the wait for the next one."""
-        descriptor, data = self._process.stdout.fileno(), bytearray()
+        data = bytearray()
         with selectors.DefaultSelector() as selector:
-            selector.register(descriptor, selectors.EVENT_READ)
+            selector.register(self._output, selectors.EVENT_READ)
             while len(data) < size:
                 if not selector.select(STALL_SECONDS):
                     raise TimeoutError(f"ffmpeg gave nothing for {STALL_SECONDS:g} s")
-                part = os.read(descriptor, min(size - len(data), CHUNK_BYTES))
+                part = os.read(self._output, min(size - len(data), CHUNK_BYTES))
                 if not part:
                     break
                 data += part

@@ -1,4 +1,4 @@
-"""A prepared data set as a recordings table: the log-mel of every recording, cached."""
+"""Load prepared data sets, and make recordings tables of them: the log-mel of every recording, cached."""
 
 import os
 import pathlib
@@ -18,7 +18,7 @@ TEXT_TYPES = ("string", "large_string")
 
 def load_prepared(name: str) -> datasets.DatasetDict:
     """
-    A prepared data set: a folder, or a Hub id.
+    Load a prepared data set: a folder, or a Hub id.
 
     Raises:
         DataError: there is none, it lacks a split or a column, or its preparation did not end; a recording has
@@ -31,15 +31,14 @@ def load_prepared(name: str) -> datasets.DatasetDict:
                 f"found the splits {', '.join(tables)} in {name}, expected train, validation and test; prepare it with "
                 "one of scripts/prepare_*.py"
             )
-        _check_columns(tables[split], f"{name}, split {split}")
-        _check_captions(tables[split], f"{name}, split {split}")
+        _check_split(tables[split], f"{name}, split {split}")
     _check_recording_ids(tables, name)
     return tables
 
 
 def load_prepared_split(name: str, split: str | None) -> tuple[str, datasets.Dataset]:
     """
-    One split of a prepared data set, and which it is: of a set that is to be evaluated on, the others may be missing.
+    Load one split of a prepared data set, and its name; the other splits may be missing.
 
     Args:
         name: a folder, or a Hub id.
@@ -53,8 +52,7 @@ def load_prepared_split(name: str, split: str | None) -> tuple[str, datasets.Dat
     found = split or (next(iter(tables)) if len(tables) == 1 else "test")
     if found not in tables:
         raise DataError(f"found the splits {', '.join(tables)} in {name}, expected {found}; name one of them")
-    _check_columns(tables[found], f"{name}, split {found}")
-    _check_captions(tables[found], f"{name}, split {found}", may_be_unknown=True)
+    _check_split(tables[found], f"{name}, split {found}", captions_may_be_unknown=True)
     return found, tables[found]
 
 
@@ -77,39 +75,34 @@ def _load_tables(name: str) -> datasets.DatasetDict:
         ) from error
 
 
-def _check_columns(table: datasets.Dataset, where: str) -> None:
+def _check_split(table: datasets.Dataset, where: str, captions_may_be_unknown: bool = False) -> None:
     """
     Raises:
-        DataError: a column is missing, or holds something else than those of a prepared data set.
+        DataError: a column is missing or holds something else than those of a prepared data set; a caption has no word,
+            of which the model would see nothing, or a recording has no caption.
     """
     if missing := [column for column in (*COLUMNS, "audio") if column not in table.column_names]:
         raise DataError(
             f"found the columns {', '.join(table.column_names)} in {where}, expected {', '.join(missing)} too; prepare "
             "it with scripts/prepare_folder.py, which takes the names of your columns"
         )
-    captions = table.features["captions"]
-    if not isinstance(captions, datasets.List) or getattr(captions.feature, "dtype", "") not in TEXT_TYPES:
+    kind = table.features["captions"]
+    if not isinstance(kind, datasets.List) or getattr(kind.feature, "dtype", "") not in TEXT_TYPES:
         raise DataError(
-            f"found captions of the type {table.features['captions']} in {where}, expected a list of texts for each "
-            "recording; prepare it with scripts/prepare_folder.py"
+            f"found captions of the type {kind} in {where}, expected a list of texts for each recording; prepare it "
+            "with scripts/prepare_folder.py"
         )
-    if (different := len(set(table["file_name"][:]))) < len(table):
+    names = table["file_name"][:]
+    if (different := len(set(names))) < len(names):
         raise DataError(
-            f"found {different} different file names of {len(table)} recordings in {where}, expected that no two are "
+            f"found {different} different file names of {len(names)} recordings in {where}, expected that no two are "
             "equal; give all captions of a recording in one row"
         )
-    if not len(table):
+    if not names:
         raise DataError(f"found no recording in {where}, expected at least one; prepare it with recordings")
-
-
-def _check_captions(table: datasets.Dataset, where: str, may_be_unknown: bool = False) -> None:
-    """
-    Raises:
-        DataError: a caption has no word, of which the model would see nothing, or a recording has no caption.
-    """
-    for row, (name, captions) in enumerate(zip(table["file_name"][:], table["captions"][:], strict=True)):
+    for row, (name, captions) in enumerate(zip(names, table["captions"][:], strict=True)):
         wordless = [caption for caption in captions or () if caption is None or not caption_words(caption)]
-        if wordless or not (captions or may_be_unknown):
+        if wordless or not (captions or captions_may_be_unknown):
             raise DataError(
                 f"found {f'the caption {wordless[0]!r}' if wordless else 'no caption'} of {name} in {where}, row "
                 f"{row}, expected texts with a word each; correct the caption, or leave the recording out"

@@ -152,10 +152,10 @@ class TaggingTransform:
 
     def _mix(self, first: list[int], second: list[int], weights: list[float]) -> list[torch.Tensor]:
         if self.mixup_domain == "power":
-            pairs = zip(self.read(self.clips[first]), self.read(self.clips[second]), weights, strict=True)
-            return [mix_powers(*pair) for pair in pairs]
-        pairs = zip(self._waveforms(first), self._waveforms(second), weights, strict=True)
-        return [self.feature_extractor.log_mel(mix_waveforms(*pair)) for pair in pairs]
+            log_mels = zip(self.read(self.clips[first]), self.read(self.clips[second]), weights, strict=True)
+            return [mix_powers(*pair) for pair in log_mels]
+        waveforms = zip(self._waveforms(first), self._waveforms(second), weights, strict=True)
+        return [self.feature_extractor.log_mel(mix_waveforms(*pair)) for pair in waveforms]
 
     def _waveforms(self, rows: list[int]) -> list[np.ndarray]:
         rate = self.feature_extractor.sampling_rate
