@@ -3,12 +3,14 @@
 import contextlib
 import errno
 import fcntl
+import glob
 import os
 import pathlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
+from .errors import DataError
 from .masking import without_secrets
 
 UNFINISHED = ".unfinished-"  # in the names of scratch folders beside what is written
@@ -129,6 +131,27 @@ def scratch_folder(parent: str | os.PathLike, prefix: str) -> Iterator[pathlib.P
                 shutil.rmtree(path, ignore_errors=True)
 
 
+def finish_replacement(path: str | os.PathLike) -> None:
+    """
+    Finish what `replaced_whole` was doing with a folder when a kill came between its two renames.
+
+    Raises:
+        DataError: there is a folder at the path again.
+    """
+    path = pathlib.Path(path)
+    for replaced in path.parent.glob(f".{glob.escape(path.name)}{UNFINISHED}*/replaced"):
+        new = replaced.with_name(path.name)
+        with contextlib.suppress(OSError), locked_folder(replaced.parent) as locked:  # OSError: as in `scratch_folder`
+            if locked is False or not new.exists():  # at work; or it has arrived
+                continue
+            if path.exists():
+                raise DataError(
+                    f"{path}: found it, and at {replaced} the one that an interrupted run was about to replace, "
+                    f"expected one of them; move one away and delete {new}"
+                )
+            os.rename(new, path)
+
+
 @contextlib.contextmanager
 def replaced_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """
@@ -145,15 +168,16 @@ def replaced_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         The path to write to, at which nothing is.
     """
     path = pathlib.Path(path)
+    finish_replacement(path)
     with scratch_folder(path.parent, f".{path.name}{UNFINISHED}") as scratch:
         unfinished, replaced = scratch / path.name, scratch / "replaced"
         yield unfinished
-        if unfinished.is_dir() and path.is_dir():  # no file replaces a folder
-            os.replace(path, replaced)
         try:
+            if unfinished.is_dir() and path.is_dir():  # no file replaces a folder
+                os.replace(path, replaced)
             os.replace(unfinished, path)
-        except OSError:
-            if replaced.exists():
+        except BaseException:  # a Ctrl-C too
+            if replaced.exists() and not path.exists():
                 os.replace(replaced, path)
             raise
 

@@ -6,8 +6,14 @@ import signal
 
 import pytest
 
-from modeling_cnn10bert.errors import RetrievalError
-from modeling_cnn10bert.files import ADDRESS, check_local_folder, replaced_whole, scratch_folder
+from modeling_cnn10bert.errors import DataError, RetrievalError
+from modeling_cnn10bert.files import (
+    ADDRESS,
+    check_local_folder,
+    finish_replacement,
+    replaced_whole,
+    scratch_folder,
+)
 
 
 @pytest.mark.parametrize("name", ["a::b", "a::b/c", "/x/a::b", "s3://bucket/a", "file:///a"])
@@ -83,6 +89,85 @@ def test_a_folder_is_replaced_by_a_whole_one_and_never_by_a_file(tmp_path):
     with pytest.raises(OSError), replaced_whole(tmp_path / "folder") as unfinished:
         unfinished.touch()
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == ["folder", "folder/new"]
+
+
+@pytest.fixture
+def replace_folder(tmp_path):
+    """Replaces a folder in a process of its own, which kills itself at the n-th call of a function."""
+    folder = tmp_path / "sounds"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "content").write_text("old")
+
+    def run(owner, name, number, after):
+        function, calls = getattr(owner, name), []
+
+        def kill(*arguments, **options):
+            calls.append(arguments)
+            if len(calls) == number and not after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            function(*arguments, **options)
+            if len(calls) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        with replaced_whole(folder) as unfinished:
+            (unfinished / "inner").mkdir(parents=True)
+            (unfinished / "inner" / "content").write_text("new")
+            setattr(owner, name, kill)
+
+    def replace(*arguments):
+        process = multiprocessing.get_context("fork").Process(target=run, args=arguments)
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        return folder
+
+    return replace
+
+
+# The moments: target -> replaced, new -> target, and what the scratch folder deletes.
+@pytest.mark.parametrize(
+    ("moment", "expected"),
+    [
+        ((os, "replace", 1, False), "old"),
+        ((os, "replace", 1, True), "new"),
+        ((os, "replace", 2, False), "new"),
+        ((os, "replace", 2, True), "new"),
+        ((os, "unlink", 1, True), "new"),
+        ((os, "rmdir", 1, True), "new"),
+    ],
+)
+def test_a_kill_at_any_moment_of_a_replacement_leaves_one_whole_folder(moment, expected, replace_folder):
+    folder = replace_folder(*moment)
+    finish_replacement(folder)
+    assert (folder / "inner" / "content").read_text() == expected
+    with replaced_whole(folder) as unfinished:
+        unfinished.mkdir()
+    assert [path.name for path in folder.parent.iterdir()] == ["sounds"]
+
+
+def test_a_ctrl_c_between_the_renames_leaves_the_old_folder(tmp_path, monkeypatch):
+    (tmp_path / "sounds" / "inner").mkdir(parents=True)
+    replace = os.replace
+
+    def interrupt(source, target):
+        replace(source, target)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), replaced_whole(tmp_path / "sounds") as unfinished:
+        unfinished.mkdir()
+        monkeypatch.setattr(os, "replace", lambda *paths: monkeypatch.undo() or interrupt(*paths))
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["sounds", "sounds/inner"]
+
+
+def test_a_folder_that_was_made_again_meanwhile_is_not_overwritten(replace_folder):
+    folder = replace_folder(os, "replace", 1, True)
+    folder.mkdir()
+    for act in (finish_replacement, lambda folder: replaced_whole(folder).__enter__()):
+        with pytest.raises(DataError, match="found it, and at .*replaced the one .* move one away"):
+            act(folder)
+    (replaced,) = folder.parent.glob(".sounds.unfinished-*/replaced")
+    assert (replaced / "inner" / "content").read_text() == "old"
+    assert folder.is_dir()
 
 
 def test_what_a_killed_writer_leaves_goes_with_the_next_one_of_the_same_file(tmp_path):

@@ -1,4 +1,4 @@
-"""The audio augmentation pipeline of the paper (section 4, figure 2) for a batch of log-mels."""
+"""The audio augmentation pipeline of the paper (section 4, figure 2) for log-mels."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ FLOOR_DB = -100.0  # of every log-mel: 10 log10(1e-10)
 
 class AudioAugmentation:
     """
-    Gain, Freq-MixStyle, SpecAugment, in this order, vectorised over the batch; each clip draws from its own generator.
+    Apply gain, Freq-MixStyle and SpecAugment, in this order; each clip draws from its own generator.
 
     Args:
         g_max: largest gain in dB, up or down.
@@ -41,23 +41,17 @@ class AudioAugmentation:
         self.mel_mean, self.mel_std, self.overall_mean = mel_mean, mel_std, overall_mean
 
     def __call__(self, log_mels: list[torch.Tensor], rngs: list[np.random.Generator]) -> list[torch.Tensor]:
-        """Log-mels [T_i, n_mels] in dB and as many generators to new log-mels of the same shapes."""
-        lengths = [len(log_mel) for log_mel in log_mels]
-        batch = torch.nn.utils.rnn.pad_sequence(log_mels, batch_first=True, padding_value=FLOOR_DB)
+        """Augment log-mels [T_i, n_mels] in dB, each by its own generator, to new ones of the same shapes."""
+        # One by one: a batch would have to be padded for it, and a clip fits into a processor's cache.
+        return [self._augment(log_mel.clone(), rng) for log_mel, rng in zip(log_mels, rngs, strict=True)]
+
+    def _augment(self, log_mel: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         if self.g_max:
-            gains = [rng.uniform(-self.g_max, self.g_max) for rng in rngs]
-            apply_gain_(batch, torch.tensor(gains, dtype=batch.dtype), FLOOR_DB)
+            apply_gain_(log_mel, rng.uniform(-self.g_max, self.g_max), FLOOR_DB)
         if self.p_ms and self.ms_alpha:
-            weights = [draw_weight(rng, self.p_ms, self.ms_alpha) for rng in rngs]
-            partners = [int(rng.integers(len(self.mel_mean))) for rng in rngs]
-            mix_style_(
-                batch,
-                torch.tensor(lengths),
-                torch.tensor(weights, dtype=batch.dtype),
-                self.mel_mean[partners],
-                self.mel_std[partners],
-            )
-        time = [draw_stripes(rng, self.n_t, self.w_t, length) for rng, length in zip(rngs, lengths, strict=True)]
-        frequency = [draw_stripes(rng, self.n_f, self.w_f, batch.shape[2]) for rng in rngs]
-        mask_stripes_(batch, torch.from_numpy(np.stack(time)), torch.from_numpy(np.stack(frequency)), self.overall_mean)
-        return [clip[:length] for clip, length in zip(batch, lengths, strict=True)]
+            weight, partner = draw_weight(rng, self.p_ms, self.ms_alpha), int(rng.integers(len(self.mel_mean)))
+            if weight < 1:
+                mix_style_(log_mel, weight, self.mel_mean[partner], self.mel_std[partner])
+        time = draw_stripes(rng, self.n_t, self.w_t, log_mel.shape[0])
+        frequency = draw_stripes(rng, self.n_f, self.w_f, log_mel.shape[1])
+        return mask_stripes_(log_mel, time, frequency, self.overall_mean)

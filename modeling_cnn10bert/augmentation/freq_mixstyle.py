@@ -9,7 +9,7 @@ MIN_STD = 0.01
 
 def draw_weight(rng: np.random.Generator, p_ms: float, ms_alpha: float) -> float:
     """
-    Draws lambda, the weight of a clip's own statistics.
+    Draw lambda, the weight of a clip's own statistics.
 
     Beta(ms_alpha, ms_alpha), the larger of lambda and 1 - lambda, so that the original always dominates, with
     probability `p_ms`; else 1, which leaves the clip as it is. `ms_alpha` 0 is the limit in which lambda is always 1.
@@ -21,40 +21,24 @@ def draw_weight(rng: np.random.Generator, p_ms: float, ms_alpha: float) -> float
 
 
 def mix_style_(
-    log_mel: torch.Tensor,
-    lengths: torch.Tensor,
-    weight: torch.Tensor,
-    partner_mean: torch.Tensor,
-    partner_std: torch.Tensor,
+    log_mel: torch.Tensor, weight: float, partner_mean: torch.Tensor, partner_std: torch.Tensor
 ) -> torch.Tensor:
     """
-    Gives each clip the mixture of its own and its partner's mean and standard deviation of every mel bin, in place.
+    Give a clip the mixture of its own and its partner's mean and standard deviation of every mel bin, in place.
 
     Mixed is lambda * own + (1 - lambda) * partner, as section 4 of the paper writes it. A bin that does not vary, as in
-    digital silence, has no deviation to adjust and takes on the mixed mean alone. Padding counts nowhere.
+    digital silence, has no deviation to adjust and takes on the mixed mean alone.
 
     Args:
-        log_mel: [B, T, n_mels] in dB.
-        lengths: [B] valid frames.
-        weight: [B] lambda; 1 leaves a clip exactly as it is.
-        partner_mean, partner_std: [B, n_mels] statistics of the partners over their own valid frames, in dB.
+        log_mel: [T, n_mels] in dB.
+        weight: lambda; 1 leaves the clip exactly as it is.
+        partner_mean, partner_std: [n_mels] statistics of the partner over its frames, in dB.
 
     Returns:
         `log_mel`.
     """
-    mean, std = _statistics(log_mel, lengths)
-    weight = weight[:, None]
+    mean = log_mel.sum(dim=0) / len(log_mel)
+    std = ((log_mel - mean).square_().sum(dim=0) / len(log_mel)).sqrt()
     scale = torch.where(std < MIN_STD, 1.0, torch.lerp(partner_std, std, weight) / std)
     shift = torch.lerp(partner_mean, mean, weight) - scale * mean
-    return torch.addcmul(shift[:, None], log_mel, scale[:, None], out=log_mel)
-
-
-def _statistics(log_mel: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and population standard deviation of each mel bin over the valid frames: [B, n_mels] each."""
-    means, stds = [], []
-    # Clip by clip, so that the padding, and with it the rest of the batch, does not even change the rounding.
-    for clip, length in zip(log_mel, lengths.tolist(), strict=True):
-        mean = clip[:length].sum(dim=0) / length
-        means.append(mean)
-        stds.append(((clip[:length] - mean).square_().sum(dim=0) / length).sqrt())
-    return torch.stack(means), torch.stack(stds)
+    return torch.addcmul(shift, log_mel, scale, out=log_mel)

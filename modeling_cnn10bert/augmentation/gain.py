@@ -3,20 +3,20 @@
 import torch
 
 
-def apply_gain_(log_mel: torch.Tensor, gain_db: torch.Tensor, floor: float) -> torch.Tensor:
+def apply_gain_(log_mel: torch.Tensor, gain_db: float, floor: float) -> torch.Tensor:
     """
-    Scales the waveforms behind log-mels by 10^(gain_db / 20), in place.
+    Scale the waveform behind a log-mel by 10^(gain_db / 20), in place.
 
     On a log-mel in dB that is a shift. Cells at the floor hold no signal to scale, so they stay there, and no other
     falls below it.
 
     Args:
-        log_mel: [B, T, n_mels] in dB.
-        gain_db: [B] in dB.
+        log_mel: [T, n_mels] in dB.
+        gain_db: in dB.
         floor: the lowest value of a log-mel, in dB.
 
     Returns:
         `log_mel`.
     """
     at_floor = log_mel <= floor
-    return log_mel.add_(gain_db[:, None, None]).clamp_(min=floor).masked_fill_(at_floor, floor)
+    return log_mel.add_(gain_db).clamp_(min=floor).masked_fill_(at_floor, floor)

@@ -6,7 +6,7 @@ import torch
 
 def draw_stripes(rng: np.random.Generator, count: int, max_width: int, size: int) -> np.ndarray:
     """
-    Draws stripes along an axis: width and offset uniform, as section 4 says; a stripe may have no width.
+    Draw stripes along an axis: width and offset uniform, as section 4 says; a stripe may have no width.
 
     Args:
         rng: the source of randomness.
@@ -23,29 +23,24 @@ def draw_stripes(rng: np.random.Generator, count: int, max_width: int, size: int
 
 
 def mask_stripes_(
-    log_mel: torch.Tensor, time_stripes: torch.Tensor, frequency_stripes: torch.Tensor, fill: torch.Tensor
+    log_mel: torch.Tensor, time_stripes: np.ndarray, frequency_stripes: np.ndarray, fill: torch.Tensor
 ) -> torch.Tensor:
     """
-    Replaces masked cells by the training set's mean of their bin, in place.
+    Replace masked cells by the training set's mean of their bin, in place.
 
-    That mean becomes zero in the input normalisation, and zero is what SpecAugment masks with.
+    That mean becomes zero in the input normalization, and zero is what SpecAugment masks with.
 
     Args:
-        log_mel: [B, T, n_mels] in dB.
-        time_stripes: [B, n_t, 2] first frame of each stripe and the frame behind its last.
-        frequency_stripes: [B, n_f, 2] the same in bins.
+        log_mel: [T, n_mels] in dB.
+        time_stripes: [n_t, 2] first frame of each stripe and the frame behind its last.
+        frequency_stripes: [n_f, 2] the same in bins.
         fill: [n_mels] the training set's mean of each bin, in dB.
 
     Returns:
         `log_mel`.
     """
-    log_mel[_inside(time_stripes, log_mel.shape[1])] = fill
-    clips, bins = _inside(frequency_stripes, log_mel.shape[2]).nonzero(as_tuple=True)
-    log_mel.transpose(1, 2)[clips, bins] = fill[bins, None]
+    for start, end in time_stripes:
+        log_mel[start:end] = fill
+    for start, end in frequency_stripes:
+        log_mel[:, start:end] = fill[start:end]
     return log_mel
-
-
-def _inside(stripes: torch.Tensor, size: int) -> torch.Tensor:
-    """[B, count, 2] to [B, size]: whether a cell lies in any stripe."""
-    cells = torch.arange(size)
-    return ((cells >= stripes[:, :, :1]) & (cells < stripes[:, :, 1:])).any(dim=1)

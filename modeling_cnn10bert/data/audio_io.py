@@ -1,5 +1,4 @@
-"""Recordings: decoding, resampling and encoding. The one file of the package that does them, so that a successor is one
-change."""
+"""Decode, resample and encode recordings; no other file does, so that a successor of a library is one change."""
 
 import contextlib
 import dataclasses
@@ -8,6 +7,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -33,7 +33,7 @@ SHORTEST_PIECE = 0.1  # seconds by which it is judged
 
 
 def load_audio(path: str | os.PathLike, sampling_rate: int, notes: list[str] | None = None) -> np.ndarray:
-    """Reads a recording as one channel at the asked sampling rate.
+    """Read a recording as one channel at the asked sampling rate.
 
     Decodes what libsndfile decodes (wav, flac, ogg, opus, mp3, aiff, ...) and, where an `ffmpeg` is installed, what
     that does (m4a, wma, webm, ...), averages the channels, resamples where the rates differ. Of several recordings in
@@ -58,7 +58,7 @@ def load_audio(path: str | os.PathLike, sampling_rate: int, notes: list[str] | N
 
 
 def audio_blocks(path: str | os.PathLike, sampling_rate: int, notes: list[str] | None = None) -> Iterator[np.ndarray]:
-    """`load_audio` of a recording of any length, in blocks of some seconds that joined are what it returns; `notes` are
+    """Read a recording of any length in blocks of some seconds, which joined are what `load_audio` returns; `notes` are
     complete after the last block.
 
     Raises:
@@ -74,17 +74,17 @@ def audio_blocks(path: str | os.PathLike, sampling_rate: int, notes: list[str] |
 
 
 def decode_audio(encoded: bytes, sampling_rate: int, name: str, notes: list[str] | None = None) -> np.ndarray:
-    """`load_audio` of a recording in memory, whose file name `name` is for error messages."""
+    """Read a recording in memory as `load_audio` does; `name` is its file name in error messages."""
     return np.concatenate(list(_mono_blocks(io.BytesIO(encoded), pathlib.PurePath(name), sampling_rate, notes)))
 
 
 def printable(path: str | os.PathLike) -> str:
-    """A path as it can be printed and encoded: bytes of a name that are no UTF-8 become `\\xff`."""
+    """Return a path as it can be printed and encoded: bytes of a name that are no UTF-8 become `\\xff`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def encode_audio(waveform: np.ndarray, sampling_rate: int) -> bytes:
-    """Waveform [samples] float32 -> a FLAC file of 24 bits, or a wav file of floats where a sample exceeds full scale.
+    """Encode a waveform [samples] float32 as FLAC of 24 bits, or as a wav file of floats where it exceeds full scale.
 
     24 bits, because 16 add noise of about -90 dB to a mel bin. On 23 real recordings 16 bits move cells of the log-mel
     above -60 dB by up to 0.54 dB and 24 bits by up to 0.0022 dB, where half a step of the feature cache is 0.0025 dB;
@@ -108,18 +108,22 @@ def encode_audio(waveform: np.ndarray, sampling_rate: int) -> bytes:
 def _mono_blocks(
     source: pathlib.Path | io.BytesIO, path: pathlib.PurePath, sampling_rate: int, notes: list[str] | None
 ) -> Iterator[np.ndarray]:
-    """Reads a path or a file in memory as [samples] float32 at `sampling_rate`: at least one block, none empty.
+    """Read a path or a file in memory as [samples] float32 at `sampling_rate`: at least one block, none empty.
 
     `path` is for error messages.
     """
     tally = _Tally()
     try:
-        parts = _parts(source)
+        with _opened(source) as file:
+            parts = measure(file)
         for part in parts:
-            # Decoders end after the first of several parts, so each is decoded as a file of its own.
-            file = source if len(parts) == 1 else io.BytesIO(_bytes_of(source, part))
+            part_source = source
+            if len(parts) > 1:  # decoders end after the first of several, so each is decoded as a file of its own
+                with _opened(source) as file:
+                    file.seek(part.start)
+                    part_source = io.BytesIO(file.read(part.end - part.start))
             try:
-                yield from _mono_blocks_of_part(file, part, path, sampling_rate, tally)
+                yield from _mono_blocks_of_part(part_source, part, path, sampling_rate, tally)
             except ffmpeg.FFmpegError as error:  # nothing of the part decodes
                 if not tally.samples:
                     raise _undecodable(path, parts[-1].end, error) from error
@@ -151,7 +155,7 @@ def _mono_blocks(
 def _mono_blocks_of_part(
     source: pathlib.Path | io.BytesIO, part: Part, path: pathlib.PurePath, sampling_rate: int, tally: "_Tally"
 ) -> Iterator[np.ndarray]:
-    """Mixes and resamples a part; samples that cannot be used are counted, and from the first one on not given out."""
+    """Mix and resample a part; samples that cannot be used are counted, and from the first one on not given out."""
     decoding, mixer, resampler, seconds = _Decoding(), Mixer(), None, 0.0
     for rate, channels in decoding.blocks(source, part):
         if not sampling_rate / LARGEST_RATIO <= rate <= sampling_rate * LARGEST_RATIO:
@@ -161,20 +165,20 @@ def _mono_blocks_of_part(
                 "leave it out"
             )
         if resampler is None and rate != sampling_rate:
-            resampler = _Resampler(rate, sampling_rate)
+            resampler = _resampler(rate, sampling_rate)
         waveform = mixer.mix(channels, rate)
         seconds += len(waveform) / rate
         tally.count(channels, waveform)
         if tally.bad or tally.peak > LARGEST_SAMPLE:
             continue
         if resampler:
-            waveform = resampler.push(waveform)
+            waveform = resampler.resample_chunk(waveform)
         if waveform.size:
             tally.given += waveform.size
             yield waveform
     tally.end_part(part, seconds, mixer.cancelled, decoding)
     if resampler and seconds and not tally.bad and tally.peak <= LARGEST_SAMPLE:
-        rest = resampler.flush()
+        rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)  # what the filter still holds
         if rest.size:
             tally.given += rest.size
             yield rest
@@ -183,7 +187,7 @@ def _mono_blocks_of_part(
 @dataclasses.dataclass
 class _Tally:
     """
-    What was found in a recording so far.
+    Count what was found in a recording so far.
 
     Attributes:
         samples: decoded, and `bad` of them NaN or infinite.
@@ -210,7 +214,7 @@ class _Tally:
 
     def count(self, channels: np.ndarray, waveform: np.ndarray) -> None:
         self.samples += waveform.size
-        self.bad += np.count_nonzero(~np.isfinite(waveform))
+        self.bad += int(np.count_nonzero(~np.isfinite(waveform)))
         if channels.size and not self.bad:
             self.peak = max(self.peak, float(channels.max()), -float(channels.min()))
 
@@ -232,13 +236,9 @@ class _Tally:
         notes = []
         reasons = f" ({', '.join(self.faults)})" if self.faults else ""
         if self.expected > self.seconds:
-            why = (
-                "the file is cut off"
-                if self.cut
-                else "the rest does not decode"
-                if self.left
-                else "the file is cut off or damaged"
-            )
+            why = "the file is cut off" if self.cut else "the file is cut off or damaged"
+            if self.left and not self.cut:
+                why = "the rest does not decode"
             notes.append(
                 f"{self.seconds:.1f} of {self.expected:.1f} s of sound were read, as {why}{reasons}; fetch or export "
                 "it again"
@@ -260,19 +260,8 @@ class _Tally:
         return notes
 
 
-def _parts(source: pathlib.Path | io.BytesIO) -> list[Part]:
-    if isinstance(source, io.BytesIO):
-        return measure(source)
-    with open(source, "rb") as file:
-        return measure(file)
-
-
-def _bytes_of(source: pathlib.Path | io.BytesIO, part: Part) -> bytes:
-    if isinstance(source, io.BytesIO):
-        return source.getvalue()[part.start : part.end]
-    with open(source, "rb") as file:
-        file.seek(part.start)
-        return file.read(part.end - part.start)
+def _opened(source: pathlib.Path | io.BytesIO) -> contextlib.AbstractContextManager[BinaryIO]:
+    return contextlib.nullcontext(source) if isinstance(source, io.BytesIO) else open(source, "rb")
 
 
 def _undecodable(path: pathlib.PurePath, size: int, error: Exception) -> AudioError:
@@ -293,7 +282,7 @@ def _undecodable(path: pathlib.PurePath, size: int, error: Exception) -> AudioEr
 
 class _Decoding:
     """
-    Decodes a recording by libsndfile and, where that ends early, from there on by an installed ffmpeg.
+    Decode a recording by libsndfile and, where that ends early, from there on by an installed ffmpeg.
 
     Attributes:
         duration: seconds of sound that ffmpeg finds announced in the file, `None` where nothing is.
@@ -308,7 +297,7 @@ class _Decoding:
 
     def blocks(self, source: pathlib.Path | io.BytesIO, part: Part) -> Iterator[tuple[int, np.ndarray]]:
         """
-        Gives the sampling rate in Hz with each block [samples, channels] float32.
+        Yield the sampling rate in Hz with each block [samples, channels] float32.
 
         However many channels or samples a damaged header promises, no more memory than a block's is taken.
 
@@ -316,7 +305,7 @@ class _Decoding:
             ffmpeg.FFmpegError: nothing of it decodes.
             OSError, MemoryError: the system does not give what reading takes.
         """
-        seen, rate, error = 0, None, None
+        seen, rate, error = 0, 0, None
         try:
             with _open_with_libsndfile(source) as file:
                 rate = file.samplerate
@@ -328,16 +317,16 @@ class _Decoding:
         if seen:
             self.tolerance = max(SHORTEST_LOSS, FRAMES_OF_CODECS / max(rate, LOWEST_RATE_OF_CODECS))
         wanted = part.promised if part.seconds is None else part.seconds
-        is_all = wanted is None or part.share < 1 or seen >= (wanted - self.tolerance) * (rate or 0)
+        is_all = wanted is None or part.share < 1 or seen >= (wanted - self.tolerance) * rate
         if error is None and is_all and (seen or wanted == 0.0):
             return
         given = False
         try:
             with _open_with_ffmpeg(source, rate if seen else None) as stream:
-                skipped = 0
-                for block in stream.blocks:
-                    fresh = block[max(0, seen - skipped) :]
-                    skipped += len(block) - len(fresh)
+                to_skip = seen  # what libsndfile gave
+                for block in stream.blocks():
+                    fresh = block[to_skip:]
+                    to_skip = max(0, to_skip - len(block))
                     if len(fresh):
                         given = True
                         yield stream.rate, fresh
@@ -345,19 +334,17 @@ class _Decoding:
                 if not seen:
                     self.duration, self.tolerance = stream.duration, SHORTEST_LOSS_BY_FFMPEG
         except ffmpeg.FFmpegError as found:
-            if _is_of_the_system(error):
-                raise OSError(_reason(error)) from error
-            reason = (
-                f"libsndfile: {_reason(error)}"
-                if error is not None
-                else f"libsndfile finds no {'more ' if seen else ''}sound"
-            )
+            if isinstance(error, soundfile.LibsndfileError) and error.code == SYSTEM_ERROR:
+                raise OSError(_reason(error)) from error  # a lack of file handles or a broken drive
             if given:
                 self.fault = str(found)
                 return
-            for block in _up_to_damage(source, seen) if rate is not None and error is not None else ():
-                given = True
-                yield rate, block
+            reason = f"libsndfile finds no {'more ' if seen else ''}sound"
+            if error is not None:
+                reason = f"libsndfile: {_reason(error)}"
+                for block in _up_to_damage(source, seen) if rate else ():
+                    given = True
+                    yield rate, block
             self.fault = f"{reason}; {found}"
             if not seen and not given:
                 raise ffmpeg.FFmpegError(self.fault) from found
@@ -376,7 +363,7 @@ def _read_block(file: soundfile.SoundFile) -> np.ndarray:
 
 
 def _up_to_damage(source: pathlib.Path | io.BytesIO, seen: int) -> Iterator[np.ndarray]:
-    """Reads again from a sample on where a block failed, in small pieces up to the one that is damaged."""
+    """Read again from a sample on where a block failed, in small pieces up to the one that is damaged."""
     try:
         with _open_with_libsndfile(source) as file:
             while seen:
@@ -389,19 +376,17 @@ def _up_to_damage(source: pathlib.Path | io.BytesIO, seen: int) -> Iterator[np.n
 
 @contextlib.contextmanager
 def _open_with_ffmpeg(source: pathlib.Path | io.BytesIO, rate: int | None) -> Iterator[ffmpeg.Stream]:
-    """Opens with ffmpeg, which must seek, so bytes in memory become a file."""
-    with contextlib.ExitStack() as stack:
-        if isinstance(source, io.BytesIO) and ffmpeg.is_installed():
-            copy = stack.enter_context(tempfile.NamedTemporaryFile())
-            copy.write(source.getvalue())
-            copy.flush()
-            source = copy.name
-        yield stack.enter_context(ffmpeg.open_stream(source, rate))
-
-
-def _is_of_the_system(error: Exception | None) -> bool:
-    """Tells a lack of file handles or a broken drive from bytes that do not decode."""
-    return isinstance(error, soundfile.LibsndfileError) and error.code == SYSTEM_ERROR
+    """Open with ffmpeg, which must seek, so bytes in memory become a file."""
+    if not isinstance(source, io.BytesIO):
+        with ffmpeg.open_stream(source, rate) as stream:
+            yield stream
+        return
+    ffmpeg.find_program()  # before anything is written for it
+    with tempfile.NamedTemporaryFile() as copy:
+        copy.write(source.getvalue())
+        copy.flush()
+        with ffmpeg.open_stream(copy.name, rate) as stream:
+            yield stream
 
 
 def _reason(error: Exception) -> str:
@@ -416,7 +401,7 @@ def _reason(error: Exception) -> str:
 
 class Mixer:
     """
-    Averages the channels of a recording, block by block.
+    Average the channels of a recording, block by block.
 
     Where they cancel each other, as when a cable swapped the poles of one, the average would be silence; there the
     channel is taken that is the loudest so far. That is judged for each second: the average of N channels that have
@@ -427,7 +412,7 @@ class Mixer:
         cancelled: seconds in which they did.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.cancelled = 0.0
         self._energy: np.ndarray | None = None  # of each channel so far
         self._chosen: int | None = None  # in the last piece, the channel instead of the average
@@ -459,7 +444,7 @@ class Mixer:
         return mono
 
     def _channel_instead(self, piece: np.ndarray, mixed: np.ndarray) -> int | None:
-        """The channel to take instead of the average, `None` where that is fine."""
+        """Return the channel to take instead of the average, `None` where that is fine."""
         energies = np.array([np.var(channel, dtype=np.float64) for channel in piece.T])
         self._energy += energies * len(piece)
         if not np.var(mixed, dtype=np.float64) < KEPT_ENERGY * energies.sum() / len(energies) ** 2:
@@ -468,25 +453,14 @@ class Mixer:
         return int(np.argmax(np.where(energies >= ALMOST_AS_LOUD * energies.max(), self._energy, -1.0)))
 
 
-class _Resampler:
-    """Band-limited resampling of [samples] float32 block by block, the same to the last bit as `soxr.resample` of the
-    whole; n samples become round(n * new_rate / old_rate)."""
-
-    # soxr and not torchaudio's sinc_interp_kaiser at its "kaiser_best" values. To 32 kHz, one core, 20 s of noise; the
-    # error is that of a 1 kHz sine against the sine sampled at 32 kHz, the alias what a 17 kHz sine leaves:
-    #   from      soxr VHQ: time, error, alias, gain at 15 kHz   torchaudio: the same
-    #   44.1 kHz  23 ms, -151 dB, -155 dB, -0.3 dB               16 ms, -122 dB, -145 dB, -3.0 dB
-    #   48 kHz    13 ms, -152 dB, -157 dB, -0.3 dB               45 ms, -134 dB, -145 dB, -3.0 dB
-    #   192 kHz   24 ms, -152 dB, -162 dB, -0.3 dB               318 ms, -131 dB, -150 dB, -3.0 dB
-    # And torchaudio's filter grows with the rates divided by their greatest common divisor: from 47,999 Hz, a machine
-    # of 24 GB ran out of memory.
-
-    def __init__(self, old_rate: int, new_rate: int):
-        self.stream = soxr.ResampleStream(old_rate, new_rate, 1, dtype="float32", quality="VHQ")
-
-    def push(self, waveform: np.ndarray) -> np.ndarray:
-        return self.stream.resample_chunk(waveform)
-
-    def flush(self) -> np.ndarray:
-        """Return what the filter still holds."""
-        return self.stream.resample_chunk(np.zeros(0, np.float32), last=True)
+# soxr and not torchaudio's sinc_interp_kaiser at its "kaiser_best" values. To 32 kHz, one core, 20 s of noise; the
+# error is that of a 1 kHz sine against the sine sampled at 32 kHz, the alias what a 17 kHz sine leaves:
+#   from      soxr VHQ: time, error, alias, gain at 15 kHz   torchaudio: the same
+#   44.1 kHz  23 ms, -151 dB, -155 dB, -0.3 dB               16 ms, -122 dB, -145 dB, -3.0 dB
+#   48 kHz    13 ms, -152 dB, -157 dB, -0.3 dB               45 ms, -134 dB, -145 dB, -3.0 dB
+#   192 kHz   24 ms, -152 dB, -162 dB, -0.3 dB               318 ms, -131 dB, -150 dB, -3.0 dB
+# And torchaudio's filter grows with the rates divided by their greatest common divisor: from 47,999 Hz, a machine
+# of 24 GB ran out of memory.
+def _resampler(old_rate: int, new_rate: int) -> soxr.ResampleStream:
+    """Resample block by block, to the last bit as `soxr.resample` of the whole."""
+    return soxr.ResampleStream(old_rate, new_rate, 1, dtype="float32", quality="VHQ")

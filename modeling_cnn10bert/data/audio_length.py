@@ -1,6 +1,7 @@
-"""Measures how much sound a file holds by its container, without decoding it.
+"""Measure how much sound a file holds by its container, without decoding it.
 
-Decoders end early without a word where a file is cut off, and after the first of several recordings in one file."""
+Decoders end early without a word where a file is cut off, and after the first of several recordings in one file; they
+also do where FFmpeg is not installed, so that it cannot be asked instead."""
 
 import contextlib
 import dataclasses
@@ -8,7 +9,7 @@ import io
 import re
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 # Lengths that programs write which do not know it yet: 0, and the largest that fit into 31 and 32 bits, or nearly.
 UNKNOWN_LENGTHS = (range(0x7FFFF000, 0x80000001), range(0xFFFFF000, 0x100000001), range(2**63 - 4096, 2**64))
@@ -31,7 +32,7 @@ MP3_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 1200
 @dataclasses.dataclass(frozen=True)
 class Part:
     """
-    One of the recordings that a file holds one after the other; nearly every file holds one.
+    Describe one of the recordings that a file holds one after the other; nearly every file holds one.
 
     Attributes:
         start, end: its place in the file, in bytes.
@@ -51,7 +52,7 @@ class Part:
 
 def measure(file: BinaryIO) -> list[Part]:
     """
-    The parts of a file of audio, in their order; where its container is not known here, one of which nothing is known.
+    Find the parts of a file of audio, in their order; where its container is not known here, one without any lengths.
 
     Headers are believed only as far as they go: damaged ones make no error, but a part of which nothing is known.
 
@@ -75,8 +76,8 @@ def _parts(file: BinaryIO, size: int) -> list[Part]:
     magic = _read(file, start, 16)
     if magic.startswith(b"fLaC"):
         return _flac(file, start, size)
-    if _mp3_frame(magic[:4]):
-        return _mp3(file, start, size)
+    if frame := _mp3_frame(magic[:4]):
+        return _mp3(file, start, size, frame)
     magic = _read(file, 0, 16)
     if magic.startswith(b"OggS"):
         return _ogg(file, size)
@@ -98,7 +99,7 @@ def _read(file: BinaryIO, position: int, count: int) -> bytes:
 
 
 def _after_id3(file: BinaryIO, position: int) -> int:
-    """The end of the ID3v2 tags that begin at a position."""
+    """Return the end of the ID3v2 tags that begin at a position."""
     while (header := _read(file, position, 10))[:3] == b"ID3" and len(header) == 10:
         length = sum((byte & 0x7F) << shift for byte, shift in zip(header[6:], (21, 14, 7, 0), strict=True))
         position += 10 + length + (10 if header[5] & 0x10 else 0)
@@ -109,11 +110,11 @@ def _after_id3(file: BinaryIO, position: int) -> int:
 
 
 def _chunked(file: BinaryIO, start: int, size: int) -> Part | None:
-    """Compares the length of the chunk of sound with what is there, where a file of chunks begins at a position."""
+    """Compare the length of the chunk of sound with what is there, where a file of chunks begins at a position."""
     magic = _read(file, start, 40)
     if magic[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and magic[8:12] == b"WAVE":
-        order, names, end = ("big" if magic[:4] == b"RIFX" else "little"), (b"data",), magic[4:8]
-        return _chunks(file, start, start + 12, size, order, names, int.from_bytes(end, order) + 8)
+        order: Literal["little", "big"] = "big" if magic[:4] == b"RIFX" else "little"
+        return _chunks(file, start, start + 12, size, order, (b"data",), int.from_bytes(magic[4:8], order) + 8)
     if magic[:4] == b"FORM" and magic[8:12] in (b"AIFF", b"AIFC"):
         return _chunks(file, start, start + 12, size, "big", (b"SSND",), int.from_bytes(magic[4:8], "big") + 8)
     if magic[:4] == b"caff":
@@ -132,7 +133,7 @@ def _chunks(
     start: int,
     position: int,
     size: int,
-    order: str,
+    order: Literal["little", "big"],
     names: tuple[bytes, ...],
     whole: int,
     name_bytes: int = 4,
@@ -160,14 +161,14 @@ def _chunks(
 
 
 def _data(start: int, body: int, length: int, size: int, end: int) -> Part:
-    """The part of a chunk of sound; one whose length was not known when it was written goes to the end of the file."""
+    """Make the part of a chunk of sound; one whose length was not known when written goes to the end of the file."""
     if length == 0 or any(length in unknown for unknown in UNKNOWN_LENGTHS) and body + length > size:
         return Part(start, size)
     return Part(start, min(end, size), share=min(1.0, max(0, size - body) / length))
 
 
 def _mp4(file: BinaryIO, size: int) -> list[Part]:
-    """Each `ftyp` begins a recording. How long they are, ffmpeg says."""
+    """Begin a part at each `ftyp`. How long they are, ffmpeg says."""
     starts, position = [], 0
     while len(header := _read(file, position, 16)) >= 8:
         length = int.from_bytes(header[:4], "big")
@@ -185,8 +186,8 @@ def _mp4(file: BinaryIO, size: int) -> list[Part]:
 
 
 def _flac(file: BinaryIO, first: int, size: int) -> list[Part]:
-    """The number of samples that each header promises; how many there are, only decoding tells."""
-    starts = [0, *(start for start in _find(file, FLAC_START, first + 1, size))]
+    """Read how many samples each header promises; how many there are, only decoding tells."""
+    starts = [0, *_find(file, FLAC_START, first + 1, size)]
     parts = []
     for start, end in zip(starts, [*starts[1:], size], strict=True):
         info = _read(file, (start or first) + 8, 34)
@@ -195,17 +196,15 @@ def _flac(file: BinaryIO, first: int, size: int) -> list[Part]:
     return parts
 
 
-def _find(file: BinaryIO, wanted: bytes, position: int, size: int) -> list[int]:
-    """Return the places of some bytes from a position on."""
-    found = []
+def _find(file: BinaryIO, wanted: bytes, position: int, size: int) -> Iterator[int]:
+    """Yield the places of some bytes from a position on."""
     while position < size:
         block = _read(file, position, SCANNED_AT_ONCE + len(wanted) - 1)
         at = block.find(wanted)
         while at >= 0:
-            found.append(position + at)
+            yield position + at
             at = block.find(wanted, at + 1)
         position += SCANNED_AT_ONCE
-    return found
 
 
 # ---------------------------------------------------------------------------------------------------------------- ogg
@@ -213,10 +212,10 @@ def _find(file: BinaryIO, wanted: bytes, position: int, size: int) -> list[int]:
 
 @dataclasses.dataclass
 class _Link:
-    """One stream of audio after the other in a chained Ogg: its numbers as far as its pages were read."""
+    """Hold the numbers of one of the streams in a chained Ogg, as far as its pages were read."""
 
     start: int
-    serial: int | None = None
+    serial: bytes | None = None
     rate: int = 0
     before: int = 0  # samples of the codec before the recording begins
     first: int | None = None  # the position in samples at the end of its first page of audio that has one, and
@@ -233,23 +232,16 @@ class _Link:
 
 
 def _ogg(file: BinaryIO, size: int) -> list[Part]:
-    """The positions in samples of the last page of every link (RFC 3533, RFC 7845 for Opus)."""
+    """Read the position in samples of the last page of every link (RFC 3533, RFC 7845 for Opus)."""
     links: list[_Link] = []
     position, at_start, packets, cut = 0, False, 0, False
     while len(page := _read(file, position, 27)) == 27:
         if page[:4] != b"OggS":
             # Something else between two pages, or after the last one.
-            found = _find_first(file, b"OggS", position + 1, size)
-            if found is None:
-                break
-            position = found
+            position = next(_find(file, b"OggS", position + 1, size), size)
             continue
-        flags, granule, serial, count = (
-            page[5],
-            int.from_bytes(page[6:14], "little", signed=True),
-            page[14:18],
-            page[26],
-        )
+        flags, granule, serial = page[5], int.from_bytes(page[6:14], "little", signed=True), page[14:18]
+        count = page[26]
         lacing = file.read(count)
         body = position + 27 + count
         end = body + sum(lacing)
@@ -280,17 +272,8 @@ def _ogg(file: BinaryIO, size: int) -> list[Part]:
     return [link.part(end, cut and end == size) for link, end in zip(links, ends, strict=True)]
 
 
-def _find_first(file: BinaryIO, wanted: bytes, position: int, size: int) -> int | None:
-    while position < size:
-        at = _read(file, position, SCANNED_AT_ONCE + len(wanted) - 1).find(wanted)
-        if at >= 0:
-            return position + at
-        position += SCANNED_AT_ONCE
-    return None
-
-
 def _ogg_codec(packet: bytes) -> tuple[int, int]:
-    """The rate in Hz in which a stream counts its samples, 0 where it holds no audio, and the samples to drop first."""
+    """Return the rate in Hz in which a stream counts its samples, 0 without audio, and the samples to drop first."""
     if packet.startswith(b"\x01vorbis"):
         return int.from_bytes(packet[12:16], "little"), 0
     if packet.startswith(b"OpusHead"):
@@ -314,7 +297,7 @@ class _Frame:
 
 
 def _mp3_frame(header: bytes) -> _Frame | None:
-    """Reads the four bytes that a frame of MPEG audio begins with; `None` where they are none (ISO 11172-3, 2.4)."""
+    """Read the four bytes that a frame of MPEG audio begins with; `None` where they are none (ISO 11172-3, 2.4)."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return None
     version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)  # version 3: 1, 2: 2, 0: 2.5
@@ -329,13 +312,12 @@ def _mp3_frame(header: bytes) -> _Frame | None:
     return _Frame(length, samples, hertz, header[3] >> 6 == 3)
 
 
-def _mp3(file: BinaryIO, first: int, size: int) -> list[Part]:
+def _mp3(file: BinaryIO, first: int, size: int, frame: _Frame) -> list[Part]:
     """
-    Counts frames. A part begins where a header of lengths stands, where more frames come than such a header promises,
+    Count frames. A part begins where a header of lengths stands, where more frames come than such a header promises,
     and where the rate or the number of channels changes: decoders end at each of these.
     """
     end_of_sound = _before_tags(file, size)
-    frame = _mp3_frame(_read(file, first, 4))
     promised, promised_bytes = _mp3_promise(_read(file, first, MP3_HEAD), frame)
     if promised and abs(end_of_sound - first - promised_bytes) <= 2 * frame.length:  # all is there, and no more
         seconds = promised * frame.samples / frame.rate
@@ -358,7 +340,7 @@ def _mp3(file: BinaryIO, first: int, size: int) -> list[Part]:
 
 @dataclasses.dataclass
 class _Run:
-    """Frames that a decoder takes for one recording."""
+    """Count frames that a decoder takes for one recording."""
 
     start: int
     kind: _Frame
@@ -378,7 +360,7 @@ class _Run:
 
 
 def _mp3_frames(file: BinaryIO, position: int, end: int) -> Iterator[tuple[int, _Frame, bytes]]:
-    """Position, header and first bytes of every whole frame."""
+    """Yield position, header and first bytes of every whole frame."""
     headers: dict[bytes, _Frame | None] = {}
     while position < end:
         head = _read(file, position, MP3_HEAD)
@@ -395,7 +377,7 @@ def _mp3_frames(file: BinaryIO, position: int, end: int) -> Iterator[tuple[int, 
 
 
 def _next_mp3_frame(file: BinaryIO, position: int, end: int) -> int:
-    """The first place after a position where two frames follow one another, behind tags or damage; else the end."""
+    """Find the first place after a position where two frames follow one another, after tags or damage; else the end."""
     position = max(_after_id3(file, position), position + 1)
     while position < end and (block := _read(file, position, SCANNED_AT_ONCE)):
         for found in MP3_HEADER.finditer(block):
@@ -408,7 +390,7 @@ def _next_mp3_frame(file: BinaryIO, position: int, end: int) -> int:
 
 
 def _mp3_promise(head: bytes, frame: _Frame) -> tuple[int | None, int]:
-    """Frames and bytes by the header of lengths of Xing or Fraunhofer; `None` where a frame has no such header."""
+    """Return frames and bytes by the header of lengths of Xing or Fraunhofer; `None` where there is none."""
     if head[36:40] == b"VBRI":
         return int.from_bytes(head[50:54], "big"), int.from_bytes(head[46:50], "big")
     for name in (b"Xing", b"Info"):

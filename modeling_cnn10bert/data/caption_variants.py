@@ -1,9 +1,11 @@
-"""Back-translations for a prepared data set on disk.
+"""Add back-translations to a prepared data set on disk.
 
 That is a folder which `datasets` wrote (`save_to_disk` of one data set or of several splits), or a folder of soundscape
-manifests. The work resumes after a kill, and the data set is never half written: see `translation_job.py`.
+manifests. Finished translations are kept in a hidden folder beside it until the data set has them, so that a killed run
+continues where it was.
 """
 
+import contextlib
 import fnmatch
 import hashlib
 import json
@@ -26,19 +28,20 @@ from ..augmentation.back_translation import (
 )
 from ..augmentation.eda import caption_words
 from ..errors import DataError
+from ..files import finish_replacement, locked_folder, replaced_whole
 from .recipes.soundscapes import REWRITE, SPLITS, manifest_lines
 from .saved_tables import load_saved
 from .tables import read_json
-from .translation_job import Progress, Workshop
 
 TEXTS = datasets.List(datasets.Value("string"))
+WRITTEN_BY_DATASETS = ("state.json", "dataset_info.json", "data-*-of-*.arrow")
 Variants = dict[str, dict[str, list[list[str]]]]  # split -> language -> for each recording, a variant of each caption
 
 
 @dataclass
 class VariantCounts:
     """
-    Of the different captions that went by way of a language: all, those that came back unchanged, and those empty.
+    Count the different captions that went by way of a language: all, those that came back unchanged, and those empty.
 
     Unchanged is what has the same words, empty what has none: then the caption itself is stored.
     """
@@ -56,13 +59,13 @@ def add_back_translations(
     batch_size: int = 32,
 ) -> dict[str, VariantCounts]:
     """
-    Adds the variants of every caption to a prepared data set; each different caption is translated once.
+    Add the variants of every caption to a prepared data set; each different caption is translated once.
 
-    After a kill, the same call goes on behind the last finished batch and ends with the same variants: which captions
+    After a kill, the same call continues after the last finished batch and ends with the same variants: which captions
     are a batch depends on all captions and `batch_size`, never on what is still missing.
 
     Args:
-        folder: the data set; it is exchanged in place, everything else in it stays.
+        folder: the data set; it is replaced as a whole, and everything else in it stays.
         languages: by way of which; those that the data set has already are left alone, and where recordings were added
             since, only their captions are translated.
         make_pair: language -> the translators from English and to English; called when there is work for them.
@@ -73,65 +76,117 @@ def add_back_translations(
         Language -> counts, for the languages that were missing.
 
     Raises:
-        DataError: no captions in the data set, or it is not one.
-        DataError: no such folder, or another run is at work on it.
-        DataError: a line of a manifest cannot be used.
+        DataError: there is no such data set, it has no captions, a line of a manifest cannot be used, or another run is
+            at work on it.
     """
     folder = Path(folder).resolve()
-    with Workshop.beside(folder, "back_translations") as workshop:
-        prepared = _open(folder, splits)
-        variants: Variants = {split: {} for split in prepared.captions}
-        counts = {}
-        for language in dict.fromkeys(languages):
-            missing = [split for split in prepared.captions if language not in prepared.languages[split]]
-            if not missing:
-                continue
-            known = {text: variant for split in missing for text, variant in prepared.known(split, language).items()}
-            texts = (text for split in missing for texts in prepared.captions[split] for text in texts)
-            unique = [text for text in dict.fromkeys(texts) if text not in known]
-            variant_of = _translate(unique, language, *make_pair(language), batch_size, workshop)
-            counts[language] = _count(variant_of)
-            filled = known | {text: variant if caption_words(variant) else text for text, variant in variant_of.items()}
-            for split in missing:
-                variants[split][language] = [[filled[text] for text in texts] for texts in prepared.captions[split]]
-        if counts:
-            prepared.write(variants, workshop)
-            for language in counts:
-                for progress in workshop.folder.glob(f"progress-{language}-*.jsonl"):
-                    progress.unlink()
+    finish_replacement(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: found no such folder, expected a prepared data set; check the path")
+    work = folder.with_name(f".{folder.name}-back_translations")
+    work.mkdir(exist_ok=True)
+    with locked_folder(work) as locked:
+        if locked is False:
+            raise DataError(f"{folder}: found another run at work on it, expected none; wait for it")
+        try:
+            return _add(_open(folder, splits), languages, make_pair, batch_size, work)
+        finally:
+            with contextlib.suppress(OSError):  # not empty: it holds translations of a run that did not end
+                work.rmdir()
+
+
+def _add(
+    prepared: "_SavedDatasets | _Manifests",
+    languages: Sequence[str],
+    make_pair: Callable[[str], tuple[Translator, Translator]],
+    batch_size: int,
+    work: Path,
+) -> dict[str, VariantCounts]:
+    variants: Variants = {split: {} for split in prepared.captions}
+    counts = {}
+    for language in dict.fromkeys(languages):
+        missing = [split for split in prepared.captions if language not in prepared.languages[split]]
+        if not missing:
+            continue
+        known = {text: variant for split in missing for text, variant in prepared.known(split, language).items()}
+        captions = (text for split in missing for texts in prepared.captions[split] for text in texts)
+        unique = [text for text in dict.fromkeys(captions) if text not in known]
+        found = _translate(unique, language, *make_pair(language), batch_size, work)
+        words = [(caption_words(text), caption_words(variant)) for text, variant in found.items()]
+        counts[language] = VariantCounts(
+            captions=len(words),
+            unchanged=sum(before == after for before, after in words if after),
+            empty=sum(not after for _, after in words),
+        )
+        known |= {text: variant if caption_words(variant) else text for text, variant in found.items()}
+        for split in missing:
+            variants[split][language] = [[known[text] for text in texts] for texts in prepared.captions[split]]
+    if counts:
+        prepared.write(variants)
+    for language in counts:  # only now that the data set has them
+        for progress in work.glob(f"progress-{language}-*.jsonl"):
+            progress.unlink()
     return counts
-
-
-def _count(variant_of: dict[str, str]) -> VariantCounts:
-    empty = sum(not caption_words(variant) for variant in variant_of.values())
-    unchanged = sum(
-        caption_words(variant) == caption_words(text) for text, variant in variant_of.items() if caption_words(variant)
-    )
-    return VariantCounts(len(variant_of), unchanged, empty)
 
 
 # ----------------------------------------------------------------------------------------------------- translating
 
 
+class Progress:
+    """
+    Keep finished batches in a file of JSON lines, each written out at once; a line that a kill broke off is cut.
+
+    Attributes:
+        done: number of the batch -> its results.
+    """
+
+    def __init__(self, path: Path):
+        self.done: dict[int, list[str]] = {}
+        self._file = path.open("a+b")
+        self._file.seek(0)
+        end = 0
+        for line in self._file:
+            try:
+                row = json.loads(line)
+                piece, results = row["piece"], row["results"]
+            except (ValueError, KeyError, TypeError):
+                break
+            if not line.endswith(b"\n"):
+                break
+            self.done[piece] = results
+            end += len(line)
+        self._file.truncate(end)
+
+    def append(self, piece: int, results: list[str]) -> None:
+        self.done[piece] = results
+        self._file.write(json.dumps({"piece": piece, "results": results}).encode("ascii") + b"\n")
+        self._file.flush()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+
 def _translate(
-    captions: list[str], language: str, forth: Translator, back: Translator, batch_size: int, workshop: Workshop
+    captions: list[str], language: str, forth: Translator, back: Translator, batch_size: int, work: Path
 ) -> dict[str, str]:
-    """Caption -> variant; batches that the progress file has are not translated again."""
+    """Translate captions and map each to its variant; batches that the progress file has are not translated again."""
     key = json.dumps([forth.identity, back.identity, batch_size, captions])
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     batches = length_batches(captions, batch_size)
-    with Progress(workshop.folder / f"progress-{language}-{digest}.jsonl") as progress:
-        done = progress.done
-        finished = sum(len(batches[number]) for number in done)
+    with Progress(work / f"progress-{language}-{digest}.jsonl") as progress:
+        finished = sum(len(batches[number]) for number in progress.done)
         with tqdm(total=len(captions), initial=finished, unit=" captions", desc=f"By way of {language}") as bar:
             for number, batch in enumerate(batches):
-                if number not in done:
+                if number not in progress.done:
                     progress.append(number, round_trip([captions[position] for position in batch], forth, back))
                     bar.update(len(batch))
     return {
         captions[position]: variant
         for number, batch in enumerate(batches)
-        for position, variant in zip(batch, done[number], strict=True)
+        for position, variant in zip(batch, progress.done[number], strict=True)
     }
 
 
@@ -149,83 +204,72 @@ def _open(folder: Path, splits: Sequence[str]) -> "_SavedDatasets | _Manifests":
     )
 
 
-def _no_split(folder: Path, split: str, found: Sequence[str]) -> DataError:
-    return DataError(f"{folder}: found the splits {', '.join(found)}, expected {split}; choose with splits")
+def _check_split(folder: Path, split: str, found: Sequence[str]) -> None:
+    if split not in found:
+        raise DataError(f"{folder}: found the splits {', '.join(found)}, expected {split}; choose with splits")
+
+
+def _variant_of(pairs: Iterable[tuple[Sequence[str], Sequence[str] | None]]) -> dict[str, str]:
+    """Map captions to variants, from those of each recording; `None` for a recording that has none."""
+    return {text: variant for texts, known in pairs for text, variant in zip(texts, known or (), strict=False)}
 
 
 class _SavedDatasets:
-    """A folder of `Dataset.save_to_disk` or `DatasetDict.save_to_disk`; new columns are named by language."""
+    """Read and write a folder of `Dataset.save_to_disk` or `DatasetDict.save_to_disk`, with a column per language."""
 
     def __init__(self, folder: Path, splits: Sequence[str]):
         self.folder = folder
         loaded = load_saved(folder)
-        single = isinstance(loaded, datasets.Dataset)
-        self.datasets = {"": loaded} if single else {split: loaded.get(split) for split in splits}
-        self.captions, self.languages = {}, {}
-        for split, dataset in self.datasets.items():
-            if dataset is None:
-                raise _no_split(folder, split, list(loaded))
-            self.captions[split] = self._captions(split, dataset)
+        if isinstance(loaded, datasets.Dataset):
+            loaded, splits = {"": loaded}, [""]
+        self.datasets, self.captions, self.languages = {}, {}, {}
+        for split in splits:
+            _check_split(folder, split, list(loaded))
+            dataset = self.datasets[split] = loaded[split]
+            self.captions[split] = _captions_of(dataset, folder / split)
             names = back_translation_languages(dataset.column_names)
             self.languages[split] = [name for name in names if None not in self._variants(split, name)]
 
     def _variants(self, split: str, language: str) -> list[list[str] | None]:
-        """Of each recording; `None` for one that was added since."""
+        """Return those of each recording; `None` for one that was added since."""
         return self.datasets[split].with_format(None)[BACK_TRANSLATION_COLUMN.format(language=language)][:]
 
     def known(self, split: str, language: str) -> dict[str, str]:
-        """Caption -> variant, of the recordings that have them."""
         if language not in back_translation_languages(self.datasets[split].column_names):
             return {}
-        pairs = zip(self.captions[split], self._variants(split, language), strict=True)
-        return _flat((texts, variants) for texts, variants in pairs if variants is not None)
+        return _variant_of(zip(self.captions[split], self._variants(split, language), strict=True))
 
-    def _captions(self, split: str, dataset: datasets.Dataset) -> list[list[str]]:
-        within = f"{self.folder / split}: column captions"
-        prepare = "prepare the data set with a list of captions a recording"
-        if "captions" not in dataset.column_names:
-            raise DataError(f"{within}: found only {', '.join(dataset.column_names)}; {prepare}")
-        captions = dataset.with_format(None)["captions"][:]
-        for row, texts in enumerate(captions):
-            if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-                raise DataError(
-                    f"{within}: row {row}: found {reprlib.repr(texts)}, expected a list of texts; {prepare}"
-                )
-        return captions
+    def write(self, variants: Variants) -> None:
+        changed = {self.folder / split: split for split in self.datasets if variants[split]}
 
-    def write(self, variants: Variants, workshop: Workshop) -> None:
-        """The whole folder anew, with all files that are not the changed data sets', then exchanged at once."""
-        unfinished = workshop.empty("unfinished")
-        changed = {split: dataset for split, dataset in self.datasets.items() if variants[split]}
-        parents = {self.folder / split for split in changed}
-        shutil.copytree(
-            self.folder,
-            unfinished,
-            symlinks=True,
-            ignore=lambda parent, names: _written_by_datasets(names) if Path(parent) in parents else (),
-            copy_function=_link_or_copy,
-        )
-        for split, dataset in changed.items():
-            for language, texts in variants[split].items():
-                name = BACK_TRANSLATION_COLUMN.format(language=language)
-                if name in dataset.column_names:
-                    dataset = dataset.remove_columns([name])
-                dataset = dataset.add_column(name, texts, feature=TEXTS)
-            dataset.save_to_disk(unfinished / split)
-        workshop.exchange(unfinished)
+        def replaced_files(parent: str, names: list[str]) -> list[str]:
+            patterns = WRITTEN_BY_DATASETS if Path(parent) in changed else ()
+            return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+
+        with replaced_whole(self.folder) as unfinished:
+            # Whatever else is in the folder is linked, not copied: recordings may take hundreds of GB.
+            shutil.copytree(self.folder, unfinished, symlinks=True, ignore=replaced_files, copy_function=_link_or_copy)
+            for split in changed.values():
+                dataset = self.datasets[split]
+                for language, texts in variants[split].items():
+                    name = BACK_TRANSLATION_COLUMN.format(language=language)
+                    if name in dataset.column_names:
+                        dataset = dataset.remove_columns([name])
+                    dataset = dataset.add_column(name, texts, feature=TEXTS)
+                dataset.save_to_disk(unfinished / split)
 
 
-def _flat(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> dict[str, str]:
-    """Captions and variants of recordings -> caption -> variant."""
-    return {text: variant for texts, variants in pairs for text, variant in zip(texts, variants, strict=False)}
-
-
-def _written_by_datasets(names: list[str]) -> list[str]:
-    return [
-        name
-        for name in names
-        if name in ("state.json", "dataset_info.json") or fnmatch.fnmatch(name, "data-*-of-*.arrow")
-    ]
+def _captions_of(dataset: datasets.Dataset, path: Path) -> list[list[str]]:
+    prepare = "prepare the data set with a list of captions a recording"
+    if "captions" not in dataset.column_names:
+        raise DataError(f"{path}: column captions: found only {', '.join(dataset.column_names)}; {prepare}")
+    captions = dataset.with_format(None)["captions"][:]
+    for row, texts in enumerate(captions):
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise DataError(
+                f"{path}: column captions: row {row}: found {reprlib.repr(texts)}, expected a list of texts; {prepare}"
+            )
+    return captions
 
 
 def _link_or_copy(source: str, target: str) -> None:
@@ -236,15 +280,14 @@ def _link_or_copy(source: str, target: str) -> None:
 
 
 class _Manifests:
-    """A folder of soundscape manifests; every line gets its variants under `back_translations`."""
+    """Read and write a folder of soundscape manifests; every line gets its variants under `back_translations`."""
 
     def __init__(self, folder: Path, splits: Sequence[str]):
         self.folder = folder
         self.rows, self.captions, self.languages = {}, {}, {}
         for split in splits:
             path = folder / f"{split}.jsonl"
-            if not path.is_file():
-                raise _no_split(folder, split, [split for split in SPLITS if (folder / f"{split}.jsonl").is_file()])
+            _check_split(folder, split, [name for name in SPLITS if (folder / f"{name}.jsonl").is_file()])
             rows = [_manifest_row(path, number, line) for number, line in manifest_lines(path)]
             self.rows[split] = rows
             self.captions[split] = [row["captions"] for row in rows]
@@ -252,23 +295,22 @@ class _Manifests:
             self.languages[split] = sorted(set.intersection(*present)) if present else []
 
     def known(self, split: str, language: str) -> dict[str, str]:
-        """Caption -> variant, of the scenes that have them."""
-        have = (row for row in self.rows[split] if language in row.get("back_translations", {}))
-        return _flat((row["captions"], row["back_translations"][language]) for row in have)
+        return _variant_of(
+            (row["captions"], row.get("back_translations", {}).get(language)) for row in self.rows[split]
+        )
 
-    def write(self, variants: Variants, workshop: Workshop) -> None:
-        """Each manifest anew, exchanged at once."""
+    def write(self, variants: Variants) -> None:
         for split, by_language in variants.items():
-            if by_language:
-                path = (self.folder / f"{split}.jsonl").resolve()  # a link stays one
-                unfinished = path.with_name(f".{path.name}.unfinished")
+            if not by_language:
+                continue
+            path = (self.folder / f"{split}.jsonl").resolve()  # a link stays one
+            with replaced_whole(path) as unfinished:
                 with unfinished.open("w", encoding="utf-8") as file:
                     for number, row in enumerate(self.rows[split]):
                         old = row.get("back_translations", {})
                         new = {language: texts[number] for language, texts in by_language.items()}
                         file.write(json.dumps(row | {"back_translations": old | new}) + "\n")
                 shutil.copymode(path, unfinished)
-                unfinished.replace(path)
 
 
 def _manifest_row(path: Path, number: int, line: str) -> dict:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tqdm import tqdm
 from ..errors import DataError
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..files import is_full_disk, scratch_folder
+from .audio_io import decode_audio
 from .processes import in_processes
 from .saved_tables import load_saved
 
@@ -44,7 +45,8 @@ TABLE_FEATURES = datasets.Features(
 
 
 def encode_log_mel(log_mel: torch.Tensor) -> bytes:
-    """[T, n_mels] in dB to 16-bit counts of `LOG_MEL_STEP`.
+    """
+    Encode a log-mel [T, n_mels] in dB as 16-bit counts of `LOG_MEL_STEP`.
 
     Raises:
         ValueError: a value that 16 bits do not hold.
@@ -59,13 +61,14 @@ def encode_log_mel(log_mel: torch.Tensor) -> bytes:
 
 
 def decode_log_mel(encoded: bytes, n_mels: int) -> torch.Tensor:
-    """The inverse of `encode_log_mel`: [T, n_mels] float32 in dB, within half a step."""
+    """Invert `encode_log_mel`: [T, n_mels] float32 in dB, within half a step."""
     counts = np.frombuffer(encoded, dtype=np.int16).reshape(-1, n_mels)
     return torch.from_numpy(counts.astype(np.float32) * np.float32(LOG_MEL_STEP))
 
 
 def log_mel_columns(log_mel: torch.Tensor) -> dict[str, Any]:
-    """The columns of a recordings table that hold a log-mel [T, n_mels] in dB: itself, its length, its statistics.
+    """
+    Compute the columns of a recordings table that hold a log-mel [T, n_mels] in dB: itself, its length, its statistics.
 
     Mean and standard deviation (of the population) of each mel bin are those of the values as they are stored.
     """
@@ -81,16 +84,15 @@ def log_mel_columns(log_mel: torch.Tensor) -> dict[str, Any]:
     }
 
 
-def feature_parameters(feature_extractor: CNN10FeatureExtractor) -> dict[str, Any]:
-    """What a log-mel depends on."""
-    names = ("feature_size", "sampling_rate", "n_fft", "hop_length", "f_min", "f_max", "min_frames")
-    return {name: getattr(feature_extractor, name) for name in names}
+def decode_row_audio(audio: Mapping[str, Any], sampling_rate: int) -> np.ndarray:
+    """Decode a recording {"bytes", "path"} of a prepared data set to its waveform [samples]."""
+    return decode_audio(audio["bytes"], sampling_rate, audio["path"])
 
 
 @dataclass
 class MelStatistics:
     """
-    What the augmentations know of a whole training set.
+    Hold what the augmentations know of a whole training set.
 
     Attributes:
         mean, std: [N, n_mels] of each mel bin of each recording over its frames, in dB.
@@ -103,65 +105,91 @@ class MelStatistics:
 
     @classmethod
     def of_table(cls, table: datasets.Dataset) -> "MelStatistics":
-        """Reads them from a recordings table; no log-mel is touched."""
+        """Read them from a recordings table, without its log-mels."""
         columns = table.select_columns(["length", "mel_mean", "mel_std"]).with_format("torch")[:]
         lengths, mean = columns["length"].double(), columns["mel_mean"]
         return cls(mean, columns["mel_std"], (lengths @ mean.double() / lengths.sum()).float())
 
 
-def map_rows(
+def file_stamps(dataset: datasets.Dataset) -> list[tuple[int, int]]:
+    """Return size and time of modification of each file that a data set is stored in."""
+    stats = [os.stat(file["filename"]) for file in dataset.cache_files]
+    return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+
+
+def log_mel_table(
     rows: datasets.Dataset,
-    function: Callable[[dict], dict],
+    read: Callable[[dict[str, Any]], tuple[dict[str, Any], np.ndarray]],
     features: datasets.Features,
-    scratch: Path,
-    num_proc: int,
-    description: str,
+    feature_extractor: CNN10FeatureExtractor,
+    key: dict[str, Any],
+    cache_dir: str | os.PathLike,
+    name: str,
+    num_proc: int = 1,
 ) -> datasets.Dataset:
     """
-    Compute a table row by row, as `map` of datasets does, in processes that end with this one.
+    Table of the log-mels of recordings, from the cache or computed into it.
 
     Args:
-        rows: what the function is given, one after the other.
-        function: a row to what is added to it.
-        features: of the result; other columns are dropped.
-        scratch: folder of the files in which the result lies, memory-mapped.
+        rows: one for each recording.
+        read: from a row, other columns of the table and the waveform [samples].
+        features: of the table; it has those of `log_mel_columns` that are named here.
+        feature_extractor: computes the log-mels.
+        key: what the table depends on, besides the feature extractor; JSON-serializable.
+        cache_dir: folder of the feature cache.
+        name: shown in the progress bar and in the name of the cache.
         num_proc: processes that compute.
-        description: of the progress bar.
+
+    Returns:
+        The memory-mapped table.
     """
-    parts = max(1, min(math.ceil(len(rows) / ROWS_IN_MEMORY), MOST_PARTS))
-    if num_proc > 1:
-        parts = max(parts, min(num_proc, len(rows)))
-    bounds = [number * len(rows) // parts for number in range(parts + 1)]
-    files = [str(scratch / f"part-{number:05d}.arrow") for number in range(parts)]
 
-    def write(number: int) -> None:
-        with ArrowWriter(path=files[number], features=features, writer_batch_size=ROWS_IN_MEMORY) as writer:
-            for row in rows.select(range(*bounds[number : number + 2])):
-                kept = {name: value for name, value in row.items() if name in features}
-                writer.write(kept | function(row))
-            writer.finalize()
+    def compute(scratch: Path) -> datasets.Dataset:
+        parts = max(1, min(math.ceil(len(rows) / ROWS_IN_MEMORY), MOST_PARTS))
+        if num_proc > 1:
+            parts = max(parts, min(num_proc, len(rows)))
+        bounds = [number * len(rows) // parts for number in range(parts + 1)]
+        files = [str(scratch / f"part-{number:05d}.arrow") for number in range(parts)]
 
-    with tqdm(total=len(rows), desc=description, unit=" recordings", disable=None) as bar:
-        for number, _ in in_processes(write, parts, num_proc):
-            bar.update(bounds[number + 1] - bounds[number])
-    return datasets.concatenate_datasets([datasets.Dataset.from_file(file) for file in files])
+        # `datasets` would do the same by `map(num_proc=...)`, but its workers outlive a parent that is killed.
+        def write(number: int) -> None:
+            with ArrowWriter(path=files[number], features=features, writer_batch_size=ROWS_IN_MEMORY) as writer:
+                for row in rows.select(range(*bounds[number : number + 2])):
+                    others, waveform = read(row)
+                    columns = others | log_mel_columns(feature_extractor.log_mel(waveform))
+                    writer.write({column: columns[column] for column in features})
+                writer.finalize()
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # a forked process cannot use the threads of its parent
+        try:
+            with tqdm(total=len(rows), desc=f"Computing log-mels of {name}", unit=" recordings", disable=None) as bar:
+                for number, _ in in_processes(write, parts, num_proc):
+                    bar.update(bounds[number + 1] - bounds[number])
+        finally:
+            torch.set_num_threads(threads)
+        return datasets.concatenate_datasets([datasets.Dataset.from_file(file) for file in files])
+
+    parameters = ("feature_size", "sampling_rate", "n_fft", "hop_length", "f_min", "f_max", "min_frames")
+    key = {"features": {parameter: getattr(feature_extractor, parameter) for parameter in parameters}, **key}
+    return cached_table(cache_dir, name, key, compute)
 
 
 def cached_table(
     cache_dir: str | os.PathLike, name: str, key: dict[str, Any], compute: Callable[[Path], datasets.Dataset]
 ) -> datasets.Dataset:
     """
-    The recordings table that `key` describes, from the cache or computed into it.
+    Load the table that `key` describes from the cache, or compute it into the cache.
 
-    Everything that the table depends on belongs into the key. It appears under its own name only when it is whole, so a
-    killed preparation leaves nothing that later reads as complete, and two at once do not meet. What it does leave is
-    deleted by the next one.
+    The key holds everything that the table depends on. A table gets its own name only when it is whole, so a killed
+    process leaves nothing that later reads as complete, and two at once do not meet. The next one deletes what a killed
+    one has left.
 
     Args:
         cache_dir: folder of all cached tables.
-        name: what people call it; in front of the folder's name.
-        key: JSON-serialisable.
-        compute: makes the table; it is given a folder for what it writes meanwhile.
+        name: in front of the folder's name.
+        key: JSON-serializable.
+        compute: computes the table; it is given a folder for the files that it needs meanwhile.
 
     Returns:
         The memory-mapped table.

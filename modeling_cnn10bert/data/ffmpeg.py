@@ -1,7 +1,6 @@
-"""What libsndfile cannot decode, decoded by an installed `ffmpeg`; only audio_io.py uses this."""
+"""Decode by an installed `ffmpeg` what libsndfile cannot; only audio_io.py uses this."""
 
 import contextlib
-import dataclasses
 import errno
 import os
 import re
@@ -10,9 +9,8 @@ import shutil
 import struct
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 
@@ -41,33 +39,26 @@ class FFmpegError(ValueError):
     """ffmpeg is not there, or does not decode a file; the message is its reason, without the file's name."""
 
 
-@dataclasses.dataclass
-class Stream:
-    """
-    A stream of audio that is decoded.
-
-    Attributes:
-        rate: in Hz.
-        blocks: [samples, channels] float32 as they are decoded.
-        duration: in seconds, as the container has it, after the last block; `None` where it does not, or also holds
-            pictures, which may last longer.
-        fault: what ffmpeg says of damage that it went past, after the last block.
-    """
-
-    rate: int
-    blocks: Iterator[np.ndarray]
-    duration: float | None = None
-    fault: str | None = None
-
-
 def is_installed() -> bool:
     return shutil.which("ffmpeg") is not None
 
 
-@contextlib.contextmanager
-def open_stream(path: str | os.PathLike, sampling_rate: int | None = None) -> Iterator[Stream]:
+def find_program() -> str:
     """
-    Decodes the first audio stream of a file.
+    Return the path of ffmpeg.
+
+    Raises:
+        FFmpegError: it is not installed.
+    """
+    if (program := shutil.which("ffmpeg")) is None:
+        raise FFmpegError("and no ffmpeg is installed")
+    return program
+
+
+@contextlib.contextmanager
+def open_stream(path: str | os.PathLike, sampling_rate: int | None = None) -> Iterator["Stream"]:
+    """
+    Decode the first audio stream of a file.
 
     Args:
         path: of a regular file, whatever its name holds.
@@ -78,12 +69,9 @@ def open_stream(path: str | os.PathLike, sampling_rate: int | None = None) -> It
         OSError: the system does not give what ffmpeg takes, or nothing is heard of it for `STALL_SECONDS`; also from
             the blocks.
     """
-    program = shutil.which("ffmpeg")
-    if program is None:
-        raise FFmpegError("and no ffmpeg is installed")
     # `file:` makes anything a name: `-i.wav` no option, `http:x.wav` no address. An AU file starts with its rate and
     # channels, so that one process tells them and the samples.
-    command = [program, "-nostdin", "-hide_banner", "-nostats", "-v", "level+info", "-threads", "1"]
+    command = [find_program(), "-nostdin", "-hide_banner", "-nostats", "-v", "level+info", "-threads", "1"]
     command += ["-protocol_whitelist", "file,pipe", "-format_whitelist", CONTAINERS, "-i", f"file:{os.fspath(path)}"]
     command += ["-map", "0:a:0", "-c:a", "pcm_f32be"]
     command += [] if sampling_rate is None else ["-ar", str(sampling_rate)]
@@ -98,116 +86,104 @@ def open_stream(path: str | os.PathLike, sampling_rate: int | None = None) -> It
             bufsize=0,
             start_new_session=True,
         )
+        pipe = cast(IO[bytes], process.stdout)
         try:
-            pipe = _Pipe(process.stdout.fileno())
-            rate, channels = _read_header(pipe, process, messages)
-            stream = Stream(rate, iter(()))
-            stream.blocks = _blocks(pipe, channels, process, messages, stream)
-            yield stream
+            yield Stream(process, pipe.fileno(), messages)
         finally:
             process.kill()
-            process.stdout.close()
+            pipe.close()
             process.wait()
 
 
-class _Pipe:
-    """The read end of a pipe, with a limit to the wait for its next byte."""
+class Stream:
+    """
+    Read the AU file that a running ffmpeg writes to its output.
 
-    def __init__(self, descriptor: int):
-        self.descriptor = descriptor
+    Attributes:
+        rate: in Hz.
+        channels: of the blocks.
+        duration: in seconds, as the container has it, after the last block; `None` where it does not, or also holds
+            pictures, which may last longer.
+        fault: what ffmpeg says of damage that it went past, after the last block.
+    """
 
-    def read(self, size: int) -> bytes:
-        """`size` bytes, fewer only at the end."""
-        parts, missing = [], size
+    def __init__(self, process: subprocess.Popen, output: int, messages: IO[bytes]):
+        self._process, self._output, self._messages = process, output, messages
+        self.duration: float | None = None
+        self.fault: str | None = None
+        header = self._read(24)
+        if len(header) < 24:
+            raise FFmpegError(self._failure() or "ffmpeg found no audio in it")
+        _, offset, _, _, self.rate, self.channels = struct.unpack(">4s5I", header)
+        if not self.rate or not self.channels:
+            raise FFmpegError(f"ffmpeg found {self.channels} channels at {self.rate} Hz in it")
+        self._read(offset - len(header))  # an annotation
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield [samples, channels] float32 as they are decoded."""
+        frame = 4 * self.channels
+        while data := self._read(max(1, BLOCK_BYTES // frame) * frame):
+            whole = len(data) - len(data) % frame
+            yield np.frombuffer(data[:whole], dtype=">f4").astype(np.float32).reshape(-1, self.channels)
+        if failure := self._failure():
+            raise FFmpegError(failure)
+        text = self._text(0)
+        # `[info]   Duration: 00:00:12.00, ...` comes before anything is decoded.
+        found = re.search(r"^\[info\]   Duration: (\d+):(\d\d):(\d\d\.\d+)", text, re.MULTILINE)
+        pictures = re.search(r"^\[info\]   Stream #.*: Video: (?!.*attached pic)", text, re.MULTILINE)
+        if found and not pictures and "Estimating duration from bitrate" not in text:
+            hours, minutes, seconds = found.groups()
+            self.duration = 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+        for line in self._last_lines():
+            if "[error]" in line and not any(harmless in line for harmless in HARMLESS):
+                self.fault = f"ffmpeg: {_without_name(line)}"
+
+    def _read(self, size: int) -> bytes:
+        """Read `size` bytes, fewer only at the end, with a limit to the wait for the next one."""
+        data = bytearray()
         with selectors.DefaultSelector() as selector:
-            selector.register(self.descriptor, selectors.EVENT_READ)
-            while missing:
+            selector.register(self._output, selectors.EVENT_READ)
+            while len(data) < size:
                 if not selector.select(STALL_SECONDS):
                     raise TimeoutError(f"ffmpeg gave nothing for {STALL_SECONDS:g} s")
-                part = os.read(self.descriptor, min(missing, CHUNK_BYTES))
+                part = os.read(self._output, min(size - len(data), CHUNK_BYTES))
                 if not part:
                     break
-                parts.append(part)
-                missing -= len(part)
-        return b"".join(parts)
+                data += part
+        return bytes(data)
 
+    def _failure(self) -> str | None:
+        """
+        Wait for the end of ffmpeg, and return why it failed; `None` where it did not.
 
-def _read_header(pipe: _Pipe, process: subprocess.Popen, messages) -> tuple[int, int]:
-    """The sampling rate in Hz and the channels that an AU file starts with."""
-    header = pipe.read(24)
-    if len(header) < 24:
-        raise FFmpegError(_reason(process, messages) or "ffmpeg found no audio in it")
-    _, offset, _, _, rate, channels = struct.unpack(">4s5I", header)
-    if not rate or not channels:
-        raise FFmpegError(f"ffmpeg found {channels} channels at {rate} Hz in it")
-    pipe.read(offset - len(header))  # an annotation
-    return rate, channels
+        Raises:
+            OSError: the system is the reason.
+        """
+        try:
+            code = self._process.wait(STALL_SECONDS)  # it has closed its output, so it is about to end
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"ffmpeg did not end within {STALL_SECONDS:g} s") from error
+        if code == 0:
+            return None
+        if code < 0:  # by a signal, as where memory is short
+            raise OSError(f"ffmpeg was ended by signal {-code}")
+        lines = self._last_lines()
+        lines = [line for line in lines if "[error]" in line or "[fatal]" in line] or lines
+        if not lines:
+            return f"ffmpeg ended with code {code}"
+        reason = _without_name(lines[-1])
+        if reason in SYSTEM_ERRORS:
+            raise OSError(SYSTEM_ERRORS[reason], f"ffmpeg: {reason}")
+        return f"ffmpeg: {reason}"
 
+    def _last_lines(self) -> list[str]:
+        return self._text(max(0, self._messages.seek(0, os.SEEK_END) - MESSAGES_BYTES)).strip().splitlines()
 
-def _blocks(
-    pipe: _Pipe, channels: int, process: subprocess.Popen, messages: IO[bytes], stream: Stream
-) -> Iterator[np.ndarray]:
-    """[samples, channels] float32 until ffmpeg is done, and then what it had to say."""
-    frame = 4 * channels
-    while data := pipe.read(max(1, BLOCK_BYTES // frame) * frame):
-        whole = len(data) - len(data) % frame
-        yield np.frombuffer(data[:whole], dtype=">f4").astype(np.float32).reshape(-1, channels)
-    if reason := _reason(process, messages):
-        raise FFmpegError(reason)
-    stream.duration, stream.fault = _duration(messages), _fault(messages)
-
-
-def _reason(process: subprocess.Popen, messages: IO[bytes]) -> str | None:
-    """
-    Why ffmpeg failed, from its last line; `None` where it did not.
-
-    Raises:
-        OSError: the system is the reason.
-    """
-    deadline = time.monotonic() + STALL_SECONDS
-    while process.poll() is None:  # it has closed its output, so it is about to end
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"ffmpeg did not end within {STALL_SECONDS:g} s")
-        time.sleep(0.005)
-    if process.returncode == 0:
-        return None
-    if process.returncode < 0:  # by a signal, as where memory is short
-        raise OSError(f"ffmpeg was ended by signal {-process.returncode}")
-    lines = _last_lines(messages)
-    lines = [line for line in lines if "[error]" in line or "[fatal]" in line] or lines
-    if not lines:
-        return f"ffmpeg ended with code {process.returncode}"
-    reason = _without_name(lines[-1])
-    if reason in SYSTEM_ERRORS:
-        raise OSError(SYSTEM_ERRORS[reason], f"ffmpeg: {reason}")
-    return f"ffmpeg: {reason}"
-
-
-def _duration(messages: IO[bytes]) -> float | None:
-    """Reads `[info]   Duration: 00:00:12.00, ...`, which comes before anything is decoded."""
-    messages.seek(0)
-    text = messages.read(MESSAGES_BYTES).decode("utf-8", "replace")
-    found = re.search(r"^\[info\]   Duration: (\d+):(\d\d):(\d\d\.\d+)", text, re.MULTILINE)
-    pictures = re.search(r"^\[info\]   Stream #.*: Video: (?!.*attached pic)", text, re.MULTILINE)
-    if found is None or pictures or "Estimating duration from bitrate" in text:
-        return None
-    hours, minutes, seconds = found.groups()
-    return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
-
-
-def _fault(messages: IO[bytes]) -> str | None:
-    for line in reversed(_last_lines(messages)):
-        if "[error]" in line and not any(harmless in line for harmless in HARMLESS):
-            return f"ffmpeg: {_without_name(line)}"
-    return None
-
-
-def _last_lines(messages: IO[bytes]) -> list[str]:
-    messages.seek(0, os.SEEK_END)
-    messages.seek(max(0, messages.tell() - MESSAGES_BYTES))
-    return messages.read().decode("utf-8", "replace").strip().splitlines()
+    def _text(self, position: int) -> str:
+        self._messages.seek(position)
+        return self._messages.read(MESSAGES_BYTES).decode("utf-8", "replace")
 
 
 def _without_name(line: str) -> str:
-    """The reason in a line: what follows its last ": ", since before that it would repeat the name of the file."""
+    """Return the reason in a line: before its last ": ", it would repeat the name of the file."""
     return line.rsplit(": ", 1)[-1].rsplit("[error] ", 1)[-1].strip()

@@ -1,29 +1,24 @@
-"""A prepared data set as a recordings table: the log-mel of every recording, cached."""
+"""Load prepared data sets, and make recordings tables of them: the log-mel of every recording, cached."""
 
-import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
 
 import datasets
-import torch
 
 from ..augmentation.back_translation import BACK_TRANSLATION_COLUMN, back_translation_languages
 from ..errors import DataError, one_line
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..processing_cnn10bert import caption_words
-from .audio_io import decode_audio
-from .features import TABLE_FEATURES, cached_table, feature_parameters, log_mel_columns, map_rows
+from .features import TABLE_FEATURES, decode_row_audio, file_stamps, log_mel_table
 from .saved_tables import load_saved
 
 COLUMNS = ("file_name", "recording_id", "captions")
-LOG_MEL_COLUMNS = ("length", "log_mel", "mel_mean", "mel_std")
 TEXT_TYPES = ("string", "large_string")
 
 
 def load_prepared(name: str) -> datasets.DatasetDict:
     """
-    A prepared data set: a folder, or a Hub id.
+    Load a prepared data set: a folder, or a Hub id.
 
     Raises:
         DataError: there is none, it lacks a split or a column, or its preparation did not end; a recording has
@@ -36,15 +31,14 @@ def load_prepared(name: str) -> datasets.DatasetDict:
                 f"found the splits {', '.join(tables)} in {name}, expected train, validation and test; prepare it with "
                 "one of scripts/prepare_*.py"
             )
-        _check_columns(tables[split], f"{name}, split {split}")
-        _check_captions(tables[split], f"{name}, split {split}")
+        _check_split(tables[split], f"{name}, split {split}")
     _check_recording_ids(tables, name)
     return tables
 
 
 def load_prepared_split(name: str, split: str | None) -> tuple[str, datasets.Dataset]:
     """
-    One split of a prepared data set, and which it is: of a set that is to be evaluated on, the others may be missing.
+    Load one split of a prepared data set, and its name; the other splits may be missing.
 
     Args:
         name: a folder, or a Hub id.
@@ -58,8 +52,7 @@ def load_prepared_split(name: str, split: str | None) -> tuple[str, datasets.Dat
     found = split or (next(iter(tables)) if len(tables) == 1 else "test")
     if found not in tables:
         raise DataError(f"found the splits {', '.join(tables)} in {name}, expected {found}; name one of them")
-    _check_columns(tables[found], f"{name}, split {found}")
-    _check_captions(tables[found], f"{name}, split {found}", may_be_unknown=True)
+    _check_split(tables[found], f"{name}, split {found}", captions_may_be_unknown=True)
     return found, tables[found]
 
 
@@ -82,39 +75,34 @@ def _load_tables(name: str) -> datasets.DatasetDict:
         ) from error
 
 
-def _check_columns(table: datasets.Dataset, where: str) -> None:
+def _check_split(table: datasets.Dataset, where: str, captions_may_be_unknown: bool = False) -> None:
     """
     Raises:
-        DataError: a column is missing, or holds something else than those of a prepared data set.
+        DataError: a column is missing or holds something else than those of a prepared data set; a caption has no word,
+            of which the model would see nothing, or a recording has no caption.
     """
     if missing := [column for column in (*COLUMNS, "audio") if column not in table.column_names]:
         raise DataError(
             f"found the columns {', '.join(table.column_names)} in {where}, expected {', '.join(missing)} too; prepare "
             "it with scripts/prepare_folder.py, which takes the names of your columns"
         )
-    captions = table.features["captions"]
-    if not isinstance(captions, datasets.List) or getattr(captions.feature, "dtype", "") not in TEXT_TYPES:
+    kind = table.features["captions"]
+    if not isinstance(kind, datasets.List) or getattr(kind.feature, "dtype", "") not in TEXT_TYPES:
         raise DataError(
-            f"found captions of the type {table.features['captions']} in {where}, expected a list of texts for each "
-            "recording; prepare it with scripts/prepare_folder.py"
+            f"found captions of the type {kind} in {where}, expected a list of texts for each recording; prepare it "
+            "with scripts/prepare_folder.py"
         )
-    if (different := len(set(table["file_name"][:]))) < len(table):
+    names = table["file_name"][:]
+    if (different := len(set(names))) < len(names):
         raise DataError(
-            f"found {different} different file names of {len(table)} recordings in {where}, expected that no two are "
+            f"found {different} different file names of {len(names)} recordings in {where}, expected that no two are "
             "equal; give all captions of a recording in one row"
         )
-    if not len(table):
+    if not names:
         raise DataError(f"found no recording in {where}, expected at least one; prepare it with recordings")
-
-
-def _check_captions(table: datasets.Dataset, where: str, may_be_unknown: bool = False) -> None:
-    """
-    Raises:
-        DataError: a caption has no word, of which the model would see nothing, or a recording has no caption.
-    """
-    for row, (name, captions) in enumerate(zip(table["file_name"][:], table["captions"][:], strict=True)):
+    for row, (name, captions) in enumerate(zip(names, table["captions"][:], strict=True)):
         wordless = [caption for caption in captions or () if caption is None or not caption_words(caption)]
-        if wordless or not (captions or may_be_unknown):
+        if wordless or not (captions or captions_may_be_unknown):
             raise DataError(
                 f"found {f'the caption {wordless[0]!r}' if wordless else 'no caption'} of {name} in {where}, row "
                 f"{row}, expected texts with a word each; correct the caption, or leave the recording out"
@@ -152,7 +140,7 @@ def recordings_table(
     keep_log_mel: bool = True,
 ) -> datasets.Dataset:
     """
-    The recordings table of one split of a prepared data set, from the cache where it is there.
+    Compute the recordings table of one split of a prepared data set, or load it from the cache.
 
     Args:
         prepared: the split; its back-translations are carried along.
@@ -173,47 +161,16 @@ def recordings_table(
         prepared = prepared.cast_column("audio", datasets.Audio(decode=False))
     if not keep_log_mel:
         del features["log_mel"]
-    key = {
-        "features": feature_parameters(feature_extractor),
-        "data": fingerprint(prepared),
-        "columns": sorted(features),
-    }
-
-    def compute(scratch: pathlib.Path) -> datasets.Dataset:
-        rows = prepared.select_columns([*COLUMNS, *texts, "audio"])
-        log_mels = LogMelOfRow(feature_extractor, [name for name in features if name in LOG_MEL_COLUMNS])
-        return map_rows(rows, log_mels, features, scratch, num_proc, f"Computing log-mels of {name}")
-
-    table = cached_table(cache_dir, name, key, compute)
+    table = log_mel_table(
+        prepared.select_columns([*COLUMNS, *texts, "audio"]),
+        lambda row: (row, decode_row_audio(row["audio"], feature_extractor.sampling_rate)),
+        features,
+        feature_extractor,
+        {"data": [prepared._fingerprint, file_stamps(prepared)], "columns": sorted(features)},
+        cache_dir,
+        name,
+        num_proc,
+    )
     if not keep_log_mel:
         table = datasets.concatenate_datasets([table, prepared.select_columns(["audio"])], axis=1)
     return table
-
-
-@dataclasses.dataclass
-class LogMelOfRow:
-    """Computes, for `map_rows`, those of the columns of `log_mel_columns` that are asked for from a row's `audio`."""
-
-    feature_extractor: CNN10FeatureExtractor
-    columns: Sequence[str]
-
-    def __call__(self, row: dict) -> dict:
-        torch.set_num_threads(1)  # a forked process cannot use the threads of its parent
-        columns = log_mel_columns(log_mel_of_audio(row["audio"], self.feature_extractor))
-        return {name: columns[name] for name in self.columns}
-
-
-def log_mel_of_audio(audio: Mapping, feature_extractor: CNN10FeatureExtractor) -> torch.Tensor:
-    """A prepared recording {"bytes", "path"} -> its log-mel [T, n_mels] in dB."""
-    return feature_extractor.log_mel(decode_audio(audio["bytes"], feature_extractor.sampling_rate, audio["path"]))
-
-
-def fingerprint(prepared: datasets.Dataset) -> list:
-    """Changes with the content: the data set's own fingerprint, and its files' sizes and times of modification."""
-    return [prepared._fingerprint, file_stamps(prepared)]
-
-
-def file_stamps(dataset: datasets.Dataset) -> list[tuple[int, int]]:
-    """Size and time of modification of each file that a data set lies in."""
-    stats = [os.stat(file["filename"]) for file in dataset.cache_files]
-    return [(stat.st_size, stat.st_mtime_ns) for stat in stats]

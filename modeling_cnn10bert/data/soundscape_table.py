@@ -1,19 +1,18 @@
 """Soundscapes as a recordings table: every scene rendered, its log-mel cached."""
 
-import dataclasses
 import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
-import torch
 
 from ..augmentation.back_translation import BACK_TRANSLATION_COLUMN
 from ..errors import DataError
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
-from .features import TABLE_FEATURES, cached_table, feature_parameters, log_mel_columns, map_rows
+from .features import TABLE_FEATURES, log_mel_table
 from .recipes.soundscapes import Scene, SourceBank, alternatives, render, vary
 
 
@@ -29,7 +28,7 @@ def soundscape_table(
     max_speed: float = 1.0,
 ) -> datasets.Dataset:
     """
-    The recordings table of scenes, from the cache where it is there.
+    Render scenes and compute their recordings table, or load it from the cache.
 
     Args:
         scenes: of one split, from `read_manifest`.
@@ -52,63 +51,43 @@ def soundscape_table(
     if renderings < 1:
         raise ValueError(f"renderings must be at least 1, found {renderings}")
     sources = Path(sources).resolve()
+    languages = _languages(scenes)
+    columns = [BACK_TRANSLATION_COLUMN.format(language=language) for language in languages]
+    bank, kinds = SourceBank(sources, feature_extractor.sampling_rate), alternatives(scenes)
+
+    def read(row: dict) -> tuple[dict[str, Any], np.ndarray]:
+        scene, file_name = scenes[row["scene"]], scenes[row["scene"]].id
+        if row["rendering"] > 0:  # keyed by the row, so that any number of processes draws the same
+            rng = np.random.default_rng([seed, row["scene"], row["rendering"]])
+            scene = vary(scene, rng, kinds, max_speed)
+            file_name = f"{file_name}#{row['rendering']}"
+        texts = {"captions": scene.captions} | {
+            column: scene.back_translations[language] for column, language in zip(columns, languages, strict=True)
+        }
+        return {"file_name": file_name, "recording_id": scene.id, **texts}, render(scene, bank)
+
+    # A key changes when a recording that is used is replaced: names, sizes and times of modification.
+    names = sorted({event.source for scene in scenes for event in scene.events})
+    stats = [(name, (sources / name).stat().st_size, (sources / name).stat().st_mtime_ns) for name in names]
     key = {
-        "features": feature_parameters(feature_extractor),
-        "scenes": _digest(scenes),
-        "sources": _fingerprint(sources, scenes),
+        "scenes": hashlib.sha256(repr(scenes).encode()).hexdigest(),
+        "sources": hashlib.sha256(repr(stats).encode()).hexdigest(),
         "renderings": renderings,
         "seed": seed if renderings > 1 else None,
         "max_speed": max_speed if renderings > 1 else None,
     }
-    kinds = alternatives(scenes)
-    features = _features(scenes)
-
-    def compute(scratch: Path) -> datasets.Dataset:
-        rows = datasets.Dataset.from_dict(
-            {
-                "scene": [index for index in range(len(scenes)) for _ in range(renderings)],
-                "rendering": list(range(renderings)) * len(scenes),
-            }
-        )
-        renderer = _Renderer(
-            scenes, SourceBank(sources, feature_extractor.sampling_rate), feature_extractor, kinds, seed, max_speed
-        )
-        return map_rows(rows, renderer, features, scratch, num_proc, f"Rendering {name}")
-
-    return cached_table(cache_dir, name, key, compute)
-
-
-@dataclasses.dataclass
-class _Renderer:
-    """Renders one row of the table; its draws are keyed by the row, so any number of processes gives the same."""
-
-    scenes: Sequence[Scene]
-    bank: SourceBank
-    feature_extractor: CNN10FeatureExtractor
-    kinds: dict[str, list[str]]
-    seed: int
-    max_speed: float
-
-    def __call__(self, row: dict) -> dict:
-        torch.set_num_threads(1)  # a forked process cannot use the threads of its parent
-        scene, file_name = self.scenes[row["scene"]], self.scenes[row["scene"]].id
-        if row["rendering"] > 0:
-            rng = np.random.default_rng([self.seed, row["scene"], row["rendering"]])
-            scene = vary(scene, rng, self.kinds, self.max_speed)
-            file_name = f"{file_name}#{row['rendering']}"
-        log_mel = self.feature_extractor.log_mel(render(scene, self.bank))
-        variants = scene.back_translations.items()
-        return {
-            "file_name": file_name,
-            "recording_id": scene.id,
-            "captions": list(scene.captions),
-            **{BACK_TRANSLATION_COLUMN.format(language=language): list(texts) for language, texts in variants},
-            **log_mel_columns(log_mel),
+    rows = datasets.Dataset.from_dict(
+        {
+            "scene": [index for index in range(len(scenes)) for _ in range(renderings)],
+            "rendering": list(range(renderings)) * len(scenes),
         }
+    )
+    features = datasets.Features(TABLE_FEATURES | dict.fromkeys(columns, TABLE_FEATURES["captions"]))
+    return log_mel_table(rows, read, features, feature_extractor, key, cache_dir, name, num_proc)
 
 
-def _features(scenes: Sequence[Scene]) -> datasets.Features:
-    """Those of every recordings table, and a column for each language of the scenes' back-translations."""
+def _languages(scenes: Sequence[Scene]) -> list[str]:
+    """Return the languages of the back-translations, which all scenes must have."""
     languages = [sorted(scene.back_translations) for scene in scenes]
     for scene, found in zip(scenes, languages, strict=True):
         if found != languages[0]:
@@ -117,16 +96,4 @@ def _features(scenes: Sequence[Scene]) -> datasets.Features:
                 f"{' '.join(languages[0]) or 'none'} as scene {scenes[0].id!r} has; back-translate the whole split: "
                 "python scripts/back_translate.py FOLDER --languages ..."
             )
-    columns = [BACK_TRANSLATION_COLUMN.format(language=language) for language in languages[0]]
-    return datasets.Features(TABLE_FEATURES | dict.fromkeys(columns, TABLE_FEATURES["captions"]))
-
-
-def _digest(scenes: Sequence[Scene]) -> str:
-    return hashlib.sha256(repr(scenes).encode()).hexdigest()
-
-
-def _fingerprint(sources: Path, scenes: Sequence[Scene]) -> str:
-    """Changes when a used recording is replaced: names, sizes and times of modification."""
-    names = sorted({event.source for scene in scenes for event in scene.events})
-    stats = [(name, (sources / name).stat().st_size, (sources / name).stat().st_mtime_ns) for name in names]
-    return hashlib.sha256(repr(stats).encode()).hexdigest()
+    return languages[0]

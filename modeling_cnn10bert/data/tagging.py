@@ -5,7 +5,6 @@ classes. A row of training is not a recording but a draw: which recordings it be
 """
 
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,13 +14,10 @@ import torch
 
 from ..augmentation.mixup import draw_mixup_weight, mix_powers, mix_waveforms
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
-from .audio_io import decode_audio
-from .features import TABLE_FEATURES, cached_table, feature_parameters, map_rows
-from .pairs import SharedEpoch
+from .features import TABLE_FEATURES, decode_row_audio, file_stamps, log_mel_table
+from .pairs import LogMelReader, SharedEpoch, pad_log_mels
 from .recipes.audioset import multi_hot
 from .recipes.soundscapes import Scene
-from .recordings_table import LogMelOfRow, file_stamps
-from .transform import LogMelReader
 
 LABELS = datasets.List(datasets.Value("int32"))  # numbers of the classes
 MIXUP_DOMAINS = ("power", "waveform")
@@ -31,7 +27,7 @@ MIXUP_DOMAINS = ("power", "waveform")
 
 
 def class_names(scenes: Sequence[Scene]) -> list[str]:
-    """The labels that occur in scenes, sorted: a class each."""
+    """Return the labels that occur in scenes, sorted: one per class."""
     return [str(label) for label in sorted({label for scene in scenes for label in scene.labels}, key=_by_value)]
 
 
@@ -41,7 +37,7 @@ def _by_value(label: int | str) -> tuple:
 
 def label_scenes(table: datasets.Dataset, scenes: Sequence[Scene], classes: Sequence[str]) -> datasets.Dataset:
     """
-    The recordings table of scenes as a tagging table.
+    Turn the recordings table of scenes into a tagging table.
 
     Raises:
         ValueError: a scene has a label that is not among the classes.
@@ -68,28 +64,30 @@ def cached_clips(
     num_proc: int,
     name: str,
 ) -> datasets.Dataset:
-    """The tagging table of clips with `audio` and `labels`, such as AudioSet's, with their log-mels in the cache."""
-    features = datasets.Features({"labels": LABELS, "log_mel": TABLE_FEATURES["log_mel"]})
-    key = {"features": feature_parameters(feature_extractor), "clips": file_stamps(clips), "rows": len(clips)}
-
-    def compute(scratch: pathlib.Path) -> datasets.Dataset:
-        rows, log_mels = clips.select_columns(["audio", "labels"]), LogMelOfRow(feature_extractor, ["log_mel"])
-        return map_rows(rows, log_mels, features, scratch, num_proc, f"Computing log-mels of {name}")
-
-    return cached_table(cache_dir, name, key, compute)
+    """Compute the tagging table of clips with `audio` and `labels`, such as AudioSet's, or load it from the cache."""
+    return log_mel_table(
+        clips.select_columns(["audio", "labels"]),
+        lambda row: (row, decode_row_audio(row["audio"], feature_extractor.sampling_rate)),
+        datasets.Features({"labels": LABELS, "log_mel": TABLE_FEATURES["log_mel"]}),
+        feature_extractor,
+        {"clips": file_stamps(clips), "rows": len(clips)},
+        cache_dir,
+        name,
+        num_proc,
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ transforms
 
 
 def draw_rows(table: datasets.Dataset) -> datasets.Dataset:
-    """The rows of a training epoch: as many draws as the table has clips, each known by its `row_id` alone."""
+    """Make the rows of a training epoch: one draw per clip of the table, known by its `row_id` alone."""
     return datasets.Dataset.from_dict({"row_id": range(len(table))})
 
 
 class TaggingTransform:
     """
-    Training: each draw becomes a clip, or a mixture of two, and its targets.
+    Turn each draw into a clip, or a mixture of two, and its targets, for training.
 
     Class-balanced, a clip is drawn by its class first, each as likely, and then among the clips of that class: so is
     the clip that it is mixed with. Every draw is keyed by (seed, epoch, row id).
@@ -154,14 +152,14 @@ class TaggingTransform:
 
     def _mix(self, first: list[int], second: list[int], weights: list[float]) -> list[torch.Tensor]:
         if self.mixup_domain == "power":
-            pairs = zip(self.read(self.clips[first]), self.read(self.clips[second]), weights, strict=True)
-            return [mix_powers(*pair) for pair in pairs]
-        pairs = zip(self._waveforms(first), self._waveforms(second), weights, strict=True)
-        return [self.feature_extractor.log_mel(mix_waveforms(*pair)) for pair in pairs]
+            log_mels = zip(self.read(self.clips[first]), self.read(self.clips[second]), weights, strict=True)
+            return [mix_powers(*pair) for pair in log_mels]
+        waveforms = zip(self._waveforms(first), self._waveforms(second), weights, strict=True)
+        return [self.feature_extractor.log_mel(mix_waveforms(*pair)) for pair in waveforms]
 
     def _waveforms(self, rows: list[int]) -> list[np.ndarray]:
         rate = self.feature_extractor.sampling_rate
-        return [decode_audio(audio["bytes"], rate, audio["path"]) for audio in self.clips[rows]["audio"]]
+        return [decode_row_audio(audio, rate) for audio in self.clips[rows]["audio"]]
 
 
 def _clips_of_class(labels: Sequence[Sequence[int]]) -> list[np.ndarray]:
@@ -174,7 +172,7 @@ def _clips_of_class(labels: Sequence[Sequence[int]]) -> list[np.ndarray]:
 
 
 class ClipTransform:
-    """Evaluation: clips of a tagging table become log-mels with their targets. Nothing is random."""
+    """Turn clips of a tagging table into log-mels with their targets, for evaluation. Nothing is random."""
 
     def __init__(self, table: datasets.Dataset, feature_extractor: CNN10FeatureExtractor, num_classes: int):
         self.read = LogMelReader(table, feature_extractor)
@@ -185,17 +183,13 @@ class ClipTransform:
 
 
 class TaggingCollator:
-    """Joins rows of `log_mel` [T, n_mels] and `labels` [C] to the input of a tagger, whose `labels` are [B, C]."""
+    """Join rows of `log_mel` [T, n_mels] and `labels` [C] to the input of a tagger, whose `labels` are [B, C]."""
 
     def __init__(self, feature_extractor: CNN10FeatureExtractor):
         self.feature_extractor = feature_extractor
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        features = self.feature_extractor.pad(
-            {"input_features": [row["log_mel"].numpy() for row in rows]}, padding=True, return_tensors="pt"
-        )
         return {
-            "input_features": features["input_features"],
-            "input_features_mask": features["attention_mask"],
+            **pad_log_mels([row["log_mel"] for row in rows], self.feature_extractor),
             "labels": torch.stack([row["labels"] for row in rows]),
         }

@@ -20,8 +20,7 @@ import torch
 from optuna.pruners import NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
-from ..data.collator import RetrievalCollator
-from ..data.pairs import SharedEpoch
+from ..data.pairs import RetrievalCollator, SharedEpoch
 from ..errors import RecipeError, one_line
 from ..evaluation.reports import best_position
 from ..files import is_full_disk

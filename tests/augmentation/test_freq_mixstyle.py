@@ -7,22 +7,21 @@ import torch
 
 from modeling_cnn10bert.augmentation.freq_mixstyle import draw_weight, mix_style_
 
-LENGTHS = torch.tensor([400, 90, 251])
-WEIGHTS = torch.tensor([0.5, 0.73, 0.98])
+WEIGHTS = [0.5, 0.73, 0.98]
 
 
 @pytest.fixture
-def batch():
-    """Log-mels [3, 400, 64] whose padding is far from any sound, and the partners' statistics [3, 64] each."""
+def clips():
+    """Log-mels [T, 64] of three lengths, and the partners' statistics [3, 64] each."""
     generator = torch.Generator().manual_seed(0)
-    spread = 1 + 20 * torch.rand(3, 1, 64, generator=generator)
-    log_mel = (
-        -50 + 20 * torch.randn(3, 1, 64, generator=generator) + spread * torch.randn(3, 400, 64, generator=generator)
-    )
-    for clip, length in zip(log_mel, LENGTHS, strict=True):
-        clip[length:] = 1e4
+    clips = [
+        -50
+        + 20 * torch.randn(64, generator=generator)
+        + (1 + 20 * torch.rand(64, generator=generator)) * torch.randn(length, 64, generator=generator)
+        for length in (400, 90, 251)
+    ]
     partner_mean = -60 + 15 * torch.randn(3, 64, generator=generator)
-    return log_mel, partner_mean, 1 + 20 * torch.rand(3, 64, generator=generator)
+    return list(zip(clips, WEIGHTS, partner_mean, 1 + 20 * torch.rand(3, 64, generator=generator), strict=True))
 
 
 def _statistics(log_mel):
@@ -30,51 +29,34 @@ def _statistics(log_mel):
     return log_mel.double().numpy().mean(axis=0), log_mel.double().numpy().std(axis=0)
 
 
-def test_the_statistics_are_the_stated_mixture_over_the_valid_frames(batch):
-    log_mel, partner_mean, partner_std = batch
-    mixed = mix_style_(log_mel.clone(), LENGTHS, WEIGHTS, partner_mean, partner_std)
-    for row, (length, weight) in enumerate(zip(LENGTHS, WEIGHTS.tolist(), strict=True)):
-        mean, std = _statistics(log_mel[row, :length])
-        new_mean, new_std = _statistics(mixed[row, :length])
-        np.testing.assert_allclose(new_mean, weight * mean + (1 - weight) * partner_mean[row].numpy(), atol=1e-4)
-        np.testing.assert_allclose(new_std, weight * std + (1 - weight) * partner_std[row].numpy(), atol=1e-4)
+def test_the_statistics_are_the_stated_mixture(clips):
+    for clip, weight, partner_mean, partner_std in clips:
+        mean, std = _statistics(clip)
+        new_mean, new_std = _statistics(mix_style_(clip.clone(), weight, partner_mean, partner_std))
+        np.testing.assert_allclose(new_mean, weight * mean + (1 - weight) * partner_mean.numpy(), atol=1e-4)
+        np.testing.assert_allclose(new_std, weight * std + (1 - weight) * partner_std.numpy(), atol=1e-4)
 
 
-def test_each_bin_keeps_its_course_in_time(batch):
-    log_mel, partner_mean, partner_std = batch
-    mixed = mix_style_(log_mel.clone(), LENGTHS, WEIGHTS, partner_mean, partner_std)
-    for row, length in enumerate(LENGTHS):
-        for old, new in zip(log_mel[row, :length].T.numpy(), mixed[row, :length].T.numpy(), strict=True):
+def test_each_bin_keeps_its_course_in_time(clips):
+    for clip, weight, *partner in clips:
+        mixed = mix_style_(clip.clone(), weight, *partner)
+        for old, new in zip(clip.T.numpy(), mixed.T.numpy(), strict=True):
             assert np.corrcoef(old, new)[0, 1] > 1 - 1e-6
 
 
-def test_padding_changes_no_bit_of_a_clip(batch):
-    log_mel, partner_mean, partner_std = batch
-    together = mix_style_(log_mel.clone(), LENGTHS, WEIGHTS, partner_mean, partner_std)
-    for row, length in enumerate(LENGTHS):
-        own = slice(row, row + 1)
-        alone = mix_style_(
-            log_mel[own, :length].clone(), LENGTHS[own], WEIGHTS[own], partner_mean[own], partner_std[own]
-        )
-        assert torch.equal(alone[0], together[row, :length])
+def test_the_full_weight_leaves_a_clip_exactly_as_it_is(clips):
+    for clip, _, *partner in clips:
+        assert torch.equal(mix_style_(clip.clone(), 1.0, *partner), clip)
+        assert not torch.allclose(mix_style_(clip.clone(), 0.6, *partner), clip)
 
 
-def test_the_full_weight_leaves_a_clip_exactly_as_it_is(batch):
-    log_mel, partner_mean, partner_std = batch
-    mixed = mix_style_(log_mel.clone(), LENGTHS, torch.tensor([1.0, 0.6, 1.0]), partner_mean, partner_std)
-    for row, length in ((0, 400), (2, 251)):
-        assert torch.equal(mixed[row, :length], log_mel[row, :length])
-    assert not torch.allclose(mixed[1, :90], log_mel[1, :90])
-
-
-def test_silence_takes_on_the_mean_and_no_noise(batch):
-    _, partner_mean, partner_std = batch
-    silence = torch.full((3, 400, 64), -100.0)
-    silence[:, ::2] += 0.005  # a cached value that flickers by one step
-    mixed = mix_style_(silence.clone(), LENGTHS, WEIGHTS, partner_mean, partner_std)
-    for row, (length, weight) in enumerate(zip(LENGTHS, WEIGHTS.tolist(), strict=True)):
-        expected = weight * -99.9975 + (1 - weight) * partner_mean[row]
-        assert (mixed[row, :length] - expected).abs().max() < 0.01
+def test_silence_takes_on_the_mean_and_no_noise(clips):
+    for clip, weight, partner_mean, partner_std in clips:
+        silence = torch.full_like(clip, -100.0)
+        silence[::2] += 0.005  # a cached value that flickers by one step
+        flicker = silence.mean(dim=0)
+        mixed = mix_style_(silence.clone(), weight, partner_mean, partner_std)
+        assert (mixed - (weight * flicker + (1 - weight) * partner_mean)).abs().max() < 0.01
 
 
 # ------------------------------------------------------------------------------------------------------------ draws

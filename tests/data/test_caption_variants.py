@@ -1,14 +1,15 @@
 """Variants are added to a data set in place: all else stays, each caption is translated once, a kill costs nothing."""
 
 import json
+import multiprocessing
+import os
 import shutil
 
 import datasets
 import pytest
 import soundfile
 
-from modeling_cnn10bert.data import caption_variants as variants
-from modeling_cnn10bert.data.caption_variants import VariantCounts, add_back_translations
+from modeling_cnn10bert.data.caption_variants import Progress, VariantCounts, add_back_translations
 from modeling_cnn10bert.data.recipes.soundscapes import manifest_lines, read_manifest
 from modeling_cnn10bert.errors import DataError
 
@@ -235,15 +236,13 @@ def test_what_another_model_or_data_set_left_is_never_taken(change, saved, tmp_p
     assert not (tmp_path / ".prepared-back_translations").exists()
 
 
-@pytest.mark.parametrize("moment", ["save_to_disk", "exchange"])
+@pytest.mark.parametrize("moment", ["save_to_disk", "replace"])
 def test_a_kill_while_the_data_set_is_written_loses_nothing(moment, saved, speakers, monkeypatch):
     def kill(*_, **__):
         raise Killed
 
     before = _content(saved)
-    monkeypatch.setattr(
-        *{"save_to_disk": (datasets.Dataset, moment), "exchange": (variants.Workshop, moment)}[moment], kill
-    )
+    monkeypatch.setattr({"save_to_disk": datasets.Dataset, "replace": os}[moment], moment, kill)
     with pytest.raises(Killed):
         add_back_translations(saved, ["de"], speakers.pair)
     monkeypatch.undo()
@@ -251,6 +250,48 @@ def test_a_kill_while_the_data_set_is_written_loses_nothing(moment, saved, speak
     add_back_translations(saved, ["de"], lambda _: (Speaker("de", dies_at=0), _echo))  # all is translated already
     assert datasets.load_from_disk(saved)["train"][0]["back_translations_de"][2] == "a sound (de, speaker)"
     assert [path.name for path in saved.parent.iterdir()] == ["prepared"]
+
+
+@pytest.mark.parametrize(
+    "broken", ['{"piece": 2, "resul', "\0\0\0\n", '{"piece": 2, "results": ["c"]}', "[]\n", '{"piece": 2}\n']
+)
+def test_a_line_that_a_kill_broke_off_is_written_again(broken, tmp_path):
+    path = tmp_path / "progress.jsonl"
+    with Progress(path) as progress:
+        progress.append(0, ["a\u2028é", ""])
+        progress.append(1, ["b"])
+    whole = path.read_bytes()
+    with path.open("a") as file:
+        file.write(broken)
+    with Progress(path) as progress:
+        assert progress.done == {0: ["a\u2028é", ""], 1: ["b"]}
+        progress.append(2, ["c"])
+    assert path.read_bytes() == whole + json.dumps({"piece": 2, "results": ["c"]}).encode() + b"\n"
+
+
+def test_a_piece_is_on_disk_as_soon_as_it_is_finished(tmp_path):
+    with Progress(tmp_path / "progress.jsonl") as progress:
+        progress.append(0, ["a"])
+        assert (tmp_path / "progress.jsonl").read_bytes().count(b"\n") == 1
+
+
+def test_one_run_at_a_time(saved, speakers):
+    context = multiprocessing.get_context("fork")
+    held, done = context.Event(), context.Event()
+
+    def hold(_):
+        held.set()
+        done.wait(60)
+        return speakers.pair("de")
+
+    other = context.Process(target=add_back_translations, args=(saved, ["de"], hold))
+    other.start()
+    assert held.wait(60)
+    with pytest.raises(DataError, match="found another run at work on it"):
+        add_back_translations(saved, ["de"], speakers.pair)
+    done.set()
+    other.join(60)
+    assert add_back_translations(saved, ["de"], speakers.pair) == {}
 
 
 # -------------------------------------------------------------------------------------------------------- manifests
@@ -325,3 +366,9 @@ def test_a_folder_of_something_else_is_one_clear_error(tmp_path, speakers):
     with pytest.raises(DataError, match="folder: found no prepared data set, expected a folder written by"):
         add_back_translations(tmp_path / "folder", ["de"], speakers.pair)
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_no_folder_is_one_clear_error_and_makes_none(tmp_path, speakers):
+    with pytest.raises(DataError, match="missing: found no such folder"):
+        add_back_translations(tmp_path / "missing", ["de"], speakers.pair)
+    assert list(tmp_path.iterdir()) == []

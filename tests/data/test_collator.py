@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modeling_cnn10bert.data.collator import RetrievalCollator
+from modeling_cnn10bert.data.pairs import RetrievalCollator
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from modeling_cnn10bert import CNN10FeatureExtractor
 from modeling_cnn10bert.data.audio_io import load_audio
 from modeling_cnn10bert.data.entries import Entry
 from modeling_cnn10bert.data.features import LOG_MEL_STEP
+from modeling_cnn10bert.data.pairs import RecordingTransform
 from modeling_cnn10bert.data.prepare import prepare_dataset
 from modeling_cnn10bert.data.recipes.audio_folder import CAPTIONS
 from modeling_cnn10bert.data.recordings_table import load_prepared, load_prepared_split, recordings_table
-from modeling_cnn10bert.data.transform import RecordingTransform
 from modeling_cnn10bert.errors import DataError
 
 SMALL = {"feature_size": 16, "hop_length": 1280}
@@ -124,9 +124,7 @@ def test_the_table_is_computed_once_and_anew_for_other_content(
     first = recordings_table(prepared, CNN10FeatureExtractor(**SMALL), tmp_path / "cache")
     assert snapshot(tmp_path / "out") == before
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "modeling_cnn10bert.data.recordings_table.log_mel_columns", lambda *_: pytest.fail("computed again")
-        )
+        patch.setattr("modeling_cnn10bert.data.features.log_mel_columns", lambda *_: pytest.fail("computed again"))
         again = datasets.load_from_disk(tmp_path / "out")["train"]
         again = recordings_table(again, CNN10FeatureExtractor(**SMALL), tmp_path / "cache")
     assert again.to_dict() == first.to_dict()

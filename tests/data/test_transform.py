@@ -9,8 +9,7 @@ from modeling_cnn10bert.augmentation.audio import AudioAugmentation
 from modeling_cnn10bert.augmentation.eda import EDA
 from modeling_cnn10bert.augmentation.text import TextAugmentation
 from modeling_cnn10bert.data.features import TABLE_FEATURES, MelStatistics, decode_log_mel, log_mel_columns
-from modeling_cnn10bert.data.pairs import SharedEpoch, caption_key, pair_rows
-from modeling_cnn10bert.data.transform import PairTransform, RecordingTransform
+from modeling_cnn10bert.data.pairs import PairTransform, RecordingTransform, SharedEpoch, caption_key, pair_rows
 
 N_MELS = 8
 

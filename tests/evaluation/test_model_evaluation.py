@@ -9,7 +9,7 @@ import torch
 from matplotlib.image import imread
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, ClapProcessor
 
-from modeling_cnn10bert.data.collator import RetrievalCollator
+from modeling_cnn10bert.data.pairs import RetrievalCollator
 from modeling_cnn10bert.data.recordings_table import load_prepared_split, recordings_table
 from modeling_cnn10bert.errors import AudioError, RetrievalError
 from modeling_cnn10bert.evaluation import evaluation_pictures

@@ -25,7 +25,7 @@ from matplotlib.image import imread
 from optuna.trial import TrialState
 from transformers.trainer_utils import EvalLoopOutput
 
-from modeling_cnn10bert.data.transform import PairTransform
+from modeling_cnn10bert.data.pairs import PairTransform
 from modeling_cnn10bert.errors import RecipeError
 from modeling_cnn10bert.training import search_storage
 from modeling_cnn10bert.training.command_line import run as run_script

@@ -9,10 +9,9 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
 from modeling_cnn10bert import CNN10BertModel
-from modeling_cnn10bert.data.collator import RetrievalCollator
+from modeling_cnn10bert.data.pairs import RecordingTransform, RetrievalCollator
 from modeling_cnn10bert.data.recipes.soundscapes import SourceBank, read_manifest, render
 from modeling_cnn10bert.data.soundscape_table import soundscape_table
-from modeling_cnn10bert.data.transform import RecordingTransform
 from modeling_cnn10bert.training.build import build_trainer
 from modeling_cnn10bert.training.recipe import parse_recipe
 

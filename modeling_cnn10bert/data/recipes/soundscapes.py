@@ -66,7 +66,7 @@ class Scene:
 
 
 def read_manifests(folder: str | os.PathLike, sources: str | os.PathLike) -> dict[str, list[Scene]]:
-    """Reads `train.jsonl`, `validation.jsonl` and `test.jsonl` of a folder.
+    """Read `train.jsonl`, `validation.jsonl` and `test.jsonl` of a folder.
 
     Args:
         folder: where the three manifests are.
@@ -98,7 +98,7 @@ def read_manifests(folder: str | os.PathLike, sources: str | os.PathLike) -> dic
 
 
 def read_manifest(path: str | os.PathLike, sources: str | os.PathLike) -> list[Scene]:
-    """Reads and checks one manifest; blank lines are skipped, keys beyond the known ones ignored.
+    """Read and check one manifest; blank lines are skipped, keys beyond the known ones ignored.
 
     Args:
         path: the .jsonl file, UTF-8.
@@ -121,7 +121,7 @@ def read_manifest(path: str | os.PathLike, sources: str | os.PathLike) -> list[S
 
 
 def manifest_lines(path: pathlib.Path) -> list[tuple[int, str]]:
-    """The lines of a manifest that are not blank, each with its number.
+    """Read the lines of a manifest that are not blank, each with its number.
 
     Raises:
         DataError: the file cannot be read.
@@ -131,7 +131,7 @@ def manifest_lines(path: pathlib.Path) -> list[tuple[int, str]]:
 
 
 class _SceneReader:
-    """Turns the lines of one manifest into scenes, remembering which ids and sources were already seen."""
+    """Turn the lines of one manifest into scenes, remembering which ids and sources were already seen."""
 
     def __init__(self, path: pathlib.Path, sources: pathlib.Path):
         self.path = path
@@ -154,16 +154,21 @@ class _SceneReader:
         if not isinstance(row, dict):
             raise self.error("line", reprlib.repr(row), "one JSON object")
         expected = f"a finite number of seconds above 0, at most {MAX_DURATION:g}"
-        duration = self.number_in(self.value(row, "duration"), "duration", expected, math.ulp(0.0), MAX_DURATION)
+        duration = self.number_in(row, "duration", expected, math.ulp(0.0), MAX_DURATION)
         captions = self.captions(self.value(row, "captions"), "captions")
+        name, labels = self.value(row, "id"), self.value(row, "labels")
+        if not isinstance(name, str) or not name.strip():
+            raise self.error("id", reprlib.repr(name), "a non-empty string")
+        if (first := self.line_of_id.setdefault(name, number)) != number:
+            raise self.error("id", f"{name!r}, which line {first} has too", "an id that no other line uses")
+        if not isinstance(labels, list) or any(isinstance(v, bool) or not isinstance(v, int | str) for v in labels):
+            raise self.error("labels", reprlib.repr(labels), "a list of integers or strings")
+        events = self.filled_list(self.value(row, "events"), "events")
         return Scene(
-            id=self.id(self.value(row, "id")),
+            id=name,
             duration=duration,
-            labels=self.labels(self.value(row, "labels")),
-            events=tuple(
-                self.event(event, f"events[{i}]", duration)
-                for i, event in enumerate(self.filled_list(self.value(row, "events"), "events"))
-            ),
+            labels=tuple(labels),
+            events=tuple(self.event(event, f"events[{i}]", duration) for i, event in enumerate(events)),
             captions=captions,
             back_translations=self.back_translations(row.get("back_translations", {}), len(captions)),
         )
@@ -178,28 +183,18 @@ class _SceneReader:
             raise self.error(field, reprlib.repr(value), "a non-empty list")
         return value
 
-    def number_in(self, value, field: str, expected: str, low: float = -math.inf, high: float = math.inf) -> float:
-        """A finite number in [low, high]; JSON's true is none, though Python takes it for 1."""
+    def number_in(
+        self, row: dict, key: str, expected: str, low: float, high: float = math.inf, within: str = ""
+    ) -> float:
+        """Return a finite number in [low, high]; JSON's true is none, though Python takes it for 1."""
+        value = self.value(row, key, within)
         try:
             valid = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         except OverflowError:  # an integer beyond the range of a float
             valid = False
         if not valid or not low <= value <= high:
-            raise self.error(field, reprlib.repr(value), expected)
+            raise self.error(f"{within}{key}", reprlib.repr(value), expected)
         return float(value)
-
-    def id(self, value) -> str:
-        if not isinstance(value, str) or not value.strip():
-            raise self.error("id", reprlib.repr(value), "a non-empty string")
-        first = self.line_of_id.setdefault(value, self.number)
-        if first != self.number:
-            raise self.error("id", f"{value!r}, which line {first} has too", "an id that no other line uses")
-        return value
-
-    def labels(self, value) -> tuple[int | str, ...]:
-        if not isinstance(value, list) or not all(isinstance(v, int | str) and not isinstance(v, bool) for v in value):
-            raise self.error("labels", reprlib.repr(value), "a list of integers or strings")
-        return tuple(value)
 
     def captions(self, value, field: str) -> tuple[str, ...]:
         for i, caption in enumerate(self.filled_list(value, field)):
@@ -210,54 +205,53 @@ class _SceneReader:
     def back_translations(self, value, num_captions: int) -> dict[str, tuple[str, ...]]:
         if not isinstance(value, dict):
             raise self.error("back_translations", reprlib.repr(value), "one JSON object, a list for each language")
-        for language, variants in value.items():
+        variants = {}
+        for language in sorted(value):
             field = f"back_translations.{language}"
-            if len(self.captions(variants, field)) != num_captions:
-                raise self.error(field, f"{len(variants)} texts", f"{num_captions}, one for each caption")
-        return {language: tuple(value[language]) for language in sorted(value)}
+            variants[language] = self.captions(value[language], field)
+            if len(variants[language]) != num_captions:
+                found, expected = f"{len(variants[language])} texts", f"{num_captions}, one for each caption"
+                raise self.error(field, found, expected)
+        return variants
 
-    def event(self, row, within: str, duration: float) -> SoundEvent:
+    def event(self, row, field: str, duration: float) -> SoundEvent:
         if not isinstance(row, dict):
-            raise self.error(within, reprlib.repr(row), "one JSON object")
-        source, onset, start, end, gain_db = (
-            self.value(row, name, f"{within}.") for name in ("source", "onset", "start", "end", "gain_db")
-        )
-        start = self.number_in(start, f"{within}.start", "a finite number of seconds, at least 0", low=0.0)
-        onset = self.number_in(onset, f"{within}.onset", "a finite number of seconds, at least 0", low=0.0)
+            raise self.error(field, reprlib.repr(row), "one JSON object")
+        within = f"{field}."
+        source = self.value(row, "source", within)
+        start = self.number_in(row, "start", "a finite number of seconds, at least 0", 0.0, within=within)
+        onset = self.number_in(row, "onset", "a finite number of seconds, at least 0", 0.0, within=within)
         if onset >= duration:  # it would never be heard, though the captions speak of it
-            raise self.error(f"{within}.onset", repr(onset), f"less than the duration ({duration} s)")
+            raise self.error(f"{within}onset", repr(onset), f"less than the duration ({duration} s)")
         expected = f"a finite number of seconds above start ({start} s)"
-        end = self.number_in(end, f"{within}.end", expected, low=math.nextafter(start, math.inf))
+        end = self.number_in(row, "end", expected, math.nextafter(start, math.inf), within=within)
         expected = f"a finite number of dB from {-MAX_GAIN_DB:g} to {MAX_GAIN_DB:g}"
-        gain_db = self.number_in(gain_db, f"{within}.gain_db", expected, -MAX_GAIN_DB, MAX_GAIN_DB)
-        return SoundEvent(self.source(source, f"{within}.source"), onset, start, end, gain_db)
+        gain_db = self.number_in(row, "gain_db", expected, -MAX_GAIN_DB, MAX_GAIN_DB, within)
+        return SoundEvent(self.source(source, f"{within}source"), onset, start, end, gain_db)
 
     def source(self, value, field: str) -> str:
+        """Return the path of a recording relative to its folder, in one form: `./a.wav` is `a.wav`."""
         if not isinstance(value, str) or not value:
             raise self.error(field, reprlib.repr(value), "the path of a recording")
-        if value not in self.checked_sources:  # a few hundred recordings, thousands of mentions
-            found = self.finder.find(value) if ".." not in pathlib.PurePath(value).parts else None
-            # Of one form whatever the line says: ./a.wav is a.wav, and no alternative to it.
-            plain = found.relative_to(self.sources) if found and found.is_relative_to(self.sources) else value
-            self.check_source(plain, value, field)
-            self.checked_sources[value] = pathlib.PurePath(plain).as_posix()
-        return self.checked_sources[value]
-
-    def check_source(self, path: str | pathlib.Path, value: str, field: str) -> None:
-        relative = pathlib.PurePath(path if not os.path.isabs(value) else value)
+        if value in self.checked_sources:  # a few hundred recordings, thousands of mentions
+            return self.checked_sources[value]
+        relative = pathlib.PurePath(value)
+        if ".." not in relative.parts and not relative.is_absolute():
+            found = self.finder.find(value)
+            relative = found.relative_to(self.sources) if found and found.is_relative_to(self.sources) else relative
         try:
             resolved = (self.sources / relative).resolve()  # follows links
-            plain = not relative.is_absolute() and ".." not in relative.parts
-            leaves = not (plain and resolved.is_relative_to(self.sources_resolved))
             exists = resolved.is_file()
         except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL character, a loop of links
             raise self.error(field, f"{value!r} ({error})", "the path of a recording") from error
-        if leaves:
+        if relative.is_absolute() or ".." in relative.parts or not resolved.is_relative_to(self.sources_resolved):
             todo = "put the recording into that folder and give its path relative to it"
             raise self.error(field, repr(value), f"a path that stays inside {self.sources}", todo)
         if not exists:
             todo = "check the sources folder, or fetch the recordings again"
             raise self.error(field, f"{value!r}, which does not exist", f"a recording in {self.sources}", todo)
+        self.checked_sources[value] = relative.as_posix()
+        return relative.as_posix()
 
 
 # ------------------------------------------------------------------------------------------------------- rendering
@@ -279,7 +273,7 @@ class SourceBank:
         self._waveforms: dict[tuple[str, float], np.ndarray] = {}
 
     def load(self, source: str, speed: float = 1.0) -> np.ndarray:
-        """Waveform [samples] of one recording, float32, read-only, its largest magnitude 1 (0 if it is silent).
+        """Load a recording as [samples] float32, read-only, its largest magnitude 1 (0 if it is silent).
 
         At another `speed` than 1 it is resampled: so many times as fast, and as high.
 
@@ -299,7 +293,7 @@ class SourceBank:
 
 
 def render(scene: Scene, bank: SourceBank) -> np.ndarray:
-    """Mixes a scene.
+    """Mix a scene.
 
     Each source is played at its speed, cut to [start, end), scaled by 10^(gain_db / 20) and added at its onset. What
     runs past the scene's end is cut; where a source is shorter than its cut, what there is sounds. Sums are not
@@ -328,7 +322,7 @@ def render(scene: Scene, bank: SourceBank) -> np.ndarray:
 
 
 def alternatives(scenes: Iterable[Scene]) -> dict[str, list[str]]:
-    """Every source that the scenes use -> all sources of its kind that they use, itself included, sorted.
+    """Map every source that the scenes use to all sources of its kind that they use, itself included, sorted.
 
     Of one kind are the recordings of one parent folder. Only what the given scenes use counts: of the scenes of the
     training manifest, the result never names a recording of another split.
@@ -342,7 +336,7 @@ def alternatives(scenes: Iterable[Scene]) -> dict[str, list[str]]:
 def vary(
     scene: Scene, rng: np.random.Generator, alternatives: Mapping[str, Sequence[str]], max_speed: float = 1.0
 ) -> Scene:
-    """The same scene, rendered anew: its captions stay true, its recordings, levels and times are drawn again.
+    """Draw recordings, levels and times of a scene again, such that its captions stay true.
 
     - Every event takes another recording of its kind (its own only where the kind has no other).
     - Every gain is drawn uniformly from [-6, 0] dB.
@@ -360,53 +354,30 @@ def vary(
     Raises:
         ValueError: a source of the scene is not in `alternatives`.
     """
-    spans = _jitter_spans(_shift_spans(_audible_spans(scene), scene.duration, rng), scene.duration, rng)
-    events = tuple(
-        SoundEvent(
-            source=_another_source(scene, event.source, rng, alternatives),
-            onset=onset,
-            start=event.start,
-            end=event.start + (end - onset),
-            gain_db=rng.uniform(*GAIN_RANGE_DB),
-            speed=_speed(max_speed, rng) if max_speed > 1 else 1.0,
-        )
-        for event, (onset, end) in zip(scene.events, spans.tolist(), strict=True)
-    )
-    return dataclasses.replace(scene, events=events)
-
-
-def _another_source(
-    scene: Scene, source: str, rng: np.random.Generator, alternatives: Mapping[str, Sequence[str]]
-) -> str:
-    if source not in alternatives:
-        raise ValueError(
-            f"scene {scene.id!r}: found the source {source!r}, expected one of the {len(alternatives)} recordings "
-            "with alternatives; vary only training scenes, with the alternatives of their own manifest"
-        )
-    others = [other for other in alternatives[source] if other != source]
-    return others[rng.integers(len(others))] if others else source
-
-
-def _speed(max_speed: float, rng: np.random.Generator) -> float:
-    return float(max_speed ** np.linspace(-1, 1, NUM_SPEEDS)[rng.integers(NUM_SPEEDS)])
-
-
-def _audible_spans(scene: Scene) -> np.ndarray:
-    """[events, 2]: when each event begins and ends in the scene, in seconds; what runs past the end is cut."""
+    # When each event begins and ends in the scene, [events, 2] in seconds; what runs past the scene's end is cut.
     spans = np.array([(event.onset, event.onset + (event.end - event.start)) for event in scene.events])
-    return np.minimum(spans, scene.duration)
-
-
-def _shift_spans(spans: np.ndarray, duration: float, rng: np.random.Generator) -> np.ndarray:
-    """All spans moved by one amount, drawn uniformly from those that keep them within [0, duration]."""
-    return spans + rng.uniform(-spans.min(), duration - spans.max())
-
-
-def _jitter_spans(spans: np.ndarray, duration: float, rng: np.random.Generator) -> np.ndarray:
-    """All distinct times moved a little, in unchanged order, within [0, duration]."""
+    spans = np.minimum(spans, scene.duration)
+    # One shift for all.
+    spans = spans + rng.uniform(-spans.min(), scene.duration - spans.max())
+    # All distinct times moved a little: two neighbors that approach each other by two fifths each never meet.
     times, inverse = np.unique(spans, return_inverse=True)
-    gaps = 0.4 * np.diff(times)  # two neighbours that approach each other never meet
+    gaps = 0.4 * np.diff(times)
     low = np.concatenate([[times[0]], gaps])
-    high = np.concatenate([gaps, [max(duration - times[-1], 0.0)]])  # max: rounding of the shift
+    high = np.concatenate([gaps, [max(scene.duration - times[-1], 0.0)]])  # max: rounding of the shift
     moved = times + rng.uniform(-np.minimum(low, MAX_JITTER), np.minimum(high, MAX_JITTER))
-    return np.clip(moved, 0.0, duration)[inverse.reshape(spans.shape)]
+    spans = np.clip(moved, 0.0, scene.duration)[inverse.reshape(spans.shape)]
+
+    events = []
+    for event, (onset, end) in zip(scene.events, spans.tolist(), strict=True):
+        if event.source not in alternatives:
+            raise ValueError(
+                f"scene {scene.id!r}: found the source {event.source!r}, expected one of the {len(alternatives)} "
+                "recordings with alternatives; vary only training scenes, with the alternatives of their own manifest"
+            )
+        others = [other for other in alternatives[event.source] if other != event.source]
+        source = others[rng.integers(len(others))] if others else event.source
+        gain_db, speed = rng.uniform(*GAIN_RANGE_DB), 1.0
+        if max_speed > 1:
+            speed = float(max_speed ** np.linspace(-1, 1, NUM_SPEEDS)[rng.integers(NUM_SPEEDS)])
+        events.append(SoundEvent(source, onset, event.start, event.start + (end - onset), gain_db, speed))
+    return dataclasses.replace(scene, events=tuple(events))
