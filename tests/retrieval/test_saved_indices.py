@@ -11,7 +11,7 @@ import pytest
 from modeling_cnn10bert.retrieval.records import EmbeddedFile, FileRecord, SearchFilter
 from modeling_cnn10bert.retrieval.stores import open_store
 
-# Eight recordings were put in two writes, one was removed, one renamed; then the index was optimized.
+# Seven recordings were put in two writes, one was removed, one renamed; then the index was optimized.
 INDICES = Path(__file__).parents[1] / "assets" / "indices"
 EXPECTED = json.loads((INDICES / "expected.json").read_text())
 QUERY = np.eye(8, dtype=np.float32)[0]
