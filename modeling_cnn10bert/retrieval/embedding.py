@@ -78,7 +78,7 @@ def load_embedder(
     check_model(model, RetrievalError)
     exported = os.path.isfile(os.path.join(model, "onnx_config.json"))
     if backend == "onnx" or (backend == "auto" and exported):
-        from .onnx_embedding import OnnxEmbedder
+        from .onnx import OnnxEmbedder
 
         if dtype != "float32":
             raise RetrievalError(f"dtype is {dtype!r}, but an ONNX export runs as it was exported; leave dtype out")

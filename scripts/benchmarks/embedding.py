@@ -15,8 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 
 from modeling_cnn10bert.retrieval.embedding import load_embedder
-from modeling_cnn10bert.retrieval.onnx_embedding import OnnxEmbedder
-from modeling_cnn10bert.retrieval.onnx_export import export_onnx
+from modeling_cnn10bert.retrieval.onnx import OnnxEmbedder, export_onnx
 from modeling_cnn10bert.retrieval.retriever import AudioRetriever
 from modeling_cnn10bert.training.build import load_model_and_processor
 from modeling_cnn10bert.training.recipe import parse_recipe
