@@ -543,7 +543,9 @@ def quantize_audio(path: Path, processor, waveforms: Sequence[np.ndarray]) -> No
     class Reader(CalibrationDataReader):
         def get_next(self) -> dict[str, np.ndarray] | None:
             batch = next(batches, None)
-            return batch and {name: as_declared(array) for name, array in batch.arguments.items()}
+            if batch is None:
+                return None
+            return {name: as_declared(array) for name, array in batch.arguments.items()}
 
     source = _prepared(path)
     nodes = onnx.load(source, load_external_data=False).graph.node

@@ -207,8 +207,8 @@ class AudioRetriever:
 
     # -------------------------------------------------------------------------------------------------- searching
 
-    @overload
-    def search(
+    @overload  # a str is a sequence of them too, but this comes first
+    def search(  # type: ignore[overload-overlap]
         self, text: str, k: int = 10, where: SearchFilter | None = None, without: str | Sequence[str] | None = None
     ) -> list[Hit]: ...
 
