@@ -188,7 +188,6 @@ class _Content:
     What a run knows of one content, which files may share.
 
     Attributes:
-        is_decoded: whether a file of it is being decoded and embedded.
         holder: a path of the index, or of what waits to be stored, that has its embeddings.
         gone: paths of the index that had it and are gone; a new file of it is one of them that was renamed.
         waiting: files that take its embeddings when these are there.
@@ -196,7 +195,6 @@ class _Content:
         notes: those of `load_audio`, where it was decoded in this run.
     """
 
-    is_decoded: bool = False
     holder: str | None = None
     gone: list[str] = dataclasses.field(default_factory=list)
     waiting: list[FileRecord] = dataclasses.field(default_factory=list)
@@ -294,7 +292,7 @@ class _Run:
 
     def claim(self, record: FileRecord) -> bool:
         """Tell a thread of the reader whether the content of a file is new, so that it decodes the file."""
-        new = _Content(is_decoded=True)
+        new = _Content()
         return self.contents.setdefault(_key(record), new) is new  # one step, in which no other thread comes between
 
     def _content(self, record: FileRecord) -> _Content:
@@ -328,7 +326,7 @@ class _Run:
     def _embedded(self, file: File, record: FileRecord) -> None:
         """Put a file, and those that wait for its content."""
         content = self._content(record)
-        content.is_decoded, content.holder, content.notes = False, file.path, file.notes
+        content.holder, content.notes = file.path, file.notes
         whole = file.embedded(record)
         waiting, content.waiting = content.waiting, []
         for copy in [whole, *(_copied(whole, copy) for copy in waiting)]:
@@ -347,51 +345,41 @@ class _Run:
             self.gone.discard(before)
             self.relabels[before] = dataclasses.replace(record, duration=self.known[before].duration)
             self._done("renamed")
-        elif content.holder is not None:
+        else:
             content.waiting.append(record)
-            self.twins.append(content)
-            if len(self.twins) >= TWINS_AT_ONCE:
-                self._put_twins()
-        elif content.is_decoded:
-            content.waiting.append(record)
-        else:  # it left the index meanwhile, or the file that had it could not be read
-            content.is_decoded = True
-            self.reader.submit([record.path], unconditionally=True)
+            if content.holder is not None:
+                self.twins.append(content)
+                if len(self.twins) >= TWINS_AT_ONCE:
+                    self._put_twins()
 
     def _put_twins(self) -> None:
         """Put the files that wait for embeddings which are in the index, or wait to be stored, already."""
+        if not self.twins:
+            return
         twins = {content.holder: content for content in self.twins if content.holder is not None}
         self.twins = []
-        holders = {path: self.puts[path] for path in twins if path in self.puts}
-        for file in itertools.chain(holders.values(), self.store.embedded(twins.keys() - holders.keys())):
+        pending = {path: self.puts[path] for path in twins if path in self.puts}
+        for file in itertools.chain(pending.values(), self.store.embedded(twins.keys() - pending.keys())):
             content = self._content(file.record)
-            if content is twins.get(file.record.path):
+            if content is twins[file.record.path]:  # else another run changed the index meanwhile
                 waiting, content.waiting = content.waiting, []
                 for copy in waiting:
                     self._put(_copied(file, copy))
-        for content in twins.values():  # another run changed the index meanwhile
-            if content.waiting:
-                content.holder, content.is_decoded = None, True
-                self.reader.submit([content.waiting.pop().path], unconditionally=True)
 
     def _read_orphans(self) -> None:
-        """Have those files read that wait for the embeddings of another one, which itself changed meanwhile."""
-        for content in self.contents.values():
-            waiting, content.waiting = content.waiting, []
-            self.reader.submit((record.path for record in waiting), unconditionally=True)
+        """Have the first of the files read that wait for one which could not be read, or for what left the index."""
+        for content in list(self.contents.values()):  # to which the threads add what they read
+            if content.waiting:
+                content.holder = None
+                self.reader.submit([content.waiting.pop(0).path], unconditionally=True)
 
     def _failed(self, file: File, reason: str) -> None:
         """List a file that cannot be used, and those of the same content where that is at fault."""
         if file.record is None or not file.is_no_recording:
             self._list(file.path, reason)
-            if file.record is not None and file.is_decoded:  # the next of the same content takes its place
-                content = self._content(file.record)
-                content.is_decoded = bool(content.waiting)
-                if content.waiting:
-                    self.reader.submit([content.waiting.pop(0).path], unconditionally=True)
             return
         content = self._content(file.record)
-        content.fault, content.is_decoded = reason, False
+        content.fault = reason
         waiting, content.waiting = content.waiting, []
         for record in [file.record, *waiting]:
             self._unusable(record, reason)
