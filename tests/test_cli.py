@@ -449,7 +449,7 @@ def test_the_real_command_gives_json_alone_to_a_pipe(index, tiny_folder):
         ),
         ("evaluation.commands.run_score", ["score", "o.csv", "c.csv"], {"output": "o.csv", "captions": "c.csv"}),
         (
-            "retrieval.onnx_export.export_onnx",
+            "retrieval.onnx.export_onnx",
             ["export", "m", "o", "--int8", "--calibration", "sounds"],
             {"model": "m", "out": "o", "int8": True, "calibration": "sounds"},
         ),

@@ -139,7 +139,7 @@ def export(
     trust_remote_code: RemoteCodeOption = False,
 ) -> None:
     """Write a model as ONNX, which index, search and similar take as --model."""
-    from ..retrieval.onnx_export import export_onnx
+    from ..retrieval.onnx import export_onnx
 
     with results_only():
         folder = export_onnx(

@@ -73,35 +73,29 @@ def load_embedder(
             package; with the way out.
     """
     model = os.fspath(model)
-    _check_choice("dtype", dtype, DTYPES)
-    _check_choice("backend", backend, BACKENDS)
+    for name, value, choices in (("dtype", dtype, DTYPES), ("backend", backend, BACKENDS)):
+        if value not in choices:
+            raise RetrievalError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
     check_model(model, RetrievalError)
     exported = os.path.isfile(os.path.join(model, "onnx_config.json"))
     if backend == "onnx" or (backend == "auto" and exported):
-        from .onnx_embedding import OnnxEmbedder
+        from .onnx import OnnxEmbedder
 
         if dtype != "float32":
             raise RetrievalError(f"dtype is {dtype!r}, but an ONNX export runs as it was exported; leave dtype out")
         return OnnxEmbedder(model, device=device, batch_size=batch_size)
     if exported:
         raise RetrievalError(f"{model} is an ONNX export, but backend is 'torch'; leave backend out, or name the model")
-    options = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code, "batch_size": batch_size}
-    from .torch_embedding import TorchEmbedder
+    from .torch_embedding import TorchEmbedder  # which imports torch and transformers; a search by ONNX needs neither
 
-    return TorchEmbedder.from_pretrained(model, revision=revision, **options)
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise RetrievalError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
-
-
-def __getattr__(name: str):
-    if name == "TorchEmbedder":  # torch is only imported for who runs it
-        from .torch_embedding import TorchEmbedder
-
-        return TorchEmbedder
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return TorchEmbedder.from_pretrained(
+        model,
+        device=device,
+        dtype=dtype,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        batch_size=batch_size,
+    )
 
 
 __all__ = ["Embedder", "check_same_model", "load_embedder"]

@@ -1,6 +1,5 @@
 """Which model is it: a digest of its weights, and the comparison of two models."""
 
-import functools
 import hashlib
 import json
 import mmap
@@ -32,23 +31,21 @@ def weights_fingerprint(model: str, revision: str | None = None) -> str:
     Raises:
         RetrievalError: no weights there.
     """
-    find = functools.partial(_weights_file, model, revision=revision)
     digest = hashlib.sha256()
-    if path := find(SAFETENSORS):
-        _add_tensors(digest, [path])
-    elif path := find(SAFETENSORS + ".index.json"):
-        _add_tensors(digest, [find(name) for name in _shards(path)])
-    elif path := find(PICKLED):
-        _add_file(digest, path)
-    elif path := find(PICKLED + ".index.json"):
-        for name in _shards(path):
-            _add_file(digest, find(name))
-    else:
-        raise RetrievalError(f"{model}: found no weights, expected {SAFETENSORS}; save the model again")
-    return digest.hexdigest()
+    for name, add in ((SAFETENSORS, _add_tensors), (PICKLED, _add_files)):
+        if path := _weights_file(model, name, revision):
+            paths: list[str | None] = [path]
+        elif index := _weights_file(model, f"{name}.index.json", revision):
+            shards = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()
+            paths = [_weights_file(model, shard, revision) for shard in sorted(set(shards))]
+        else:
+            continue
+        add(digest, [path for path in paths if path is not None])
+        return digest.hexdigest()
+    raise RetrievalError(f"{model}: found no weights, expected {SAFETENSORS}; save the model again")
 
 
-def _weights_file(model: str, name: str, revision: str | None = None) -> str | None:
+def _weights_file(model: str, name: str, revision: str | None) -> str | None:
     if os.path.isdir(model):
         path = os.path.join(model, name)
         return path if os.path.isfile(path) else None
@@ -64,14 +61,11 @@ def _weights_file(model: str, name: str, revision: str | None = None) -> str | N
     )
 
 
-def _shards(index: str) -> list[str]:
-    return sorted(set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()))
-
-
-def _add_file(digest, path: str) -> None:
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
+def _add_files(digest, paths: list[str]) -> None:
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
 
 
 def _add_tensors(digest, paths: list[str]) -> None:
@@ -100,11 +94,6 @@ def feature_parameters(feature_extractor) -> dict[str, Any]:
     return json.loads(json.dumps(kept, default=str, sort_keys=True))
 
 
-def model_name(model: str) -> str:
-    """The absolute folder, or the Hub id as it is."""
-    return os.path.abspath(model) if os.path.isdir(model) else model
-
-
 def check_same_model(stored: ModelIdentity, given: ModelIdentity) -> None:
     """
     Refuses a model whose embeddings cannot be compared with those of an index.
@@ -125,12 +114,9 @@ def check_same_model(stored: ModelIdentity, given: ModelIdentity) -> None:
         changed = ", ".join(f"{name} {one!r} and {other!r}" for name, one, other in pairs if one != other)
         differences.append(f"feature extractor ({changed})")
     if differences:
+        old, new = (model.name + (f" at {model.revision}" if model.revision else "") for model in (stored, given))
         raise RetrievalError(
-            f"the index was made by {_described(stored)}, but the model given is {_described(given)}; they differ in "
+            f"the index was made by {old}, but the model given is {new}; they differ in "
             f"{', '.join(differences)}, so their embeddings cannot be compared. Search with the model of the index, "
             "or index the recordings again with this one, in another folder"
         )
-
-
-def _described(identity: ModelIdentity) -> str:
-    return identity.name + (f" at {identity.revision}" if identity.revision else "")

@@ -1,25 +1,23 @@
 """Brings an index up to date with the folders that it was made of."""
 
-import collections
 import csv
 import dataclasses
 import io
 import itertools
 import os
-import threading
 import time
 from collections.abc import Collection, Iterable
 
+import numpy as np
 from tqdm import tqdm
 
 from ..data.audio_io import printable
-from ..errors import RetrievalError
+from ..errors import RetrievalError, one_line
 from ..files import write_text
 from ..memory import freed_memory_kept
-from .batching import BATCHES_AT_ONCE, Batcher
 from .embedding import Embedder
 from .identity import check_same_model
-from .reading import Failure, Reader, Whole, Window
+from .reading import File, Reader, Window
 from .records import EmbeddedFile, FileRecord
 from .scanning import Scan, is_below, reason_of, scan
 from .stores.base import VectorStore
@@ -27,6 +25,7 @@ from .windows import check_windows
 
 WORKERS = 2  # threads that decode
 BATCH_SECONDS = 160.0  # 32 recordings of 5 s, or 5 windows of 30 s
+BATCHES_AT_ONCE = 4  # among which windows are sorted by length, so that little of a batch is padding
 COMMIT_SECONDS = 30.0  # at most so much work is lost when the program is killed
 COMMIT_WINDOWS = 4096  # that wait to be stored: 16 MB at 1024 dimensions
 TWINS_AT_ONCE = 256  # looked up in the index at once
@@ -140,10 +139,10 @@ def index_folders(
             report.unchanged += 1
         else:
             changed.append(path)
-    run = _Run(store, known, gone - set(unfinished), report, commit_seconds)
+    run = _Run(store, embedder, known, gone - set(unfinished), report, commit_seconds)
     if changed:
         with freed_memory_kept():
-            run.read(changed, embedder, workers, batch_seconds, progress)
+            run.read(changed, workers, batch_seconds, progress)
     run.finish()
     report.wall_seconds = time.monotonic() - began
     return report
@@ -183,29 +182,49 @@ def _check_not_empty(found: Scan, gone: set[str]) -> None:
             )
 
 
+@dataclasses.dataclass
+class _Content:
+    """
+    What a run knows of one content, which files may share.
+
+    Attributes:
+        holder: a path of the index, or of what waits to be stored, that has its embeddings.
+        gone: paths of the index that had it and are gone; a new file of it is one of them that was renamed.
+        waiting: files that take its embeddings when these are there.
+        fault: why it is no recording.
+        notes: those of `load_audio`, where it was decoded in this run.
+    """
+
+    holder: str | None = None
+    gone: list[str] = dataclasses.field(default_factory=list)
+    waiting: list[FileRecord] = dataclasses.field(default_factory=list)
+    fault: str | None = None
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
 class _Run:
-    """One run: what is known of contents, and what waits to be stored."""
+    """One run: what is known of contents, what waits for the model, and what waits to be stored."""
 
     def __init__(
         self,
         store: VectorStore,
+        embedder: Embedder,
         known: dict[str, FileRecord],
         gone: set[str],
         report: IndexReport,
         commit_seconds: float,
     ):
-        self.store, self.known, self.gone, self.report = store, known, gone, report
+        self.store, self.embedder, self.known, self.gone, self.report = store, embedder, known, gone, report
         self.commit_seconds = commit_seconds
-        self.holders = {_content(record): path for path, record in known.items()}  # content -> a path in the index
-        self.moved: dict[tuple[str, int], list[str]] = collections.defaultdict(list)  # content -> paths that are gone
+        self.contents: dict[tuple[str, int], _Content] = {}
+        for path, record in known.items():
+            self._content(record).holder = path
         for path in sorted(gone):
-            self.moved[_content(known[path])].append(path)
-        self.claimed: set[tuple[str, int]] = set()  # contents that are decoded in this run
-        self.unusable: dict[tuple[str, int], str] = {}  # and those of them that are no recordings
-        self.notes: dict[tuple[str, int], tuple[str, ...]] = {}  # of contents that were decoded, where there are any
-        self.copies: dict[tuple[str, int], list[FileRecord]] = collections.defaultdict(list)  # files that wait for one
-        self.twins: list[FileRecord] = []  # files of contents that are embedded already
-        self.lock = threading.Lock()
+            self._content(known[path]).gone.append(path)
+        self.twins: list[_Content] = []  # contents with a holder for which files wait
+        self.windows: list[Window] = []  # that wait for the model
+        self.window_seconds = 0.0  # of them, and of the batches made of them
+        self.model_is_sound = False
         self.puts: dict[str, EmbeddedFile] = {}
         self.put_windows = 0
         self.relabels: dict[str, FileRecord] = {}
@@ -213,22 +232,30 @@ class _Run:
         self.committed = time.monotonic()
         self.wrote = False
 
-    def read(self, paths: list[str], embedder: Embedder, workers: int, batch_seconds: float, progress: bool) -> None:
-        """Reads and embeds files; what is whole is stored also when something stops it."""
-        info = self.store.info
-        ahead = BATCHES_AT_ONCE * batch_seconds
-        self.batcher = Batcher(embedder, batch_seconds)
-        self.reader = Reader(workers, embedder.sampling_rate, info.window, info.overlap, self.claim, ahead)
+    def read(self, paths: list[str], workers: int, batch_seconds: float, progress: bool) -> None:
+        """Read and embed files; what is whole is stored also when the user interrupts it."""
+        info, enough = self.store.info, BATCHES_AT_ONCE * batch_seconds
+        rate = self.embedder.sampling_rate
+        self.reader = Reader(workers, rate, info.window, info.overlap, self.claim, ahead=enough)
         # None: only on a terminal
         with tqdm(total=len(paths), desc="Indexing", unit=" files", disable=None if progress else True) as bar:
             self.bar, self.began = bar, time.monotonic()
+            batches: list[list[Window]] = []
             try:
-                for path in paths:
-                    self.reader.submit(path)
-                while self.reader.unfinished:
-                    self._take(self.reader.next())
-                    if not self.reader.unfinished:
-                        self._embedded(self.batcher.flush())
+                self.reader.submit(paths)
+                while self.reader.unread or self.windows or batches:
+                    # Wait for the windows of some batches, then sort them by length.
+                    while not batches and self.reader.unread and self.window_seconds < enough:
+                        self._take(self.reader.next())
+                    if not batches:
+                        batches = _batches(self.windows, batch_seconds)
+                        self.windows = []
+                    if batches:
+                        self._embed_batch(batches.pop(0))
+                    # What was decoded meanwhile makes room for what is to be decoded next.
+                    while self.window_seconds < enough and self.reader.has_next():
+                        self._take(self.reader.next())
+                    if not (self.reader.unread or self.windows or batches):
                         self._put_twins()
                         self._read_orphans()
             except KeyboardInterrupt:
@@ -237,23 +264,8 @@ class _Run:
             finally:
                 self.reader.close()
 
-    def _read_orphans(self) -> None:
-        """Has those files read that wait for the embeddings of another one, which itself changed meanwhile."""
-        orphans, self.copies = self.copies, collections.defaultdict(list)
-        for record in (record for records in orphans.values() for record in records):
-            self.reader.submit(record.path, unconditionally=True)
-
-    def claim(self, record: FileRecord) -> bool:
-        """Whether a content is new, so that the caller, a thread of the reader, decodes it."""
-        content = _content(record)
-        with self.lock:
-            if content in self.holders or content in self.claimed:
-                return False
-            self.claimed.add(content)
-            return True
-
     def finish(self) -> None:
-        """Stores what waits, removes what is gone, and makes the index fast."""
+        """Store what waits, remove what is gone, and make the index fast."""
         self.removes |= self.gone
         self.report.removed += len(self.gone)
         self.commit()
@@ -261,7 +273,8 @@ class _Run:
             self.store.optimize()
 
     def commit(self) -> None:
-        """Stores what is whole."""
+        """Store what is whole."""
+        self._put_twins()  # before what they are copied from may be replaced
         if self.relabels:
             self.store.relabel(self.relabels)
         if self.puts:
@@ -269,119 +282,197 @@ class _Run:
         if self.removes:
             self.store.remove(self.removes)
         self.wrote = self.wrote or bool(self.relabels or self.puts or self.removes)
-        with self.lock:
-            for path in [*self.relabels, *self.puts, *self.removes]:  # which hold another content now, or none
-                old = self.known.get(path)
-                if old is not None and self.holders.get(_content(old)) == path:
-                    del self.holders[_content(old)]
-            for record in self.relabels.values():
-                self.holders[_content(record)] = record.path
+        for path in [*self.relabels, *self.puts, *self.removes]:  # which hold another content now, or none
+            if path in self.known and self._content(self.known[path]).holder == path:
+                self._content(self.known[path]).holder = None
+        for record in [*self.relabels.values(), *(file.record for file in self.puts.values())]:
+            self._content(record).holder = record.path
         self.puts, self.put_windows, self.relabels, self.removes = {}, 0, {}, set()
         self.committed = time.monotonic()
 
-    def _take(self, message: Window | Whole | Failure) -> None:
+    def claim(self, record: FileRecord) -> bool:
+        """Tell a thread of the reader whether the content of a file is new, so that it decodes the file."""
+        new = _Content()
+        return self.contents.setdefault(_key(record), new) is new  # one step, in which no other thread comes between
+
+    def _content(self, record: FileRecord) -> _Content:
+        return self.contents.setdefault(_key(record), _Content())
+
+    # --------------------------------------------------------------------------------------------- what was decoded
+
+    def _take(self, message: Window | File) -> None:
+        """Put a window to those that wait for the model, or deal with a file that was read to its end."""
         if isinstance(message, Window):
-            self._embedded(self.batcher.add(message))
-        elif isinstance(message, Failure):
-            self.batcher.forget(message.path)
-            self._failed(message)
-        elif message.decoded:
-            if message.notes:
-                self.notes[_content(message.record)] = message.notes
-            self._embedded(self.batcher.end(message.record))
+            self.windows.append(message)
+            self.window_seconds += message.end - message.start
         else:
-            self._recognised(message.record)
-        if len(self.twins) >= TWINS_AT_ONCE:
-            self._put_twins()
+            message.is_read = True
+            self._settle(message)
         if self.put_windows >= COMMIT_WINDOWS or time.monotonic() - self.committed >= self.commit_seconds:
-            self._put_twins()  # before what they are copied from may be replaced
             self.commit()
 
-    def _embedded(self, files: list[EmbeddedFile]) -> None:
-        """Files became whole, and with them those of the same content; others were refused by the model."""
-        for file in files:
+    def _settle(self, file: File) -> None:
+        """Store a file if it is whole, or copies of one that is; list it if it cannot be used."""
+        if not file.is_read:
+            return
+        if file.fault is not None:
+            self._failed(file, file.fault)
+        elif file.record is not None and not file.is_decoded:
+            self._recognized(file.record)
+        elif file.record is not None and len(file.embeds) == file.num_windows:
             self.report.audio_seconds += file.record.duration
-            self._put(file)
-            for copy in self.copies.pop(_content(file.record), []):
-                self._put_copy(copy, file)
-        refused, self.batcher.failures = self.batcher.failures, []
-        for record, reason in refused:
-            self._failed(Failure(record.path, reason, record, record))
+            self._embedded(file, file.record)
 
-    def _recognised(self, record: FileRecord) -> None:
-        """A file holds what the index holds already, or what is being embedded for another one."""
-        content, old = _content(record), self.known.get(record.path)
-        if old is not None and _content(old) == content:
+    def _embedded(self, file: File, record: FileRecord) -> None:
+        """Put a file, and those that wait for its content."""
+        content = self._content(record)
+        content.holder, content.notes = file.path, file.notes
+        whole = file.embedded(record)
+        waiting, content.waiting = content.waiting, []
+        for copy in [whole, *(_copied(whole, copy) for copy in waiting)]:
+            self._put(copy)
+
+    def _recognized(self, record: FileRecord) -> None:
+        """Deal with a file that holds what the index holds already, or what is being embedded for another one."""
+        content, old = self._content(record), self.known.get(record.path)
+        if old is not None and _key(old) == _key(record):
             self.relabels[record.path] = dataclasses.replace(record, duration=old.duration)
             self._done("unchanged")
-        elif content in self.unusable:
-            self._failed(Failure(record.path, self.unusable[content], record))
-        elif old is None and self.moved.get(content):
-            before = self.moved[content].pop()
+        elif content.fault is not None:
+            self._unusable(record, content.fault)
+        elif old is None and content.gone:
+            before = content.gone.pop()
             self.gone.discard(before)
             self.relabels[before] = dataclasses.replace(record, duration=self.known[before].duration)
             self._done("renamed")
-        elif content in self.holders:
-            self.twins.append(record)
-        elif content in self.claimed:
-            self.copies[content].append(record)
-        else:  # another run took it out of the index meanwhile
-            self.reader.submit(record.path, unconditionally=True)
+        else:
+            content.waiting.append(record)
+            if content.holder is not None:
+                self.twins.append(content)
+                if len(self.twins) >= TWINS_AT_ONCE:
+                    self._put_twins()
 
     def _put_twins(self) -> None:
-        """Takes the embeddings of recordings that hold what the index, or what waits to be stored, holds already."""
-        twins: dict[tuple[str, int], list[FileRecord]] = collections.defaultdict(list)
-        for record in self.twins:
-            twins[_content(record)].append(record)
+        """Put the files that wait for embeddings which are in the index, or wait to be stored, already."""
+        if not self.twins:
+            return
+        twins = {content.holder: content for content in self.twins if content.holder is not None}
         self.twins = []
-        holders = [self.holders[content] for content in twins]
-        waiting = [self.puts[path] for path in holders if path in self.puts]
-        for file in itertools.chain(waiting, self.store.embedded(holders)):
-            for record in twins.pop(_content(file.record), []):
-                self._put_copy(record, file)
-        for record in itertools.chain.from_iterable(twins.values()):  # another run changed the index meanwhile
-            self.reader.submit(record.path, unconditionally=True)
+        pending = {path: self.puts[path] for path in twins if path in self.puts}
+        for file in itertools.chain(pending.values(), self.store.embedded(twins.keys() - pending.keys())):
+            content = self._content(file.record)
+            if content is twins[file.record.path]:  # else another run changed the index meanwhile
+                waiting, content.waiting = content.waiting, []
+                for copy in waiting:
+                    self._put(_copied(file, copy))
 
-    def _failed(self, failure: Failure) -> None:
-        """Lists a file that cannot be used, and those that waited for it; what is no recording leaves the index."""
-        self.report.problems.append((failure.path, failure.reason))
+    def _read_orphans(self) -> None:
+        """Have the first of the files read that wait for one which could not be read, or for what left the index."""
+        for content in list(self.contents.values()):  # to which the threads add what they read
+            if content.waiting:
+                content.holder = None
+                self.reader.submit([content.waiting.pop(0).path], unconditionally=True)
+
+    def _failed(self, file: File, reason: str) -> None:
+        """List a file that cannot be used, and those of the same content where that is at fault."""
+        if file.record is None or not file.is_no_recording:
+            self._list(file.path, reason)
+            return
+        content = self._content(file.record)
+        content.fault = reason
+        waiting, content.waiting = content.waiting, []
+        for record in [file.record, *waiting]:
+            self._unusable(record, reason)
+
+    def _unusable(self, record: FileRecord, reason: str) -> None:
+        """List a file that is no recording; it leaves the index."""
+        self._list(record.path, reason)
+        if record.path in self.known:
+            self.removes.add(record.path)
+            self.report.removed += 1
+
+    def _list(self, path: str, reason: str) -> None:
+        self.report.problems.append((path, reason))
         self._done("skipped")
-        if failure.record is not None:
-            self.unusable[_content(failure.record)] = failure.reason
-            if failure.path in self.known:
-                self.removes.add(failure.path)
-                self.report.removed += 1
-            for copy in self.copies.pop(_content(failure.record), []):
-                self._failed(Failure(copy.path, failure.reason, copy))
-        elif failure.claimed is not None:  # the next of the same content takes its place
-            waiting = self.copies.get(_content(failure.claimed))
-            if waiting:
-                self.reader.submit(waiting.pop(0).path, unconditionally=True)
-            else:
-                with self.lock:
-                    self.claimed.discard(_content(failure.claimed))
 
     def _put(self, file: EmbeddedFile) -> None:
         self.puts[file.record.path] = file
         self.put_windows += len(file.spans)
-        with self.lock:
-            self.holders[_content(file.record)] = file.record.path
-        self.report.notes += ((file.record.path, note) for note in self.notes.get(_content(file.record), ()))
+        self.report.notes += ((file.record.path, note) for note in self._content(file.record).notes)
         self._done("changed" if file.record.path in self.known else "added")
 
-    def _put_copy(self, record: FileRecord, twin: EmbeddedFile) -> None:
-        record = dataclasses.replace(record, duration=twin.record.duration)
-        self._put(EmbeddedFile(record, twin.spans, twin.embeds))
-
     def _done(self, count: str) -> None:
-        """One file more."""
+        """Count one more file."""
         setattr(self.report, count, getattr(self.report, count) + 1)
         self.bar.update()
         minutes = max(time.monotonic() - self.began, 1e-9) / 60
         hours = self.report.audio_seconds / 3600
         self.bar.set_postfix_str(f"{hours:.2f} h of audio, {hours / minutes:.2f} h/min", refresh=False)
 
+    # ---------------------------------------------------------------------------------------------------- the model
 
-def _content(record: FileRecord) -> tuple[str, int]:
+    def _embed_batch(self, batch: list[Window]) -> None:
+        self.window_seconds -= sum(window.end - window.start for window in batch)
+        batch = [window for window in batch if window.file.fault is None]
+        self._embed(batch)
+        for file in dict.fromkeys(window.file for window in batch):
+            self._settle(file)
+
+    def _embed(self, batch: list[Window]) -> None:
+        """Give windows their embeddings, or the file a fault that the model refuses."""
+        if not batch:
+            return
+        try:
+            embeds = np.asarray(self.embedder.embed_audio([window.waveform for window in batch]), np.float32)
+        except Exception as error:  # whatever a model raises: a recording that it cannot embed must not stop the run
+            if len(batch) > 1:  # find the one that is at fault
+                for window in batch:
+                    self._embed([window])
+            else:
+                self._refuse(batch[0].file, f"the model does not embed it ({type(error).__name__}: {error})")
+            return
+        for window, embed in zip(batch, embeds, strict=True):
+            if np.isfinite(embed).all():
+                window.file.embeds[window.start, window.end] = embed
+            else:
+                self._refuse(window.file, "the model's embedding of it is NaN or infinite")
+
+    def _refuse(self, file: File, reason: str) -> None:
+        """
+        Note that the model does not embed a file, unless it embeds nothing.
+
+        Raises:
+            RetrievalError: the model does not embed a second of silence.
+        """
+        if not self.model_is_sound:
+            silence = np.zeros(self.embedder.sampling_rate, np.float32)
+            try:
+                embeds = np.asarray(self.embedder.embed_audio([silence]), np.float32)
+                fault = None if np.isfinite(embeds).all() else "its embedding of silence is NaN or infinite"
+            except Exception as error:
+                fault = f"{type(error).__name__}: {one_line(error)}"
+            if fault is not None:
+                raise RetrievalError(f"the model embeds no recording ({fault}); check the model, or save it again")
+            self.model_is_sound = True
+        if file.fault is None:
+            file.fault, file.is_no_recording = reason, True
+
+
+def _batches(windows: list[Window], batch_seconds: float) -> list[list[Window]]:
+    """Cut windows, sorted by length, so that their number times the longest of them stays within `batch_seconds`."""
+    batches: list[list[Window]] = []
+    for window in sorted(windows, key=lambda window: window.waveform.size):
+        if not batches or (len(batches[-1]) + 1) * (window.end - window.start) > batch_seconds:
+            batches.append([])
+        batches[-1].append(window)
+    return batches
+
+
+def _copied(file: EmbeddedFile, record: FileRecord) -> EmbeddedFile:
+    """Return the embeddings of a file as those of another of the same content."""
+    return EmbeddedFile(dataclasses.replace(record, duration=file.record.duration), file.spans, file.embeds)
+
+
+def _key(record: FileRecord) -> tuple[str, int]:
     """What two files of the same bytes share."""
     return record.content_hash, record.size

@@ -60,9 +60,10 @@ def hit_rows(hits: Sequence[Hit], tags: Sequence[Sequence[Tag]] | None = None) -
 
 def file_row(record: FileRecord) -> dict[str, Any]:
     """Tell what is known of a file, as JSON values; a time beyond the years 1 to 9999 is `None`."""
+    modified: str | None
     try:
-        modified = _EPOCH + datetime.timedelta(microseconds=record.modified_ns // 1000)
-        modified = modified.astimezone().isoformat(timespec="seconds")
+        moment = _EPOCH + datetime.timedelta(microseconds=record.modified_ns // 1000)
+        modified = moment.astimezone().isoformat(timespec="seconds")
     except (OverflowError, ValueError, OSError):
         modified = None
     return {
@@ -79,17 +80,16 @@ def tag_rows(tags: Sequence[Tag]) -> list[dict[str, Any]]:
 
 def to_json(value: Any) -> bytes:
     """Encode as UTF-8, what is no UTF-8 in a name as an escape, and what is no finite number as `null`."""
-    text = json.dumps(_json_values(value), ensure_ascii=False, indent=2)
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: finite(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [finite(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    text = json.dumps(finite(value), ensure_ascii=False, indent=2)
     return (SURROGATES.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n").encode("utf-8")
-
-
-def _json_values(value: Any) -> Any:
-    """Replace NaN and infinities, for which JSON has no words."""
-    if isinstance(value, dict):
-        return {name: _json_values(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_values(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> bytes:
@@ -114,16 +114,11 @@ def _playlist(hits: Sequence[Hit]) -> bytes:
         lines.append(b"#EXTINF:%d,%b" % (length, title))
         if hit.start > 0:
             lines.append(b"#EXTVLCOPT:start-time=%b" % f"{hit.start:.3f}".encode())
-        lines.append(_location(hit.file))
+        name = os.fsencode(hit.file)
+        if any(byte < 32 for byte in name):  # which would break the line: as an address
+            name = b"file://" + urllib.parse.quote(name).encode("ascii")
+        lines.append(name)
     return b"\n".join(lines) + b"\n"
-
-
-def _location(path: str) -> bytes:
-    """The bytes of a path; one that would break the line as an address."""
-    name = os.fsencode(path)
-    if any(byte < 32 for byte in name):
-        return b"file://" + urllib.parse.quote(name).encode("ascii")
-    return name
 
 
 # ---------------------------------------------------------------------------------------------------- for the eye
@@ -131,11 +126,9 @@ def _location(path: str) -> bytes:
 
 def printable(text: str) -> str:
     """A text that a terminal shows as it is: control characters, invisible ones and bytes that are no UTF-8 escaped."""
-    return "".join(_escape(character) if _is_unprintable(character) else character for character in text)
-
-
-def _is_unprintable(character: str) -> bool:
-    return unicodedata.category(character) in UNPRINTABLE
+    return "".join(
+        _escape(character) if unicodedata.category(character) in UNPRINTABLE else character for character in text
+    )
 
 
 def _escape(character: str) -> str:
@@ -175,9 +168,9 @@ def table_text(table) -> str:
     """A table of rich as text without colours, a row a line."""
     from rich.console import Console
 
-    console = Console(file=io.StringIO(), width=WIDE, color_system=None, force_terminal=False)
-    console.print(table)
-    return "".join(f"{line.rstrip()}\n" for line in console.file.getvalue().splitlines())
+    text = io.StringIO()
+    Console(file=text, width=WIDE, color_system=None, force_terminal=False).print(table)
+    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
 
 
 def print_table(table) -> None:

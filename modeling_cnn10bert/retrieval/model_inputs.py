@@ -2,9 +2,9 @@
 
 import contextlib
 import dataclasses
-import inspect
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +49,7 @@ class ModelInputs:
         self.feature_extractor = processor.feature_extractor
         self.sampling_rate = int(self.feature_extractor.sampling_rate)
         self.batch_size = batch_size
-        self._text_length = {"padding": True, "truncation": True}
+        self._text_length: dict[str, Any] = {"padding": True, "truncation": True}
         if max_tokens is not None and processor.tokenizer.model_max_length > max_tokens:
             self._text_length["max_length"] = max_tokens
 
@@ -119,10 +119,14 @@ class ModelInputs:
         return [waveform[start : start + longest] for start in starts]
 
     def _features(self, waveform: np.ndarray) -> dict[str, np.ndarray]:
-        """Of one clip at a time: CLAP's extractor makes a clip depend on its batch."""
-        with _seeded_numpy():
-            features = self.feature_extractor([waveform], sampling_rate=self.sampling_rate, return_tensors="np")
-        return dict(features)
+        """Of one clip at a time, and with one seed: CLAP's extractor makes a clip depend on its batch, and draws."""
+        with _numpy_state:
+            state = np.random.get_state()
+            np.random.seed(0)
+            try:
+                return dict(self.feature_extractor([waveform], sampling_rate=self.sampling_rate, return_tensors="np"))
+            finally:
+                np.random.set_state(state)
 
 
 def check_text(text: str) -> None:
@@ -136,38 +140,19 @@ def check_text(text: str) -> None:
         )
 
 
-@contextlib.contextmanager
-def _seeded_numpy():
-    with _numpy_state:
-        state = np.random.get_state()
-        np.random.seed(0)
-        try:
-            yield
-        finally:
-            np.random.set_state(state)
-
-
 def _stack(clips: list[dict[str, np.ndarray]], padding_value: float) -> dict[str, np.ndarray]:
     """Arrays [1, T, ...] of clips -> one array [N, T, ...] a name, padded behind the end of each clip; masks with 0."""
     stacked = {}
-    for name, first in clips[0].items():
-        longest = max(clip[name].shape[1] for clip in clips) if first.ndim > 1 else None
-        filling = 0 if name.endswith("mask") else padding_value
-        rows = []
-        for clip in clips:
-            array = clip[name]
-            if longest is not None and array.shape[1] < longest:
+    for name in clips[0]:
+        arrays = [clip[name] for clip in clips]
+        if arrays[0].ndim > 1:
+            longest = max(array.shape[1] for array in arrays)
+            filling = 0 if name.endswith("mask") else padding_value
+            for row, array in enumerate(arrays):
                 widths = [(0, 0), (0, longest - array.shape[1]), *[(0, 0)] * (array.ndim - 2)]
-                array = np.pad(array, widths, constant_values=filling)
-            rows.append(array)
-        stacked[name] = np.concatenate(rows)
+                arrays[row] = np.pad(array, widths, constant_values=filling)
+        stacked[name] = np.concatenate(arrays)
     return stacked
-
-
-def accepted(function, arguments: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arguments that a function names: a tokenizer may make more than a model takes."""
-    names = inspect.signature(function).parameters
-    return {name: value for name, value in arguments.items() if name in names}
 
 
 @contextlib.contextmanager

@@ -128,7 +128,7 @@ def _similarity(one: EmbeddedFile, other: EmbeddedFile) -> float:
 class _Groups:
     """Connected components of paths."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._parent: dict[str, str] = {}
         self._similarity: dict[str, float] = {}  # of a component, by its root
 

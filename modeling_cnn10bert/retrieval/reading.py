@@ -1,73 +1,77 @@
-"""Files are hashed and decoded in the background, some seconds of audio ahead of the model."""
+"""Files are hashed and decoded in the background, some windows ahead of the model."""
 
 import collections
 import contextlib
 import dataclasses
 import os
+import queue
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from ..data.audio_io import printable
 from ..errors import AudioError, UnreadableError
-from .records import FileRecord, file_stamp
+from .records import EmbeddedFile, FileRecord, file_stamp
 from .scanning import reason_of
 from .windows import content_hash, read_windows
 
 THREAD = "cnn10bert-reader"  # what the names of the threads begin with
-DELETED = "deleted while it was indexed"
+
+
+@dataclasses.dataclass(eq=False)
+class File:
+    """
+    A file while it is read and embedded.
+
+    Attributes:
+        path: the file.
+        record: what is known of it, once it is hashed; its duration once it is decoded.
+        is_decoded: whether it is decoded, and not only hashed.
+        is_read: whether all its windows were taken from the reader.
+        fault: why it cannot be used, without its name.
+        is_no_recording: whether its content is at fault, and not what happened while it was read.
+        notes: those of `load_audio`.
+        num_windows: that were decoded.
+        embeds: start and end of a window in seconds -> [D], its embedding.
+    """
+
+    path: str
+    record: FileRecord | None = None
+    is_decoded: bool = False
+    is_read: bool = False
+    fault: str | None = None
+    is_no_recording: bool = False
+    notes: list[str] = dataclasses.field(default_factory=list)
+    num_windows: int = 0
+    embeds: dict[tuple[float, float], np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def embedded(self, record: FileRecord) -> EmbeddedFile:
+        """Return its embeddings as those of a recording."""
+        spans = sorted(self.embeds)
+        return EmbeddedFile(record, spans, np.stack([self.embeds[span] for span in spans]))
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A window of a recording: start and end in seconds, [samples] float32."""
+    """A window of a file: start and end in seconds, [samples] float32."""
 
-    path: str
+    file: File
     start: float
     end: float
     waveform: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
-class Whole:
-    """A file is read to its end; where `decoded` is false its content was known, and its duration is not. `notes` are
-    those of `load_audio`."""
-
-    record: FileRecord
-    decoded: bool
-    notes: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Failure:
-    """
-    A file cannot be used.
-
-    Attributes:
-        path: the file.
-        reason: why, without its name.
-        record: what was read and is at fault; `None` where the fault may have passed when the file is read again.
-        claimed: the content that was to be decoded, if that was known already.
-    """
-
-    path: str
-    reason: str
-    record: FileRecord | None = None
-    claimed: FileRecord | None = None
-
-
 class Reader:
     """
-    Threads that read files; decoders and hashes leave Python's lock to others.
+    Threads that read files; decoders and hashes release Python's lock.
 
     Args:
         workers: threads.
         sampling_rate: of the waveforms, in Hz.
         window, overlap: in seconds.
-        claim: whether a file's content, told by a record without duration, is to be decoded; called in the threads.
-        ahead: seconds of audio that wait for the model at most, plus one window a thread.
+        claim: tells whether a hashed file is to be decoded; called in the threads.
+        ahead: seconds of audio that wait to be taken at most, plus one window per thread.
     """
 
     def __init__(
@@ -79,131 +83,101 @@ class Reader:
         claim: Callable[[FileRecord], bool],
         ahead: float,
     ):
-        self.sampling_rate, self.window, self.overlap = sampling_rate, window, overlap
+        self.windows = (sampling_rate, window, overlap)
         self.claim = claim
-        self.jobs = _Channel(limit=float("inf"))
-        self.messages = _Channel(limit=ahead)
-        self.unfinished = 0  # files that were submitted and are neither whole nor failed
-        # Daemons: a decoder that hangs must not keep the program from ending.
-        self.threads = [
+        self.unread = 0  # files that were submitted and not yet taken
+        self._jobs: queue.SimpleQueue[tuple[str, bool] | None] = queue.SimpleQueue()
+        # No queue.Queue, which would count windows: a hundred short ones take no more memory than one of 30 s.
+        self._messages: collections.deque[Window | File] = collections.deque()
+        self._ahead, self._waiting = ahead, 0.0  # seconds
+        self._changed = threading.Condition()
+        self._closed = False
+        # Daemons, and no ThreadPoolExecutor, which waits for its threads when the program ends: a decoder may hang.
+        self._threads = [
             threading.Thread(target=self._work, name=f"{THREAD}-{n}", daemon=True) for n in range(max(1, workers))
         ]
-        for thread in self.threads:
+        for thread in self._threads:
             thread.start()
 
-    def submit(self, path: str, unconditionally: bool = False) -> None:
-        """Has a file read, `unconditionally` whether its content is known or not."""
-        self.unfinished += 1
-        self.jobs.put((path, unconditionally), cost=0)
+    def submit(self, paths: Iterable[str], unconditionally: bool = False) -> None:
+        """Have files read, and decoded `unconditionally` whether their content is known or not."""
+        for path in paths:
+            self.unread += 1
+            self._jobs.put((path, unconditionally))
 
-    def next(self) -> Window | Whole | Failure:
-        """The next message; every file ends with one that is no `Window`."""
-        message = self.messages.get()
-        if not isinstance(message, Window):
-            self.unfinished -= 1
-        return message
+    def next(self) -> Window | File:
+        """Wait for a window, or for a file that was read to its end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._messages)
+            message = self._messages.popleft()
+            if isinstance(message, File):
+                self.unread -= 1
+            else:
+                self._waiting -= message.end - message.start
+                self._changed.notify_all()
+            return message
+
+    def has_next(self) -> bool:
+        """Tell whether `next` would return at once."""
+        return bool(self._messages)
 
     def close(self) -> None:
-        """Ends the threads, each after the block that it is decoding."""
-        self.jobs.close()
-        self.messages.close()
-        for thread in self.threads:
+        """End the threads, each after the block that it is decoding."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
             thread.join(timeout=5)
 
     def _work(self) -> None:
-        with contextlib.suppress(_Closed):
-            while True:
-                path, unconditionally = self.jobs.get()
-                self.messages.put(self._read(path, unconditionally), cost=0)
+        while (job := self._jobs.get()) is not None and not self._closed:
+            file = File(job[0])
+            try:
+                self._read(file, unconditionally=job[1])
+            except FileNotFoundError:
+                file.fault, file.is_no_recording = "deleted while it was indexed", False
+            except OSError as error:
+                file.fault, file.is_no_recording = reason_of(error), False
+            except MemoryError:
+                file.fault, file.is_no_recording = "there is too little memory to read it now", False
+            except Exception as error:  # a decoder met what it was not made for: one file, not the run
+                file.fault, file.is_no_recording = f"{type(error).__name__}: {error}", file.is_decoded
+            self._put(file)
 
-    def _read(self, path: str, unconditionally: bool) -> Whole | Failure:
-        claimed = None
-        notes: list[str] = []
-        try:
-            status = _status(path)
-            record = FileRecord(path, content_hash(path), *status, duration=0.0)
-            decoded = self.claim(record) or unconditionally
-            if decoded:
-                claimed = record
-                record = dataclasses.replace(record, duration=self._decode(path, notes))
-            if _status(path) != status:
-                return Failure(path, "it changed while it was read; index again when it is whole", claimed=claimed)
-            return Whole(record, decoded, tuple(notes))
-        except FileNotFoundError:
-            return Failure(path, DELETED, claimed=claimed)
-        except OSError as error:
-            return Failure(path, reason_of(error), claimed=claimed)
-        except AudioError as error:
-            return _undecodable(path, error, claimed, status)
-        except _Closed:
-            raise
-        except MemoryError:
-            return Failure(path, "there is too little memory to read it now", claimed=claimed)
-        except Exception as error:  # a decoder met what it was not made for: one file, not the run
-            return Failure(path, f"{type(error).__name__}: {error}", record=claimed, claimed=claimed)
+    def _read(self, file: File, unconditionally: bool) -> None:
+        status = file_stamp(os.stat(file.path))
+        file.record = FileRecord(file.path, content_hash(file.path), *status, duration=0.0)
+        file.is_decoded = self.claim(file.record) or unconditionally
+        fault = None
+        if file.is_decoded:
+            try:
+                self._decode(file, file.record)
+            except AudioError as error:
+                fault = error
+        # The content is to blame only if it is still what was hashed, and the system gave all that it was asked for,
+        # such as another open file.
+        if file_stamp(os.stat(file.path)) != status:
+            file.fault, file.is_no_recording = "it changed while it was read; index again when it is whole", False
+        elif fault is not None:
+            file.fault = str(fault).removeprefix(f"{printable(file.path)}: ")
+            file.is_no_recording = not isinstance(fault, UnreadableError)
 
-    def _decode(self, path: str, notes: list[str]) -> float:
-        """Hands out the windows and returns the duration in seconds."""
-        end = 0.0
-        with contextlib.closing(read_windows(path, self.sampling_rate, self.window, self.overlap, notes)) as windows:
+    def _decode(self, file: File, record: FileRecord) -> None:
+        with contextlib.closing(read_windows(file.path, *self.windows, file.notes)) as windows:
             for start, end, waveform in windows:
-                self.messages.put(Window(path, start, end, waveform), cost=end - start)
-        return end
+                file.num_windows += 1
+                file.record = dataclasses.replace(record, duration=end)
+                if not self._put(Window(file, start, end, waveform)):
+                    return
 
-
-def _undecodable(path: str, error: AudioError, claimed: FileRecord | None, status: tuple[int, int]) -> Failure:
-    """Blames the content only if the file is still what was hashed, and the system gave all that it was asked for, such
-    as another open file."""
-    try:
-        at_fault = _status(path) == status and not isinstance(error, UnreadableError)
-    except FileNotFoundError:
-        return Failure(path, DELETED, claimed=claimed)
-    except OSError as system_error:
-        return Failure(path, reason_of(system_error), claimed=claimed)
-    reason = str(error).removeprefix(f"{printable(path)}: ")
-    return Failure(path, reason, record=claimed if at_fault else None, claimed=claimed)
-
-
-def _status(path: str) -> tuple[int, int]:
-    """Size in bytes and time of modification in nanoseconds since 1970."""
-    return file_stamp(os.stat(path))
-
-
-class _Closed(Exception):
-    """Nobody reads the channel any more."""
-
-
-class _Channel:
-    """A queue that takes what costs something only while less than `limit` waits in it."""
-
-    def __init__(self, limit: float):
-        self.limit, self.cost, self.closed = limit, 0.0, False
-        self.items: collections.deque[tuple[Any, float]] = collections.deque()
-        self.changed = threading.Condition()
-
-    def put(self, item: Any, cost: float) -> None:
-        with self.changed:
-            while cost and self.cost >= self.limit and not self.closed:
-                self.changed.wait()
-            if self.closed:
-                raise _Closed
-            self.items.append((item, cost))
-            self.cost += cost
-            self.changed.notify_all()
-
-    def get(self) -> Any:
-        with self.changed:
-            while not self.items and not self.closed:
-                self.changed.wait()
-            if self.closed:
-                raise _Closed
-            item, cost = self.items.popleft()
-            # The sum of floats that were added and subtracted may not come back to zero.
-            self.cost = self.cost - cost if self.items else 0.0
-            self.changed.notify_all()
-            return item
-
-    def close(self) -> None:
-        with self.changed:
-            self.closed = True
-            self.changed.notify_all()
+    def _put(self, message: Window | File) -> bool:
+        """Hand out a message, a window as soon as there is room for it; `False` once the reader is closed."""
+        with self._changed:
+            if isinstance(message, Window):
+                self._changed.wait_for(lambda: self._closed or self._waiting < self._ahead)
+                self._waiting += message.end - message.start
+            self._messages.append(message)
+            self._changed.notify_all()
+            return not self._closed

@@ -41,15 +41,10 @@ class ModelIdentity:
             TypeError, ValueError: fields that are missing, unknown or of another type.
         """
         identity = cls(**fields)
-        for name in ("name", "fingerprint"):
-            if not isinstance(getattr(identity, name), str):
+        kinds = {"name": str, "fingerprint": str, "revision": str | None, "features": dict, "dimension": int}
+        for name, kind in kinds.items():
+            if not isinstance(getattr(identity, name), kind) or isinstance(getattr(identity, name), bool):
                 raise TypeError(f"model.{name} {getattr(identity, name)!r}")
-        if identity.revision is not None and not isinstance(identity.revision, str):
-            raise TypeError(f"model.revision {identity.revision!r}")
-        if not isinstance(identity.features, dict):
-            raise TypeError(f"model.features {identity.features!r}")
-        if isinstance(identity.dimension, bool) or not isinstance(identity.dimension, int):
-            raise TypeError(f"model.dimension {identity.dimension!r}")
         if not 1 <= identity.dimension <= MAX_DIMENSION:
             raise ValueError(f"model.dimension {identity.dimension}")
         return identity

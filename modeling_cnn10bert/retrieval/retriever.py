@@ -1,5 +1,6 @@
 """`AudioRetriever`: an index of your own sounds, searched by a text or by a sound."""
 
+import contextlib
 import io
 import os
 import re
@@ -7,7 +8,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
@@ -47,10 +48,10 @@ class AudioRetriever:
     """
 
     def __init__(self, store: VectorStore | str, embedder: Embedder | str | None = None, **options):
-        self._location = store if isinstance(store, str) else None
+        self._location = store if isinstance(store, str) else ""
         self._opened = None if isinstance(store, str) else store
-        self._model = embedder if embedder is None or isinstance(embedder, str) else None
-        self._loaded = None if embedder is None or isinstance(embedder, str) else embedder
+        self._model = embedder if isinstance(embedder, str) else None
+        self._loaded = None if isinstance(embedder, str) else embedder
         self._options = options
         self._lock = threading.RLock()  # the model is loaded once, however many threads search
         self._checked = False
@@ -79,18 +80,18 @@ class AudioRetriever:
         Raises:
             RetrievalError: neither is given, or no model and there is no index.
         """
+        if model is None and index is None:
+            raise RetrievalError("found neither a model nor an index, expected at least one of them")
+        temporary = None
+        if index is None:
+            temporary = tempfile.TemporaryDirectory(prefix="cnn10bert-index-")
+            index = os.path.join(temporary.name, "index")
         options = {"device": device, "dtype": dtype, "backend": backend, **options}
         model = None if model is None else os.fspath(model)
-        if index is not None:
-            retriever = cls(os.path.expanduser(os.fspath(index)), model, **options)
-            if model is None:
-                retriever.store  # noqa: B018 (that there is none is said here)
-            return retriever
-        if model is None:
-            raise RetrievalError("found neither a model nor an index, expected at least one of them")
-        temporary = tempfile.TemporaryDirectory(prefix="cnn10bert-index-")
-        retriever = cls(os.path.join(temporary.name, "index"), model, **options)
+        retriever = cls(os.path.expanduser(os.fspath(index)), model, **options)
         retriever._temporary = temporary
+        if model is None:
+            retriever.store  # noqa: B018 (that there is none is said here)
         return retriever
 
     # ------------------------------------------------------------------------------------------- model and index
@@ -115,24 +116,21 @@ class AudioRetriever:
             RetrievalError: it cannot be loaded, or is another one.
         """
         with self._lock:
-            if self._loaded is None:
-                self._loaded = self._load()
+            if self._loaded is None and self._model is not None:
+                self._loaded = load_embedder(self._model, **self._options)
+            elif self._loaded is None:
+                recorded = self.store.info.model
+                try:
+                    self._loaded = load_embedder(recorded.name, **{"revision": recorded.revision, **self._options})
+                except RetrievalError as error:
+                    raise RetrievalError(
+                        f"the model that made the index cannot be loaded: {error}. If it was moved, say where it is "
+                        "now (--model FOLDER, or model=...)"
+                    ) from error
             if self._opened is not None and not self._checked:
                 check_same_model(self._opened.info.model, self._loaded.identity)
                 self._checked = True
             return self._loaded
-
-    def _load(self) -> Embedder:
-        if self._model is not None:
-            return load_embedder(self._model, **self._options)
-        recorded = self.store.info.model
-        try:
-            return load_embedder(recorded.name, **{"revision": recorded.revision, **self._options})
-        except RetrievalError as error:
-            raise RetrievalError(
-                f"the model that made the index cannot be loaded: {error}. If it was moved, say where it is now "
-                "(--model FOLDER, or model=...)"
-            ) from error
 
     def close(self) -> None:
         """Lets go of the index, and deletes one that was made for this retriever alone."""
@@ -161,10 +159,18 @@ class AudioRetriever:
         Raises:
             RetrievalError: the index there has other windows or is of another model, or cannot be read or made.
         """
+        from .windows import check_windows
+
         given = {name: value for name, value in (("window", window), ("overlap", overlap)) if value is not None}
         with self._lock:
-            if self._opened is None:
-                self._opened = self._open_or_make(given)
+            if self._opened is None and self._model is None and self._loaded is None:
+                self._opened = open_store(self._location)
+            elif self._opened is None:
+                length = given.get("window", IndexInfo.window)
+                # An overlap of 10 s would not go with windows of 8.
+                shared = given.get("overlap", min(IndexInfo.overlap, length / 3))
+                check_windows(length, shared)  # before an index is made that could never be filled
+                self._opened = open_store(self._location, IndexInfo(self.embedder.identity, length, shared))
             info = self._opened.info
         if changed := [name for name, value in given.items() if value != getattr(info, name)]:
             raise RetrievalError(
@@ -174,17 +180,6 @@ class AudioRetriever:
             )
         self.embedder  # noqa: B018 (that it is another model is said before anything is written)
         return self._opened
-
-    def _open_or_make(self, given: dict[str, float]) -> VectorStore:
-        from .windows import check_windows
-
-        if self._model is None and self._loaded is None:
-            return open_store(self._location)
-        window = given.get("window", IndexInfo.window)
-        # An overlap of 10 s would not go with windows of 8.
-        overlap = given.get("overlap", min(IndexInfo.overlap, window / 3))
-        check_windows(window, overlap)  # before an index is made that could never be filled
-        return open_store(self._location, IndexInfo(self.embedder.identity, window, overlap))
 
     def index(
         self,
@@ -212,6 +207,20 @@ class AudioRetriever:
 
     # -------------------------------------------------------------------------------------------------- searching
 
+    @overload  # a str is a sequence of them too, but this comes first
+    def search(  # type: ignore[overload-overlap]
+        self, text: str, k: int = 10, where: SearchFilter | None = None, without: str | Sequence[str] | None = None
+    ) -> list[Hit]: ...
+
+    @overload
+    def search(
+        self,
+        text: Sequence[str],
+        k: int = 10,
+        where: SearchFilter | None = None,
+        without: str | Sequence[str] | None = None,
+    ) -> list[list[Hit]]: ...
+
     def search(
         self,
         text: str | Sequence[str],
@@ -238,10 +247,15 @@ class AudioRetriever:
         texts = _texts(text, "text")
         without = _texts(without, "without") if without is not None else []
         _check_k(k)
-        _check_contradiction(texts, without)
+        unwanted = {_words(text) for text in without}
+        if contradictions := [text for text in texts if _words(text) in unwanted]:
+            raise RetrievalError(
+                f"{contradictions[0][:80]!r} is both asked for and unwanted; change what is to be left out (without)"
+            )
         store = self.store  # that there is none is said before the model is loaded
         if not texts or not len(store):
-            return [] if isinstance(text, str) else [[] for _ in texts]
+            hits: list[list[Hit]] = [[] for _ in texts]
+            return [] if isinstance(text, str) else hits
         embeds = self.embed_text([*texts, *without])
         queries = without_words(embeds[: len(texts)], embeds[len(texts) :])
         hits = [store.search(query, k, where) for query in queries]
@@ -273,12 +287,15 @@ class AudioRetriever:
         """
         without = _texts(without, "without") if without is not None else []
         _check_k(k)
-        is_path = isinstance(audio, str | os.PathLike)
-        if is_path and sampling_rate is not None:
-            raise RetrievalError(
-                "found a path and a sampling rate, expected it for a waveform only: a file has its own"
-            )
-        embeds, itself = self._embed_path(audio) if is_path else (self._embed_waveform(audio, sampling_rate), None)
+        itself = None
+        if isinstance(audio, str | os.PathLike):
+            if sampling_rate is not None:
+                raise RetrievalError(
+                    "found a path and a sampling rate, expected it for a waveform only: a file has its own"
+                )
+            embeds, itself = self._embed_path(audio)
+        else:
+            embeds = self._embed_waveform(audio, sampling_rate)
         if not len(self.store):
             return []
         query = without_words(_mean(embeds)[None], self.embed_text(without))[0]
@@ -291,7 +308,8 @@ class AudioRetriever:
             return np.zeros((0, self.store.info.model.dimension), np.float32)
         embedder = self.embedder
         for text in texts:
-            if _is_cut(embedder, text):
+            is_cut = getattr(embedder, "is_cut", None)  # a model of another kind may not tell
+            if len(text) > MAX_TEXT or (is_cut is not None and is_cut(text)):
                 warnings.warn(
                     f"the text {text[:40]!r}... of {len(text.split())} words is longer than the model reads; what "
                     "counts is its beginning",
@@ -304,11 +322,14 @@ class AudioRetriever:
         """The windows of a recording [W, D], and its path in the index, `None` if it is not in there."""
         from .windows import read_windows
 
-        store = self.store
         itself = self._find(path)
-        if itself is not None and (known := self._known(itself)) is not None:
-            return known.embeds, itself
-        info, embedder = store.info, self.embedder
+        if itself is not None:
+            with contextlib.suppress(OSError):  # reading it says why
+                stamp = file_stamp(os.stat(itself))
+                for known in self.store.embedded([itself]):
+                    if (known.record.size, known.record.modified_ns) == stamp:
+                        return known.embeds, itself
+        info, embedder = self.store.info, self.embedder
         notes: list[str] = []
         windows = read_windows(os.path.expanduser(path), embedder.sampling_rate, info.window, info.overlap, notes)
         embeds = np.concatenate([embedder.embed_audio([waveform]) for _, _, waveform in windows])
@@ -332,19 +353,10 @@ class AudioRetriever:
         links = (record.path for record in self.store.files().values() if record.size == size)
         return next((name for name in links if os.path.realpath(name) == real), None)
 
-    def _known(self, path: str) -> EmbeddedFile | None:
-        """What the index has of a recording, if the file is still as it was."""
-        try:
-            status = os.stat(path)
-        except OSError:
-            return None  # reading it says why
-        file = next(iter(self.store.embedded([path])), None)
-        if file is None or (file.record.size, file.record.modified_ns) != file_stamp(status):
-            return None
-        return file
-
     def _embed_waveform(self, waveform: np.ndarray, sampling_rate: int | None) -> np.ndarray:
         """[samples] or [samples, channels] -> [W, D]."""
+        import soundfile
+
         from ..data.audio_io import decode_audio
         from .windows import window_spans
 
@@ -360,7 +372,10 @@ class AudioRetriever:
         info, embedder = self.store.info, self.embedder
         rate = embedder.sampling_rate
         notes: list[str] = []
-        samples = decode_audio(_wav(waveform, sampling_rate), rate, "waveform", notes)
+        # As a file of floats, so that a waveform is checked, mixed and resampled as a recording is.
+        file = io.BytesIO()
+        soundfile.write(file, waveform, int(sampling_rate), format="WAV", subtype="FLOAT")
+        samples = decode_audio(file.getvalue(), rate, "waveform", notes)
         _warn_of("the waveform", notes)
         spans = window_spans(len(samples) / rate, info.window, info.overlap)
         return embedder.embed_audio([samples[round(start * rate) : round(end * rate)] for start, end in spans])
@@ -424,34 +439,10 @@ def _texts(texts: str | Sequence[str], name: str) -> list[str]:
     return texts
 
 
-def _check_contradiction(texts: Sequence[str], without: Sequence[str]) -> None:
-    unwanted = {_words(text) for text in without}
-    for text in texts:
-        if _words(text) in unwanted:
-            raise RetrievalError(
-                f"{text[:80]!r} is both asked for and unwanted; change what is to be left out (without)"
-            )
-
-
 def _words(text: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\w+", text.casefold()))
-
-
-def _is_cut(embedder: Embedder, text: str) -> bool:
-    """Whether a model reads only the beginning of a text; of one that cannot tell, by the text's length."""
-    is_cut = getattr(embedder, "is_cut", None)
-    return len(text) > MAX_TEXT or (is_cut is not None and is_cut(text))
 
 
 def _check_k(k: int) -> None:
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise RetrievalError(f"k: found {k!r}, expected a whole number of at least 1")
-
-
-def _wav(waveform: np.ndarray, sampling_rate: int) -> bytes:
-    """As a file of floats, so that a waveform is checked, mixed and resampled as a recording is."""
-    import soundfile
-
-    file = io.BytesIO()
-    soundfile.write(file, waveform, int(sampling_rate), format="WAV", subtype="FLOAT")
-    return file.getvalue()

@@ -92,7 +92,20 @@ def scan(paths: Iterable[str | os.PathLike]) -> Scan:
         else:
             _add(root, os.path.realpath(root), found)
     while links:  # what only a link leads to comes last
-        _follow(links.pop(0), found, links)
+        link = links.pop(0)
+        try:
+            mode = os.stat(link).st_mode
+        except FileNotFoundError:
+            found.problems.append((link, "a link to something that does not exist"))
+        except OSError as error:
+            found.block(link, error)
+        else:
+            if stat.S_ISDIR(mode):
+                _walk(link, found, links)
+            elif is_recording(link):
+                _add(link, os.path.realpath(link), found)
+            elif stat.S_ISREG(mode):
+                found.other_files += 1
     return found
 
 
@@ -134,7 +147,7 @@ def is_recording(path: str) -> bool:
 
 
 def _walk(folder: str, found: Scan, links: list[str]) -> None:
-    """Adds what lies below a folder; links are put off."""
+    """Adds what lies below a folder, without what is hidden; links are put off."""
     waiting = [(folder, os.path.realpath(folder))]
     while waiting:
         folder, target = waiting.pop()
@@ -142,56 +155,26 @@ def _walk(folder: str, found: Scan, links: list[str]) -> None:
             continue  # a loop, or a folder given twice
         found.targets.add(target)
         folders = []
-        for name, kind in _entries(folder, found):
-            path = os.path.join(folder, name)
-            if kind == "link":
-                links.append(path)
-            elif kind == "folder":
-                folders.append((path, os.path.join(target, name)))
-            elif is_recording(name):
-                _add(path, os.path.join(target, name), found)
-            elif kind == "file":
-                found.other_files += 1
-        waiting += reversed(folders)  # alphabetically
-
-
-def _entries(folder: str, found: Scan) -> list[tuple[str, str]]:
-    """(name, kind) of what a folder holds, in alphabetical order, without what is hidden."""
-    entries = []
-    try:
-        with os.scandir(folder) as listed:
-            for entry in listed:
+        try:
+            with os.scandir(folder) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
+            for entry in entries:
+                target_of_entry = os.path.join(target, entry.name)
                 if entry.name.startswith("."):
                     continue
                 if entry.is_symlink():
-                    kind = "link"
+                    links.append(entry.path)
                 elif entry.is_dir(follow_symlinks=False):
-                    kind = "folder"
-                else:
-                    kind = "file" if entry.is_file(follow_symlinks=False) else "special"
-                entries.append((entry.name, kind))
-    except FileNotFoundError:
-        pass  # deleted since its parent was read
-    except OSError as error:
-        found.block(folder, error)
-    return sorted(entries)
-
-
-def _follow(link: str, found: Scan, links: list[str]) -> None:
-    """Adds what a link leads to."""
-    try:
-        mode = os.stat(link).st_mode
-    except FileNotFoundError:
-        found.problems.append((link, "a link to something that does not exist"))
-    except OSError as error:
-        found.block(link, error)
-    else:
-        if stat.S_ISDIR(mode):
-            _walk(link, found, links)
-        elif is_recording(link):
-            _add(link, os.path.realpath(link), found)
-        elif stat.S_ISREG(mode):
-            found.other_files += 1
+                    folders.append((entry.path, target_of_entry))
+                elif is_recording(entry.name):
+                    _add(entry.path, target_of_entry, found)
+                elif entry.is_file(follow_symlinks=False):
+                    found.other_files += 1
+        except FileNotFoundError:
+            pass  # deleted since its parent was read
+        except OSError as error:
+            found.block(folder, error)
+        waiting += reversed(folders)  # alphabetically
 
 
 def _add(path: str, target: str, found: Scan) -> None:

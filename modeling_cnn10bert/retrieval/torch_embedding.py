@@ -1,6 +1,6 @@
 """Embeddings by PyTorch, of any transformers model with an audio and a text tower."""
 
-import contextlib
+import inspect
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +13,8 @@ from transformers.utils import logging
 
 from ..errors import RetrievalError, one_line
 from ..registration import register
-from .identity import feature_parameters, model_name, weights_fingerprint
-from .model_inputs import ModelInputs, accepted, gather, model_faults
+from .identity import feature_parameters, weights_fingerprint
+from .model_inputs import ModelInputs, gather, model_faults
 from .records import ModelIdentity
 
 METHODS = ("get_audio_features", "get_text_features")
@@ -66,20 +66,25 @@ class TorchEmbedder:
     ) -> "TorchEmbedder":
         """Loads a folder or Hub id; see `load_embedder`."""
         register()
-        device = _checked_device(device)
+        given = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            torch.empty(0, device=given)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:  # a build without CUDA asserts
+            raise RetrievalError(
+                f"device is {given!r}, which cannot be used here ({str(error).splitlines()[0]}); leave it out"
+            ) from error
+        in_folder = os.path.isdir(model)
         with ThreadPoolExecutor(1) as beside:  # hashing 460 MB takes 0.4 s, in which a second core can load them
-            in_folder = os.path.isdir(model)
             digest = beside.submit(weights_fingerprint, model) if in_folder else None
             network, config, processor = _load_whole(model, revision, trust_remote_code)
-            fingerprint = digest.result() if in_folder else weights_fingerprint(model, revision)
         identity = ModelIdentity(
-            name=model_name(model),
+            name=os.path.abspath(model) if in_folder else model,
             revision=None if in_folder else getattr(config, "_commit_hash", None),
-            fingerprint=fingerprint,
+            fingerprint=weights_fingerprint(model, revision) if digest is None else digest.result(),
             dimension=_dimension(network, config),
             features=feature_parameters(processor.feature_extractor),
         )
-        return cls(network, processor, identity, device=device, dtype=dtype, batch_size=batch_size)
+        return cls(network, processor, identity, device=given, dtype=dtype, batch_size=batch_size)
 
     def embed_audio(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """Mono waveforms [samples] float32 at `sampling_rate` -> [N, D] float32, L2-normalised, in their order.
@@ -102,7 +107,12 @@ class TorchEmbedder:
         return self._inputs.is_cut(text)
 
     def _embed(self, tower, batches, count: int) -> np.ndarray:
-        embeds = ((batch.rows, self._run(tower, accepted(tower, batch.arguments))) for batch in batches)
+        # A tokenizer may make more than a model takes.
+        names = inspect.signature(tower).parameters
+        embeds = (
+            (batch.rows, self._run(tower, {name: array for name, array in batch.arguments.items() if name in names}))
+            for batch in batches
+        )
         with model_faults(self.identity):
             return gather(embeds, count, self.identity.dimension)
 
@@ -118,24 +128,19 @@ class TorchEmbedder:
         return F.normalize(embeds.float(), dim=-1).cpu().numpy()
 
 
-def _checked_device(device: str | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # a build without CUDA asserts
-        first_line = str(error).splitlines()[0]
-        raise RetrievalError(f"device is {device!r}, which cannot be used here ({first_line}); leave it out") from error
-
-
 def _load_whole(model: str, revision: str | None, trust_remote_code: bool):
     """The network, its configuration and its processor, which together can embed."""
     source = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = _load(AutoConfig, model, **source)
-    with _no_progress_bar():
+    bar_was_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
         network, report = _load(
             AutoModel, model, config=config, dtype=torch.float32, output_loading_info=True, **source
         )
+    finally:
+        if bar_was_shown:
+            logging.enable_progress_bar()
     if missing := [method for method in METHODS if not hasattr(network, method)]:
         raise RetrievalError(
             f"{model} is a {type(network).__name__}, which has no {' and no '.join(missing)}; expected a model "
@@ -167,18 +172,7 @@ def _load(auto_class, model: str, **arguments):
         ) from error
 
 
-@contextlib.contextmanager
-def _no_progress_bar():
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _dimension(network: torch.nn.Module, config) -> int:
+def _dimension(network, config) -> int:
     """Width of the embeddings: as configured, or else of a probe."""
     if isinstance(width := getattr(config, "projection_dim", None), int):
         return width

@@ -1,5 +1,6 @@
 """Says when the recordings below some folders have changed."""
 
+import contextlib
 import os
 import threading
 import time
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from ..data.audio_io import printable
 from ..errors import RetrievalError
 from ..interrupts import Ended
+from .records import file_stamp
 from .scanning import canonical, check_existence, is_below, is_recording
 
 SETTLE_SECONDS = 2.0  # without a change, after which a file counts as whole
@@ -65,38 +67,37 @@ class _Changes:
     def __init__(self, settle: float):
         self.settle = settle
         self.since = 0.0  # when the first of them was seen
-        self.last: dict[str, float] = {}  # path -> when it changed
-        self.status: dict[str, tuple[int, int] | None] = {}  # and what it was then
+        self.seen: dict[str, tuple[float, tuple[int, int] | None]] = {}  # path -> when it changed, what it was then
 
     def add(self, paths: Iterable[str]) -> None:
         """Takes what was seen now; also looks at what is waiting, as not every system tells of each write."""
         now = time.monotonic()
-        if not self.last:
+        if not self.seen:
             self.since = now
-        for path in paths:
-            self.last[path] = now
-        for path in self.last:
-            status = _status(path)
-            if self.status.setdefault(path, status) != status:
-                self.status[path], self.last[path] = status, now
+        paths = set(paths)
+        for path in paths | self.seen.keys():
+            status = None
+            with contextlib.suppress(OSError):
+                status = file_stamp(os.stat(path))
+            if path in paths or self.seen[path][1] != status:
+                self.seen[path] = now, status
 
     def are_due(self) -> bool:
         """Whether something is whole and need not wait for the rest."""
         growing = self._growing()
         waited_enough = time.monotonic() - self.since >= PATIENCE * self.settle
-        return len(growing) < len(self.last) and (not growing or waited_enough)
+        return len(growing) < len(self.seen) and (not growing or waited_enough)
 
     def take(self) -> frozenset[str]:
         """Forgets what is whole; what is not."""
         growing = self._growing()
-        self.last = {path: self.last[path] for path in growing}
-        self.status = {path: self.status[path] for path in growing}
+        self.seen = {path: self.seen[path] for path in growing}
         self.since = time.monotonic()
         return growing
 
     def _growing(self) -> frozenset[str]:
         now = time.monotonic()
-        return frozenset(path for path, last in self.last.items() if now - last < self.settle)
+        return frozenset(path for path, (changed, _) in self.seen.items() if now - changed < self.settle)
 
 
 def _looks(roots: list[str], step: float, stop: threading.Event) -> Iterator[set[str]]:
@@ -143,11 +144,3 @@ def _counts(path: str, roots: list[str], skipped: list[str]) -> bool:
         return False
     # What is gone may have been a folder.
     return is_recording(path) or os.path.isdir(path) or not os.path.lexists(path)
-
-
-def _status(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns

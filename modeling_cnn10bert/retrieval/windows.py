@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def window_spans(duration: float, window: float, overlap: float) -> list[tuple[f
 
 def read_windows(
     path: str | os.PathLike, sampling_rate: int, window: float, overlap: float, notes: list[str] | None = None
-) -> Iterator[tuple[float, float, np.ndarray]]:
+) -> Generator[tuple[float, float, np.ndarray], None, None]:
     """
     The windows of a recording, while it is decoded: memory does not grow with its length.
 
@@ -64,7 +64,7 @@ def read_windows(
     kept = np.zeros(0, np.float32)  # the samples up to `seen`, from the next window or the last `length` on
     seen = start = 0  # samples decoded, and where the next window begins
     fresh: list[np.ndarray] = []
-    with contextlib.closing(audio_blocks(path, sampling_rate, notes)) as blocks:
+    with contextlib.closing(audio_blocks(path, sampling_rate, notes)) as blocks:  # type: ignore[type-var]
         for block in blocks:
             fresh.append(block)
             seen += block.size

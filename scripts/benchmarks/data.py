@@ -12,6 +12,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
+from modeling_cnn10bert.data.transform import RecordingTransform
 from torch.utils.data import DataLoader
 
 from modeling_cnn10bert import CNN10FeatureExtractor
@@ -23,7 +24,6 @@ from modeling_cnn10bert.data.recipes.audio_folder import CAPTIONS
 from modeling_cnn10bert.data.recipes.audioset import audioset_entries, multi_hot, open_stream, prepare_audioset
 from modeling_cnn10bert.data.recipes.youtube import YouTubeFolder
 from modeling_cnn10bert.data.recordings_table import recordings_table
-from modeling_cnn10bert.data.transform import RecordingTransform
 
 from .features import TORCHAUDIO, torchaudio_log_mel
 from .harness import Row, compared, figure, memory, seconds_in_turns

@@ -17,8 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 
 from modeling_cnn10bert.retrieval.embedding import load_embedder
-from modeling_cnn10bert.retrieval.onnx_embedding import OnnxEmbedder
-from modeling_cnn10bert.retrieval.onnx_export import export_onnx
+from modeling_cnn10bert.retrieval.onnx import OnnxEmbedder, export_onnx
 from modeling_cnn10bert.retrieval.retriever import AudioRetriever
 
 from .harness import NO_ACCELERATOR, Contender, Round, Row, compared, compete, figure, in_turns, not_measured

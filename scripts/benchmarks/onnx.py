@@ -15,9 +15,7 @@ from modeling_cnn10bert.evaluation.metric import retrieval_metrics_both_directio
 from modeling_cnn10bert.evaluation.recordings import load_evaluation_set
 from modeling_cnn10bert.retrieval.embedding import Embedder
 from modeling_cnn10bert.retrieval.model_inputs import ModelInputs
-from modeling_cnn10bert.retrieval.onnx_embedding import OnnxEmbedder
-from modeling_cnn10bert.retrieval.onnx_export import export_onnx
-from modeling_cnn10bert.retrieval.onnx_quantisation import CALIBRATION_RECORDINGS
+from modeling_cnn10bert.retrieval.onnx import CALIBRATION_RECORDINGS, OnnxEmbedder, export_onnx
 from modeling_cnn10bert.retrieval.scanning import scan
 from modeling_cnn10bert.retrieval.torch_embedding import TorchEmbedder
 

@@ -17,7 +17,7 @@ def no_audio_embedded(monkeypatch):
     def refuse(*_):
         raise AssertionError("a recording was embedded again")
 
-    monkeypatch.setattr(indexing.Batcher, "add", refuse)
+    monkeypatch.setattr(indexing.File, "embedded", refuse)
 
 
 def test_a_folder_that_was_opened_before_is_not_embedded_again(library, sounds, model_folder, no_audio_embedded):

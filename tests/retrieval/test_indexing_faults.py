@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -335,19 +336,29 @@ def test_control_c_keeps_what_is_whole_and_ends_the_threads(index, store, embedd
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(reading.THREAD)]
 
 
-def test_decoding_waits_for_the_model(embedder, sounds, record):
+def test_decoding_waits_for_the_model(index, embedder, sounds, record, monkeypatch):
     for number in range(40):
-        record(sounds / f"{number}.wav")
-    reader = reading.Reader(3, 8000, 2.0, 0.5, lambda record: True, ahead=5.0)
-    try:
-        for path in sorted(sounds.iterdir()):
-            reader.submit(str(path))
-        for _ in range(60):  # windows and ends
-            reader.next()
-            assert reader.messages.cost <= 5.0 + 3 * 2.0
-    finally:
-        reader.close()
-    assert not any(thread.is_alive() for thread in reader.threads)
+        record(sounds / f"{number:02}.wav")
+    record(sounds / "long.wav", seconds=60)
+    read_windows, embed_audio = reading.read_windows, embedder.embed_audio
+    decoded, embedded, waiting = [], [], []
+
+    def count_decoded(*arguments):
+        for start, end, waveform in read_windows(*arguments):
+            decoded.append(end - start)
+            yield start, end, waveform
+
+    def count_embedded(waveforms):
+        time.sleep(0.005)  # enough to decode far more
+        waiting.append(sum(decoded) - sum(embedded))
+        embedded.extend(len(waveform) / 8000 for waveform in waveforms)
+        return embed_audio(waveforms)
+
+    monkeypatch.setattr(reading, "read_windows", count_decoded)
+    monkeypatch.setattr(embedder, "embed_audio", count_embedded)
+    assert index(sounds, workers=3, batch_seconds=2.0).added == 41
+    # Four batches wait for the model, four for their turn, and one window for each of the three threads.
+    assert 8.0 < max(waiting) <= 2 * (4 * 2.0 + 2.0) + 3 * 2.0
 
 
 # ------------------------------------------------------------------------------------------------------ with LanceDB

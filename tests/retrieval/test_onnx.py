@@ -15,7 +15,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-from modeling_cnn10bert.retrieval import onnx_embedding, onnx_export, onnx_quantisation  # noqa: E402
+from modeling_cnn10bert.retrieval import onnx as onnx_export  # noqa: E402
 
 CAPTIONS = ["a dog", "The rain of this dog is a siren!", "water drips while a siren wails", "rain", "a bark, a bark"]
 
@@ -76,7 +76,7 @@ def test_texts_get_the_embeddings_of_pytorch_alone_and_among_others(exported):
 def test_an_export_is_the_model_that_it_was_made_from(exported):
     source, folder = exported()
     model, export = load_embedder(source, device="cpu"), load_embedder(folder)
-    assert isinstance(export, onnx_embedding.OnnxEmbedder)
+    assert isinstance(export, onnx_export.OnnxEmbedder)
     assert export.identity == model.identity and export.sampling_rate == model.sampling_rate == 32_000
     check_same_model(model.identity, export.identity)
 
@@ -145,12 +145,12 @@ def test_recordings_of_a_folder_calibrate_from_their_beginnings(tmp_path, noise)
     (tmp_path / "deeper").mkdir()
     for number in range(70):
         soundfile.write(tmp_path / "deeper" / f"{number:02}.wav", noise(400 + number), 16_000)
-    waveforms = onnx_quantisation.calibration_waveforms(tmp_path, 16_000)
+    waveforms = onnx_export.calibration_waveforms(tmp_path, 16_000)
     lengths = [len(waveform) for waveform in waveforms]
     assert len(lengths) == 64 and lengths[0] == 400 and lengths[-1] == 469 and lengths == sorted(lengths)
     (tmp_path / "empty").mkdir()
     with pytest.raises(RetrievalError, match="found no recording"):
-        onnx_quantisation.calibration_waveforms(tmp_path / "empty", 16_000)
+        onnx_export.calibration_waveforms(tmp_path / "empty", 16_000)
 
 
 def test_a_folder_that_is_no_export_is_left_alone(tiny_folder, tmp_path):

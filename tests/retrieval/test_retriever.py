@@ -120,7 +120,7 @@ def test_k_must_be_a_whole_number_of_at_least_one(retriever, k):
 @pytest.mark.parametrize("text", ["", "   ", "?!...", "\n\t", ["rain", "--"]])
 def test_a_text_without_a_word_is_refused_before_anything_is_loaded(retriever, text, monkeypatch):
     monkeypatch.setattr(retriever, "_loaded", None)
-    monkeypatch.setattr(retriever, "_load", lambda: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(retriever_module, "load_embedder", lambda *_, **__: pytest.fail("the model was loaded"))
     with pytest.raises(RetrievalError, match="expected words that describe a sound"):
         retriever.search(text)
     with pytest.raises(RetrievalError, match="expected words that describe a sound"):

@@ -8,6 +8,7 @@ reading are kept for `KEPT_VERSIONS`.
 import contextlib
 import dataclasses
 import datetime
+import itertools
 import json
 import math
 import os
@@ -33,12 +34,13 @@ from .rows import (
     checked_files,
     checked_query,
     checked_records,
+    chunked,
     file_of,
     missing_index,
     ranked_hits,
     read_info,
     record_of,
-    record_values,
+    rows_of,
 )
 
 INFO = "index.json"
@@ -48,7 +50,12 @@ KEPT_VERSIONS = datetime.timedelta(minutes=2)  # longer than any search; `embedd
 PATHS_IN_A_QUERY = 1000
 BATCH_ROWS = 4096  # of 4 kB at 1024 dimensions
 
-KEY = ["path", "window"]
+READ_ADVICE = "check the disk and your rights to the folder, or make the index again elsewhere"
+WRITE_ADVICE = (
+    "what was in it stays. Expected room on the disk and the right to write there: free some space, or check the "
+    "rights, and run the same again"
+)
+
 HIT_FIELDS = (*RECORD_COLUMNS, "start", "end")
 # `hit` holds these once more, as JSON: every column that is read of the rows found costs a millisecond.
 HIT_COLUMNS = ["hit", "vector", "_distance"]
@@ -77,7 +84,7 @@ class LanceStore(VectorStore):
         self.folder = folder
         self.info = info
         self._table = table
-        self._lock = _lock(folder)
+        self._lock = filelock.FileLock(folder / LOCK)
 
     @classmethod
     def open(cls, location: str, info: IndexInfo | None = None) -> "LanceStore":
@@ -91,7 +98,14 @@ class LanceStore(VectorStore):
         try:
             if not (folder / INFO).is_file():
                 _make(folder, info)
-            found = read_info(_read_json(folder / INFO), str(folder / INFO))
+            try:
+                fields = json.loads((folder / INFO).read_text(encoding="utf-8"))
+            except (ValueError, RecursionError) as error:
+                raise RetrievalError(
+                    f"{folder / INFO}: found no JSON ({error}), expected what an index was made with; make the index "
+                    "again elsewhere"
+                ) from error
+            found = read_info(fields, str(folder / INFO))
             return cls(folder, found, _open_table(folder, found))
         except RetrievalError:
             raise
@@ -104,20 +118,23 @@ class LanceStore(VectorStore):
     # ----------------------------------------------------------------------------------------------------- reading
 
     def files(self) -> dict[str, FileRecord]:
-        with self._reading():
-            rows = self._table.search().where(f"{KEY[1]} = 0").select(list(RECORD_COLUMNS))
+        with self._errors("read", READ_ADVICE):
+            rows = self._table.search().where("window = 0").select(list(RECORD_COLUMNS))
             records = [record_of(row) for batch in rows.to_batches() for row in batch.to_pylist()]
         return {record.path: record for record in records}
 
     def embedded(self, paths: Iterable[str] | None = None) -> Iterator[EmbeddedFile]:
-        paths = None if paths is None else list(dict.fromkeys(paths))
+        left = paths = None if paths is None else list(dict.fromkeys(paths))
         given: set[str] = set()
-        with self._reading():
-            left = paths
+        with self._errors("read", READ_ADVICE):
             while True:
                 version = self._table.version
                 try:
-                    for file in self._stream(left):
+                    conditions: list[str | None] = [None]
+                    if left is not None:
+                        encoded = [encode_path(path) for path in left]
+                        conditions = [sql_in("path", chunk) for chunk in chunked(encoded, PATHS_IN_A_QUERY)]
+                    for file in itertools.chain.from_iterable(map(self._embedded_where, conditions)):
                         given.add(file.record.path)
                         yield file
                     return
@@ -126,14 +143,6 @@ class LanceStore(VectorStore):
                         raise
                     # The version that was being read is gone, as reading it took longer than versions are kept.
                     left = [path for path in (self.files() if paths is None else paths) if path not in given]
-
-    def _stream(self, paths: Sequence[str] | None) -> Iterator[EmbeddedFile]:
-        if paths is None:
-            yield from self._embedded_where(None)
-            return
-        encoded = [encode_path(path) for path in paths]
-        for start in range(0, len(encoded), PATHS_IN_A_QUERY):
-            yield from self._embedded_where(sql_in("path", encoded[start : start + PATHS_IN_A_QUERY]))
 
     def _embedded_where(self, condition: str | None) -> Iterator[EmbeddedFile]:
         """A file's rows mostly stand together, so few files are waited for at a time."""
@@ -153,27 +162,34 @@ class LanceStore(VectorStore):
     ) -> tuple[list[Hit], bool]:
         query = checked_query(query, self.info, str(self.folder))
         condition = to_sql(where)
-        with self._reading():
+        with self._errors("read", READ_ADVICE):
             indexed, admitted = self._indexed_rows(), self._table.count_rows(condition)
             if indexed:
-                effort = effort_of_search(indexed, admitted if condition else None)
-                hits, complete = best_hits(lambda count: self._find(query, count, condition, effort), limit)
+                effort = _effort_of_search(indexed, admitted if condition else None)
+                hits, complete = best_hits(lambda count: self._find(query, count, condition, *effort), limit)
                 if len(hits) >= min(limit, admitted):  # else they lie in partitions that were not looked into
                     return hits, complete
             return best_hits(lambda count: self._find(query, count, condition), limit)
 
     def _find(
-        self, query: np.ndarray, count: int, condition: str | None, effort: "Effort | None" = None
+        self, query: np.ndarray, count: int, condition: str | None, probes: int = 0, candidates: int = 0
     ) -> tuple[list[Hit], bool]:
-        """The best `count` hits and whether these are all; without `effort` past the index, which is exact."""
-        search = self._table.search(query, vector_column_name="vector").distance_type("dot").limit(count)
-        search = search.select(HIT_COLUMNS)
+        """
+        The best `count` hits and whether these are all.
+
+        Args:
+            query, count, condition: what is searched for, how many hits, and among which rows.
+            probes: partitions of the index that are looked into; 0 for a search past the index, which is exact.
+            candidates: rows whose vectors are read for their exact scores.
+        """
+        search: Any = self._table.search(query, vector_column_name="vector")
+        search = search.distance_type("dot").limit(count).select(HIT_COLUMNS)
         if condition is not None:
             search = search.where(condition, prefilter=True)
-        if effort is None:
-            search = search.bypass_vector_index()
+        if probes:
+            search = search.nprobes(probes).refine_factor(max(REFINE, math.ceil(candidates / count)))
         else:
-            search = search.nprobes(effort.probes).refine_factor(max(REFINE, math.ceil(effort.candidates / count)))
+            search = search.bypass_vector_index()
         found = search.to_arrow()
         columns, embeds = _without_vectors(found)
         rows = [dict(zip(HIT_FIELDS, json.loads(row["hit"]), strict=True)) for row in columns]
@@ -181,10 +197,10 @@ class LanceStore(VectorStore):
 
     def _indexed_rows(self) -> int:
         """Rows in the index of the vectors, 0 where there is none."""
-        return sum(index.num_indexed_rows for index in self._table.list_indices() if index.name == INDEX)
+        return sum(index.num_indexed_rows or 0 for index in self._table.list_indices() if index.name == INDEX)
 
     def __len__(self) -> int:
-        with self._reading():
+        with self._errors("read", READ_ADVICE):
             return self._table.count_rows()
 
     # ----------------------------------------------------------------------------------------------------- writing
@@ -192,57 +208,38 @@ class LanceStore(VectorStore):
     def put(self, files: Sequence[EmbeddedFile]) -> None:
         files = checked_files(files, self.info, str(self.folder))
         if files:
-            rows = self._to_rows(files)
-            with self._writing():
-                self._write(rows, {encode_path(file.record.path) for file in files})
+            with self._errors("written", WRITE_ADVICE), self._lock:
+                self._write(files)
 
     def remove(self, paths: Iterable[str]) -> None:
         paths = [encode_path(path) for path in paths]
         if paths:
-            with self._writing():
+            with self._errors("written", WRITE_ADVICE), self._lock:
                 self._table.delete(sql_in("path", paths))
 
     def relabel(self, records: Mapping[str, FileRecord]) -> None:
-        records = {encode_path(old): record for old, record in checked_records(records).items()}
-        if records:
-            with self._writing():
-                rows = self._table.search().where(sql_in("path", records)).to_arrow().cast(self._table.schema)
-                if rows.num_rows:
-                    renamed = _relabelled(rows, records)
-                    self._write(renamed, {*rows["path"].to_pylist(), *renamed["path"].to_pylist()})
+        records = checked_records(records)
+        with self._errors("written", WRITE_ADVICE), self._lock:
+            files = list(self.embedded(records))
+            renamed = [dataclasses.replace(file, record=records[file.record.path]) for file in files]
+            if renamed:
+                self._write(renamed, [encode_path(file.record.path) for file in files])
 
-    def _write(self, rows: pa.Table, paths: Iterable[str]) -> None:
-        """One commit after which the table has these rows of these paths, and no others of them."""
-        before = self._num_windows(paths)
+    def _write(self, files: Sequence[EmbeddedFile], old_paths: Sequence[str] = ()) -> None:
+        """One commit after which the table has these recordings, and no other rows of their paths or the old ones."""
+        rows = [row | {"hit": _hit(row)} for file in files for row in rows_of(file)]
+        after = {row["path"]: row["windows"] for row in rows}
+        condition = f"window = 0 AND {sql_in('path', {*after, *old_paths})}"
+        before = self._table.search().where(condition).select(["path", "windows"]).to_list()
+        table = pa.Table.from_pylist(rows, schema=self._table.schema)
         if not before:  # a hundred times as fast as a merge, which looks through the whole table
-            self._table.add(rows)
+            self._table.add(table)
             return
-        merge = self._table.merge_insert(KEY).when_matched_update_all().when_not_matched_insert_all()
-        after = dict(zip(rows["path"].to_pylist(), rows["windows"].to_pylist(), strict=True))
-        shrunk = [path for path, windows in before.items() if windows > after.get(path, 0)]
+        merge = self._table.merge_insert(["path", "window"]).when_matched_update_all().when_not_matched_insert_all()
+        shrunk = [row["path"] for row in before if row["windows"] > after.get(row["path"], 0)]
         if shrunk:  # only then, as it makes the merge read every vector of the table
             merge = merge.when_not_matched_by_source_delete(sql_in("path", shrunk))
-        merge.execute(rows)
-
-    def _num_windows(self, paths: Iterable[str]) -> dict[str, int]:
-        """Encoded path -> number of its windows in the table, of those that are in it."""
-        rows = self._table.search().where(f"{KEY[1]} = 0 AND {sql_in('path', paths)}").select(["path", "windows"])
-        return {row["path"]: row["windows"] for row in rows.to_list()}
-
-    def _to_rows(self, files: Sequence[EmbeddedFile]) -> pa.Table:
-        columns: dict[str, list] = {name: [] for name in self._table.schema.names if name != "vector"}
-        for file in files:
-            count, values = len(file.spans), record_values(file.record)
-            for name, value in values.items():
-                columns[name] += [value] * count
-            columns["hit"] += [_hit(values, *span) for span in file.spans]
-            columns["window"] += range(count)
-            columns["windows"] += [count] * count
-            columns["start"] += [start for start, _ in file.spans]
-            columns["end"] += [end for _, end in file.spans]
-        embeds = np.concatenate([np.asarray(file.embeds, dtype=np.float32) for file in files])
-        vectors = pa.FixedSizeListArray.from_arrays(pa.array(embeds.reshape(-1)), embeds.shape[1])
-        return pa.table({**columns, "vector": vectors}, schema=self._table.schema)
+        merge.execute(table)
 
     def optimize(self) -> None:
         """
@@ -251,7 +248,7 @@ class LanceStore(VectorStore):
         There is none below `INDEXED_ROWS`, where an exact search is fast enough, and none for embeddings whose
         dimension is no multiple of 8. What only versions older than `KEPT_VERSIONS` use is deleted.
         """
-        with self._writing():
+        with self._errors("written", WRITE_ADVICE), self._lock:
             self._tidy()
             wanted = self._table.count_rows() >= INDEXED_ROWS and self.info.model.dimension % 8 == 0
             if wanted and not self._indexed_rows():
@@ -270,58 +267,26 @@ class LanceStore(VectorStore):
         self._table.optimize(cleanup_older_than=KEPT_VERSIONS, delete_unverified=True)
 
     def close(self) -> None:
-        self._table = None
-
-    # ------------------------------------------------------------------------------------------------------ errors
+        """Do nothing: LanceDB keeps no file open."""
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            with self._lock:
-                yield
-        except Exception as error:
-            raise RetrievalError(
-                f"{self.folder}: the index cannot be written ({error}); what was in it stays. Expected room on the "
-                "disk and the right to write there: free some space, or check the rights, and run the same again"
-            ) from error
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
+    def _errors(self, done: str, advice: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:
-            raise RetrievalError(
-                f"{self.folder}: the index cannot be read ({error}); check the disk and your rights to the folder, "
-                "or make the index again elsewhere"
-            ) from error
+        except RetrievalError:
+            raise
+        except Exception as error:  # lancedb raises ValueError, RuntimeError and OSError, whichever it comes to
+            raise RetrievalError(f"{self.folder}: the index cannot be {done} ({error}); {advice}") from error
 
 
-@dataclasses.dataclass(frozen=True)
-class Effort:
-    """
-    How thoroughly the index is searched.
-
-    Attributes:
-        probes: partitions that are looked into.
-        candidates: rows whose vectors are read for their exact scores.
-    """
-
-    probes: int
-    candidates: int
-
-
-def effort_of_search(indexed: int, admitted: int | None = None) -> Effort:
-    """For an index of so many rows, of which a filter, where there is one, admits so many."""
+def _effort_of_search(indexed: int, admitted: int | None = None) -> tuple[int, int]:
+    """Probes and candidates for an index of so many rows, of which a filter, where there is one, admits so many."""
     probes = max(MIN_PROBES, round(PROBED_SHARE * indexed / PARTITION_ROWS))
     if admitted is None:
-        return Effort(probes, CANDIDATES)
+        return probes, CANDIDATES
     if admitted <= EXACT_ROWS:  # all that it admits are candidates, which is exact
-        return Effort(EVERY_PARTITION, admitted)
-    return Effort(PROBES_BEHIND_FILTER * probes, CANDIDATES)
-
-
-def _lock(folder: Path) -> filelock.FileLock:
-    return filelock.FileLock(folder / LOCK)
+        return EVERY_PARTITION, admitted
+    return PROBES_BEHIND_FILTER * probes, CANDIDATES
 
 
 def _make(folder: Path, info: IndexInfo | None) -> None:
@@ -344,52 +309,42 @@ def _make(folder: Path, info: IndexInfo | None) -> None:
             "them in the name of an index; give the index another place"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    with _lock(folder):
+    with filelock.FileLock(folder / LOCK):
         if not (folder / INFO).is_file():
             write_text(folder / INFO, json.dumps(info.to_dict(), indent=2) + "\n")
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise RetrievalError(
-            f"{path}: found no JSON ({error}), expected what an index was made with; make the index again elsewhere"
-        ) from error
 
 
 def _open_table(folder: Path, info: IndexInfo) -> lancedb.table.Table:
     # An interval of 0: every read looks for the newest commit, as other processes write too.
     database = lancedb.connect(str(folder.absolute()), read_consistency_interval=datetime.timedelta(0))
     if not any((folder / f"{TABLE}.lance" / "_versions").glob("*.manifest")):  # a new index, or a kill before its table
-        with _lock(folder):
+        with filelock.FileLock(folder / LOCK):
             return database.create_table(TABLE, schema=_schema(info.model.dimension), exist_ok=True)
     return database.open_table(TABLE)
 
 
 def _schema(dimension: int) -> pa.Schema:
-    return pa.schema(
-        [
-            pa.field("path", pa.string(), nullable=False),
-            pa.field("content_hash", pa.string(), nullable=False),
-            pa.field("size", pa.int64(), nullable=False),
-            pa.field("modified_ns", pa.int64(), nullable=False),
-            pa.field("duration", pa.float64(), nullable=False),
-            pa.field("folder", pa.string(), nullable=False),
-            pa.field("format", pa.string(), nullable=False),
-            pa.field("window", pa.int32(), nullable=False),
-            pa.field("windows", pa.int32(), nullable=False),
-            pa.field("start", pa.float64(), nullable=False),
-            pa.field("end", pa.float64(), nullable=False),
-            pa.field("hit", pa.string(), nullable=False),
-            pa.field("vector", pa.list_(pa.float32(), dimension), nullable=False),
-        ]
-    )
+    types = {
+        "path": pa.string(),
+        "content_hash": pa.string(),
+        "size": pa.int64(),
+        "modified_ns": pa.int64(),
+        "duration": pa.float64(),
+        "folder": pa.string(),
+        "format": pa.string(),
+        "window": pa.int32(),
+        "windows": pa.int32(),
+        "start": pa.float64(),
+        "end": pa.float64(),
+        "hit": pa.string(),
+        "vector": pa.list_(pa.float32(), dimension),
+    }
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
 
 
-def _hit(values: Mapping[str, Any], start: float, end: float) -> str:
+def _hit(row: Mapping[str, Any]) -> str:
     """`HIT_FIELDS` of a row as JSON, which keeps every float64 and int64 exactly."""
-    return json.dumps([*(values[name] for name in RECORD_COLUMNS), start, end], ensure_ascii=False)
+    return json.dumps([row[name] for name in HIT_FIELDS], ensure_ascii=False)
 
 
 def _without_vectors(rows: pa.Table) -> tuple[list[dict[str, Any]], np.ndarray]:
@@ -397,16 +352,3 @@ def _without_vectors(rows: pa.Table) -> tuple[list[dict[str, Any]], np.ndarray]:
     vectors = rows["vector"].combine_chunks()
     embeds = vectors.flatten().to_numpy(zero_copy_only=False).reshape(rows.num_rows, vectors.type.list_size)
     return rows.drop_columns(["vector"]).to_pylist(), embeds
-
-
-def _relabelled(rows: pa.Table, records: Mapping[str, FileRecord]) -> pa.Table:
-    """Rows with what is known of their recordings now."""
-    values = [record_values(records[path]) for path in rows["path"].to_pylist()]
-    spans = zip(rows["start"].to_pylist(), rows["end"].to_pylist(), strict=True)
-    hits = [_hit(value, *span) for value, span in zip(values, spans, strict=True)]
-    values = [{**value, "hit": hit} for value, hit in zip(values, hits, strict=True)]
-    for name in values[0]:
-        position = rows.schema.get_field_index(name)
-        field = rows.schema.field(position)
-        rows = rows.set_column(position, field, pa.array([value[name] for value in values], field.type))
-    return rows

@@ -37,12 +37,13 @@ from .rows import (
     checked_files,
     checked_query,
     checked_records,
+    chunked,
     file_of,
     missing_index,
     ranked_hits,
     read_info,
     record_of,
-    record_values,
+    rows_of,
 )
 
 COLLECTION = "cnn10bert"
@@ -127,8 +128,16 @@ class MilvusStore(VectorStore):
                 the collection is no index.
         """
         address = Address.of(location)
-        if address.is_lite:
-            _check_lite_folder(address, info)
+        if address.is_lite:  # look before Milvus Lite does, which would make a folder, or write into any other
+            folder = Path(address.uri)
+            if folder.is_dir() and any(folder.iterdir()) and not (folder / "collections").is_dir():
+                raise RetrievalError(
+                    f"{address.location}: found a folder that is not Milvus Lite's, expected an index or a new name; "
+                    "give the index another place"
+                )
+            if not folder.exists() and info is None:
+                raise missing_index(address.location)
+            folder.parent.mkdir(parents=True, exist_ok=True)
         client = _connect(address)
         try:
             with _errors(address, "opened"):
@@ -136,7 +145,15 @@ class MilvusStore(VectorStore):
                     if info is None:
                         raise missing_index(address.location)
                     _make(client, address, info)
-                found = _stored_info(client.describe_collection(address.collection), address)
+                description = client.describe_collection(address.collection)
+                text = (description.get("properties") or {}).get(INFO) or description.get("description") or ""
+                try:
+                    found = read_info(json.loads(text), address.location)
+                except json.JSONDecodeError as error:
+                    raise RetrievalError(
+                        f"{address.location}: found a collection {address.collection!r} that is no index, expected "
+                        "one that `cnn10bert index` made; give the index another place"
+                    ) from error
                 client.load_collection(address.collection)
         except BaseException:
             _disconnect(address, client)
@@ -160,7 +177,7 @@ class MilvusStore(VectorStore):
             if paths is None:
                 yield from self._embedded_where("")
                 return
-            for chunk in _chunks(dict.fromkeys(encode_path(path) for path in paths)):
+            for chunk in chunked(dict.fromkeys(encode_path(path) for path in paths), PATHS_IN_A_QUERY):
                 yield from self._embedded_where(milvus_in("path", chunk))
 
     def _embedded_where(self, condition: str) -> Iterator[EmbeddedFile]:
@@ -186,7 +203,9 @@ class MilvusStore(VectorStore):
     def _find(self, query: np.ndarray, count: int, condition: str) -> tuple[list[Hit], bool]:
         """The best hits among the best `count` rows, of which a reader may not see all, and whether these are all."""
         rows = self._nearest(query, count, condition)
-        visible = self._visible({row["path"] for row in rows})
+        visible: dict[str, str] = {}
+        for chunk in chunked({row["path"] for row in rows}, PATHS_IN_A_QUERY):
+            visible |= _newest_whole(self._versions(milvus_in("path", chunk)))
         seen = [row for row in rows if visible.get(row["path"]) == row["version"]]
         return ranked_hits(seen, _vectors(seen), query), len(rows) < count
 
@@ -234,52 +253,41 @@ class MilvusStore(VectorStore):
             versions[row["path"]][row["version"]] = present + 1, row["windows"]
         return versions
 
-    def _visible(self, paths: Iterable[str]) -> dict[str, str]:
-        """Encoded path -> the version of it that readers see."""
-        visible = {}
-        for chunk in _chunks(paths):
-            visible |= _newest_whole(self._versions(milvus_in("path", chunk)))
-        return visible
-
     # ----------------------------------------------------------------------------------------------------- writing
 
     def put(self, files: Sequence[EmbeddedFile]) -> None:
         files = checked_files(files, self.info, self.address.location)
         with _errors(self.address, "written"):
             for batch in _batches(files, self.info.model.dimension):
-                paths = [encode_path(file.record.path) for file in batch]
-                older = [
-                    version for versions in self._versions(milvus_in("path", paths)).values() for version in versions
-                ]
-                version = _version_after(older)
-                self._insert(batch, version)
+                paths = milvus_in("path", [encode_path(file.record.path) for file in batch])
+                older = [version for versions in self._versions(paths).values() for version in versions]
+                # Versions are named by time, but above the older ones whatever the clock says.
+                written_ns = max([time.time_ns(), *(_written_ns(version) + 1 for version in older)])
+                version = f"{written_ns:020d}-{os.urandom(4).hex()}"
+                rows = [row for file in batch for row in _rows_of(file, version)]
+                # One request. Only a recording that alone exceeds one is split, and not seen until all of it is there.
+                at_once = len(rows)
+                if len(batch) == 1:
+                    at_once = REQUEST_BYTES // _row_bytes(self.info.model.dimension, rows[0]["path"])
+                for start in range(0, len(rows), at_once):
+                    self._client.insert(self.address.collection, rows[start : start + at_once])
                 if older:
-                    self._delete(f"{milvus_in('path', paths)} and version < {milvus_text(version)}")
-
-    def _insert(self, files: Sequence[EmbeddedFile], version: str) -> None:
-        """One request; only a recording that alone exceeds one is split, and is not seen until all of it is there."""
-        rows = [row for file in files for row in _rows_of(file, version)]
-        at_once = len(rows)
-        if len(files) == 1:
-            at_once = REQUEST_BYTES // _row_bytes(self.info.model.dimension, rows[0]["path"])
-        for start in range(0, len(rows), at_once):
-            self._client.insert(self.address.collection, rows[start : start + at_once])
+                    self._delete(f"{paths} and version < {milvus_text(version)}")
 
     def _delete(self, condition: str) -> None:
         self._client.delete(self.address.collection, filter=condition)
 
     def remove(self, paths: Iterable[str]) -> None:
         with _errors(self.address, "written"):
-            for chunk in _chunks(encode_path(path) for path in paths):
+            for chunk in chunked((encode_path(path) for path in paths), PATHS_IN_A_QUERY):
                 self._delete(milvus_in("path", chunk))
 
     def relabel(self, records: Mapping[str, FileRecord]) -> None:
         """As `VectorStore`; for a moment readers may see a renamed recording under both paths."""
         records = checked_records(records)
         files = [dataclasses.replace(file, record=records[file.record.path]) for file in self.embedded(records)]
-        before = {old for old, record in records.items()}
         self.put(files)
-        self.remove(before - {record.path for record in records.values()})
+        self.remove(records.keys() - {record.path for record in records.values()})
 
     def optimize(self) -> None:
         """Deletes what interrupted writes have left; a server compacts, and builds its index, by itself."""
@@ -288,9 +296,10 @@ class MilvusStore(VectorStore):
             visible = _newest_whole(versions)
             now = time.time_ns()
             for path, found in versions.items():
+                seen = visible.get(path, "")
                 for version in found:
-                    stale = version < visible.get(path, "") or now - _written_ns(version) > UNFINISHED_SECONDS * 10**9
-                    if stale and version != visible.get(path):
+                    is_old = now - _written_ns(version) > UNFINISHED_SECONDS * 10**9
+                    if version < seen or (is_old and version != seen):
                         self._delete(f"path == {milvus_text(path)} and version == {milvus_text(version)}")
             self._client.flush(self.address.collection)
 
@@ -304,29 +313,9 @@ class MilvusStore(VectorStore):
 
 
 def _rows_of(file: EmbeddedFile, version: str) -> list[dict[str, Any]]:
-    values = record_values(file.record)
-    name = hashlib.blake2b(values["path"].encode(), digest_size=16).hexdigest()  # ids are short, and need no escapes
-    return [
-        {
-            "id": f"{name}-{version}-{window:08d}",
-            **values,
-            "version": version,
-            "window": window,
-            "windows": len(file.spans),
-            "start": start,
-            "end": end,
-            "vector": embed,
-        }
-        for window, ((start, end), embed) in enumerate(
-            zip(file.spans, np.asarray(file.embeds, dtype=np.float32), strict=True)
-        )
-    ]
-
-
-def _version_after(older: Iterable[str]) -> str:
-    """The name of a version, by time, but above the older ones whatever the clock says."""
-    latest = max((_written_ns(version) for version in older), default=0)
-    return f"{max(time.time_ns(), latest + 1):020d}-{os.urandom(4).hex()}"
+    rows = rows_of(file)
+    name = hashlib.blake2b(rows[0]["path"].encode(), digest_size=16).hexdigest()  # ids are short, and need no escapes
+    return [{"id": f"{name}-{version}-{row['window']:08d}", **row, "version": version} for row in rows]
 
 
 def _written_ns(version: str) -> int:
@@ -366,26 +355,7 @@ def _batches(files: Sequence[EmbeddedFile], dimension: int) -> Iterator[list[Emb
         yield batch
 
 
-def _chunks(paths: Iterable[str]) -> Iterator[list[str]]:
-    paths = list(paths)
-    for start in range(0, len(paths), PATHS_IN_A_QUERY):
-        yield paths[start : start + PATHS_IN_A_QUERY]
-
-
 # ------------------------------------------------------------------------------------------------------ connecting
-
-
-def _check_lite_folder(address: Address, info: IndexInfo | None) -> None:
-    """Looks before Milvus Lite does, which would make a folder, or write into one of someone else's."""
-    folder = Path(address.uri)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "collections").is_dir():
-        raise RetrievalError(
-            f"{address.location}: found a folder that is not Milvus Lite's, expected an index or a new name; "
-            "give the index another place"
-        )
-    if not folder.exists() and info is None:
-        raise missing_index(address.location)
-    folder.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _connect(address: Address):
@@ -402,7 +372,17 @@ def _connect(address: Address):
     try:
         client = MilvusClient(address.uri, token=address.token, timeout=CONNECT_SECONDS)
     except Exception as error:
-        raise RetrievalError(_no_connection(address, error)) from error
+        reason = _reason(address, error)
+        if address.is_lite:
+            raise RetrievalError(
+                f"{address.location}: Milvus Lite cannot open it ({reason}). Expected an index that no other process "
+                "has open, as it serves one at a time: end the other one, or use a folder (LanceDB) or a Milvus "
+                "server, which serve several"
+            ) from error
+        raise RetrievalError(
+            f"{address.uri}: no Milvus server answers ({reason}); start one, such as by "
+            "`docker compose up -d` with the compose file of Milvus' releases, or check host and port"
+        ) from error
     _open_stores[address.uri] += 1
     return client
 
@@ -413,20 +393,6 @@ def _reason(address: Address, error: Exception) -> str:
     for secret in filter(None, {address.token, address.token.partition(":")[2]}):
         text = text.replace(secret, MASK)
     return without_secrets(text)
-
-
-def _no_connection(address: Address, error: Exception) -> str:
-    reason = _reason(address, error)
-    if address.is_lite:
-        return (
-            f"{address.location}: Milvus Lite cannot open it ({reason}). Expected an index that no other process has "
-            "open, as it serves one at a time: end the other one, or use a folder (LanceDB) or a Milvus server, which "
-            "serve several"
-        )
-    return (
-        f"{address.uri}: no Milvus server answers ({reason}); start one, such as by "
-        "`docker compose up -d` with the compose file of Milvus' releases, or check host and port"
-    )
 
 
 def _disconnect(address: Address, client) -> None:
@@ -459,20 +425,16 @@ def _make(client, address: Address, info: IndexInfo) -> None:
     text = json.dumps(info.to_dict())
     schema = client.create_schema(auto_id=False, enable_dynamic_field=False, description=text)
     schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=128)
-    for name, length in {
-        "path": 65_535,
-        "content_hash": 256,
-        "folder": 65_535,
-        "format": 65_535,
-        "version": 64,
-    }.items():
+    lengths = {"path": 65_535, "content_hash": 256, "folder": 65_535, "format": 65_535, "version": 64}
+    for name, length in lengths.items():
         schema.add_field(name, DataType.VARCHAR, max_length=length)
-    for name in ("size", "modified_ns"):
-        schema.add_field(name, DataType.INT64)
-    for name in ("window", "windows"):
-        schema.add_field(name, DataType.INT32)
-    for name in ("duration", "start", "end"):
-        schema.add_field(name, DataType.DOUBLE)
+    for names, kind in (
+        (("size", "modified_ns"), DataType.INT64),
+        (("window", "windows"), DataType.INT32),
+        (("duration", "start", "end"), DataType.DOUBLE),
+    ):
+        for name in names:
+            schema.add_field(name, kind)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=info.model.dimension)
     index = client.prepare_index_params()
     index.add_index("vector", index_type="FLAT" if address.is_lite else "AUTOINDEX", metric_type="IP")
@@ -484,15 +446,3 @@ def _make(client, address: Address, info: IndexInfo) -> None:
         consistency_level="Strong",  # what was put is found
         num_shards=1,  # the rows of a request become visible together
     )
-
-
-def _stored_info(description: Mapping[str, Any], address: Address) -> IndexInfo:
-    text = (description.get("properties") or {}).get(INFO) or description.get("description") or ""
-    try:
-        fields = json.loads(text)
-    except ValueError as error:
-        raise RetrievalError(
-            f"{address.location}: found a collection {address.collection!r} that is no index, expected one that "
-            "`cnn10bert index` made; give the index another place"
-        ) from error
-    return read_info(fields, address.location)

@@ -1,7 +1,7 @@
 """What the stores share: recordings to rows, one a window, and back; exact scores; the checks of what is written."""
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,13 @@ WINDOW_COLUMNS = ("window", "windows", "start", "end", "vector")  # number and c
 MOST_TIES = 64  # times what is asked for: where more are equal, the store chooses among them
 
 
+def chunked(values: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Cut values into lists of at most `size`."""
+    values = list(values)
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
 def record_values(record: FileRecord) -> dict[str, Any]:
     """The values of a recording that each of its rows repeats; folder and format are there to filter by."""
     return {
@@ -26,6 +33,17 @@ def record_values(record: FileRecord) -> dict[str, Any]:
         "folder": encode_path(record.folder),
         "format": encode_path(record.format),
     }
+
+
+def rows_of(file: EmbeddedFile) -> list[dict[str, Any]]:
+    """A recording -> its rows, one a window."""
+    values = record_values(file.record)
+    return [
+        {**values, "window": window, "windows": len(file.spans), "start": start, "end": end, "vector": embed}
+        for window, ((start, end), embed) in enumerate(
+            zip(file.spans, np.asarray(file.embeds, dtype=np.float32), strict=True)
+        )
+    ]
 
 
 def record_of(row: Mapping[str, Any]) -> FileRecord:
