@@ -3,7 +3,6 @@
 import csv
 import errno
 import gc
-import importlib.util
 import json
 import os
 import re
@@ -48,14 +47,6 @@ SEARCHED = ("p_eda", "p_swp", "p_ins", "p_del", "n_f", "w_f", "n_t", "w_t", "g_m
 LEARNS = {"hidden_sizes": [8, 16, 32, 64], "projection_hidden_size": 128, "projection_dim": 64, "block_dropout": 0.0}
 LEARNS |= {"learning_rate": 3e-3, "temperature": 0.1}
 ONE_STEP = {"max_steps": 1, "max_train_samples": 6, "max_eval_samples": 3}  # 30 pairs are one batch
-
-
-@pytest.fixture(scope="session")
-def search_script():
-    spec = importlib.util.spec_from_file_location("search_hyperparameters", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module", autouse=True)
