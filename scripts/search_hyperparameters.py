@@ -24,16 +24,18 @@ from modeling_cnn10bert.training.search import (
     build_search_trainer,
     open_study,
     run_search,
+    storage_faults,
+    storage_name,
 )
 from modeling_cnn10bert.training.search_results import (
     SearchResults,
     best_trial,
     claim_folder,
+    claim_study,
     field_defaults,
     relevant_fields,
 )
 from modeling_cnn10bert.training.search_space import ranges
-from modeling_cnn10bert.training.search_storage import claim_study, storage_faults, storage_name
 
 CLASSES = (*ARGUMENT_CLASSES[:-1], SearchTrainingArguments, SearchArguments)
 

@@ -26,18 +26,18 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from modeling_cnn10bert.data.transform import PairTransform
 from modeling_cnn10bert.errors import RecipeError
-from modeling_cnn10bert.training import search_storage
+from modeling_cnn10bert.training import search as searching
 from modeling_cnn10bert.training.command_line import run as run_script
 from modeling_cnn10bert.training.recipe import parse_recipe
 from modeling_cnn10bert.training.search import (
     SearchArguments,
+    SearchStorage,
     build_search_trainer,
     open_study,
     run_search,
     search_training_arguments,
 )
 from modeling_cnn10bert.training.search_results import SearchResults
-from modeling_cnn10bert.training.search_storage import SearchStorage
 from modeling_cnn10bert.training.trainer import RetrievalTrainer
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "search_hyperparameters.py"
@@ -358,7 +358,7 @@ def test_a_search_killed_in_its_sixth_trial_ends_at_the_wanted_total(
     process.wait()
     (killed,) = _running(folder / "study.db")
 
-    monkeypatch.setattr(search_storage, "GRACE_SECONDS", 2)
+    monkeypatch.setattr(searching, "GRACE_SECONDS", 2)
     untrained(lambda number: 0.01 * number)
     study = search(folder, *wanted, **ONE_STEP)
     assert _states(study) == ["COMPLETE"] * killed + ["FAIL"] + ["COMPLETE"] * (12 - killed)
@@ -426,7 +426,7 @@ def test_two_processes_share_a_study_and_end_at_the_same_total(
 @pytest.mark.parametrize(
     ("arguments", "given", "message"),
     [
-        (["--fixed", "p_syn"], {}, "captions .* have no back-translation.*--fixed p_bt"),
+        (["--fixed", "p_syn"], {}, "captions .* have no back-translation.*name p_bt in fixed"),
         (["--fixed", "p_btt"], {}, "fixed names p_btt, expected .*p_bt"),
         (["--n_trials", "0"], {}, "n_trials must be at least 1"),
         ([], {"eval_strategy": "no"}, "field eval_strategy is no"),
