@@ -150,13 +150,13 @@ def load_recordings(arguments: DataArguments, feature_extractor: CNN10FeatureExt
     if not arguments.manifests or not arguments.sources:
         missing = "manifests" if not arguments.manifests else "sources"
         raise RecipeError(
-            f"field {missing} is not set; give --manifests DIR (train.jsonl, validation.jsonl, test.jsonl) and "
-            "--sources DIR (the recordings they mix), or --dataset_name FOLDER_OR_HUB_ID (a prepared data set)"
+            f"field {missing} is not set; give manifests (a folder of train.jsonl, validation.jsonl, test.jsonl) and "
+            "sources (that of the recordings they mix), or dataset_name (a prepared data set)"
         )
     if not arguments.cache_features:
         raise RecipeError(
             "field cache_features is off, but soundscapes are rendered into the cache; use a prepared data set "
-            "(--dataset_name), or leave it on"
+            "(dataset_name), or leave it on"
         )
     splits = rendered_soundscapes(arguments, feature_extractor, seed)
     return RecordingTables(**{split: table for split, (_, table) in splits.items()})

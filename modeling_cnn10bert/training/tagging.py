@@ -154,9 +154,7 @@ def _tagger(arguments: TaggerArguments, classes: list[str]) -> CNN10ForAudioClas
 
 def _audioset(arguments: TaggingDataArguments, feature_extractor: CNN10FeatureExtractor, seed: int) -> TaggingTables:
     if not arguments.labels:
-        raise RecipeError(
-            "field labels is not set; give --labels class_labels_indices.csv, which names AudioSet's classes"
-        )
+        raise RecipeError("field labels is not set; give class_labels_indices.csv, which names AudioSet's classes")
     classes = read_class_names(Path(arguments.labels))
     tables = {}
     for part in ("train", "validation", "test"):

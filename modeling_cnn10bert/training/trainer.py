@@ -241,7 +241,7 @@ class KeyedTrainer(Trainer):
                 captions_per_recording=together,
             )
         except ValueError as error:
-            raise RecipeError(f"{error}; give more data or a smaller --total_train_batch_size") from error
+            raise RecipeError(f"{error}; give more data or a smaller total_train_batch_size") from error
 
     def _run_epoch(self, *args, **kwargs) -> None:
         # Resumed after its last step, Trainer would take one more.
