@@ -14,7 +14,7 @@ from pathlib import Path
 import optuna
 from transformers.utils import logging
 
-from modeling_cnn10bert.training.arguments import ARGUMENT_CLASSES
+from modeling_cnn10bert.training.arguments import ARGUMENT_CLASSES, field_defaults
 from modeling_cnn10bert.training.command_line import run
 from modeling_cnn10bert.training.recipe import given_fields, parse_recipe
 from modeling_cnn10bert.training.run_folder import locked
@@ -32,7 +32,6 @@ from modeling_cnn10bert.training.search_results import (
     best_trial,
     claim_folder,
     claim_study,
-    field_defaults,
     relevant_fields,
 )
 from modeling_cnn10bert.training.search_space import ranges

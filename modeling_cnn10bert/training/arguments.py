@@ -5,12 +5,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from transformers import SchedulerType, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_utils import HubStrategy
 
 from ..data.tagging import MIXUP_DOMAINS
+from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..files import ADDRESS, check_local_folder
 
 
@@ -45,32 +47,57 @@ def check_numbers(
             raise ValueError(f"{name} must be at least 0 and less than 1, found {value}")
 
 
-def check_network(arguments: object) -> None:
-    """
-    Check the fields that describe a fresh audio network and its log-mel.
+def field_defaults(argument_classes: Sequence[type]) -> dict[str, Any]:
+    """Map each field to its default."""
+    return {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for cls in argument_classes
+        for field in dataclasses.fields(cls)
+    }
 
-    Raises:
-        ValueError: as `check_numbers`, or widths of blocks that are none.
-    """
-    at_least = {"num_mel_bins": 1, "n_fft": 2, "hop_length": 1, "projection_hidden_size": 1, "projection_dim": 1}
-    check_numbers(
-        arguments,
-        {**at_least, "freeze_text_layers": 0},
-        above_zero=["temperature"],
-        shares=["block_dropout", "head_dropout", "text_dropout"],
+
+@dataclass
+class NetworkArguments:
+    """A fresh audio network and its log-mel."""
+
+    hidden_sizes: list[int] = field(
+        default_factory=lambda: [64, 128, 256, 512],
+        metadata={"help": "Channels of each block of a fresh audio network."},
     )
-    widths = arguments.hidden_sizes
-    if not widths or any(isinstance(width, bool) or not isinstance(width, int) or width < 1 for width in widths):
-        raise ValueError(f"hidden_sizes must be whole numbers of at least 1, one a block, found {widths}")
-    if arguments.num_mel_bins < 2 ** len(widths):
-        raise ValueError(
-            f"num_mel_bins must be at least {2 ** len(widths)}, as the {len(widths)} blocks of hidden_sizes halve it "
-            f"as many times, found {arguments.num_mel_bins}"
+    block_dropout: float = field(default=0.0, metadata={"help": "Dropout after each block of a fresh audio network."})
+    num_mel_bins: int = field(default=64, metadata={"help": "Mel bins of a fresh audio network's log-mel."})
+    n_fft: int = field(default=1024, metadata={"help": "Window of a fresh audio network's log-mel, in samples."})
+    hop_length: int = field(default=320, metadata={"help": "Hop of a fresh audio network's log-mel, in samples."})
+
+    def __post_init__(self):
+        check_numbers(
+            self,
+            {"num_mel_bins": 1, "n_fft": 2, "hop_length": 1, "projection_hidden_size": 1, "projection_dim": 1}
+            | {"freeze_text_layers": 0},
+            above_zero=["temperature"],
+            shares=["block_dropout", "head_dropout", "text_dropout"],
+        )
+        widths = self.hidden_sizes
+        if not widths or any(isinstance(width, bool) or not isinstance(width, int) or width < 1 for width in widths):
+            raise ValueError(f"hidden_sizes must be whole numbers of at least 1, one a block, found {widths}")
+        if self.num_mel_bins < 2 ** len(widths):
+            raise ValueError(
+                f"num_mel_bins must be at least {2 ** len(widths)}, as the {len(widths)} blocks of hidden_sizes halve "
+                f"it as many times, found {self.num_mel_bins}"
+            )
+
+    def feature_extractor(self) -> CNN10FeatureExtractor:
+        """Make the feature extractor of the network, whose shortest clip is one frame after its last pooling."""
+        return CNN10FeatureExtractor(
+            feature_size=self.num_mel_bins,
+            n_fft=self.n_fft,
+            hop_length=self.hop_length,
+            min_frames=2 ** len(self.hidden_sizes),
         )
 
 
 @dataclass
-class ModelArguments:
+class ModelArguments(NetworkArguments):
     """Which model is trained. A whole model continues; otherwise two towers are joined under fresh heads."""
 
     model_name_or_path: str | None = field(
@@ -86,13 +113,6 @@ class ModelArguments:
             "as a package of that name."
         },
     )
-    hidden_sizes: list[int] = field(
-        default_factory=lambda: [64, 128, 256, 512], metadata={"help": "Channels of each block of a fresh audio tower."}
-    )
-    block_dropout: float = field(default=0.0, metadata={"help": "Dropout after each block of a fresh audio tower."})
-    num_mel_bins: int = field(default=64, metadata={"help": "Mel bins of a fresh audio tower's log-mel."})
-    n_fft: int = field(default=1024, metadata={"help": "Window of a fresh audio tower's log-mel, in samples."})
-    hop_length: int = field(default=320, metadata={"help": "Hop of a fresh audio tower's log-mel, in samples."})
     projection_hidden_size: int = field(default=2048, metadata={"help": "Hidden width of fresh projection heads."})
     projection_dim: int = field(default=1024, metadata={"help": "Dimension of the shared embedding space."})
     text_pooling: str = field(
@@ -115,9 +135,6 @@ class ModelArguments:
     freeze_text_layers: int | None = field(
         default=None, metadata={"help": "Keep the embeddings and the first so many layers of the text network."}
     )
-
-    def __post_init__(self):
-        check_network(self)
 
 
 @dataclass
@@ -156,10 +173,8 @@ class DataArguments:
     )
 
     def __post_init__(self):
-        for name in ("renderings", "preprocessing_num_workers", "max_train_samples", "max_eval_samples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, found {value}")
+        counts = ("renderings", "preprocessing_num_workers", "max_train_samples", "max_eval_samples")
+        check_numbers(self, dict.fromkeys(counts, 1))
         for name in ("dataset_name", "cache_dir"):  # before anything is downloaded or rendered
             if (value := getattr(self, name)) is not None:
                 check_local_folder(value, name)
@@ -304,6 +319,7 @@ class KeyedTrainingArguments(TrainingArguments):
             self,
             {
                 **dict.fromkeys((*of_batches, "gradient_accumulation_steps", "lr_decay_epochs"), 1),
+                "early_stopping_patience": 1,
                 **dict.fromkeys(("learning_rate", "text_learning_rate", "weight_decay", "max_grad_norm"), 0),
                 **dict.fromkeys(("warmup_steps", "dataloader_num_workers", "eval_delay"), 0),
                 "max_steps": -1,
@@ -335,11 +351,8 @@ class KeyedTrainingArguments(TrainingArguments):
                 f"hub_strategy must be end, found {HubStrategy(self.hub_strategy).value}: a run is published once, "
                 "when it is whole"
             )
-        if self.early_stopping_patience is not None:
-            if self.early_stopping_patience < 1:
-                raise ValueError(f"early_stopping_patience must be at least 1, found {self.early_stopping_patience}")
-            if self.eval_strategy == "no":
-                raise ValueError("early_stopping_patience needs evaluations: set eval_strategy to epoch or steps")
+        if self.early_stopping_patience is not None and self.eval_strategy == "no":
+            raise ValueError("early_stopping_patience needs evaluations: set eval_strategy to epoch or steps")
         self._check_metric()
         self.lr_scheduler_type = SchedulerType.CONSTANT  # the base class wants one, and nobody asks for it
         derived = self.per_device_train_batch_size is None
@@ -375,12 +388,11 @@ class KeyedTrainingArguments(TrainingArguments):
 
     def _check_what_has_no_effect(self) -> None:
         """Refuse what somebody may set and wait for in vain."""
-        for option in dataclasses.fields(self):
-            default = option.default if option.default_factory is dataclasses.MISSING else option.default_factory()
-            value = getattr(self, option.name)
-            if option.name in NOT_OF_OURS and value not in (default, None):
-                reason = NOT_OF_OURS[option.name]
-                raise ValueError(f"{option.name} must be left out, found {getattr(value, 'value', value)}: {reason}")
+        defaults = field_defaults([type(self)])
+        for name, reason in NOT_OF_OURS.items():
+            value = getattr(self, name)
+            if value not in (defaults[name], None):
+                raise ValueError(f"{name} must be left out, found {getattr(value, 'value', value)}: {reason}")
         for name, known in (("learning_rate_schedule", SCHEDULES), ("optim", OPTIMIZERS)):
             value = getattr(self, name)
             if value not in known:
@@ -391,10 +403,9 @@ class KeyedTrainingArguments(TrainingArguments):
                 "warmup; set it to 0, or take another schedule"
             )
         for name in ("lr_decay_epochs", "lr_decay_factor"):
-            value = getattr(self, name)
-            if value != type(self).__dataclass_fields__[name].default and self.learning_rate_schedule != "step":
+            if getattr(self, name) != defaults[name] and self.learning_rate_schedule != "step":
                 raise ValueError(
-                    f"{name} is {value}, but only learning_rate_schedule step has such drops, found "
+                    f"{name} is {getattr(self, name)}, but only learning_rate_schedule step has such drops, found "
                     f"{self.learning_rate_schedule}; leave {name} out"
                 )
 
@@ -477,14 +488,11 @@ ARGUMENT_CLASSES = (ModelArguments, DataArguments, AugmentationArguments, Retrie
 
 
 @dataclass
-class TaggerArguments:
+class TaggerArguments(NetworkArguments):
     """Which tagger is trained: by default PANNs' Cnn10 (Kong et al. 2020)."""
 
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "A saved tagger to continue from, of the same classes: a folder or a Hub id."}
-    )
-    hidden_sizes: list[int] = field(
-        default_factory=lambda: [64, 128, 256, 512], metadata={"help": "Channels of each block."}
     )
     time_pooling: str = field(
         default="sum",
@@ -492,12 +500,6 @@ class TaggerArguments:
     )
     block_dropout: float = field(default=0.2, metadata={"help": "Dropout after each block."})
     head_dropout: float = field(default=0.5, metadata={"help": "Dropout before each linear layer of the head."})
-    num_mel_bins: int = field(default=64, metadata={"help": "Mel bins of the log-mel."})
-    n_fft: int = field(default=1024, metadata={"help": "Window of the log-mel, in samples."})
-    hop_length: int = field(default=320, metadata={"help": "Hop of the log-mel, in samples."})
-
-    def __post_init__(self):
-        check_network(self)
 
 
 @dataclass
@@ -527,8 +529,7 @@ class TaggingDataArguments(DataArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.mixup_alpha < float("inf"):
-            raise ValueError(f"mixup_alpha must be a finite number and not negative, found {self.mixup_alpha}")
+        check_numbers(self, {"mixup_alpha": 0})
         if bool(self.dataset_name) == bool(self.manifests or self.sources):
             raise ValueError(
                 "give either dataset_name (a folder written by scripts/prepare_audioset.py), or manifests and sources "

@@ -92,12 +92,7 @@ def _join_towers(arguments: ModelArguments) -> tuple[CNN10BertModel, CNN10BertPr
             hidden_sizes=arguments.hidden_sizes,
             block_dropout=arguments.block_dropout,
         )
-        feature_extractor = CNN10FeatureExtractor(
-            feature_size=arguments.num_mel_bins,
-            n_fft=arguments.n_fft,
-            hop_length=arguments.hop_length,
-            min_frames=audio_model.min_frames,
-        )
+        feature_extractor = arguments.feature_extractor()
     model = CNN10BertModel.from_audio_text_pretrained(
         audio_model,
         text_model,

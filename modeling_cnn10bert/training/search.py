@@ -35,7 +35,13 @@ from ..evaluation.reports import best_position
 from ..files import is_full_disk
 from ..interrupts import raise_again
 from ..masking import without_secrets
-from .arguments import AugmentationArguments, DataArguments, ModelArguments, RetrievalTrainingArguments
+from .arguments import (
+    AugmentationArguments,
+    DataArguments,
+    ModelArguments,
+    RetrievalTrainingArguments,
+    check_numbers,
+)
 from .build import evaluation_recordings, load_model_and_processor, load_recordings, training_pairs
 from .search_space import TABLE_4, KeyedTPESampler, SearchSpace, augmentation_of, search_space, suggest
 from .trainer import RetrievalTrainer
@@ -85,9 +91,7 @@ class SearchArguments:
     )
 
     def __post_init__(self):
-        for name in ("n_trials", "n_startup_trials"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
+        check_numbers(self, {"n_trials": 1, "n_startup_trials": 1})
         if unknown := [name for name in self.fixed if name not in TABLE_4]:
             raise ValueError(f"fixed names {', '.join(unknown)}, expected hyperparameters of {', '.join(TABLE_4)}")
 

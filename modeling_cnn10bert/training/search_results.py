@@ -1,13 +1,12 @@
 """The output folder of a search: which study it belongs to, and what the study has found so far."""
 
 import csv
-import dataclasses
 import io
 import json
 import re
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +52,6 @@ def relevant_fields(
     }
     effective = {"seed": training_args.seed, "early_stopping_patience": training_args.early_stopping_patience}
     return json.loads(json.dumps(fields | effective, default=str))  # as a storage gives it back
-
-
-def field_defaults(argument_classes: Sequence[type]) -> dict[str, Any]:
-    """Map each field to its default."""
-    return {
-        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        for cls in argument_classes
-        for field in dataclasses.fields(cls)
-    }
 
 
 def claim_folder(folder: Path, storage_url: str, study: optuna.Study) -> None:

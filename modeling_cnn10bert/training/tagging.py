@@ -116,12 +116,7 @@ def _feature_extractor(arguments: TaggerArguments) -> CNN10FeatureExtractor:
             raise RecipeError(
                 f"cannot start from model_name_or_path {arguments.model_name_or_path!r}: {one_line(error)}"
             ) from error
-    return CNN10FeatureExtractor(
-        feature_size=arguments.num_mel_bins,
-        n_fft=arguments.n_fft,
-        hop_length=arguments.hop_length,
-        min_frames=2 ** len(arguments.hidden_sizes),
-    )
+    return arguments.feature_extractor()
 
 
 def _tagger(arguments: TaggerArguments, classes: list[str]) -> CNN10ForAudioClassification:
