@@ -91,9 +91,6 @@ def write_data_facts(folder: str | os.PathLike, data: Sequence[Mapping[str, Any]
 
 def _file_of(model: str, name: str) -> Path | None:
     """Find a file of a model's folder, or of its repository on the Hub."""
-    if Path(model).is_dir():
-        path = Path(model) / name
-        return path if path.is_file() else None
     try:
         path = cached_file(
             model,
@@ -192,10 +189,11 @@ def _named(name: str, source: str | None, licences: Mapping[str, int]) -> dict[s
 def _licences(rows: datasets.Dataset) -> dict[str, int]:
     """Count the recordings that name a licence, whatever type the column has; a recording may name several."""
     feature = rows.features["license"]
-    of_class = feature.int2str if isinstance(feature, datasets.ClassLabel) else lambda value: value
     counts = Counter()
     for value in rows["license"][:]:
-        counts.update(list(dict.fromkeys(_texts(None if value is None else of_class(value)))))
+        if isinstance(feature, datasets.ClassLabel) and value is not None:
+            value = feature.int2str(value)
+        counts.update(list(dict.fromkeys(_texts(value))))
     return dict(counts.most_common())
 
 

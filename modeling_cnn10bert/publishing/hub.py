@@ -62,7 +62,7 @@ def check_access(
     Make sure that a repository can be written to; one that is missing is created, one that is there stays as it is.
 
     Args:
-        name: of the repository; without an organisation, it is the user's.
+        name: of the repository; without an organization, it is the user's.
         token: by default that of the environment, or the stored one.
         private: of a repository that is created; one that is there must be so if it is `True`.
         revision: the branch to write to, which may be missing.
@@ -263,7 +263,7 @@ def publish(
 
     Args:
         folder: of a finished run, or of any saved model.
-        name: of the repository; without an organisation, it is the user's. It is made if missing.
+        name: of the repository; without an organization, it is the user's. It is made if missing.
         token: by default that of the environment, or the stored one.
         private: of a repository that is made.
         revision: the branch, by default main. It is made if missing.

@@ -456,7 +456,7 @@ class RetrievalTrainingArguments(KeyedTrainingArguments):
         default=None,
         metadata={
             "help": "Pairs of a process that are in memory at once: larger batches then take more time, not more "
-            "memory. The gradients are those of the whole batch but for batch normalisation, whose statistics are a "
+            "memory. The gradients are those of the whole batch but for batch normalization, whose statistics are a "
             "chunk's."
         },
     )
@@ -558,7 +558,7 @@ class TaggingTrainingArguments(KeyedTrainingArguments):
         metadata={"help": "constant, step, one_cycle, or another schedule of transformers."},
     )
     amsgrad: bool = field(default=True, metadata={"help": "Adam's variant of that name (Reddi et al. 2018)."})
-    max_steps: int = field(default=600_000, metadata={"help": "Optimiser steps; -1 goes by num_train_epochs."})
+    max_steps: int = field(default=600_000, metadata={"help": "Optimizer steps; -1 goes by num_train_epochs."})
     metric_for_best_model: str | None = field(default="mAP", metadata={"help": "Validation metric of the best model."})
 
     def __post_init__(self):
