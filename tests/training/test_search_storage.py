@@ -157,6 +157,17 @@ def test_a_search_that_is_killed_ends_with_the_trials_of_an_uninterrupted_one(tm
     assert _search_of_killed_trials(tmp_path / "killed.db", (0, 3, 4, 7, 9), 8) == whole
 
 
+def test_a_trial_that_is_killed_between_two_draws_is_repeated_with_all_of_its_values(tmp_path):
+    [whole] = _draws(_new_study(), 1)
+    study = _new_study(storage=open_storage(f"sqlite:///{tmp_path / 'study.db'}"))
+    suggest(study.ask(), dict(list(TABLE_4.items())[3:5]))
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as connection:
+        connection.execute("INSERT INTO trial_heartbeats (trial_id, heartbeat) VALUES (1, datetime('now', '-1 hour'))")
+        connection.commit()
+    optuna.storages.fail_stale_trials(study)
+    assert _draws(study, 1) == [whole]
+
+
 def test_a_trial_whose_process_is_killed_each_time_is_given_up(tmp_path):
     whole = _search_of_killed_trials(tmp_path / "whole.db", (), 3)
     assert _search_of_killed_trials(tmp_path / "killed.db", (0, 1, 2), 2) == whole[1:]
