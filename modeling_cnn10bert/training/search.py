@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import datasets
@@ -27,6 +27,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_s
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from transformers.hf_argparser import HfArg
 
 from ..data.collator import RetrievalCollator
 from ..data.pairs import SharedEpoch
@@ -69,25 +70,20 @@ logger = logging.getLogger(__name__)
 class SearchArguments:
     """Says where a search is stored, how long it goes on and what it leaves out."""
 
-    storage: str | None = field(
+    storage: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Database of the study: sqlite:///FILE, or postgresql://... or mysql://... for several machines; "
-            "by default sqlite:///OUTPUT_DIR/study.db."
-        },
+        help="Database of the study: sqlite:///FILE, or postgresql://... or mysql://... for several machines; "
+        "by default sqlite:///OUTPUT_DIR/study.db.",
     )
-    study_name: str | None = field(
-        default=None, metadata={"help": "Name of the study in its storage; by default the output folder's."}
+    study_name: str | None = HfArg(
+        default=None, help="Name of the study in its storage; by default the output folder's."
     )
-    n_trials: int = field(
-        default=110, metadata={"help": "Complete trials in all, those before a resume and of other processes included."}
+    n_trials: int = HfArg(
+        default=110, help="Complete trials in all, those before a resume and of other processes included."
     )
-    n_startup_trials: int = field(
-        default=10, metadata={"help": "Trials at random, before the estimator has enough to go by."}
-    )
-    fixed: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Hyperparameters of table 4 that are not searched and stay as the recipe sets them."},
+    n_startup_trials: int = HfArg(default=10, help="Trials at random, before the estimator has enough to go by.")
+    fixed: list[str] = HfArg(
+        default_factory=list, help="Hyperparameters of table 4 that are not searched and stay as the recipe sets them."
     )
 
     def __post_init__(self):
