@@ -39,10 +39,11 @@ def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel,
         RecipeError: a model that is neither in a folder nor on the Hub or is of another kind, or the packaged text
             model without its package.
     """
+    names = ("model_name_or_path", "audio_model_name_or_path", "text_model_name_or_path")
+    models = {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
     try:
-        for name in ("model_name_or_path", "audio_model_name_or_path", "text_model_name_or_path"):
-            model = getattr(arguments, name)
-            if model and model != PACKAGED_TEXT_MODEL:
+        for name, model in models.items():
+            if model != PACKAGED_TEXT_MODEL:
                 check_model(model, lambda fault, name=name: RecipeError(f"{name}: {fault}"))
         if arguments.model_name_or_path:
             model = CNN10BertModel.from_pretrained(arguments.model_name_or_path, dtype=torch.float32)
@@ -52,8 +53,7 @@ def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel,
     except (RecipeError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a library raises at what the files of a model say
-        fields = ("model_name_or_path", "audio_model_name_or_path", "text_model_name_or_path")
-        given = ", ".join(f"{name} {getattr(arguments, name)!r}" for name in fields if getattr(arguments, name))
+        given = ", ".join(f"{name} {model!r}" for name, model in models.items())
         raise RecipeError(f"cannot start from {given}: {one_line(error)}") from error
     if arguments.text_dropout is not None:
         _set_text_dropout(model, arguments.text_dropout)
@@ -251,13 +251,7 @@ def _audio_augmentation(arguments: AugmentationArguments, recordings: datasets.D
         return None
     statistics = MelStatistics.of_table(recordings)
     return AudioAugmentation(
-        g_max=arguments.g_max,
-        p_ms=arguments.p_ms,
-        ms_alpha=arguments.ms_alpha,
-        n_f=arguments.n_f,
-        w_f=arguments.w_f,
-        n_t=arguments.n_t,
-        w_t=arguments.w_t,
+        **{name: getattr(arguments, name) for name in ("g_max", "p_ms", "ms_alpha", "n_f", "w_f", "n_t", "w_t")},
         mel_mean=statistics.mean,
         mel_std=statistics.std,
         overall_mean=statistics.overall_mean,
@@ -291,11 +285,7 @@ def _eda(arguments: AugmentationArguments, pairs: datasets.Dataset) -> EDA:
     except DataError as error:
         raise RecipeError(f"field p_syn is {arguments.p_syn}: {error}") from error
     return EDA(
-        p_eda=arguments.p_eda,
-        p_syn=arguments.p_syn,
-        p_swp=arguments.p_swp,
-        p_ins=arguments.p_ins,
-        p_del=arguments.p_del,
+        **{name: getattr(arguments, name) for name in ("p_eda", "p_syn", "p_swp", "p_ins", "p_del")},
         vocabulary=words,
         synonyms=synonyms,
     )
