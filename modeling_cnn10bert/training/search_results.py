@@ -7,6 +7,7 @@ import re
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,7 @@ def claim_study(study: optuna.Study, description: dict[str, Any], defaults: Mapp
         )
 
 
+@dataclass
 class SearchResults:
     """
     Writes what a study has found: `trials.csv`, `best.yaml`, `history.png`, `slices.png` and `importance.png`.
@@ -136,26 +138,18 @@ class SearchResults:
         n_trials: complete trials wanted in all.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        given: Mapping[str, Any],
-        space: SearchSpace,
-        training_args: RetrievalTrainingArguments,
-        n_trials: int,
-    ):
-        self.folder = folder
-        self.given = given
-        self.space = space
-        self.training_args = training_args
-        self.n_trials = n_trials
-        self._drawn_at = time.monotonic()
+    folder: Path
+    given: Mapping[str, Any]
+    space: SearchSpace
+    training_args: RetrievalTrainingArguments
+    n_trials: int
+    drawn_at: float = field(default_factory=time.monotonic, init=False)
 
     def after_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Print a line about the trial and write the results; the pictures only now and then."""
         print(progress_line(study.get_trials(deepcopy=False), trial, self.n_trials), flush=True)
         self.write_tables(study)
-        if time.monotonic() - self._drawn_at > PICTURE_SECONDS:
+        if time.monotonic() - self.drawn_at > PICTURE_SECONDS:
             self.draw(study)
 
     def write(self, study: optuna.Study) -> None:
@@ -191,7 +185,7 @@ class SearchResults:
                 figure.set_size_inches(4 + 2 * len(self.space) if name == "slices.png" else 9, 5)
                 save_figure(figure, self.folder / name)
                 pyplot.close(figure)
-        self._drawn_at = time.monotonic()
+        self.drawn_at = time.monotonic()
 
     def _best_recipe(self, study: optuna.Study, best: FrozenTrial) -> str:
         complete = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
@@ -209,8 +203,8 @@ class SearchResults:
             if fields["save_strategy"] == "steps":
                 fields |= {"save_steps": self.training_args.eval_steps}
         return (
-            f"# The best of {complete} trials of the search "
-            f"{study.study_name}: trial {best.number}, validation {OBJECTIVE} {best.value!r}\n"
+            f"# The best of {complete} trials of the search {study.study_name}: trial {best.number}, "
+            f"validation {OBJECTIVE} {best.value!r}\n"
             f"# at epoch {best.user_attrs.get(BEST_EPOCH)}. python train_retrieval.py {BEST_FILE} repeats it.\n"
             + yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
         )
@@ -256,7 +250,6 @@ def _trials_table(trials: list[FrozenTrial], space: SearchSpace) -> str:
     rows = csv.DictWriter(table, names, lineterminator="\n")
     rows.writeheader()
     for trial in trials:
-        duration = trial.duration
         rows.writerow(
             {
                 "trial": trial.number,
@@ -264,7 +257,7 @@ def _trials_table(trials: list[FrozenTrial], space: SearchSpace) -> str:
                 OBJECTIVE: trial.value,
                 BEST_EPOCH: trial.user_attrs.get(BEST_EPOCH),
                 EPOCHS: trial.user_attrs.get(EPOCHS),
-                "seconds": round(duration.total_seconds(), 1) if duration else None,
+                "seconds": round(trial.duration.total_seconds(), 1) if trial.duration else None,
                 **{name: trial.params.get(name) for name in space},
                 ERROR: trial.user_attrs.get(ERROR, KILLED) if trial.state == TrialState.FAIL else None,
             }
