@@ -130,7 +130,7 @@ def open_repository(api: HfApi, name: str, *, private: bool | None, revision: st
         try:
             _ask_to_write(api, repo_id, revision)
         except RepositoryNotFoundError as error:
-            if error.response.status_code == 401:
+            if error.response.status_code in (401, 403):
                 raise
             right = "create it"
             api.create_repo(repo_id, private=private, exist_ok=True)
