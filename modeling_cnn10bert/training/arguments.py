@@ -226,6 +226,8 @@ NOT_OF_OURS = {
     "fsdp_config": "processes share batches, not the model; use `accelerate launch --multi_gpu`",
     "deepspeed": "processes share batches, not the model; use `accelerate launch --multi_gpu`",
     "dataloader_in_order": "a run could not be repeated",
+    "dataloader_drop_last": "training leaves its last, smaller batch out already, and evaluation needs every recording",
+    "remove_unused_columns": "the transform needs every column",
     "label_names": "the columns of a batch are fixed",
     "length_column_name": "the column is always named length",
 }
@@ -235,6 +237,7 @@ SCHEDULES = (
     *("step", "one_cycle", "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts"),
     *("polynomial", "inverse_sqrt"),
 )
+SAMPLINGS = ("random", "group_by_length")
 WITHOUT_WARMUP = ("step", "constant")
 
 
@@ -302,16 +305,6 @@ class KeyedTrainingArguments(TrainingArguments):
             if value is not None and not 0 <= value < 2**32:  # what numpy's generator takes
                 raise ValueError(f"{name} must be from 0 to {2**32 - 1}, found {value}")
         self._check_what_has_no_effect()
-        if self.dataloader_drop_last or self.remove_unused_columns:
-            name = "dataloader_drop_last" if self.dataloader_drop_last else "remove_unused_columns"
-            raise ValueError(
-                f"{name} must be off: the sampler already leaves the last, smaller training batch out, and evaluation "
-                "needs every recording and every column"
-            )
-        if self.train_sampling_strategy not in ("random", "group_by_length"):
-            raise ValueError(
-                f"train_sampling_strategy must be random or group_by_length, found {self.train_sampling_strategy!r}"
-            )
         if self.hub_strategy != HubStrategy.END:
             raise ValueError(
                 f"hub_strategy must be end, found {HubStrategy(self.hub_strategy).value}: a run is published once, "
@@ -359,7 +352,8 @@ class KeyedTrainingArguments(TrainingArguments):
             value = getattr(self, name)
             if value not in (defaults[name], None):
                 raise ValueError(f"{name} must be left out, found {getattr(value, 'value', value)}: {reason}")
-        for name, known in (("learning_rate_schedule", SCHEDULES), ("optim", OPTIMIZERS)):
+        choices = {"learning_rate_schedule": SCHEDULES, "optim": OPTIMIZERS, "train_sampling_strategy": SAMPLINGS}
+        for name, known in choices.items():
             value = getattr(self, name)
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, found {getattr(value, 'value', value)!r}")
