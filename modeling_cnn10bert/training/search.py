@@ -24,6 +24,7 @@ import optuna
 import torch
 from optuna.pruners import NopPruner
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -51,6 +52,7 @@ OBJECTIVE = "mAP@10"
 EARLY_STOPPING_PATIENCE = 10  # section 6.5
 FAILURES_IN_A_ROW = 3  # then it is the recipe or the machine, not a trial
 POLL_SECONDS = 1
+SEARCH = "search"  # user attribute of the study: what its trials have in common
 ERROR, BEST_EPOCH, EPOCHS = "error", "best_epoch", "epochs"  # user attributes of a trial
 
 HEARTBEAT_SECONDS = 10
@@ -383,12 +385,21 @@ def open_study(
     Open the study of these arguments, made if it is new, and its storage.
 
     Raises:
-        RecipeError: the storage cannot be used.
+        RecipeError: the storage cannot be used, or holds what no search wrote.
     """
     storage = open_storage(arguments.storage)
     sampler = KeyedTPESampler(training_args.seed, arguments.n_startup_trials)
     with storage_faults(arguments.storage, Exception):
-        return optuna.create_study(**_study_options(arguments.study_name, storage, sampler)), storage
+        study = optuna.create_study(**_study_options(arguments.study_name, storage, sampler))
+        # Read all that a search reads, as a database may have been edited.
+        if study.direction != StudyDirection.MAXIMIZE:
+            raise ValueError(f"the direction of study {study.study_name!r} is {study.direction.name}")
+        if (recorded := study.user_attrs.get(SEARCH)) is not None:
+            dict(recorded["space"]), dict(recorded["fields"])
+        for trial in study.get_trials(deepcopy=False):
+            if trial.state == TrialState.COMPLETE and not isinstance(trial.value, float):
+                raise ValueError(f"trial {trial.number} is complete with the value {trial.value}")
+    return study, storage
 
 
 def _study_options(name: str, storage: RDBStorage, sampler: KeyedTPESampler) -> dict[str, Any]:

@@ -15,10 +15,9 @@ import numpy as np
 import optuna
 import yaml
 from optuna.importance import FanovaImportanceEvaluator
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from ..errors import RecipeError, one_line
+from ..errors import RecipeError
 from ..evaluation.pictures import save_figure
 from ..evaluation.reports import best_position, read_json
 from ..files import write_text
@@ -26,11 +25,10 @@ from ..masking import is_secret, without_secrets
 from ..publishing.card import duration
 from .arguments import RetrievalTrainingArguments
 from .run_folder import MARKS_OF_A_RUN
-from .search import BEST_EPOCH, EPOCHS, ERROR, OBJECTIVE, STORAGE_ERRORS, SearchArguments, storage_name
+from .search import BEST_EPOCH, EPOCHS, ERROR, OBJECTIVE, SEARCH, SearchArguments, storage_name
 from .search_space import SearchSpace
 
 STUDY_FILE, TRIALS_FILE, BEST_FILE = "search.json", "trials.csv", "best.yaml"
-SEARCH = "search"  # user attribute of the study: what its trials have in common
 KILLED = "its process ended"  # the error of a trial that left none
 IMPORTANCE_FROM = 10  # complete trials: of fewer, an importance says nothing
 PICTURE_SECONDS = 60  # between two drawings while the search goes on
@@ -87,27 +85,11 @@ def claim_study(study: optuna.Study, description: dict[str, Any], defaults: Mapp
         defaults: value of a field that only one side names.
 
     Raises:
-        RecipeError: the study is that of another search, or was edited.
+        RecipeError: the study is that of another search.
     """
-    try:
-        recorded, trials = study.user_attrs.get(SEARCH), study.get_trials(deepcopy=False)
-        if recorded is not None:
-            recorded = {"space": dict(recorded["space"]), "fields": dict(recorded["fields"])}
-        if study.direction != StudyDirection.MAXIMIZE:
-            raise ValueError(f"its direction is {study.direction.name}")
-        for trial in trials:
-            if trial.state == TrialState.COMPLETE and not isinstance(trial.value, float):
-                raise ValueError(f"trial {trial.number} is complete with the value {trial.value}")
-    except STORAGE_ERRORS:
-        raise
-    except Exception as error:  # of any kind: KeyError for a missing row, LookupError, UnicodeDecodeError, ...
-        reason = one_line(f"{type(error).__name__}: {error}")[:200]
-        raise RecipeError(
-            f"study {study.study_name!r} holds what no search wrote ({reason}), expected the trials of a search; give "
-            "another storage, or another output_dir"
-        ) from error
+    recorded = study.user_attrs.get(SEARCH)
     if recorded is None:
-        if trials:
+        if study.get_trials(deepcopy=False):
             raise RecipeError(f"study {study.study_name!r} holds trials of something else; give another study_name")
         study.set_user_attr(SEARCH, description)
         return
