@@ -175,7 +175,7 @@ def _draw_validation(ax: Axes, curves: Curves, over: str) -> None:
     if np.isfinite(values).any():
         best = best_position(values.tolist())
         star: dict[str, Any] = {"marker": "*", "markersize": 12, "color": "#f2b705", "markeredgecolor": "#5c4400"}
-        label = f"best: {values[best]:.4f} at {over} {x[best]:g}"
+        label = f"best: {values[best]:.4f} at {over} {round(float(x[best]), 2):.10g}"
         ax.plot(x[best], values[best], linestyle="none", zorder=4, label=label, **star)
     ax.set_ylabel("share of queries" if len(curves["eval_mAP@10"][0]) else "mean over classes")
     ax.set_ylim(bottom=0)

@@ -157,7 +157,7 @@ def card_of_run(facts: Mapping[str, Any], results: Mapping[str, float]) -> Model
     data = card_data(
         facts["name"],
         datasets=list(dict.fromkeys(name for found in data_of_all for name in dataset_names(found))),
-        base_models=[_canonical(model["hub_id"]) for model in models if model and model["hub_id"]],
+        base_models=[_CANONICAL.get(model["hub_id"], model["hub_id"]) for model in models if model and model["hub_id"]],
         eval_results=model_index_results(facts, results),
     )
     return render_card(
@@ -239,17 +239,13 @@ def results_note(facts: Mapping[str, Any], results: Mapping[str, float]) -> str:
             f"{note}. **The test set was not scored.** "
             + ("By these figures the weights were chosen, so they flatter." if best else "")
         ).strip()
-    chosen = (
-        f": the weights of step {best['step']:,} were chosen by {best['metric']} on the validation set "
-        f"({_value(best['value'])}), and the test set was scored once, with them."
-        if best
-        else ": the test set was scored once, with the weights of the last step."
+    if not best:
+        return f"{note}: the test set was scored once, with the weights of the last step."
+    value = f"{in_percent([best['value']])} %" if 0 <= best["value"] <= 1 else f"{best['value']:.4g}"
+    return (
+        f"{note}: the weights of step {best['step']:,} were chosen by {best['metric']} on the validation set "
+        f"({value}), and the test set was scored once, with them."
     )
-    return note + chosen
-
-
-def _value(value: float) -> str:
-    return f"{in_percent([value])} %" if 0 <= value <= 1 else f"{value:.4g}"
 
 
 def _scored_split(facts: Mapping[str, Any]) -> str | None:
@@ -292,13 +288,9 @@ def _started_from(start: Mapping[str, Any]) -> str:
     return f"audio tower: {audio}; text tower: {_link(start['text_model'])}; projection heads: random weights"
 
 
-def _canonical(hub_id: str) -> str:
-    return _CANONICAL.get(hub_id, hub_id)
-
-
 def _link(model: Mapping[str, str | None]) -> str:
     if model["hub_id"]:
-        name = _canonical(model["hub_id"])
+        name = _CANONICAL.get(model["hub_id"], model["hub_id"])
         return f"[{name}](https://huggingface.co/{name})"
     note = f" ({_PACKAGED})" if model["name"] == PACKAGED_TEXT_MODEL else ""
     return f"`{model['name']}`{note}"
@@ -309,11 +301,12 @@ def _time(training: Mapping[str, Any]) -> str:
     if seconds is None or first >= training["steps"]:
         return ""
     if first:
-        return f"{_duration(seconds)} from step {first:,} on, where the run was resumed; what came before was not noted"
-    return f"{_duration(seconds)}, evaluations during training included, preparing the data not"
+        return f"{duration(seconds)} from step {first:,} on, where the run was resumed; what came before was not noted"
+    return f"{duration(seconds)}, evaluations during training included, preparing the data not"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Write a time by its two largest units, such as `2 h 5 min`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     parts = [(hours, "h"), (minutes, "min"), (rest, "s")]

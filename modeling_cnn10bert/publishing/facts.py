@@ -12,7 +12,7 @@ import platform
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -79,14 +79,8 @@ def data_of_run(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
         if model and not any(entry.get("part") == part for entry in found):
             # A name without a slash may be the last part of a folder that was somewhere else.
             is_whole = "/" in model["name"] or model["name"] in (*_KNOWN_MODELS, PACKAGED_TEXT_MODEL)
-            found = [
-                *(
-                    earlier_data(model["name"], model, part)
-                    if is_whole
-                    else [{"kind": "unknown", **model, "part": part}]
-                ),
-                *found,
-            ]
+            unknown = [{"kind": "unknown", **model, "part": part}]
+            found = (earlier_data(model["name"], model, part) if is_whole else unknown) + found
     return [*found, facts["data"]]
 
 
@@ -97,9 +91,6 @@ def write_data_facts(folder: str | os.PathLike, data: Sequence[Mapping[str, Any]
 
 def _file_of(model: str, name: str) -> Path | None:
     """Find a file of a model's folder, or of its repository on the Hub."""
-    if Path(model).is_dir():
-        path = Path(model) / name
-        return path if path.is_file() else None
     try:
         path = cached_file(
             model,
@@ -163,43 +154,47 @@ def data_facts(fields: Mapping[str, Any], tables: Mapping[str, datasets.Dataset]
         training recordings, or for soundscapes of the recordings that they are mixed of, name which; and what is
         particular to a kind.
     """
-    splits = {split: _size(tables[split]) for split in ("train", "validation", "test")}
+    splits = {}
+    for split in ("train", "validation", "test"):
+        captions = tables[split].select_columns(["captions"]).to_dict()["captions"]
+        splits[split] = {
+            "recordings": len(captions),
+            "captions": sum(map(len, captions)),
+            "different_captions": len({caption for texts in captions for caption in texts}),
+        }
     limits = {name: fields[name] for name in ("max_train_samples", "max_eval_samples") if fields[name] is not None}
     of_kind = _prepared(fields["dataset_name"]) if fields["dataset_name"] else _soundscapes(fields)
     return {**of_kind, "splits": splits, "limits": limits}
 
 
-def _size(table: datasets.Dataset) -> dict[str, int]:
-    captions = table.select_columns(["captions"]).to_dict()["captions"]
-    different = {caption for texts in captions for caption in texts}
-    return {
-        "recordings": len(captions),
-        "captions": sum(map(len, captions)),
-        "different_captions": len(different),
-    }
-
-
 def _prepared(name: str) -> dict[str, Any]:
     rows = load_prepared(name)["train"]
     columns = set(rows.column_names)
+    source = next((source for source, needed in _SOURCES.items() if needed <= columns), None)
+    return _named(name, source, _licences(rows) if "license" in columns else {})
+
+
+def _named(name: str, source: str | None, licences: Mapping[str, int]) -> dict[str, Any]:
+    """Tell of a prepared data set by its folder or Hub id."""
+    is_folder = Path(name).is_dir()
     return {
         "kind": "prepared",
-        "name": Path(name).resolve().name if Path(name).is_dir() else name,
-        "hub_id": None if Path(name).is_dir() else name,
-        "source": next((source for source, needed in _SOURCES.items() if needed <= columns), None),
-        "licences": _licences(rows) if "license" in columns else {},
+        "name": Path(name).resolve().name if is_folder else name,
+        "hub_id": None if is_folder else name,
+        "source": source,
+        "licences": licences,
     }
 
 
 def _licences(rows: datasets.Dataset) -> dict[str, int]:
     """Count the recordings that name a licence, whatever type the column has; a recording may name several."""
     feature = rows.features["license"]
-    of_class = feature.int2str if isinstance(feature, datasets.ClassLabel) else lambda value: value
-    return _counted(
-        name
-        for value in rows["license"][:]
-        for name in dict.fromkeys(_texts(None if value is None else of_class(value)))
-    )
+    counts = Counter()
+    for value in rows["license"][:]:
+        if isinstance(feature, datasets.ClassLabel) and value is not None:
+            value = feature.int2str(value)
+        counts.update(list(dict.fromkeys(_texts(value))))
+    return dict(counts.most_common())
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -220,14 +215,7 @@ def tagging_facts(
     if fields["manifests"]:
         found = _soundscapes(fields)
     else:
-        is_folder = Path(fields["dataset_name"]).is_dir()
-        found = {
-            "kind": "prepared",
-            "name": Path(fields["dataset_name"]).resolve().name if is_folder else fields["dataset_name"],
-            "hub_id": None if is_folder else fields["dataset_name"],
-            "source": "AudioSet" if num_classes == NUM_CLASSES else None,
-            "licences": {},
-        }
+        found = _named(fields["dataset_name"], "AudioSet" if num_classes == NUM_CLASSES else None, {})
     splits = {split: {"recordings": len(tables[split])} for split in ("train", "validation", "test")}
     return {**found, "splits": splits, "classes": num_classes}
 
@@ -239,6 +227,7 @@ def _soundscapes(fields: Mapping[str, Any]) -> dict[str, Any]:
     synthetic = (manifests / SYNTHETIC_MARK).is_file()
     notice = next((sources / name for name in NOTICES if (sources / name).is_file()), None)
     text = notice.read_text(encoding="utf-8", errors="replace") if notice and not synthetic else ""
+    lines_of_notice = [line.strip("#= \t") for line in text.splitlines()]
     return {
         "kind": "soundscapes",
         "name": manifests.name,
@@ -249,14 +238,9 @@ def _soundscapes(fields: Mapping[str, Any]) -> dict[str, Any]:
         "renderings": fields["renderings"],
         "num_sources": len(used),
         "kinds_of_sound": sorted({source.split("/")[0] for source in used if "/" in source}),
-        "notice": {"file": notice.name, "title": _title(text)} if text else None,
-        "licences": _counted(_licence(found) for found in _CREATIVE_COMMONS.finditer(text)),
+        "notice": {"file": notice.name, "title": next(filter(None, lines_of_notice), "")} if text else None,
+        "licences": dict(Counter(map(_licence, _CREATIVE_COMMONS.finditer(text))).most_common()),
     }
-
-
-def _title(text: str) -> str:
-    """Find the first line that says something."""
-    return next((line.strip("#= \t") for line in text.splitlines() if line.strip("#= \t")), "")
 
 
 def _licence(found: re.Match) -> str:
@@ -265,26 +249,13 @@ def _licence(found: re.Match) -> str:
     return f"CC0 {version}" if (area, name) == ("publicdomain", "ZERO") else f"CC {name} {version}"
 
 
-def _counted(names: Iterable[str]) -> dict[str, int]:
-    return dict(Counter(names).most_common())
-
-
 PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "accelerate", "huggingface-hub")
 # Fields that change nothing of the model: where it lies, what is shown, where it goes.
-_OF_NO_EFFECT = {
-    "cache_dir",
-    "disable_tqdm",
-    "log_level",
-    "log_level_replica",
-    "logging_dir",
-    "output_dir",
-    "project",
-    "report_to",
-    "resume_from_checkpoint",
-    "run_name",
-}
-_NEVER_PUBLISHED = re.compile(r"hub_.*|push_to_hub.*|trackio_.*")
+_NOT_PUBLISHED = re.compile(
+    r"(hub|push_to_hub|trackio)_.*|push_to_hub|cache_dir|disable_tqdm|log_level(_replica)?|logging_dir|output_dir|"
+    r"project|report_to|resume_from_checkpoint|run_name"
+)
 
 
 def collect_facts(
@@ -322,7 +293,10 @@ def collect_facts(
         "folders_left_out": any(value != given[name] for name, value in published.items()),
         **recipe,
         "code": dict(code or code_version()),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
         "hardware": hardware_facts(arguments),
         "training": training_facts(arguments, state, resumed_from_step),
         "model": model_facts(model, processor),
@@ -359,7 +333,7 @@ def published_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: without_folders(value)
         for name, value in fields.items()
-        if name not in _OF_NO_EFFECT and not _NEVER_PUBLISHED.fullmatch(name) and not is_secret(name)
+        if not _NOT_PUBLISHED.fullmatch(name) and not is_secret(name)
     }
 
 
@@ -410,36 +384,22 @@ def _git(*words: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def hardware_facts(arguments: TrainingArguments) -> dict[str, Any]:
     """Describe the accelerators, the processor and its cores, and the number of processes."""
-    accelerator = None
-    if arguments.device.type == "cuda":
-        accelerator = torch.cuda.get_device_name(arguments.device)
-    elif arguments.device.type != "cpu":
-        accelerator = arguments.device.type
+    kind = arguments.device.type
+    accelerator = torch.cuda.get_device_name(arguments.device) if kind == "cuda" else None if kind == "cpu" else kind
+    try:
+        cpu = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:  # not Linux
+        cpu = None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "accelerator": accelerator,
         "num_accelerators": arguments.world_size * max(arguments.n_gpu, 1) if accelerator else 0,
-        "processor": _processor(),
+        "processor": cpu[1].strip() if cpu else platform.processor() or platform.machine(),
         "cores": cores,
         "processes": arguments.world_size,
     }
-
-
-def _processor() -> str:
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def training_facts(args: TrainingArguments, state: TrainerState, resumed_from_step: int) -> dict[str, Any]:
@@ -503,25 +463,19 @@ def start_facts(fields: Mapping[str, Any]) -> dict[str, Any]:
     def named(name: str | None) -> dict[str, str | None] | None:
         return name and {"name": without_folders(name), "hub_id": hub_id(name)}
 
-    if not fields["model_name_or_path"]:
-        audio, text = fields["audio_model_name_or_path"], fields["text_model_name_or_path"]
-        return {
-            "model": None,
-            "text_model": named(text),
-            "audio_model": named(audio),
-            "earlier_data": [
-                *(earlier_data(text, named(text), TEXT) if text else []),
-                *(earlier_data(audio, named(audio), AUDIO) if audio else []),
-            ],
-        }
-    model = fields["model_name_or_path"]
-    try:
-        before = read_facts(model)["start"]
-    except ValueError:  # a model of others, or of the Hub
-        before = {"text_model": None, "audio_model": None}
-    return {
-        "model": named(model),
-        "text_model": before["text_model"],
-        "audio_model": before["audio_model"],
-        "earlier_data": earlier_data(model, named(model)),
-    }
+    if model := fields["model_name_or_path"]:
+        try:
+            before = read_facts(model)["start"]
+        except ValueError:  # a model of others, or of the Hub
+            before = {"text_model": None, "audio_model": None}
+        towers, data = {name: before[name] for name in ("text_model", "audio_model")}, earlier_data(model, named(model))
+    else:
+        text, audio = fields["text_model_name_or_path"], fields["audio_model_name_or_path"]
+        towers = {"text_model": named(text), "audio_model": named(audio)}
+        data = [
+            entry
+            for name, part in ((text, TEXT), (audio, AUDIO))
+            if name
+            for entry in earlier_data(name, named(name), part)
+        ]
+    return {"model": named(model), **towers, "earlier_data": data}

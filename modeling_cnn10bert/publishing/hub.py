@@ -33,7 +33,7 @@ from ..errors import PublishError
 from ..masking import without_secrets
 from ..model_folder import check_model_folder
 
-FIELD = "--hub_model_id"
+FIELD = "hub_model_id"
 # The Hub's client waits for ever. A request in which no byte moves for so many seconds is at an end.
 PATIENCE = 60
 # Statuses that pass by themselves: timeouts, another commit that came between, too many requests.
@@ -45,26 +45,11 @@ CARD, FACTS = "README.md", "run_facts.json"
 # What is published of a folder; of such files, those in the repository that the folder lacks are deleted. Never a
 # pickle (training_args.bin), a checkpoint, the state of a training, or run.json, which names folders of the machine.
 MODEL_FILES = (
-    "config.json",
-    WEIGHTS,
-    INDEX,
-    "model-*-of-*.safetensors",
-    "processor_config.json",
-    "preprocessor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "*_cnn10bert.py",
-    "run_facts.json",
-    "data_facts.json",
-    "all_results.json",
-    "train_results.json",
-    "eval_results.json",
-    "test_results.json",
-    "*_classes.csv",
-    "curve.png",
+    *("config.json", WEIGHTS, INDEX, "model-*-of-*.safetensors", "*_cnn10bert.py"),
+    *("processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"),
+    *("special_tokens_map.json", "added_tokens.json", "vocab.txt"),
+    *(FACTS, "data_facts.json", "all_results.json", "train_results.json", "eval_results.json", "test_results.json"),
+    *("*_classes.csv", "curve.png"),
 )
 # Published too, but never deleted: others may have written them in the repository.
 TEXTS = (CARD, ".eval_results/*.yaml")
@@ -77,7 +62,7 @@ def check_access(
     Make sure that a repository can be written to; one that is missing is created, one that is there stays as it is.
 
     Args:
-        name: of the repository; without an organisation, it is the user's.
+        name: of the repository; without an organization, it is the user's.
         token: by default that of the environment, or the stored one.
         private: of a repository that is created; one that is there must be so if it is `True`.
         revision: the branch to write to, which may be missing.
@@ -116,7 +101,7 @@ def connect(name: str, token: str | None = None, field: str = FIELD) -> HfApi:
     if constants.is_offline_mode():
         raise PublishError(
             f"{field} {name}: HF_HUB_OFFLINE is set, expected access to the Hub; unset it, or train without "
-            "--push_to_hub and publish later by `cnn10bert publish`"
+            "push_to_hub and publish later by `cnn10bert publish`"
         )
     given = token or get_token()
     if not given:
@@ -140,18 +125,29 @@ def open_repository(api: HfApi, name: str, *, private: bool | None, revision: st
     """
     user = _user(api)
     repo_id = name if "/" in name else f"{user['name']}/{name}"
+    right = "write there"
     try:
-        _ask_to_write(api, repo_id, revision)
+        try:
+            _ask_to_write(api, repo_id, revision)
+        except RepositoryNotFoundError as error:
+            if error.response.status_code in (401, 403):
+                raise
+            right = "create it"
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            return repo_id
     except HfHubHTTPError as error:
-        if error.response.status_code in (401, 403):
+        if error.response.status_code == 400 and right == "create it":
             raise PublishError(
-                f"{field} {repo_id}: found no right to write there ({reason(error, api)}) by the token of "
-                f"{_who(user)}; give another name, or log in as somebody who may by `hf auth login`"
+                f"{field} {repo_id}: the Hub refuses the name ({reason(error, api)}); give another"
             ) from error
-        if not isinstance(error, RepositoryNotFoundError):
+        if error.response.status_code not in (401, 403):
             raise
-        _create(api, repo_id, private, user, field)
-        return repo_id
+        organizations = ", ".join(organization["name"] for organization in user.get("orgs", []))
+        who = user["name"] + (f", a member of {organizations}" if organizations else "")
+        raise PublishError(
+            f"{field} {repo_id}: found no right to {right} ({reason(error, api)}) by the token of {who}; give another "
+            "name, or log in as somebody who may by `hf auth login`"
+        ) from error
     if private and not api.model_info(repo_id, timeout=PATIENCE).private:
         raise PublishError(
             f"{field} {repo_id}: found a public repository, expected a private one; give another name, or make it "
@@ -229,32 +225,10 @@ def _ask_to_write(api: HfApi, repo_id: str, revision: str | None) -> None:
         _ask_to_write(api, repo_id, None)
 
 
-def _create(api: HfApi, repo_id: str, private: bool | None, user: dict, field: str) -> None:
-    try:
-        api.create_repo(repo_id, private=private, exist_ok=True)
-    except HfHubHTTPError as error:
-        if error.response.status_code == 400:
-            raise PublishError(
-                f"{field} {repo_id}: the Hub refuses the name ({reason(error, api)}); give another"
-            ) from error
-        if error.response.status_code not in (401, 403):
-            raise
-        raise PublishError(
-            f"{field} {repo_id}: found no right to create it ({reason(error, api)}) by the token of {_who(user)}; "
-            "give another name, or log in as somebody who may by `hf auth login`"
-        ) from error
-
-
-def _who(user: dict) -> str:
-    """Name the user and the organisations that the Hub tells of."""
-    organisations = [organisation["name"] for organisation in user.get("orgs", [])]
-    return user["name"] + (f", a member of {', '.join(organisations)}" if organisations else "")
-
-
 def _source(token: str) -> str:
     """Say where a token comes from."""
     if token != get_token():
-        return "--hub_token"
+        return "hub_token"
     names = [name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)]
     return names[0] if names else "the stored token"
 
@@ -289,7 +263,7 @@ def publish(
 
     Args:
         folder: of a finished run, or of any saved model.
-        name: of the repository; without an organisation, it is the user's. It is made if missing.
+        name: of the repository; without an organization, it is the user's. It is made if missing.
         token: by default that of the environment, or the stored one.
         private: of a repository that is made.
         revision: the branch, by default main. It is made if missing.
@@ -347,16 +321,14 @@ def files_to_publish(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise PublishError(f"{folder}: found no such folder, expected that of a finished run or of a saved model")
-    missing = [
-        *([] if (folder / "config.json").is_file() else ["config.json"]),
-        *_missing_weights(folder),
-        *([] if any((folder / f"{kind}_config.json").is_file() for kind in ("processor", "preprocessor")) else
-          ["processor_config.json"]),
-    ]  # fmt: skip
+    missing = [] if (folder / "config.json").is_file() else ["config.json"]
+    missing += _missing_weights(folder)
+    if not any((folder / f"{kind}_config.json").is_file() for kind in ("processor", "preprocessor")):
+        missing.append("processor_config.json")
     if missing:
         raise PublishError(
             f"{folder}: found no {', '.join(missing)}, expected the folder of a finished run or of a saved model with "
-            "its processor; a run that was interrupted goes on with --resume_from_checkpoint true"
+            "its processor; a run that was interrupted goes on with resume_from_checkpoint true"
         )
     check_model_folder(folder, PublishError)
     paths = sorted(path for pattern in (*MODEL_FILES, *TEXTS) for path in folder.glob(pattern) if path.is_file())
@@ -399,9 +371,11 @@ def _publish_once(api: HfApi, files: dict[str, Path], repo_id: str, revision: st
     _say(f"publishing {len(files)} files ({size / 1e6:.1f} MB) to {url}")
     operations = [CommitOperationAdd(name, path) for name, path in files.items()]
     # Of the files that are there, those of our kind that the folder lacks go, such as an old shard.
-    stale = [name for name in sorted(_names(before) - files.keys()) if "/" not in name]
-    stale = [name for name in stale if any(fnmatchcase(name, pattern) for pattern in MODEL_FILES)]
-    operations += [CommitOperationDelete(name) for name in stale]
+    operations += [
+        CommitOperationDelete(name)
+        for name in sorted(_names(before) - files.keys())
+        if "/" not in name and any(fnmatchcase(name, pattern) for pattern in MODEL_FILES)
+    ]
     commit = api.create_commit(
         repo_id, operations, commit_message=message, revision=revision, parent_commit=before.sha, num_threads=2
     )
@@ -449,5 +423,5 @@ def _say(line: str) -> None:
 
 
 def repository_name(hub_model_id: str | None, folder: str | Path) -> str:
-    """Return `--hub_model_id`, or else the name of the output folder."""
+    """Return `hub_model_id`, or else the name of the output folder."""
     return hub_model_id or Path(folder).absolute().name

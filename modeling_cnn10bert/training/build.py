@@ -37,10 +37,11 @@ def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel,
         RecipeError: a model that is neither in a folder nor on the Hub or is of another kind, or the packaged text
             model without its package.
     """
+    names = ("model_name_or_path", "audio_model_name_or_path", "text_model_name_or_path")
+    models = {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
     try:
-        for name in ("model_name_or_path", "audio_model_name_or_path", "text_model_name_or_path"):
-            model = getattr(arguments, name)
-            if model and model != PACKAGED_TEXT_MODEL:
+        for name, model in models.items():
+            if model != PACKAGED_TEXT_MODEL:
                 check_model(model, lambda fault, name=name: RecipeError(f"{name}: {fault}"))
         if arguments.model_name_or_path:
             model = CNN10BertModel.from_pretrained(arguments.model_name_or_path, dtype=torch.float32)
@@ -50,8 +51,7 @@ def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel,
     except (RecipeError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a library raises at what the files of a model say
-        fields = ("model_name_or_path", "audio_model_name_or_path", "text_model_name_or_path")
-        given = ", ".join(f"{name} {getattr(arguments, name)!r}" for name in fields if getattr(arguments, name))
+        given = ", ".join(f"{name} {model!r}" for name, model in models.items())
         raise RecipeError(f"cannot start from {given}: {one_line(error)}") from error
     if arguments.text_dropout is not None:
         _set_text_dropout(model, arguments.text_dropout)
@@ -90,12 +90,7 @@ def _join_towers(arguments: ModelArguments) -> tuple[CNN10BertModel, CNN10BertPr
             hidden_sizes=arguments.hidden_sizes,
             block_dropout=arguments.block_dropout,
         )
-        feature_extractor = CNN10FeatureExtractor(
-            feature_size=arguments.num_mel_bins,
-            n_fft=arguments.n_fft,
-            hop_length=arguments.hop_length,
-            min_frames=audio_model.min_frames,
-        )
+        feature_extractor = arguments.feature_extractor()
     model = CNN10BertModel.from_audio_text_pretrained(
         audio_model,
         text_model,
@@ -148,13 +143,13 @@ def load_recordings(arguments: DataArguments, feature_extractor: CNN10FeatureExt
     if not arguments.manifests or not arguments.sources:
         missing = "manifests" if not arguments.manifests else "sources"
         raise RecipeError(
-            f"field {missing} is not set; give --manifests DIR (train.jsonl, validation.jsonl, test.jsonl) and "
-            "--sources DIR (the recordings they mix), or --dataset_name FOLDER_OR_HUB_ID (a prepared data set)"
+            f"field {missing} is not set; give manifests (a folder of train.jsonl, validation.jsonl, test.jsonl) and "
+            "sources (that of the recordings they mix), or dataset_name (a prepared data set)"
         )
     if not arguments.cache_features:
         raise RecipeError(
             "field cache_features is off, but soundscapes are rendered into the cache; use a prepared data set "
-            "(--dataset_name), or leave it on"
+            "(dataset_name), or leave it on"
         )
     splits = rendered_soundscapes(arguments, feature_extractor, seed)
     return RecordingTables(**{split: table for split, (_, table) in splits.items()})
@@ -254,13 +249,7 @@ def _audio_augmentation(arguments: AugmentationArguments, recordings: datasets.D
         return None
     statistics = MelStatistics.of_table(recordings)
     return AudioAugmentation(
-        g_max=arguments.g_max,
-        p_ms=arguments.p_ms,
-        ms_alpha=arguments.ms_alpha,
-        n_f=arguments.n_f,
-        w_f=arguments.w_f,
-        n_t=arguments.n_t,
-        w_t=arguments.w_t,
+        **{name: getattr(arguments, name) for name in ("g_max", "p_ms", "ms_alpha", "n_f", "w_f", "n_t", "w_t")},
         mel_mean=statistics.mean,
         mel_std=statistics.std,
         overall_mean=statistics.overall_mean,
@@ -294,11 +283,7 @@ def _eda(arguments: AugmentationArguments, pairs: datasets.Dataset) -> EDA:
     except DataError as error:
         raise RecipeError(f"field p_syn is {arguments.p_syn}: {error}") from error
     return EDA(
-        p_eda=arguments.p_eda,
-        p_syn=arguments.p_syn,
-        p_swp=arguments.p_swp,
-        p_ins=arguments.p_ins,
-        p_del=arguments.p_del,
+        **{name: getattr(arguments, name) for name in ("p_eda", "p_syn", "p_swp", "p_ins", "p_del")},
         vocabulary=words,
         synonyms=synonyms,
     )

@@ -4,7 +4,7 @@ A batch is embedded in chunks without keeping anything for the backward pass; th
 of them its gradient; then each chunk is embedded again and passes its embeddings' gradients on to the weights. So
 memory holds one chunk at a time, and the gradients are those of the whole batch, for half as much computing again.
 
-Dropout draws alike both times. Batch normalisation that learns takes the statistics of a chunk, not of the batch: only
+Dropout draws alike both times. Batch normalization that learns takes the statistics of a chunk, not of the batch: only
 where it stays in evaluation mode, as in a frozen tower, are the gradients exactly those of the whole batch.
 """
 
@@ -17,7 +17,7 @@ from torch.utils.checkpoint import get_device_states, set_device_states
 
 
 class RandomDraws:
-    """Keeps the states of the random number generators, of the processor and of the device of a tensor."""
+    """Keeps the states of the random number generators of the CPU and of a tensor's device."""
 
     def __init__(self, tensor: torch.Tensor):
         self.cpu = torch.get_rng_state()

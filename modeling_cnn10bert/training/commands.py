@@ -16,15 +16,22 @@ from ..publishing.facts import (
     write_data_facts,
 )
 from ..registration import register
-from .arguments import ARGUMENT_CLASSES, TAGGING_ARGUMENT_CLASSES
+from .arguments import ARGUMENT_CLASSES, TAGGING_ARGUMENT_CLASSES, field_defaults
 from .build import build_trainer, evaluation_recordings
 from .publish import check_before_training, finish_run, write_model_card
 from .recipe import given_fields, parse_recipe
 from .run_folder import checkpoint_to_resume, locked, sole_run
-from .search import SearchArguments, SearchTrainingArguments, build_search_trainer, open_study, run_search
-from .search_results import SearchResults, best_trial, claim_folder, field_defaults, relevant_fields
+from .search import (
+    SearchArguments,
+    SearchTrainingArguments,
+    build_search_trainer,
+    open_study,
+    run_search,
+    storage_faults,
+    storage_name,
+)
+from .search_results import SearchResults, best_trial, claim_folder, claim_study, relevant_fields
 from .search_space import ranges
-from .search_storage import claim_study, storage_faults, storage_name
 from .tagging import build_tagging_trainer, evaluation_clips
 
 SEARCH_ARGUMENT_CLASSES = (*ARGUMENT_CLASSES[:-1], SearchTrainingArguments, SearchArguments)

@@ -19,7 +19,7 @@ from ..data.download import RemoteFile, download
 from ..data.recipes.audioset import NUM_CLASSES, read_class_names
 from ..errors import DataError
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
-from ..files import UNFINISHED, scratch_folder
+from ..files import replaced_whole
 from ..modeling_cnn10bert import CNN10ForAudioClassification
 from ..publishing.facts import DATA_FACTS
 
@@ -82,14 +82,14 @@ def convert_panns_checkpoint(
 
 
 def default_folder() -> Path:
-    """Where the published checkpoint is kept."""
+    """Return the folder in which the published checkpoint is kept."""
     return Path.home() / ".cache" / "cnn10bert" / "panns"
 
 
 def fetch_checkpoint(folder: Path, mirror: str = MIRROR) -> Path:
     """
-    The published checkpoint (25 MB) in `folder`, verified; downloaded if it is not there, and where that broke off
-    before, from there on.
+    Return the published checkpoint (25 MB) in `folder`, verified; download it if it is not there, and go on with a
+    download that broke off.
 
     Raises:
         DataError: it cannot be had, or is not the published one.
@@ -105,7 +105,7 @@ def fetch_checkpoint(folder: Path, mirror: str = MIRROR) -> Path:
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     """
-    The state dict in a checkpoint of PANNs: name -> tensor, on the CPU. No code in it is ever run.
+    Read the state dict of a checkpoint of PANNs: name -> tensor, on the CPU. No code in it is ever run.
 
     Raises:
         DataError: the file is missing, damaged, of another kind, or holds more than plain data.
@@ -148,7 +148,7 @@ def convert_state(
     state: Mapping[str, torch.Tensor], source: str | os.PathLike, class_names: Sequence[str] | None = None
 ) -> tuple[CNN10ForAudioClassification, CNN10FeatureExtractor]:
     """
-    PANNs' network with the weights of a checkpoint, in evaluation mode, and the front end that it was trained with.
+    Make PANNs' network with the weights of a checkpoint, in evaluation mode, and the front end it was trained with.
 
     The widths of the blocks are those of the checkpoint, all else is the published network's. Every tensor of the
     checkpoint is either taken over or compared; but its hop, centring and padding leave no trace in a checkpoint.
@@ -161,15 +161,57 @@ def convert_state(
     Raises:
         DataError: the checkpoint is of another network, or of one with another front end.
     """
+    # The model of these widths, and PANNs' name of each of its tensors -> ours.
     feature_extractor = CNN10FeatureExtractor()
     model = CNN10ForAudioClassification(_config(state, feature_extractor, class_names)).eval()
-    names = _names(model)
-    constants = _front_end_constants(feature_extractor)
+    theirs = {ours: theirs for theirs, ours in MODULES.items()}
+    split = [name.rpartition(".") for name in model.state_dict()]
+    names = {f"{theirs[module]}.{tensor}": f"{module}.{tensor}" for module, _, tensor in split}
+    # Counters of batches: PyTorch before 0.4.1 had none, which is read as 0.
+    counters = {name for name in names if name.endswith(".num_batches_tracked")}
+
+    # PANNs' front end is a layer of its network: what it must hold to compute our log-mel.
+    window = torch.hann_window(feature_extractor.n_fft, dtype=torch.float64)
+    fourier = torch.fft.rfft(torch.diag(window)).T[:, None]  # [n_fft // 2 + 1, 1, n_fft], as a convolution
+    constants = {
+        "spectrogram_extractor.stft.conv_real.weight": fourier.real,
+        "spectrogram_extractor.stft.conv_imag.weight": fourier.imag,
+        "logmel_extractor.melW": torch.from_numpy(feature_extractor.mel_filters),  # [n_fft // 2 + 1, n_mels]
+    }
+
+    # Names and shapes.
     shapes = {name: tensor.shape for name, tensor in constants.items()}
     shapes |= {theirs: model.state_dict()[ours].shape for theirs, ours in names.items()}
-    _check_names_and_shapes(state, shapes, source)
-    _check_values(state, source)
-    _check_front_end(state, constants, source)
+    kinds = {
+        "missing": [name for name in shapes if name not in state and name not in counters],
+        "unexpected": [name for name in state if name not in shapes],
+        "of another shape": [
+            f"{name} {list(state[name].shape)} for {list(shape)}"
+            for name, shape in shapes.items()
+            if name in state and state[name].shape != shape
+        ],
+    }
+    if found := [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]:
+        raise DataError(
+            f"{source}: found another network than PANNs' Cnn10: {'; '.join(found)}; expected the tensors of "
+            f"{CHECKPOINT}"
+        )
+
+    # Values, of which the constants are those of our front end.
+    if bad := [name for name, tensor in state.items() if name not in counters and not _is_finite(tensor)]:
+        raise DataError(
+            f"{source}: found values that are no finite floating-point numbers in {len(bad)} tensors ({_some(bad)}), "
+            "expected trained weights; download it again"
+        )
+    for name, ours in constants.items():
+        difference = (state[name].double() - ours.double()).abs().max().item()
+        if difference > FRONT_END_TOLERANCE:
+            raise DataError(
+                f"{source}: found {name} to differ by up to {difference:.2g} from that of 32 kHz, a Hann window of "
+                f"1024 and 64 mel bins from 50 to 14000 Hz, expected at most {FRONT_END_TOLERANCE:g}: the network was "
+                "trained with another front end and cannot be converted"
+            )
+
     model.load_state_dict({ours: state[theirs] for theirs, ours in names.items() if theirs in state})
     return model, feature_extractor
 
@@ -180,7 +222,7 @@ def _config(
     widths = list(HIDDEN_SIZES)
     for block in range(len(widths)):
         weight = state.get(f"conv_block{block + 1}.conv1.weight")
-        if weight is not None and weight.ndim == 4 and len(weight) > 0:  # else its shape is an error, below
+        if weight is not None and weight.ndim == 4 and len(weight) > 0:  # else its shape is an error
             widths[block] = len(weight)
     classes = dict(enumerate(class_names)) if class_names else {n: f"LABEL_{n}" for n in range(NUM_CLASSES)}
     return CNN10Config(
@@ -194,81 +236,14 @@ def _config(
     )
 
 
-def _names(model: CNN10ForAudioClassification) -> dict[str, str]:
-    """PANNs' name of each tensor of the model -> ours."""
-    theirs = {ours: theirs for theirs, ours in MODULES.items()}
-    split = [name.rpartition(".") for name in model.state_dict()]
-    return {f"{theirs[module]}.{tensor}": f"{module}.{tensor}" for module, _, tensor in split}
-
-
-def _is_counter(name: str) -> bool:
-    """Whether it counts the batches of a normalisation, which PyTorch before 0.4.1 did not: none is read as 0."""
-    return name.endswith(".num_batches_tracked")
-
-
-def _front_end_constants(feature_extractor: CNN10FeatureExtractor) -> dict[str, torch.Tensor]:
-    """What PANNs' front end, a layer of its network, must hold to compute our log-mel."""
-    window = torch.hann_window(feature_extractor.n_fft, dtype=torch.float64)
-    fourier = torch.fft.rfft(torch.diag(window)).T[:, None]  # [n_fft // 2 + 1, 1, n_fft], as a convolution
-    return {
-        "spectrogram_extractor.stft.conv_real.weight": fourier.real,
-        "spectrogram_extractor.stft.conv_imag.weight": fourier.imag,
-        "logmel_extractor.melW": torch.from_numpy(feature_extractor.mel_filters),  # [n_fft // 2 + 1, n_mels]
-    }
-
-
-# -------------------------------------------------------------------------------------------------------- checking
-
-
-def _check_names_and_shapes(
-    state: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size], source: str | os.PathLike
-) -> None:
-    missing = [name for name in shapes if name not in state and not _is_counter(name)]
-    unexpected = [name for name in state if name not in shapes]
-    differing = [
-        f"{name} {list(state[name].shape)} for {list(shape)}"
-        for name, shape in shapes.items()
-        if name in state and state[name].shape != shape
-    ]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": differing}
-    if found := [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]:
-        raise DataError(
-            f"{source}: found another network than PANNs' Cnn10: {'; '.join(found)}; expected the tensors of "
-            f"{CHECKPOINT}"
-        )
-
-
-def _check_values(state: Mapping[str, torch.Tensor], source: str | os.PathLike) -> None:
-    bad = [name for name, tensor in state.items() if not _is_counter(name) and not _is_finite(tensor)]
-    if bad:
-        raise DataError(
-            f"{source}: found values that are no finite floating-point numbers in {len(bad)} tensors ({_some(bad)}), "
-            "expected trained weights; download it again"
-        )
-
-
 def _is_finite(tensor: torch.Tensor) -> bool:
     plain = tensor.is_floating_point() and tensor.layout == torch.strided and tensor.device.type == "cpu"
     return plain and bool(tensor.isfinite().all())
 
 
-def _check_front_end(
-    state: Mapping[str, torch.Tensor], constants: Mapping[str, torch.Tensor], source: str | os.PathLike
-) -> None:
-    for name, ours in constants.items():
-        difference = (state[name].double() - ours.double()).abs().max().item()
-        if difference > FRONT_END_TOLERANCE:
-            raise DataError(
-                f"{source}: found {name} to differ by up to {difference:.2g} from that of 32 kHz, a Hann window of "
-                f"1024 and 64 mel bins from 50 to 14000 Hz, expected at most {FRONT_END_TOLERANCE:g}: the network was "
-                "trained with another front end and cannot be converted"
-            )
-
-
 def _some(names: Sequence) -> str:
-    """The first of some names, in one line."""
-    shown = [str(name) for name in list(names)[:NAMES_SHOWN]]
-    return ", ".join([*shown, "..."] if len(names) > NAMES_SHOWN else shown)
+    """Join the first of some names."""
+    return ", ".join([*map(str, list(names)[:NAMES_SHOWN]), *(["..."] if len(names) > NAMES_SHOWN else [])])
 
 
 # ---------------------------------------------------------------------------------------------------------- saving
@@ -276,6 +251,8 @@ def _some(names: Sequence) -> str:
 
 def require_free(out: Path) -> None:
     """
+    Refuse a folder in which something is.
+
     Raises:
         DataError: something is there that a model would overwrite.
     """
@@ -302,15 +279,12 @@ def save_whole(
     Raises:
         DataError: something is there already, or it cannot be written.
     """
-    out = Path(os.path.abspath(out))
     try:
-        with scratch_folder(out.parent, f".{out.name}{UNFINISHED}") as scratch:
-            unfinished = scratch / out.name  # the folder around it is closed to all but its owner
+        with replaced_whole(os.path.abspath(out)) as unfinished:
             model.save_pretrained(unfinished)
             feature_extractor.save_pretrained(unfinished)
             (unfinished / DATA_FACTS).write_text(json.dumps(list(data), indent=2) + "\n", encoding="utf-8")
             require_free(out)
-            unfinished.rename(out)
     except (OSError, safetensors.SafetensorError) as error:
         raise DataError(
             f"{out}: found that it cannot be written ({error}), expected space and permission for 21 MB; make both, or "

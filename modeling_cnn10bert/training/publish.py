@@ -15,13 +15,11 @@ from ..files import write_text
 from ..publishing.card import write_card_of_run
 from ..publishing.facts import FACTS, collect_facts, published_fields, without_folders
 from ..publishing.hub import check_access, publish_command, repository_name
-from .arguments import ARGUMENT_CLASSES
+from .arguments import ARGUMENT_CLASSES, field_defaults
 from .build import RecordingTables
 from .command_line import write_or_say_why
 from .recipe import RECIPES, find_recipe, given_fields
 from .trainer import KeyedTrainer, RetrievalTrainer
-
-_DEFAULTS = {name: field.default for cls in ARGUMENT_CLASSES for name, field in cls.__dataclass_fields__.items()}
 
 
 def check_before_training(arguments: TrainingArguments) -> None:
@@ -76,13 +74,16 @@ def write_model_card(
     """
     words = list(sys.argv[1:] if argv is None else argv)
     given = given_fields(words)
+    model_id = without_folders(trainer.args.output_dir.rstrip("/\\"))
+    if trainer.args.push_to_hub or trainer.args.hub_model_id:
+        model_id = repository_name(trainer.args.hub_model_id, trainer.args.output_dir)
     facts = collect_facts(
         trainer.args,
         trainer.state,
         trainer.model,
         trainer.processing_class,
-        model_id=_model_id(trainer.args),
-        fields={**_DEFAULTS, **given},
+        model_id=model_id,
+        fields=field_defaults(ARGUMENT_CLASSES) | given,
         given=given,
         recipe=recipe_facts(words, trainer.args.world_size),
         tables=vars(tables),
@@ -91,13 +92,6 @@ def write_model_card(
     )
     write_text(Path(trainer.args.output_dir) / FACTS, json.dumps(facts, indent=2) + "\n")
     return write_card_of_run(trainer.args.output_dir)
-
-
-def _model_id(arguments: TrainingArguments) -> str:
-    """Return the name by which the model is opened: on the Hub, where it goes there, or else its folder."""
-    if arguments.push_to_hub or arguments.hub_model_id:
-        return repository_name(arguments.hub_model_id, arguments.output_dir)
-    return without_folders(arguments.output_dir.rstrip("/\\"))
 
 
 def recipe_facts(words: Sequence[str], num_processes: int) -> dict[str, str | None]:

@@ -62,7 +62,7 @@ def given_fields(
     argv: Sequence[str] | None = None, argument_classes: Sequence[type] = ARGUMENT_CLASSES
 ) -> dict[str, Any]:
     """
-    The fields that `[RECIPE] [--field value ...]` sets, without those that are left at their default.
+    Return the fields that `[RECIPE] [--field value ...]` sets, without those that are left at their default.
 
     Raises:
         RecipeError: as `parse_recipe`.
@@ -75,7 +75,7 @@ def given_fields(
 
 
 def _without_recipe(argv: Sequence[str] | None, parser: HfArgumentParser) -> list[str]:
-    """The arguments with the recipe's fields in place of its path."""
+    """Put the recipe's fields in the place of its path."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and not argv[0].startswith("-"):
         return _recipe_as_arguments(find_recipe(argv[0]), parser) + argv[1:]
@@ -99,7 +99,7 @@ def shipped_recipes() -> dict[str, str]:
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """
-    The fields of a recipe and their values, those of the recipes that it extends included.
+    Read the fields of a recipe and their values, those of the recipes that it extends included.
 
     `extends: OTHER` takes over the fields of another recipe: a path relative to this one's folder, or the name of one
     that comes with the package. `null` gives a field back its default. The output folder is no one else's: where the
@@ -112,7 +112,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, tuple[Any, Path]]:
-    """Field -> its value and the file that it stands in; `above` are the recipes that extend this one."""
+    """Map each field to its value and the file that it stands in; `above` are the recipes that extend this one."""
     extended = f"{above[-1]}: field {EXTENDS}: " if above else ""
     try:
         recipe = yaml.load(_text_of(path), _Loader)
@@ -141,7 +141,7 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, tuple[Any, Path
 
 
 def _text_of(path: Path) -> str:
-    """What a recipe says; nothing but a file of a reasonable size is opened, as reading a pipe may never end."""
+    """Read a recipe; nothing but a file of a reasonable size is opened, as reading a pipe may never end."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise OSError("found no file but a folder, a pipe or a device")
@@ -205,7 +205,7 @@ def check_recipe(path: Path, argument_classes: Sequence[type] = ARGUMENT_CLASSES
 
 
 def _recipe_as_arguments(path: Path, parser: HfArgumentParser) -> list[str]:
-    """The recipe's fields as if they stood on the command line, so that both are checked in one place."""
+    """Write the recipe's fields as if they stood on the command line, so that both are checked in one place."""
     known = sorted({name for cls in parser.dataclass_types for name in cls.__dataclass_fields__})
     arguments = []
     for name, (value, source) in _read(path).items():
@@ -217,7 +217,9 @@ def _recipe_as_arguments(path: Path, parser: HfArgumentParser) -> list[str]:
             continue
         if value == []:  # to argparse, it would switch a field on
             raise RecipeError(f"{source}: field {name} is an empty list, expected a value, or null for its default")
-        words = _as_words(name, value)
+        text = json.dumps(value) if isinstance(value, dict) else value
+        # "=", as the value may begin with a dash.
+        words = [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={text}"]
         try:
             _, surplus = parser.parse_known_args(words)  # alone, so that an error is known to be the recipe's
         except RecipeError as error:
@@ -230,12 +232,6 @@ def _recipe_as_arguments(path: Path, parser: HfArgumentParser) -> list[str]:
 
 
 def _shown(value: Any, name: Any = "") -> str:
-    """A value as an error shows it: no secret, and only the beginning of a long one."""
+    """Show a value in an error: no secret, and only the beginning of a long one."""
     text = repr(without_secrets({str(name): value})[str(name)])
     return text if len(text) <= 100 else f"{text[:100]}..."
-
-
-def _as_words(name: str, value: Any) -> list[str]:
-    if isinstance(value, list):
-        return [f"--{name}", *map(str, value)]
-    return [f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"]  # "=": it may begin with a dash

@@ -67,7 +67,7 @@ def locked(folder: Path) -> Iterator[None]:
             raise
         raise RecipeError(
             f"output_dir {str(folder)[:300]}: found {str(error)[:300]}, expected a folder, or the name of a new one; "
-            "give another --output_dir"
+            "give another output_dir"
         ) from error
     lock = filelock.FileLock(folder / LOCK)
     try:
@@ -75,7 +75,7 @@ def locked(folder: Path) -> Iterator[None]:
     except filelock.Timeout as error:
         raise RecipeError(
             f"output_dir {folder}: found another run at work in it, expected none; wait for its end, or give another "
-            "--output_dir"
+            "output_dir"
         ) from error
     except NotImplementedError:  # the file system has no locks
         logger.warning("%s cannot be locked: start no second run there", folder)
@@ -102,12 +102,12 @@ def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
     """
     resume, folder = arguments.resume_from_checkpoint, Path(arguments.output_dir)
     if (folder / MARK_OF_A_SEARCH).exists():
-        raise RecipeError(f"output_dir {folder} holds a search ({MARK_OF_A_SEARCH}); give another --output_dir")
+        raise RecipeError(f"output_dir {folder} holds a search ({MARK_OF_A_SEARCH}); give another output_dir")
     if resume is None or str(resume).lower() == "false":
         if found := _found(folder, MARKS_OF_A_RUN):
             raise RecipeError(
-                f"output_dir {folder} holds another run ({', '.join(found)}); give another --output_dir, or continue "
-                "that run with --resume_from_checkpoint true"
+                f"output_dir {folder} holds another run ({', '.join(found)}); give another output_dir, or continue "
+                "that run with resume_from_checkpoint true"
             )
         return None
     if str(resume).lower() == "true":
@@ -115,13 +115,13 @@ def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
         if not checkpoints and (found := _found(folder, MARKS_OF_A_FINISHED_RUN)):
             raise RecipeError(
                 f"output_dir {folder} holds a finished run ({', '.join(found)}) and no complete checkpoint to resume; "
-                "give another --output_dir"
+                "give another output_dir"
             )
         return checkpoints[-1] if checkpoints else None
     if not _is_complete(resume):
         raise RecipeError(
             f"resume_from_checkpoint {resume} is not a complete checkpoint: expected {LAST_FILE_OF_CHECKPOINT}, whole, "
-            f"and {', '.join(OTHER_FILES_OF_CHECKPOINT)}; `--resume_from_checkpoint true` takes the last complete one"
+            f"and {', '.join(OTHER_FILES_OF_CHECKPOINT)}; resume_from_checkpoint true takes the last complete one"
         )
     return str(resume)
 

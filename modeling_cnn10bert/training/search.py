@@ -1,42 +1,68 @@
-"""Sequential model-based optimisation of the augmentations (section 6.5 of the paper) by `hyperparameter_search`.
+"""Sequential model-based optimization of the augmentations (section 6.5 of the paper) by `hyperparameter_search`.
 
 Each trial is a whole training with the recipe's seed and hyperparameters of its own; its value is the validation
 mAP@10 of its best epoch. The storage holds all that a search knows: killed at any moment, the same command goes on with
 it, and several processes, on one machine or many, take part in it by the same command. One trial runs in one process;
 to use several devices, start a process for each.
+
+Optuna records a heartbeat of each running trial in the storage. A trial without one for `GRACE_SECONDS` belongs to a
+process that was killed; whoever takes part in the search marks it as failed, and the next trial repeats it.
 """
 
 import logging
 import math
 import re
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import datasets
 import optuna
 import torch
 from optuna.pruners import NopPruner
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from transformers.hf_argparser import HfArg
 
 from ..data.pairs import RetrievalCollator, SharedEpoch
-from ..errors import RecipeError, one_line
+from ..errors import InputError, RecipeError, one_line
 from ..evaluation.reports import best_position
 from ..files import is_full_disk
 from ..interrupts import raise_again
 from ..masking import without_secrets
-from .arguments import AugmentationArguments, DataArguments, ModelArguments, RetrievalTrainingArguments
+from .arguments import (
+    AugmentationArguments,
+    DataArguments,
+    ModelArguments,
+    RetrievalTrainingArguments,
+    check_numbers,
+)
 from .build import evaluation_recordings, load_model_and_processor, load_recordings, training_pairs
-from .search_space import TABLE_4, SearchSpace, augmentation_of, search_space, strongest_augmentation, suggest
-from .search_storage import KeyedTPESampler, Liveness, content_faults, is_surplus, open_storage, storage_name
+from .search_space import TABLE_4, KeyedTPESampler, SearchSpace, augmentation_of, search_space, suggest
 from .trainer import RetrievalTrainer
 
 OBJECTIVE = "mAP@10"
 EARLY_STOPPING_PATIENCE = 10  # section 6.5
 FAILURES_IN_A_ROW = 3  # then it is the recipe or the machine, not a trial
 POLL_SECONDS = 1
+SEARCH = "search"  # user attribute of the study: what its trials have in common
 ERROR, BEST_EPOCH, EPOCHS = "error", "best_epoch", "epochs"  # user attributes of a trial
+
+HEARTBEAT_SECONDS = 10
+GRACE_SECONDS = 30
+REPETITIONS = 2  # of a trial whose process is killed each time: the trial itself may be why
+SQLITE_WAIT_SECONDS = 60  # for another process that is writing
+CONNECT_SECONDS = 10
+ATTEMPTS = 3  # at a new storage, whose tables two processes may want to create at once
+# A plain URL picks another driver from one SQLAlchemy to the next.
+DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+STORAGE_ERRORS = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
 
 logger = logging.getLogger(__name__)
 
@@ -45,31 +71,24 @@ logger = logging.getLogger(__name__)
 class SearchArguments:
     """Says where a search is stored, how long it goes on and what it leaves out."""
 
-    storage: str | None = field(
+    storage: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Database of the study: sqlite:///FILE, or postgresql://... or mysql://... for several machines; "
-            "by default sqlite:///OUTPUT_DIR/study.db."
-        },
+        help="Database of the study: sqlite:///FILE, or postgresql://... or mysql://... for several machines; "
+        "by default sqlite:///OUTPUT_DIR/study.db.",
     )
-    study_name: str | None = field(
-        default=None, metadata={"help": "Name of the study in its storage; by default the output folder's."}
+    study_name: str | None = HfArg(
+        default=None, help="Name of the study in its storage; by default the output folder's."
     )
-    n_trials: int = field(
-        default=110, metadata={"help": "Complete trials in all, those before a resume and of other processes included."}
+    n_trials: int = HfArg(
+        default=110, help="Complete trials in all, those before a resume and of other processes included."
     )
-    n_startup_trials: int = field(
-        default=10, metadata={"help": "Trials at random, before the estimator has enough to go by."}
-    )
-    fixed: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Hyperparameters of table 4 that are not searched and stay as the recipe sets them."},
+    n_startup_trials: int = HfArg(default=10, help="Trials at random, before the estimator has enough to go by.")
+    fixed: list[str] = HfArg(
+        default_factory=list, help="Hyperparameters of table 4 that are not searched and stay as the recipe sets them."
     )
 
     def __post_init__(self):
-        for name in ("n_trials", "n_startup_trials"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
+        check_numbers(self, {"n_trials": 1, "n_startup_trials": 1})
         if unknown := [name for name in self.fixed if name not in TABLE_4]:
             raise ValueError(f"fixed names {', '.join(unknown)}, expected hyperparameters of {', '.join(TABLE_4)}")
 
@@ -81,6 +100,9 @@ class SearchTrainingArguments(RetrievalTrainingArguments):
     def __post_init__(self):
         self.load_best_model_at_end = False
         super().__post_init__()
+
+
+# ----------------------------------------------------------------------------------------------------------- one trial
 
 
 class SurplusTrial(Exception):
@@ -116,12 +138,13 @@ class SearchTrainer(RetrievalTrainer):
         self.trial_number: int | None = None
 
     def bind(self, trial: optuna.Trial) -> dict[str, Any]:
-        """Draws the trial's values and trains it on pairs of these; nothing is set on the training arguments."""
+        """Draw the trial's values and train it on pairs of these; nothing is set on the training arguments."""
         self.train_dataset = self.pairs_of(suggest(trial, self.space))
         return {}
 
     def train(self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, **kwargs):
-        """As Trainer's. A trial that fails keeps its error.
+        """
+        Train as Trainer does. A trial that fails keeps its error.
 
         Raises:
             SurplusTrial: the trial is one more than wanted.
@@ -135,7 +158,7 @@ class SearchTrainer(RetrievalTrainer):
             output = super().train(trial=trial, **kwargs)
             self.objective = self._best_evaluation(trial)
         except (Exception, KeyboardInterrupt) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")[:1000]
+            reason = one_line(f"{type(error).__name__}: {error}").rstrip(":")[:1000]
             trial.set_user_attr(ERROR, without_secrets(reason))
             raise
         return output
@@ -155,7 +178,7 @@ class SearchTrainer(RetrievalTrainer):
 
 def search_training_arguments(arguments: RetrievalTrainingArguments) -> RetrievalTrainingArguments:
     """
-    The training arguments of a trial: it keeps no checkpoint, pushes nothing, and stops without gain; else as they are.
+    Change the training arguments to those of a trial: it keeps no checkpoint, pushes nothing, and stops without gain.
 
     Raises:
         RecipeError: what a search cannot do.
@@ -173,7 +196,6 @@ def search_training_arguments(arguments: RetrievalTrainingArguments) -> Retrieva
             f"field metric_for_best_model is {arguments.metric_for_best_model}, expected {OBJECTIVE}, a trial's value"
         )
     arguments.set_save(strategy="no")
-    arguments.load_best_model_at_end = False
     arguments.push_to_hub = False
     if arguments.early_stopping_patience is None:
         arguments.early_stopping_patience = EARLY_STOPPING_PATIENCE
@@ -188,7 +210,7 @@ def build_search_trainer(
     search_args: SearchArguments,
 ) -> SearchTrainer:
     """
-    The trainer of a recipe's trials.
+    Build the trainer of a recipe's trials.
 
     Raises:
         RecipeError, DataError, AudioError: what is wrong with the arguments or with what they name, also where only
@@ -197,48 +219,47 @@ def build_search_trainer(
     space = search_space(augmentation_args, search_args.fixed)
     training_args = search_training_arguments(training_args)
     _, processor = load_model_and_processor(model_args)
-    tables = load_recordings(data_args, processor.feature_extractor, training_args.seed)
+    feature_extractor = processor.feature_extractor
+    tables = load_recordings(data_args, feature_extractor, training_args.seed)
     epoch = SharedEpoch()
 
-    def pairs(augmentation: AugmentationArguments) -> datasets.Dataset:
-        return training_pairs(
-            tables,
-            augmentation,
-            processor.feature_extractor,
-            training_args.seed,
-            epoch,
-            training_args.captions_per_recording,
-        )
+    def pairs_of(values: dict[str, Any]) -> datasets.Dataset:
+        augmentation = augmentation_of(values, augmentation_args)
+        together = training_args.captions_per_recording
+        return training_pairs(tables, augmentation, feature_extractor, training_args.seed, epoch, together)
 
-    try:
-        train_dataset = pairs(strongest_augmentation(space, augmentation_args))
+    try:  # at the upper ends of the ranges, which need whatever any trial needs
+        train_dataset = pairs_of({name: range_.high for name, range_ in space.items()})
     except RecipeError as error:
         named = re.match(r"field (\w+)", str(error))
         if named is None or named[1] not in space:
             raise
-        raise RecipeError(f"the search tries {named[1]}: {error}; --fixed {named[1]} leaves it out") from error
+        raise RecipeError(f"the search tries {named[1]}: {error}; name {named[1]} in fixed to leave it out") from error
     return SearchTrainer(
         model_init=lambda: load_model_and_processor(model_args)[0],
         args=training_args,
         data_collator=RetrievalCollator(processor),
         train_dataset=train_dataset,
-        eval_dataset=evaluation_recordings(tables.validation, processor.feature_extractor),
+        eval_dataset=evaluation_recordings(tables.validation, feature_extractor),
         processing_class=processor,
         epoch=epoch,
         space=space,
-        pairs_of=lambda values: pairs(augmentation_of(values, augmentation_args)),
+        pairs_of=pairs_of,
         n_trials=search_args.n_trials,
     )
+
+
+# ---------------------------------------------------------------------------------------------------------- all trials
 
 
 def run_search(
     trainer: SearchTrainer,
     study: optuna.Study,
-    storage: optuna.storages.RDBStorage,
+    storage: RDBStorage,
     after_trial: Callable[[optuna.Study, FrozenTrial], None],
 ) -> None:
     """
-    Runs trials until the study has `trainer.n_trials` complete ones, however many processes do so at once.
+    Run trials until the study has `trainer.n_trials` complete ones, however many processes do so at once.
 
     While other processes run the last of them it waits, and takes over if one fails. A failed trial is recorded with
     its error and replaced, and one whose process was killed is repeated: in one process, a search that was killed ends
@@ -246,8 +267,7 @@ def run_search(
 
     Args:
         trainer: from `build_search_trainer`.
-        study: from `open_study`.
-        storage: of the study.
+        study, storage: from `open_study`.
         after_trial: called after each trial of this process.
 
     Raises:
@@ -256,82 +276,222 @@ def run_search(
         OSError, and what others raise for it: the disk is full.
         KeyboardInterrupt: the trial is marked as failed.
     """
+    liveness, failures = Liveness(study, storage), 0
     try:
-        _run_trials(trainer, study, storage, after_trial)
+        while True:
+            raise_again()
+            complete, running = liveness.counts()
+            if complete >= trainer.n_trials:
+                return
+            if complete + running >= trainer.n_trials or not liveness.is_settled():
+                time.sleep(POLL_SECONDS)
+                continue
+            try:
+                # One at a time: `hyperparameter_search` takes no callbacks, so no MaxTrialsCallback, whose count of
+                # complete trials would begin too many besides where several processes run their last ones at once.
+                trainer.hyperparameter_search(
+                    hp_space=trainer.bind,
+                    compute_objective=lambda metrics: metrics[f"eval_{OBJECTIVE}"],
+                    n_trials=1,
+                    backend="optuna",
+                    **_study_options(study.study_name, storage, study.sampler),
+                )
+                failures = 0
+            except SurplusTrial:
+                continue
+            except (RecipeError, torch.OutOfMemoryError):  # no other trial would need less
+                raise
+            except Exception as error:
+                raise_again()
+                if is_full_disk(error):
+                    raise
+                failures += 1
+                logger.warning("trial %s failed", trainer.trial_number, exc_info=True)
+                if failures == FAILURES_IN_A_ROW:
+                    raise RecipeError(
+                        f"{failures} trials failed one after the other, the last one by {type(error).__name__}: "
+                        f"{one_line(error)[:500]}; mend the cause, then the same command goes on"
+                    ) from error
+            after_trial(study, study.get_trials(deepcopy=False)[trainer.trial_number])
     except KeyboardInterrupt:
         if trainer.trial_number is not None:  # it may have come while the trial's end was being stored
             study.tell(trainer.trial_number, state=TrialState.FAIL, skip_if_finished=True)
         raise
 
 
-def _run_trials(
-    trainer: SearchTrainer,
-    study: optuna.Study,
-    storage: optuna.storages.RDBStorage,
-    after_trial: Callable[[optuna.Study, FrozenTrial], None],
-) -> None:
-    liveness, failures = Liveness(study, storage), 0
-    while True:
-        raise_again()
-        complete, running = liveness.counts()
-        if complete >= trainer.n_trials:
-            return
-        if complete + running >= trainer.n_trials or not liveness.is_settled():
-            time.sleep(POLL_SECONDS)
-            continue
+class Liveness:
+    """
+    Tells the trials that a living process runs from those of a killed one.
+
+    Optuna knows that of trials with a heartbeat, but a process may be killed between the start of a trial and its first
+    one: whoever sees a trial for the first time gives it one. And as the trial of a killed process is to be repeated
+    before any other, a process that joins a search begins no trial until it is known which of them are alive.
+    """
+
+    def __init__(self, study: optuna.Study, storage: RDBStorage):
+        self.study = study
+        self.storage = storage
+        self._seen: set[int] = set()
+        self._unsettled: set[int] | None = None  # trials that ran at first, and may be dead
+        self._settled_at = time.monotonic() + GRACE_SECONDS + 2  # storages count in whole seconds
+
+    def counts(self) -> tuple[int, int]:
+        """Count the complete trials and those that run; mark those of killed processes as failed, to be repeated."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            fail_stale_trials(self.study)
+        trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
+        running = {trial._trial_id for trial in trials if trial.state == TrialState.RUNNING}
+        for trial_id in running - self._seen:
+            self.storage.record_heartbeat(trial_id)
+        self._seen |= running
+        self._unsettled = running if self._unsettled is None else self._unsettled & running
+        return len(trials) - len(running), len(running)
+
+    def is_settled(self) -> bool:
+        """Tell whether of each trial that ran at the first `counts` it is known if its process lives."""
+        return not self._unsettled or time.monotonic() > self._settled_at
+
+
+def is_surplus(study: optuna.Study, number: int, wanted: int) -> bool:
+    """
+    Tell whether the trials before trial `number` that are complete or run are already as many as wanted.
+
+    Numbers are given in order and never twice, so of the trials that several processes begin at once exactly those that
+    are wanted go on.
+    """
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
+    return sum(trial.number < number for trial in trials) >= wanted
+
+
+# --------------------------------------------------------------------------------------------------------- its storage
+
+
+class SearchStorage(RDBStorage):
+    """Survives one lost heartbeat, at which Optuna's thread would end and the trial would be taken for dead."""
+
+    def record_heartbeat(self, trial_id: int) -> None:
         try:
-            trainer.hyperparameter_search(
-                hp_space=trainer.bind,
-                compute_objective=lambda metrics: metrics[f"eval_{OBJECTIVE}"],
-                n_trials=1,
-                direction="maximize",
-                backend="optuna",
-                **_study_options(study.study_name, storage, study.sampler),
-            )
-            failures = 0
-        except SurplusTrial:
-            continue
-        except (RecipeError, torch.OutOfMemoryError):  # no other trial would need less
-            raise
-        except Exception as error:
-            raise_again()
-            if is_full_disk(error):
-                raise
-            failures += 1
-            logger.warning("trial %s failed", trainer.trial_number, exc_info=True)
-            if failures == FAILURES_IN_A_ROW:
-                raise RecipeError(
-                    f"{failures} trials failed one after the other, the last one by {type(error).__name__}: "
-                    f"{one_line(error)[:500]}; mend the cause, then the same command goes on"
-                ) from error
-        after_trial(study, _trial(study, trainer.trial_number))
+            super().record_heartbeat(trial_id)
+        except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+            logger.warning("a heartbeat could not be stored, the next one will: %s", one_line(error)[:500])
 
 
 def open_study(
     arguments: SearchArguments, training_args: RetrievalTrainingArguments
-) -> tuple[optuna.Study, optuna.storages.RDBStorage]:
+) -> tuple[optuna.Study, RDBStorage]:
     """
-    The study of these arguments, made if it is new, and its storage.
+    Open the study of these arguments, made if it is new, and its storage.
 
     Raises:
-        RecipeError: the storage cannot be used.
+        RecipeError: the storage cannot be used, or holds what no search wrote.
     """
     storage = open_storage(arguments.storage)
     sampler = KeyedTPESampler(training_args.seed, arguments.n_startup_trials)
-    with content_faults(f"field storage: {storage_name(arguments.storage)}"):
-        study = optuna.create_study(direction="maximize", **_study_options(arguments.study_name, storage, sampler))
+    with storage_faults(arguments.storage, Exception):
+        study = optuna.create_study(**_study_options(arguments.study_name, storage, sampler))
+        # Read all that a search reads, as a database may have been edited.
+        if study.direction != StudyDirection.MAXIMIZE:
+            raise ValueError(f"the direction of study {study.study_name!r} is {study.direction.name}")
+        if (recorded := study.user_attrs.get(SEARCH)) is not None:
+            dict(recorded["space"]), dict(recorded["fields"])
+        for trial in study.get_trials(deepcopy=False):
+            if trial.state == TrialState.COMPLETE and not isinstance(trial.value, float):
+                raise ValueError(f"trial {trial.number} is complete with the value {trial.value}")
     return study, storage
 
 
-def _study_options(name: str, storage: optuna.storages.RDBStorage, sampler: KeyedTPESampler) -> dict[str, Any]:
+def _study_options(name: str, storage: RDBStorage, sampler: KeyedTPESampler) -> dict[str, Any]:
     return {
         "study_name": name,
         "storage": storage,
         "sampler": sampler,
         "pruner": NopPruner(),  # the default would stop trials below the median
+        "direction": "maximize",
         "load_if_exists": True,
     }
 
 
-def _trial(study: optuna.Study, number: int) -> FrozenTrial:
-    return next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
+def open_storage(url: str) -> RDBStorage:
+    """
+    Open the storage of `sqlite:///FILE`, `postgresql://...` or `mysql://...`; make its tables if it is new.
+
+    Raises:
+        RecipeError: not such a URL, a driver that is not installed, or a storage that cannot be reached.
+    """
+    parsed = _parse(url)
+    kind = parsed.get_backend_name()
+    options = {"connect_args": {"connect_timeout": CONNECT_SECONDS}, "pool_pre_ping": True}
+    if kind == "sqlite":
+        if parsed.database in (None, "", ":memory:"):
+            raise RecipeError("field storage names a database in memory, which ends with its process; name a file")
+        options = {"connect_args": {"timeout": SQLITE_WAIT_SECONDS}}
+    with storage_faults(url, Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return SearchStorage(
+                    parsed.render_as_string(hide_password=False),
+                    engine_kwargs=options,
+                    heartbeat_interval=HEARTBEAT_SECONDS,
+                    grace_period=GRACE_SECONDS,
+                    heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=REPETITIONS),
+                )
+            except ImportError as error:
+                raise RecipeError(
+                    f"field storage: the driver of {storage_name(url)} is not installed; "
+                    f'install it with `pip install "cnn10bert[{kind}]"`'
+                ) from error
+            except Exception:  # of a database that was damaged, of any kind
+                if attempt == ATTEMPTS:
+                    raise
+                time.sleep(attempt)
+    raise AssertionError("unreachable")
+
+
+@contextmanager
+def storage_faults(url: str, kinds: type[Exception] | tuple[type[Exception], ...] = STORAGE_ERRORS) -> Iterator[None]:
+    """
+    Turn what the storage raises into one line.
+
+    Args:
+        url: of the storage.
+        kinds: what it raises; of a database that was damaged or edited, where it is opened and read, that is anything.
+
+    Raises:
+        RecipeError: the storage failed.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except kinds as error:
+        cause = error.__cause__ or getattr(error, "orig", None) or error
+        reason = one_line(f"{type(cause).__name__}: {cause}")[:500]
+        parsed = _parse(url)
+        for secret in {parsed.password, *parsed.query.values()}:
+            if secret and isinstance(secret, str):
+                reason = reason.replace(secret, "***")
+        raise RecipeError(
+            f"field storage: {storage_name(url)} cannot be used ({reason}), expected the database of a search; start "
+            "its server, correct the URL, or give another output_dir"
+        ) from error
+
+
+def storage_name(url: str) -> str:
+    """Return the URL as it may be shown: without its password and without options, which may hold one."""
+    return _parse(url).set(query={}).render_as_string(hide_password=True)
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        parsed = parsed.set(drivername=DRIVERS.get(parsed.drivername, parsed.drivername))
+        parsed.get_dialect()  # knows the kind of database; loads no driver
+    except (ArgumentError, ValueError) as error:
+        # Nothing of the value: it may hold a password.
+        raise RecipeError(
+            "field storage is not the URL of a database; expected sqlite:///FILE, "
+            "postgresql://USER:PASSWORD@HOST/DATABASE or mysql://USER:PASSWORD@HOST/DATABASE"
+        ) from error
+    return parsed

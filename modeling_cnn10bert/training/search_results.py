@@ -1,12 +1,13 @@
 """The output folder of a search: which study it belongs to, and what the study has found so far."""
 
 import csv
-import dataclasses
 import io
 import json
+import re
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +19,23 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..errors import RecipeError
 from ..evaluation.pictures import save_figure
-from ..evaluation.reports import best_position
+from ..evaluation.reports import best_position, read_json
 from ..files import write_text
 from ..masking import is_secret, without_secrets
+from ..publishing.card import duration
 from .arguments import RetrievalTrainingArguments
 from .run_folder import MARKS_OF_A_RUN
-from .search import BEST_EPOCH, EPOCHS, ERROR, OBJECTIVE, SearchArguments
+from .search import BEST_EPOCH, EPOCHS, ERROR, OBJECTIVE, SEARCH, SearchArguments, storage_name
 from .search_space import SearchSpace
-from .search_storage import storage_name
 
 STUDY_FILE, TRIALS_FILE, BEST_FILE = "search.json", "trials.csv", "best.yaml"
+KILLED = "its process ended"  # the error of a trial that left none
 IMPORTANCE_FROM = 10  # complete trials: of fewer, an importance says nothing
 PICTURE_SECONDS = 60  # between two drawings while the search goes on
-# What a trial's value does not depend on, as fields of a recipe.
-WITHOUT_EFFECT = (
-    *("output_dir", "do_train", "do_eval", "do_predict", "resume_from_checkpoint", "load_best_model_at_end"),
-    *("save_strategy", "save_steps", "save_total_limit", "save_only_model", "save_on_each_node"),
-    *("logging_strategy", "logging_steps", "logging_first_step", "log_level", "log_level_replica", "log_on_each_node"),
-    *("report_to", "run_name", "disable_tqdm", "project", "trackio_space_id", "skip_memory_metrics"),
-    *(
-        "push_to_hub",
-        "hub_model_id",
-        "hub_strategy",
-        "hub_token",
-        "hub_private_repo",
-        "hub_always_push",
-        "hub_revision",
-    ),
-    *("cache_dir", "preprocessing_num_workers"),
-    *("dataloader_num_workers", "dataloader_persistent_workers", "dataloader_prefetch_factor", "dataloader_pin_memory"),
+# Fields of a recipe that a trial's value does not depend on.
+WITHOUT_EFFECT = re.compile(
+    r"(dataloader|do|hub|log|logging|save|trackio)_\w+|cache_dir|disable_tqdm|load_best_model_at_end|output_dir|"
+    r"preprocessing_num_workers|project|push_to_hub|report_to|resume_from_checkpoint|run_name|skip_memory_metrics"
 )
 _SEARCH_FIELDS = tuple(SearchArguments.__dataclass_fields__)
 
@@ -55,19 +44,13 @@ def relevant_fields(
     given: Mapping[str, Any], space: SearchSpace, training_args: RetrievalTrainingArguments
 ) -> dict[str, Any]:
     """Select those of a recipe's given fields that change a trial's value, besides what the trial draws."""
-    left_out = {*WITHOUT_EFFECT, *_SEARCH_FIELDS, *space}
-    fields = {name: value for name, value in given.items() if name not in left_out and not is_secret(name)}
+    fields = {
+        name: value
+        for name, value in given.items()
+        if not (name in space or name in _SEARCH_FIELDS or WITHOUT_EFFECT.fullmatch(name) or is_secret(name))
+    }
     effective = {"seed": training_args.seed, "early_stopping_patience": training_args.early_stopping_patience}
     return json.loads(json.dumps(fields | effective, default=str))  # as a storage gives it back
-
-
-def field_defaults(argument_classes: Sequence[type]) -> dict[str, Any]:
-    """Map each field to its default."""
-    return {
-        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        for cls in argument_classes
-        for field in dataclasses.fields(cls)
-    }
 
 
 def claim_folder(folder: Path, storage_url: str, study: optuna.Study) -> None:
@@ -78,27 +61,53 @@ def claim_folder(folder: Path, storage_url: str, study: optuna.Study) -> None:
         RecipeError: it holds a run, or another search.
     """
     if found := sorted({path.name for mark in MARKS_OF_A_RUN for path in folder.glob(mark)}):
-        raise RecipeError(f"output_dir {folder} holds a run ({', '.join(found)}); give another --output_dir")
-    owner = {"storage": storage_name(storage_url), "study_name": study.study_name}
-    try:
-        recorded = json.loads((folder / STUDY_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        recorded = owner
-    except ValueError as error:
-        raise RecipeError(f"{folder / STUDY_FILE}: found {error}, expected the name of a study; delete it") from error
-    if recorded != owner:
+        raise RecipeError(f"output_dir {folder} holds a run ({', '.join(found)}); give another output_dir")
+    this = {"storage": storage_name(storage_url), "study_name": study.study_name}
+    if (folder / STUDY_FILE).exists() and (recorded := read_json(folder / STUDY_FILE) or {}) != this:
         raise RecipeError(
             f"output_dir {folder} holds the search {recorded.get('study_name')!r} of {recorded.get('storage')}, "
-            f"expected {owner['study_name']!r} of {owner['storage']}; give another --output_dir"
+            f"expected {this['study_name']!r} of {this['storage']}; give another output_dir"
         )
     if (folder / TRIALS_FILE).exists() and not study.get_trials(deepcopy=False):
         raise RecipeError(
-            f"output_dir {folder} holds {TRIALS_FILE} of a search whose study is gone from {owner['storage']}; "
-            "give another --output_dir"
+            f"output_dir {folder} holds {TRIALS_FILE} of a search whose study is gone from {this['storage']}; "
+            "give another output_dir"
         )
-    write_text(folder / STUDY_FILE, json.dumps(owner, indent=2) + "\n")
+    write_text(folder / STUDY_FILE, json.dumps(this, indent=2) + "\n")
 
 
+def claim_study(study: optuna.Study, description: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+    """
+    Record in a new study what its trials have in common; an old one must have it in common with us.
+
+    Args:
+        description: `space` (name -> lowest and highest value) and `fields` of the recipe, whatever changes a trial.
+        defaults: value of a field that only one side names.
+
+    Raises:
+        RecipeError: the study is that of another search.
+    """
+    recorded = study.user_attrs.get(SEARCH)
+    if recorded is None:
+        if study.get_trials(deepcopy=False):
+            raise RecipeError(f"study {study.study_name!r} holds trials of something else; give another study_name")
+        study.set_user_attr(SEARCH, description)
+        return
+    differences = []
+    for what, part, missing in (("range of", "space", {}), ("field", "fields", defaults)):
+        before, now = recorded[part], description[part]
+        for name in sorted({*before, *now}):
+            was, is_now = (side.get(name, missing.get(name)) for side in (before, now))
+            if was != is_now:
+                differences.append(f"{what} {name} was {was}, is {is_now}")
+    if differences:
+        raise RecipeError(
+            f"study {study.study_name!r} is another search: {'; '.join(differences)}; "
+            "give another output_dir (and study_name), or the recipe as it was"
+        )
+
+
+@dataclass
 class SearchResults:
     """
     Writes what a study has found: `trials.csv`, `best.yaml`, `history.png`, `slices.png` and `importance.png`.
@@ -111,26 +120,18 @@ class SearchResults:
         n_trials: complete trials wanted in all.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        given: Mapping[str, Any],
-        space: SearchSpace,
-        training_args: RetrievalTrainingArguments,
-        n_trials: int,
-    ):
-        self.folder = folder
-        self.given = given
-        self.space = space
-        self.training_args = training_args
-        self.n_trials = n_trials
-        self._drawn_at = time.monotonic()
+    folder: Path
+    given: Mapping[str, Any]
+    space: SearchSpace
+    training_args: RetrievalTrainingArguments
+    n_trials: int
+    drawn_at: float = field(default_factory=time.monotonic, init=False)
 
     def after_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Print a line about the trial and write the results; the pictures only now and then."""
         print(progress_line(study.get_trials(deepcopy=False), trial, self.n_trials), flush=True)
         self.write_tables(study)
-        if time.monotonic() - self._drawn_at > PICTURE_SECONDS:
+        if time.monotonic() - self.drawn_at > PICTURE_SECONDS:
             self.draw(study)
 
     def write(self, study: optuna.Study) -> None:
@@ -139,6 +140,7 @@ class SearchResults:
         self.draw(study)
 
     def write_tables(self, study: optuna.Study) -> None:
+        """Write `trials.csv` and `best.yaml`."""
         trials = study.get_trials(deepcopy=False)
         write_text(self.folder / TRIALS_FILE, _trials_table(trials, self.space))
         if best := best_trial(trials):
@@ -165,12 +167,16 @@ class SearchResults:
                 figure.set_size_inches(4 + 2 * len(self.space) if name == "slices.png" else 9, 5)
                 save_figure(figure, self.folder / name)
                 pyplot.close(figure)
-        self._drawn_at = time.monotonic()
+        self.drawn_at = time.monotonic()
 
     def _best_recipe(self, study: optuna.Study, best: FrozenTrial) -> str:
+        complete = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
         left_out = {*_SEARCH_FIELDS, "resume_from_checkpoint"}
-        given = {name: value for name, value in self.given.items() if not is_secret(name)}
-        fields = {name: without_secrets(value) for name, value in given.items() if name not in left_out}
+        fields = {
+            name: without_secrets(value)
+            for name, value in self.given.items()
+            if name not in left_out and not is_secret(name)
+        }
         fields |= {"do_train": True, "early_stopping_patience": self.training_args.early_stopping_patience}
         fields |= best.params
         fields |= {"output_dir": str(self.folder / "best")}
@@ -179,8 +185,8 @@ class SearchResults:
             if fields["save_strategy"] == "steps":
                 fields |= {"save_steps": self.training_args.eval_steps}
         return (
-            f"# The best of {_count(study.get_trials(deepcopy=False), TrialState.COMPLETE)} trials of the search "
-            f"{study.study_name}: trial {best.number}, validation {OBJECTIVE} {best.value!r}\n"
+            f"# The best of {complete} trials of the search {study.study_name}: trial {best.number}, "
+            f"validation {OBJECTIVE} {best.value!r}\n"
             f"# at epoch {best.user_attrs.get(BEST_EPOCH)}. python train_retrieval.py {BEST_FILE} repeats it.\n"
             + yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
         )
@@ -209,14 +215,14 @@ def progress_line(trials: list[FrozenTrial], trial: FrozenTrial, n_trials: int) 
     if trial.state == TrialState.COMPLETE:
         outcome = f"{OBJECTIVE} {trial.value:.4f} at epoch {trial.user_attrs[BEST_EPOCH]:.4g}"
     else:
-        outcome = f"failed: {_error(trial)}"
+        outcome = f"failed: {trial.user_attrs.get(ERROR, KILLED)}"
     parts = [f"{len(complete)} of {n_trials} complete"]
     if best := best_trial(trials):
         parts.append(f"best {best.value:.4f} (trial {best.number})")
         seconds = sum(other.duration.total_seconds() for other in complete) / len(complete)
-        at_once = 1 + _count(trials, TrialState.RUNNING)
+        at_once = 1 + sum(other.state == TrialState.RUNNING for other in trials)
         if (left := n_trials - len(complete)) > 0:
-            parts.append(f"about {_duration(seconds * left / at_once)} left")
+            parts.append(f"about {duration(seconds * left / at_once)} left")
     return f"trial {trial.number}: {outcome} | " + ", ".join(parts)
 
 
@@ -226,7 +232,6 @@ def _trials_table(trials: list[FrozenTrial], space: SearchSpace) -> str:
     rows = csv.DictWriter(table, names, lineterminator="\n")
     rows.writeheader()
     for trial in trials:
-        duration = trial.duration
         rows.writerow(
             {
                 "trial": trial.number,
@@ -234,24 +239,9 @@ def _trials_table(trials: list[FrozenTrial], space: SearchSpace) -> str:
                 OBJECTIVE: trial.value,
                 BEST_EPOCH: trial.user_attrs.get(BEST_EPOCH),
                 EPOCHS: trial.user_attrs.get(EPOCHS),
-                "seconds": round(duration.total_seconds(), 1) if duration else None,
+                "seconds": round(trial.duration.total_seconds(), 1) if trial.duration else None,
                 **{name: trial.params.get(name) for name in space},
-                ERROR: _error(trial) if trial.state == TrialState.FAIL else None,
+                ERROR: trial.user_attrs.get(ERROR, KILLED) if trial.state == TrialState.FAIL else None,
             }
         )
     return table.getvalue()
-
-
-def _error(trial: FrozenTrial) -> str:
-    return trial.user_attrs.get(ERROR, "its process ended")
-
-
-def _count(trials: list[FrozenTrial], state: TrialState) -> int:
-    return sum(trial.state == state for trial in trials)
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -1,10 +1,14 @@
-"""The search space of table 4 of the paper: its ranges, and from a trial to its augmentation."""
+"""What a trial draws: the ranges of table 4 of the paper, at random and then by Optuna's TPE."""
 
 import dataclasses
 from collections.abc import Collection
+from typing import Any
 
+import numpy as np
 import optuna
-from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
 
 from ..errors import RecipeError
 from .arguments import AugmentationArguments
@@ -62,11 +66,65 @@ def augmentation_of(values: dict[str, float | int], base: AugmentationArguments)
     return dataclasses.replace(base, **values)
 
 
-def strongest_augmentation(space: SearchSpace, base: AugmentationArguments) -> AugmentationArguments:
-    """Return everything at the upper end of its range: what it lacks, some trial would lack."""
-    return augmentation_of({name: range_.high for name, range_ in space.items()}, base)
-
-
 def ranges(space: SearchSpace) -> dict[str, list[float | int]]:
     """Map each name to its lowest and its highest value, as a study keeps them."""
     return {name: [range_.low, range_.high] for name, range_ in space.items()}
+
+
+class KeyedTPESampler(BaseSampler):
+    """
+    Draws the first trials at random, then by the Tree-structured Parzen Estimator (section 6.5 of the paper).
+
+    Optuna's own sampler starts its random numbers again in every process, so it would repeat draws. Here each draw is
+    keyed by (seed, `draw_number`, hyperparameter): whichever process runs a trial, it draws the same, and no two trials
+    draw the same unless one repeats the other.
+
+    A trial is drawn at random while fewer than `n_startup_trials` are complete; failed ones tell the estimator nothing.
+    In one process these are the paper's ten random trials; with k processes up to k - 1 more. The estimator is that of
+    Bergstra et al. (2011), whom the paper cites: each hyperparameter by itself, which not every version of Optuna does
+    by default.
+
+    Args:
+        seed: of all draws.
+        n_startup_trials: complete trials that the estimator needs.
+    """
+
+    def __init__(self, seed: int, n_startup_trials: int):
+        self.seed = seed
+        self.n_startup_trials = n_startup_trials
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        # Decided once a trial: another process may complete one between two draws.
+        self.draw_number = draw_number(study, trial)
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        self.at_random = len(complete) < self.n_startup_trials
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        key = np.random.SeedSequence([self.seed, self.draw_number, *param_name.encode()])
+        seed = int(key.generate_state(1)[0])
+        sampler = (
+            RandomSampler(seed) if self.at_random else TPESampler(seed=seed, n_startup_trials=0, multivariate=False)
+        )
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
+
+
+def draw_number(study: optuna.Study, trial: FrozenTrial) -> int:
+    """
+    Return the number that a trial would have if none had been repeated, by which its draws are keyed.
+
+    Numbers are given in order and never change, so every process finds the same.
+    """
+    # `failed_trial` is what RetryHeartbeatStaleTrialCallback notes: the number of the trial that is repeated.
+    number = trial.system_attrs.get("failed_trial", trial.number)
+    trials = study.get_trials(deepcopy=False)
+    return number - sum("failed_trial" in other.system_attrs for other in trials if other.number < number)

@@ -1,13 +1,12 @@
 """Pretraining of the audio tower as a tagger, as PANNs do (Kong et al. 2020; section 6.2 of the paper)."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
-from transformers import EvalPrediction, PreTrainedModel, TrainingArguments, set_seed
+from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from ..configuration_cnn10bert import CNN10Config
 from ..data.pairs import SharedEpoch
@@ -26,17 +25,14 @@ from ..evaluation.tagging import score_classes, tagging_metrics
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..modeling_cnn10bert import CNN10ForAudioClassification
 from .arguments import TaggerArguments, TaggingDataArguments, TaggingTrainingArguments
-from .build import rendered_soundscapes
+from .build import RecordingTables, rendered_soundscapes
 from .trainer import KeyedTrainer
 
 
 @dataclass
-class TaggingTables:
+class TaggingTables(RecordingTables):
     """Holds the tagging tables of a run and the names of their classes."""
 
-    train: datasets.Dataset
-    validation: datasets.Dataset
-    test: datasets.Dataset
     classes: list[str]
 
 
@@ -88,7 +84,9 @@ def build_tagging_trainer(
         train_dataset=draws,
         eval_dataset=evaluation_clips(tables.validation, feature_extractor, len(tables.classes)),
         processing_class=feature_extractor,
-        compute_metrics=partial(_compute_metrics, classes=tables.classes),
+        compute_metrics=lambda prediction: tagging_metrics(
+            score_classes(prediction.predictions, prediction.label_ids, tables.classes)
+        ),
         epoch=epoch,
     )
     return trainer, tables
@@ -99,10 +97,6 @@ def evaluation_clips(
 ) -> datasets.Dataset:
     """Return the clips of a tagging table with their targets."""
     return table.with_transform(ClipTransform(table, feature_extractor, num_classes))
-
-
-def _compute_metrics(prediction: EvalPrediction, classes: list[str]) -> dict[str, float]:
-    return tagging_metrics(score_classes(prediction.predictions, prediction.label_ids, classes))
 
 
 # ---------------------------------------------------------------------------------------------------------- tagger
@@ -116,12 +110,7 @@ def _feature_extractor(arguments: TaggerArguments) -> CNN10FeatureExtractor:
             raise RecipeError(
                 f"cannot start from model_name_or_path {arguments.model_name_or_path!r}: {one_line(error)}"
             ) from error
-    return CNN10FeatureExtractor(
-        feature_size=arguments.num_mel_bins,
-        n_fft=arguments.n_fft,
-        hop_length=arguments.hop_length,
-        min_frames=2 ** len(arguments.hidden_sizes),
-    )
+    return arguments.feature_extractor()
 
 
 def _tagger(arguments: TaggerArguments, classes: list[str]) -> CNN10ForAudioClassification:
@@ -154,9 +143,7 @@ def _tagger(arguments: TaggerArguments, classes: list[str]) -> CNN10ForAudioClas
 
 def _audioset(arguments: TaggingDataArguments, feature_extractor: CNN10FeatureExtractor, seed: int) -> TaggingTables:
     if not arguments.labels:
-        raise RecipeError(
-            "field labels is not set; give --labels class_labels_indices.csv, which names AudioSet's classes"
-        )
+        raise RecipeError("field labels is not set; give class_labels_indices.csv, which names AudioSet's classes")
     classes = read_class_names(Path(arguments.labels))
     tables = {}
     for part in ("train", "validation", "test"):

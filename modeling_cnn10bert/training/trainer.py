@@ -4,7 +4,6 @@
 whole set; `TaggingTrainer` stands in tagging.py.
 """
 
-import dataclasses
 import json
 import math
 import warnings
@@ -29,7 +28,7 @@ from ..errors import RecipeError
 from ..evaluation.metric import retrieval_metrics_both_directions
 from ..evaluation.pictures import plot_training_curve
 from ..evaluation.reports import RESULTS, best_position, is_gain, read_json
-from ..files import write_text
+from ..files import replaced_whole, write_text
 from ..interrupts import raise_again
 from ..memory import keep_freed_memory
 from ..modeling_cnn10bert import contrastive_loss
@@ -206,8 +205,8 @@ class KeyedTrainer(Trainer):
     def save_state(self) -> None:
         """Do as Trainer does, but write the file whole or not at all."""
         if self.is_world_process_zero():
-            text = json.dumps(dataclasses.asdict(self.state), indent=2, sort_keys=True) + "\n"
-            write_text(Path(self.args.output_dir) / LAST_FILE_OF_CHECKPOINT, text)
+            with replaced_whole(Path(self.args.output_dir) / LAST_FILE_OF_CHECKPOINT) as unfinished:
+                self.state.save_to_json(unfinished)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
         """Create the schedule of the arguments, by default the paper's step decay, which Trainer has no name for."""
@@ -241,7 +240,7 @@ class KeyedTrainer(Trainer):
                 captions_per_recording=together,
             )
         except ValueError as error:
-            raise RecipeError(f"{error}; give more data or a smaller --total_train_batch_size") from error
+            raise RecipeError(f"{error}; give more data or a smaller total_train_batch_size") from error
 
     def _run_epoch(self, *args, **kwargs) -> None:
         # Resumed after its last step, Trainer would take one more.

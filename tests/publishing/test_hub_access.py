@@ -36,7 +36,7 @@ def test_a_repository_that_is_there_stays_as_it_is(online):
 )
 def test_a_name_that_is_none_is_told_without_asking(name, online):
     message = refusal(name)
-    assert message.startswith(f"--hub_model_id: found {name!r}, expected NAME or ORGANISATION/NAME")
+    assert message.startswith(f"hub_model_id: found {name!r}, expected NAME or ORGANISATION/NAME")
     assert not online.requests
 
 
@@ -63,7 +63,7 @@ def test_a_stored_token_is_used(online, monkeypatch, tmp_path, token):
 @pytest.mark.parametrize("given", ["hf_unknown", "hf with blanks", "hf_ünknown", "hf_two\nlines"])
 def test_a_token_that_nobody_knows_is_told_and_not_printed(given, online):
     message = refusal("org/new", token=given)
-    assert message.startswith("--hub_token: found") and given not in message
+    assert message.startswith("hub_token: found") and given not in message
     assert "`hf auth login`" in message
 
 
@@ -84,7 +84,7 @@ def test_no_right_to_write_is_told_with_who_one_is(namespace, exists, online):
     if exists:
         online.add_repository(f"{namespace}/model")
     message = refusal(f"{namespace}/model")
-    assert message.startswith(f"--hub_model_id {namespace}/model: found no right to ")
+    assert message.startswith(f"hub_model_id {namespace}/model: found no right to ")
     assert "answers 403" in message and "the token of somebody, a member of org, closed" in message
 
 

@@ -301,7 +301,7 @@ def test_a_hub_that_is_gone_leaves_the_model_and_the_command_that_publishes_it(
     done = subprocess.run(command, cwd=ROOT, env=environment(hub), capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     line = done.stderr.rstrip().rpartition("\n")[2]
-    assert line.startswith("error: --hub_model_id org/retriever: ") and "cannot be reached" in line
+    assert line.startswith("error: hub_model_id org/retriever: ") and "cannot be reached" in line
     assert "Traceback" not in done.stderr
     told = re.search(r"the model is whole in (.+); publish it by `(.+)`$", line)
     assert told[1] == str(folder) and (folder / "model.safetensors").is_file()

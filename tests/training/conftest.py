@@ -273,3 +273,9 @@ def augmented_batches(write_recipe, tmp_path_factory):
         return batches
 
     return make
+
+
+@pytest.fixture(scope="session")
+def search_script():
+    """The module scripts/search_hyperparameters.py."""
+    return _load(ROOT / "scripts" / "search_hyperparameters.py")

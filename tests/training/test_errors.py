@@ -78,7 +78,7 @@ def test_bad_input_leaves_one_line_and_no_traceback(start_process, broken_recipe
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"max_train_samples": 5}, "found 25 training examples, .* batch of 30; .*--total_train_batch_size"),
+        ({"max_train_samples": 5}, "found 25 training examples, .* batch of 30; .*total_train_batch_size"),
         ({"manifests": None}, "field manifests is not set"),
         ({"sources": None}, "field sources is not set"),
         (

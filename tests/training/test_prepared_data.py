@@ -79,7 +79,7 @@ def test_limits_count_recordings(run, short_fields, tmp_path):
     [
         ({"dataset_name": "nowhere/at-all"}, r"field dataset_name: found no data set nowhere/at-all"),
         ({"manifests": "somewhere"}, r"fields dataset_name and manifests are both set"),
-        ({"dataset_name": None}, r"field manifests is not set; .*--dataset_name"),
+        ({"dataset_name": None}, r"field manifests is not set; .*dataset_name"),
     ],
 )
 def test_data_that_are_not_there_are_named(given, message, run, short_fields, tmp_path):

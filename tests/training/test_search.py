@@ -3,7 +3,6 @@
 import csv
 import errno
 import gc
-import importlib.util
 import json
 import os
 import re
@@ -27,18 +26,18 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from modeling_cnn10bert.data.pairs import PairTransform
 from modeling_cnn10bert.errors import RecipeError
-from modeling_cnn10bert.training import search_storage
+from modeling_cnn10bert.training import search as searching
 from modeling_cnn10bert.training.command_line import run as run_script
 from modeling_cnn10bert.training.recipe import parse_recipe
 from modeling_cnn10bert.training.search import (
     SearchArguments,
+    SearchStorage,
     build_search_trainer,
     open_study,
     run_search,
     search_training_arguments,
 )
 from modeling_cnn10bert.training.search_results import SearchResults
-from modeling_cnn10bert.training.search_storage import SearchStorage
 from modeling_cnn10bert.training.trainer import RetrievalTrainer
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "search_hyperparameters.py"
@@ -48,14 +47,6 @@ SEARCHED = ("p_eda", "p_swp", "p_ins", "p_del", "n_f", "w_f", "n_t", "w_t", "g_m
 LEARNS = {"hidden_sizes": [8, 16, 32, 64], "projection_hidden_size": 128, "projection_dim": 64, "block_dropout": 0.0}
 LEARNS |= {"learning_rate": 3e-3, "temperature": 0.1}
 ONE_STEP = {"max_steps": 1, "max_train_samples": 6, "max_eval_samples": 3}  # 30 pairs are one batch
-
-
-@pytest.fixture(scope="session")
-def search_script():
-    spec = importlib.util.spec_from_file_location("search_hyperparameters", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -367,7 +358,7 @@ def test_a_search_killed_in_its_sixth_trial_ends_at_the_wanted_total(
     process.wait()
     (killed,) = _running(folder / "study.db")
 
-    monkeypatch.setattr(search_storage, "GRACE_SECONDS", 2)
+    monkeypatch.setattr(searching, "GRACE_SECONDS", 2)
     untrained(lambda number: 0.01 * number)
     study = search(folder, *wanted, **ONE_STEP)
     assert _states(study) == ["COMPLETE"] * killed + ["FAIL"] + ["COMPLETE"] * (12 - killed)
@@ -435,7 +426,7 @@ def test_two_processes_share_a_study_and_end_at_the_same_total(
 @pytest.mark.parametrize(
     ("arguments", "given", "message"),
     [
-        (["--fixed", "p_syn"], {}, "captions .* have no back-translation.*--fixed p_bt"),
+        (["--fixed", "p_syn"], {}, "captions .* have no back-translation.*name p_bt in fixed"),
         (["--fixed", "p_btt"], {}, "fixed names p_btt, expected .*p_bt"),
         (["--n_trials", "0"], {}, "n_trials must be at least 1"),
         ([], {"eval_strategy": "no"}, "field eval_strategy is no"),

@@ -10,18 +10,18 @@ import pytest
 from optuna.trial import TrialState
 
 from modeling_cnn10bert.errors import RecipeError
-from modeling_cnn10bert.training import search_storage
-from modeling_cnn10bert.training.search import SearchArguments, open_study
-from modeling_cnn10bert.training.search_space import TABLE_4, suggest
-from modeling_cnn10bert.training.search_storage import (
-    KeyedTPESampler,
+from modeling_cnn10bert.training import search as searching
+from modeling_cnn10bert.training.search import (
     Liveness,
-    claim_study,
+    SearchArguments,
     is_surplus,
     open_storage,
+    open_study,
     storage_faults,
     storage_name,
 )
+from modeling_cnn10bert.training.search_results import claim_study
+from modeling_cnn10bert.training.search_space import TABLE_4, KeyedTPESampler, suggest
 
 
 def _new_study(seed=0, n_startup_trials=10, storage=None):
@@ -102,14 +102,14 @@ def test_a_plain_url_picks_a_driver_and_no_password_is_shown(url, shown):
 def test_a_storage_that_cannot_be_used_is_one_line_without_its_password(url, message, monkeypatch):
     if url.startswith("postgresql"):
         pytest.importorskip("psycopg")
-    monkeypatch.setattr(search_storage.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(searching.time, "sleep", lambda seconds: None)
     with pytest.raises(RecipeError, match=message) as error:
         open_storage(url)
     assert "secret" not in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(search_storage.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(searching.time, "sleep", lambda seconds: None)
     (tmp_path / "notes.db").write_text("my notes, not a database" * 100)
     with pytest.raises(RecipeError, match="not a database"):
         open_storage(f"sqlite:///{tmp_path / 'notes.db'}")
@@ -157,6 +157,17 @@ def test_a_search_that_is_killed_ends_with_the_trials_of_an_uninterrupted_one(tm
     assert _search_of_killed_trials(tmp_path / "killed.db", (0, 3, 4, 7, 9), 8) == whole
 
 
+def test_a_trial_that_is_killed_between_two_draws_is_repeated_with_all_of_its_values(tmp_path):
+    [whole] = _draws(_new_study(), 1)
+    study = _new_study(storage=open_storage(f"sqlite:///{tmp_path / 'study.db'}"))
+    suggest(study.ask(), dict(list(TABLE_4.items())[3:5]))
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as connection:
+        connection.execute("INSERT INTO trial_heartbeats (trial_id, heartbeat) VALUES (1, datetime('now', '-1 hour'))")
+        connection.commit()
+    optuna.storages.fail_stale_trials(study)
+    assert _draws(study, 1) == [whole]
+
+
 def test_a_trial_whose_process_is_killed_each_time_is_given_up(tmp_path):
     whole = _search_of_killed_trials(tmp_path / "whole.db", (), 3)
     assert _search_of_killed_trials(tmp_path / "killed.db", (0, 1, 2), 2) == whole[1:]
@@ -166,10 +177,10 @@ def test_a_process_waits_no_longer_than_it_takes_to_find_a_trial_dead(tmp_path, 
     storage = open_storage(f"sqlite:///{tmp_path / 'study.db'}")
     study = _new_study(storage=storage)
     study.ask()
-    now = search_storage.time.monotonic()
+    now = searching.time.monotonic()
     liveness = Liveness(study, storage)
     assert liveness.counts() == (0, 1) and not liveness.is_settled()
-    monkeypatch.setattr(search_storage.time, "monotonic", lambda: now + 60)
+    monkeypatch.setattr(searching.time, "monotonic", lambda: now + 60)
     assert liveness.is_settled()
 
 
@@ -232,7 +243,7 @@ def test_a_study_of_something_else_is_not_taken_over():
     ],
 )
 def test_a_study_that_was_edited_by_hand_is_one_line(statement, tmp_path, monkeypatch):
-    monkeypatch.setattr(search_storage, "ATTEMPTS", 1)
+    monkeypatch.setattr(searching, "ATTEMPTS", 1)
     url = f"sqlite:///{tmp_path / 'study.db'}"
     arguments, training = SearchArguments(storage=url, study_name="edited"), SimpleNamespace(seed=0)
     study, _ = open_study(arguments, training)
