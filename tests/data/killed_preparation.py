@@ -7,7 +7,8 @@ from pathlib import Path
 import datasets
 
 from modeling_cnn10bert import CNN10FeatureExtractor
-from modeling_cnn10bert.data import preparation, recordings_table, shards
+from modeling_cnn10bert.data import prepare as preparation
+from modeling_cnn10bert.data import recordings_table, shards
 from modeling_cnn10bert.data.command_line import run
 from modeling_cnn10bert.data.entries import Entry
 from modeling_cnn10bert.data.recipes.audio_folder import CAPTIONS
