@@ -16,18 +16,8 @@ import torch
 from datasets.distributed import split_dataset_by_node
 
 from ...errors import DataError
-from ...files import check_local_folder
 from ..entries import ROW_FEATURES, Entry
-from ..prepare import (
-    Preparation,
-    check_entries,
-    check_result,
-    notes_of_copies,
-    one_line_when_full,
-    preparation_folder,
-    write_notes,
-)
-from ..shards import Shard, ShardReport, cut, write_shards
+from ..prepare import Preparation, ShardReport, check_result, cut, open_preparation, sum_up, write_shards
 from ..tables import read_cells, read_rows, read_text
 from .youtube import YouTubeFolder, is_youtube_segment
 
@@ -142,38 +132,29 @@ def prepare_audioset(
     Raises:
         DataError: the folder holds something else, is full, no clip can be used, or, if `strict`, one cannot.
     """
-    check_local_folder(out, "OUT", DataError)
-    out = pathlib.Path(out)
-    for split, entries in splits.items():
-        check_entries(split, entries)
-    with preparation_folder(out) as folder, one_line_when_full(out):
+    with open_preparation(splits, out) as (out, folder):
         data, unfinished = out / "data", folder / "shards"
-        shards = _cut_all(data, splits)
-        reports = [shard.report() for shard in shards]
-        if not all(reports):
+        shards = [
+            shard
+            for split, entries in splits.items()
+            for shard in cut(split, entries, FEATURES, num_shards(len(entries)))
+        ]
+        is_new = not all(ShardReport.read(shard, data) for shard in shards)
+        if is_new:
             if data.is_dir():  # from here on, it no longer reads as complete
                 shutil.rmtree(unfinished, ignore_errors=True)
                 data.rename(unfinished)
             unfinished.mkdir(exist_ok=True)
-            shards = _cut_all(unfinished, splits)
-            reports = write_shards(shards, num_proc)
-        result = _result(out, splits, shards, reports)
-        write_notes(result)
+        reports = write_shards(shards, unfinished if is_new else data, num_proc)
+        result = sum_up(out, splits, shards, reports)
         check_result(result, strict)
-        if unfinished.is_dir():
-            known = {path for shard in shards for path in (shard.path, shard.report_path)}
-            for path in set(unfinished.iterdir()) - known:
-                path.unlink()
+        if is_new:
+            known = {f"{shard.name}.{ending}" for shard in shards for ending in ("arrow", "json")}
+            for path in unfinished.iterdir():
+                if path.name not in known:
+                    path.unlink()
             unfinished.rename(data)
         return result
-
-
-def _cut_all(folder: pathlib.Path, splits: Mapping[str, Sequence[Entry]]) -> list[Shard]:
-    return [
-        shard
-        for split, entries in splits.items()
-        for shard in cut(folder, split, entries, FEATURES, num_shards(len(entries)))
-    ]
 
 
 def num_shards(clips: int) -> int:
@@ -181,21 +162,6 @@ def num_shards(clips: int) -> int:
     if clips < 10 * SHARDS_SHARED:
         return math.ceil(clips / 10)
     return SHARDS_SHARED * math.ceil(clips / (SHARDS_SHARED * CLIPS_OF_A_SHARD))
-
-
-def _result(
-    out: pathlib.Path, splits: Mapping[str, Sequence[Entry]], shards: Sequence[Shard], reports: Sequence[ShardReport]
-) -> Preparation:
-    prepared = dict.fromkeys(splits, 0)
-    for shard, report in zip(shards, reports, strict=True):
-        prepared[shard.split] += len(report.stamps)
-    return Preparation(
-        folder=out,
-        listed={split: len(entries) for split, entries in splits.items()},
-        prepared=prepared,
-        skipped=[note for report in reports for note in report.skipped],
-        warnings=[note for report in reports for note in report.warnings] + notes_of_copies(shards, reports),
-    )
 
 
 # ------------------------------------------------------------------------------------------------------- streaming
