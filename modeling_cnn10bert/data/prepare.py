@@ -171,11 +171,14 @@ def _with_added_columns(shard: "Shard", tables: Mapping[str, datasets.Dataset]) 
 
 def _known_rows(earlier: Preparation, tables: Mapping[str, datasets.Dataset]) -> "KnownRows":
     known: KnownRows = {}
-    for split in (split for split, stamps in earlier.stamps.items() if stamps):
+    for split, table in tables.items():
+        stamps = earlier.stamps.get(split, [])
+        if len(stamps) != len(table):  # rows were taken out since: which are left is not known
+            continue
         own = (note for note in earlier.warnings if note.split == split and COPY not in note.text)
         warnings = {note.file_name: note.text for note in own}
-        for row, (stamp, name) in enumerate(zip(earlier.stamps[split], tables[split]["file_name"][:], strict=True)):
-            known[split, stamp] = tables[split], row, warnings.get(name, "")
+        for row, (stamp, name) in enumerate(zip(stamps, table["file_name"][:], strict=True)):
+            known[split, stamp] = table, row, warnings.get(name, "")
     return known
 
 
