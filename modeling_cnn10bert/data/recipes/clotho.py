@@ -15,8 +15,7 @@ from collections.abc import Iterable, Sequence
 import datasets
 
 from ...errors import DataError
-from ..archives import extract
-from ..download import RemoteFile, download
+from ..download import RemoteFile, download, extract
 from ..entries import Entry
 from ..tables import has_word, read_rows
 from .audio_folder import CAPTIONS, Source
