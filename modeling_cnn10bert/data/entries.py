@@ -19,6 +19,7 @@ FORMAT = 1  # raise it when the meaning of a prepared row changes, so that no ol
 SILENCE = 1e-4  # -80 dB of full scale: nothing above it, and a recording is silent
 MIN_SECONDS = 0.15  # 16 frames at hop 320: the feature extractor fills up what is shorter
 
+CAPTIONS = datasets.List(datasets.Value("string"))
 # `datasets.Audio` stores the same, but its decoding needs torchcodec.
 AUDIO_FEATURE = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
 ROW_FEATURES = {
@@ -109,6 +110,10 @@ class Entry:
             source = (self.audio.name, stat.st_size, stat.st_mtime_ns)
         content = (FORMAT, SAMPLING_RATE, self.file_name, sorted(self.columns.items()), source)
         return hashlib.sha256(repr(content).encode()).hexdigest()[:24]
+
+
+# What a source lists: split -> entries, and the features of their columns.
+Source = tuple[dict[str, list[Entry]], datasets.Features]
 
 
 def prepare_entry(entry: Entry, split: str) -> tuple[dict[str, Any], str]:
