@@ -101,13 +101,7 @@ def verify(path: pathlib.Path, md5: str) -> None:
 
 
 def _fetch(url: str, part: pathlib.Path) -> None:
-    """
-    Download what `part` lacks, as far as the connection lasts.
-
-    Raises:
-        DataError: the server has no such file.
-        requests.RequestException: the server or the connection failed in a way that may pass.
-    """
+    """Download what `part` lacks; a `requests.RequestException` is a failure that may pass."""
     start = _size(part)
     headers = {"Accept-Encoding": "identity"}  # a range of compressed bytes is no range of the file
     if start:
@@ -182,12 +176,7 @@ def extract(archive: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def _check_entries(archive: pathlib.Path, file: py7zr.SevenZipFile, folder: pathlib.Path) -> None:
-    """
-    Check what an archive holds before anything of it is written.
-
-    Raises:
-        DataError: an entry would be written elsewhere or is a link, none is in the folder, or the disk has no space.
-    """
+    """Check what an archive holds before anything of it is written."""
     entries = file.list()
     for entry in entries:
         parts = re.split(r"[\\/]", entry.filename)

@@ -249,12 +249,7 @@ def captions_of(values: Iterable[Any], where: str) -> list[str]:
 
 
 def _written_list(text: str, where: str) -> str | list[str]:
-    """
-    Read a list of texts as JSON, Python or NumPy write it; any other text is returned as it is.
-
-    Raises:
-        DataError: the text looks like a list, but is none of texts in quotes.
-    """
+    """Read a list of texts as JSON, Python or NumPy write it; any other text is returned as it is."""
     stripped = re.sub(r"^array\((.*?)(,\s*dtype=\w+)?\)$", r"\1", text.strip(), flags=re.DOTALL)
     if stripped[:1] + stripped[-1:] not in ("[]", "()", "{}") or len(stripped) < 2:
         return text

@@ -122,12 +122,7 @@ def split_named(name: str) -> str | None:
 
 
 def _load_from_hub(source: str) -> datasets.DatasetDict | datasets.Dataset:
-    """
-    Load a data set.
-
-    Raises:
-        DataError: there is none, or it cannot be read.
-    """
+    """Load a data set; whatever it is that fails is one error."""
     try:
         return datasets.load_dataset(source)
     except (ImportError, OSError, ValueError, datasets.exceptions.DatasetsError, pyarrow.ArrowException) as error:
@@ -144,12 +139,7 @@ def _load_from_hub(source: str) -> datasets.DatasetDict | datasets.Dataset:
 
 
 def _join(rows: list[_Row]) -> dict[str, list[Entry]]:
-    """
-    Join the rows of each recording: all give captions, the first one gives the rest.
-
-    Raises:
-        DataError: the rows of a recording are in two splits.
-    """
+    """Join the rows of each recording: all give captions, the first one gives the rest."""
     recordings: dict[Hashable, _Row] = {}
     for row in rows:
         first = recordings.setdefault(row.recording, row)
@@ -183,12 +173,7 @@ def _entry(row: _Row) -> Entry:
 
 
 def _draw_splits(splits: dict[str, list[Entry]], shares: dict[str, float], source: str) -> dict[str, list[Entry]]:
-    """
-    Take the missing splits from the training recordings.
-
-    Raises:
-        DataError: no recording would be left for training.
-    """
+    """Take the missing splits from the training recordings."""
     train = splits.get("train", [])
     usable = sorted((entry for entry in train if entry.audio is not None), key=_draw)
     missing = [split for split in shares if split not in splits and usable]
@@ -215,12 +200,7 @@ def _draw(entry: Entry) -> float:
 
 
 def _check_inside(path: str | os.PathLike, folders: Sequence[str | os.PathLike], name: str, where: str) -> None:
-    """
-    Refuse a recording that does not belong to its source.
-
-    Raises:
-        DataError: a row names a file outside the folders.
-    """
+    """Refuse a recording that does not belong to its source."""
     if not any(is_inside(path, folder) for folder in folders):
         raise DataError(
             f"{where}: found the recording {name!r}, which is outside {folders[0]}, expected one below it; take the "
@@ -264,12 +244,7 @@ def _of_folder(folder: pathlib.Path, caption_columns: Sequence[str], allow_outsi
 
 
 def _metadata_files(folder: pathlib.Path) -> dict[pathlib.Path, str | None]:
-    """
-    Find the metadata of a folder, or that of its folders: path -> split, `None` where the recordings' folders decide.
-
-    Raises:
-        DataError: there is none, or it is not clear which counts.
-    """
+    """Find a folder's metadata, or that of its folders: path -> split, `None` where the recordings' folders decide."""
     parents = [folder, *sorted(child for child in folder.iterdir() if child.is_dir())]
     files_of = {parent: [parent / name for name in METADATA_FILES if (parent / name).is_file()] for parent in parents}
     top = files_of.pop(folder)
@@ -379,12 +354,7 @@ def _of_tables(
 
 
 def _check_audio_feature(feature: Any, where: str) -> None:
-    """
-    Refuse a column that holds no recordings.
-
-    Raises:
-        DataError: its values are neither files nor samples with their rate.
-    """
+    """Refuse a column that holds no recordings."""
     fields = set(feature) if isinstance(feature, dict) else set()
     is_single = getattr(feature, "dtype", None) in ("string", "large_string", "binary", "large_binary")
     is_audio = isinstance(feature, datasets.Audio)

@@ -42,14 +42,10 @@ def audiocaps_entries(tables: pathlib.Path, recordings: YouTubeFolder) -> Source
         splits[split] = []
         for (youtube_id, start), texts in captions.items():
             alone = parts[youtube_id] == 1
-            splits[split].append(
-                Entry(
-                    file_name=f"Y{youtube_id}.wav" if alone else f"{youtube_id}_{start}.wav",
-                    audio=recordings.find(youtube_id, start, alone),
-                    columns={"captions": texts, "youtube_id": youtube_id, "start_time": start},
-                    absence=recordings.absence(youtube_id, start, alone),
-                )
-            )
+            file_name = f"Y{youtube_id}.wav" if alone else f"{youtube_id}_{start}.wav"
+            audio, absence = recordings.find(youtube_id, start, alone)
+            columns = {"captions": texts, "youtube_id": youtube_id, "start_time": start}
+            splits[split].append(Entry(file_name, audio, columns, absence))
         for fault in faults:
             columns = {"captions": [], "youtube_id": "", "start_time": ""}
             splits[split].append(Entry(fault.split(": ")[0], None, columns, absence=fault))

@@ -99,13 +99,9 @@ def audioset_entries(segments: pathlib.Path, labels: Mapping[str, int], recordin
             )
             entries[where] = Entry(where, None, {"labels": []}, absence)
             continue
+        audio, absence = recordings.find(cells[0], cells[1])
         name = f"Y{cells[0]}.wav"
-        entries[name] = Entry(
-            file_name=name,
-            audio=recordings.find(cells[0], cells[1]),
-            columns={"labels": [labels[mid] for mid in classes]},
-            absence=recordings.absence(cells[0], cells[1]),
-        )
+        entries[name] = Entry(name, audio, {"labels": [labels[mid] for mid in classes]}, absence)
     return list(entries.values())
 
 
