@@ -12,7 +12,6 @@ import json
 import os
 import pathlib
 import re
-import tokenize
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from ..processing_cnn10bert import caption_words
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 CAPTION_COLUMNS = ("captions", "caption")  # and caption_1, caption_2, ...
 JSON_LINES = (".jsonl", ".ndjson")
+QUOTED_TEXT = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 TABLES = (".csv", ".tsv", *JSON_LINES)
 
 
@@ -257,18 +257,11 @@ def _written_list(text: str, where: str) -> str | list[str]:
         value = json.loads(stripped)
         if isinstance(value, list):
             return value
-    # NumPy puts no comma between texts. Python would join them, so they are read token by token.
-    texts, others = [], set()
-    try:
-        for token in tokenize.generate_tokens(io.StringIO(stripped).readline):
-            if token.type == tokenize.STRING:
-                texts.append(ast.literal_eval(token.string))
-            elif token.type not in (tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER):
-                others.add(token.string)
-    except (tokenize.TokenError, SyntaxError, ValueError):
-        others.add(stripped)
-    if others <= set("[](){},"):
-        return texts
+    # NumPy puts no comma between texts. Python would join them, so they are read one by one.
+    with contextlib.suppress(SyntaxError, ValueError):
+        texts = [ast.literal_eval(quoted) for quoted in QUOTED_TEXT.findall(stripped)]
+        if set(QUOTED_TEXT.sub("", stripped)) <= set("[](){}, \t\r\n"):
+            return texts
     if stripped[1:].lstrip()[0] in "\"'" or (stripped[0] == "[" and ("," in stripped or '"' in stripped)):
         raise DataError(
             f"{where}: captions: found {text.strip()[:80]!r}, expected a list of texts as JSON writes it, such as "
