@@ -19,6 +19,7 @@ FORMAT = 1  # raise it when the meaning of a prepared row changes, so that no ol
 SILENCE = 1e-4  # -80 dB of full scale: nothing above it, and a recording is silent
 MIN_SECONDS = 0.15  # 16 frames at hop 320: the feature extractor fills up what is shorter
 
+CAPTIONS = datasets.List(datasets.Value("string"))
 # `datasets.Audio` stores the same, but its decoding needs torchcodec.
 AUDIO_FEATURE = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
 ROW_FEATURES = {
@@ -38,49 +39,34 @@ class StoredAudio:
     column: str
 
     def load(self, name: str, sampling_rate: int = SAMPLING_RATE, notes: list[str] | None = None) -> np.ndarray:
-        """
-        Decode the recording.
-
-        Args:
-            name: of the recording, for errors.
-            sampling_rate: of the result, in Hz.
-            notes: takes remarks, see `load_audio`.
-
-        Raises:
-            AudioError: the recording cannot be used.
-        """
+        """Decode the recording as `load_audio` does, which says what the arguments are; `name` is for errors."""
         value = self.dataset[self.row][self.column]
         value = value if isinstance(value, dict) else {"path" if isinstance(value, str) else "bytes": value}
         if value.get("bytes") is not None:
             return decode_audio(value["bytes"], sampling_rate, name, notes)
         if value.get("array") is not None:
-            return decode_audio(_wav_of(value, name), sampling_rate, name, notes)
+            return decode_audio(_wav_of(value["array"], value.get("sampling_rate"), name), sampling_rate, name, notes)
         if value.get("path") is not None:
             return load_audio(value["path"], sampling_rate, notes)
         raise AudioError(f"{name}: found neither bytes nor a path, expected a recording; leave it out")
 
-    def stamp(self) -> tuple:
-        return (self.dataset._fingerprint, self.row, self.column)
 
-
-def _wav_of(value: Mapping[str, Any], name: str) -> bytes:
+def _wav_of(array: Any, rate: Any, name: str) -> bytes:
     """
     Write samples as a wav file of floats, which then goes the way of every recording.
 
     Args:
-        value: `array` [samples] or [channels, samples] or [samples, channels], and `sampling_rate` in Hz. Whole numbers
-            are taken as 16-bit samples.
+        array: [samples] or [channels, samples] or [samples, channels]. Whole numbers are taken as 16-bit samples.
+        rate: in Hz.
         name: of the recording, for errors.
 
     Raises:
-        AudioError: `array` and `sampling_rate` are not such samples and their rate.
+        AudioError: they are not such samples and their rate.
     """
-    rate = value.get("sampling_rate")
     try:
-        samples = np.asarray(value["array"])
-        if np.issubdtype(samples.dtype, np.integer):
-            samples = samples / 2**15
-        samples = samples.astype(np.float32)
+        samples = np.asarray(array)
+        scale = 2**15 if np.issubdtype(samples.dtype, np.integer) else 1
+        samples = (samples / scale).astype(np.float32)
     except (TypeError, ValueError) as error:
         raise AudioError(f"{name}: found samples that are no numbers ({error}); leave the recording out") from error
     if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
@@ -115,10 +101,10 @@ class Entry:
     remark: str = ""
 
     def stamp(self) -> str:
-        """Changes with anything the row depends on; of a recording, its name, size and time of modification."""
+        """Digest what the row depends on; of a recording, its name, size and time of modification."""
         source: tuple = ("absent",)
         if isinstance(self.audio, StoredAudio):
-            source = self.audio.stamp()
+            source = (self.audio.dataset._fingerprint, self.audio.row, self.audio.column)
         elif self.audio is not None and self.audio.is_file():
             stat = self.audio.stat()
             source = (self.audio.name, stat.st_size, stat.st_mtime_ns)
@@ -126,9 +112,13 @@ class Entry:
         return hashlib.sha256(repr(content).encode()).hexdigest()[:24]
 
 
+# What a source lists: split -> entries, and the features of their columns.
+Source = tuple[dict[str, list[Entry]], datasets.Features]
+
+
 def prepare_entry(entry: Entry, split: str) -> tuple[dict[str, Any], str]:
     """
-    One row of `ROW_FEATURES` and the entry's columns, and a warning, empty where there is nothing to warn of.
+    Make a row of `ROW_FEATURES` and the entry's columns, and a warning, empty where there is nothing to warn of.
 
     Raises:
         AudioError: the recording is absent or cannot be used.
@@ -147,13 +137,8 @@ def prepare_entry(entry: Entry, split: str) -> tuple[dict[str, Any], str]:
         "duration": len(waveform) / SAMPLING_RATE,
         **entry.columns,
     }
-    return row, "; ".join([*notes, *_warnings(waveform)])
-
-
-def _warnings(waveform: np.ndarray) -> list[str]:
-    warnings = []
     if (peak := np.abs(waveform).max()) < SILENCE:
-        warnings.append(f"silent: no sample above {peak:.1g} of full scale")
+        notes.append(f"silent: no sample above {peak:.1g} of full scale")
     if (seconds := len(waveform) / SAMPLING_RATE) < MIN_SECONDS:
-        warnings.append(f"very short: {seconds:.3f} s, less than the {MIN_SECONDS} s that the model needs at least")
-    return warnings
+        notes.append(f"very short: {seconds:.3f} s, less than the {MIN_SECONDS} s that the model needs at least")
+    return row, "; ".join(notes)

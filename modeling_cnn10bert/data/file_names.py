@@ -1,5 +1,6 @@
 """Names of recordings in metadata, and the files that they mean."""
 
+import functools
 import os
 import pathlib
 import unicodedata
@@ -18,17 +19,18 @@ class FileFinder:
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
-        self._names: dict[pathlib.Path, dict[str, list[str]]] = {}  # folder -> name in NFC -> names on disk
+        self._names_in = functools.cache(_names_in)
 
     def find(self, name: str) -> pathlib.Path | None:
         """Return the path of a file, `None` where there is none."""
         if "\0" in name:
             return None
-        for form in dict.fromkeys([name, name.replace("\\", "/"), name.strip(), name.replace("\\", "/").strip()]):
+        slashes = name.replace("\\", "/")
+        for form in dict.fromkeys([name, slashes, name.strip(), slashes.strip()]):
             path = self.folder / form
             if os.path.exists(path):
                 return path
-            if (found := self._in_any_normal_form(path)) is not None:
+            if found := self._in_any_normal_form(path):
                 return found
         return None
 
@@ -43,13 +45,13 @@ class FileFinder:
             found /= part
         return found
 
-    def _names_in(self, folder: pathlib.Path) -> dict[str, list[str]]:
-        if folder not in self._names:
-            self._names[folder] = defaultdict(list)
-            if os.path.isdir(folder):
-                for name in os.listdir(folder):
-                    self._names[folder][unicodedata.normalize("NFC", name)].append(name)
-        return self._names[folder]
+
+def _names_in(folder: pathlib.Path) -> dict[str, list[str]]:
+    """Map names in Unicode's form NFC to those on disk."""
+    names = defaultdict(list)
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        names[unicodedata.normalize("NFC", name)].append(name)
+    return names
 
 
 def file_identity(path: str | os.PathLike) -> Hashable:

@@ -3,53 +3,94 @@
 OUT/dataset_dict.json, OUT/<split>/   what `datasets.load_from_disk(OUT)` reads; the former is written last
 OUT/skipped.csv, OUT/warnings.csv     recordings that were left out, and those that were kept but look odd
 OUT/.preparation/                     the lock, unfinished shards, and what a whole preparation was made of
+
+Each split is cut into shards: Arrow files of some recordings that processes write in parallel, each with a report in
+JSON that is written last. A killed preparation goes on with the shards that are missing. `Dataset.from_generator` with
+`num_proc` begins again in that case, and can neither leave out a recording nor say why, so that the shards are our own.
 """
 
 import contextlib
 import csv
 import dataclasses
-import errno
+import functools
 import hashlib
+import itertools
 import json
 import math
 import os
 import pathlib
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import datasets
 import filelock
+from datasets.arrow_writer import ArrowWriter
+from tqdm import tqdm
 
-from ..errors import DataError
-from ..files import check_local_folder
-from .entries import ROW_FEATURES, Entry
+from ..errors import AudioError, DataError, UnreadableError
+from ..files import check_local_folder, is_full_disk
+from .entries import ROW_FEATURES, Entry, prepare_entry
+from .processes import in_processes
 from .saved_tables import load_saved
-from .shards import Note, Shard, ShardReport, cut, write_shards
 
-ENTRIES_OF_A_SHARD = 64  # that are at hand
+ENTRIES_OF_A_SHARD = 64  # whose recording is there
+ROWS_IN_MEMORY = 32  # of a shard while it is written, and at a time where it is streamed
 MARK = "dataset_dict.json"  # without it, `load_from_disk` reads nothing
 COPY = "the same sound as in another split"
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+    """Something about one recording that its user should know."""
+
+    split: str
+    file_name: str
+    text: str
 
 
 @dataclasses.dataclass
 class Preparation:
     """
-    What a preparation came to.
+    Sums up a preparation: what is printed at its end, and what a later one goes on from.
 
     Attributes:
         folder: the prepared data set.
         listed: split -> recordings that the source lists.
-        prepared: split -> recordings that are there.
+        stamps: split -> the stamp of each row, see `Entry.stamp`.
         skipped, warnings: recordings left out, and those kept with a warning.
+        key: equal where all entries and columns are; empty where some are to be tried again.
     """
 
     folder: pathlib.Path
     listed: dict[str, int]
-    prepared: dict[str, int]
+    stamps: dict[str, list[str]]
     skipped: list[Note]
     warnings: list[Note]
+    key: str = ""
+
+    @property
+    def prepared(self) -> dict[str, int]:
+        """Split -> recordings that are there."""
+        return {split: len(stamps) for split, stamps in self.stamps.items()}
+
+    @classmethod
+    def read(cls, folder: pathlib.Path) -> "Preparation | None":
+        """Read the preparation of a folder; `None` where the folder holds no whole data set."""
+        try:
+            content = json.loads((folder / ".preparation" / "state.json").read_text(encoding="utf-8"))
+            for kind in ("skipped", "warnings"):
+                content[kind] = [Note(**note) for note in content[kind]]
+            found = cls(folder, **content)
+            str(found)  # which reads all of it
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):  # edited, or cut off
+            return None
+        return found if (folder / MARK).is_file() else None
+
+    def write(self, path: pathlib.Path) -> None:
+        content = dataclasses.asdict(self)
+        del content["folder"]
+        path.write_text(json.dumps(content), encoding="utf-8")
 
     def __str__(self) -> str:
         lines = [f"{self.folder}:"]
@@ -73,7 +114,7 @@ def prepare_dataset(
     strict: bool = False,
 ) -> Preparation:
     """
-    Decodes, resamples and stores all recordings; a recording that cannot be used is left out and listed.
+    Decode, resample and store all recordings; a recording that cannot be used is left out and listed.
 
     What is whole stays: run again, it does nothing; with other entries, it prepares those that are new. A column that
     was added to the data set since stays too, empty for what is new.
@@ -89,77 +130,127 @@ def prepare_dataset(
         DataError: the folder holds something else or a damaged data set, is full, no recording can be used, or,
             if `strict`, one cannot.
     """
-    check_local_folder(out, "OUT", DataError)
-    out = pathlib.Path(out)
     features = datasets.Features({**ROW_FEATURES, **columns})
-    for split, entries in splits.items():
-        check_entries(split, entries)
-    with preparation_folder(out) as folder, one_line_when_full(out):
-        shards = _cut_all(folder, splits, dict.fromkeys(splits, features))
-        _move_in(folder, out)
-        state = _State.read(folder, out)
+    with open_preparation(splits, out) as (out, folder):
+        _move_in(folder / "whole", out)
+        shards = []
+        for split, entries in splits.items():
+            there = sum(entry.audio is not None for entry in entries)
+            shards += cut(split, entries, features, math.ceil(there / ENTRIES_OF_A_SHARD))
         key = hashlib.sha256("".join(shard.key for shard in shards).encode()).hexdigest()
-        if state is None or state.key != key:
-            (folder / "shards").mkdir(exist_ok=True)
-            if state:
-                shards = _cut_all(folder, splits, _with_added_columns(features, splits, out))
-            reports = write_shards(shards, num_proc, _Recall(out, state) if state else None)
-            # Without a key, the next run tries again what the system did not read.
-            is_whole = not any(report.retry for report in reports)
-            state = _State.of(key if is_whole else "", splits, shards, reports)
-            result = state.preparation(out)
-            write_notes(result)
+        earlier = Preparation.read(out)
+        tables = load_saved(out) if earlier else {}  # also if nothing is to do: a file may have been damaged since
+        if earlier and earlier.key == key:
+            result = earlier
             check_result(result, strict)
-            _assemble(shards, state, folder, out)
         else:
-            load_saved(out)  # a file may have been damaged since
+            shards = [_with_added_columns(shard, tables) for shard in shards]
+            (folder / "shards").mkdir(exist_ok=True)
+            known = _known_rows(earlier, tables) if earlier else {}
+            reports = write_shards(shards, folder / "shards", num_proc, known)
+            result = sum_up(out, splits, shards, reports, key)
+            check_result(result, strict)
+            _save_whole(folder, shards, result)
+            _move_in(folder / "whole", out)
         for scratch in ("shards", "staged"):
             shutil.rmtree(folder / scratch, ignore_errors=True)
-        result = state.preparation(out)
-        check_result(result, strict)
         return result
 
 
 def whole_preparation(out: str | os.PathLike) -> Preparation | None:
-    """What an earlier preparation came to; `None` where the folder holds no whole data set."""
-    out = pathlib.Path(out)
-    state = _State.read(out / ".preparation", out)
-    return state.preparation(out) if state else None
+    """Return what an earlier preparation came to; `None` where the folder holds no whole data set."""
+    return Preparation.read(pathlib.Path(out))
 
 
-def _cut_all(
-    folder: pathlib.Path, splits: Mapping[str, Sequence[Entry]], features: Mapping[str, datasets.Features]
-) -> list[Shard]:
-    return [
-        shard
-        for split, entries in splits.items()
-        for shard in cut(folder / "shards", split, entries, features[split], _num_shards(entries))
-    ]
+def _with_added_columns(shard: "Shard", tables: Mapping[str, datasets.Dataset]) -> "Shard":
+    """Keep the columns that were added to an earlier data set, such as back-translations."""
+    earlier = tables[shard.split].features if shard.split in tables else {}
+    added = {name: feature for name, feature in earlier.items() if name not in shard.features}
+    return dataclasses.replace(shard, features=datasets.Features({**shard.features, **added}))
 
 
-def _with_added_columns(
-    features: datasets.Features, splits: Iterable[str], out: pathlib.Path
-) -> dict[str, datasets.Features]:
-    """Split -> the features, and the columns that others added since, such as back-translations."""
-    tables = load_saved(out)
-    added = {
-        split: {name: feature for name, feature in tables[split].features.items() if name not in features}
-        for split in splits
-        if split in tables
-    }
-    return {split: datasets.Features({**features, **added.get(split, {})}) for split in splits}
+def _known_rows(earlier: Preparation, tables: Mapping[str, datasets.Dataset]) -> "KnownRows":
+    known: KnownRows = {}
+    for split, table in tables.items():
+        stamps = earlier.stamps.get(split, [])
+        if len(stamps) != len(table):  # rows were taken out since: which are left is not known
+            continue
+        own = (note for note in earlier.warnings if note.split == split and COPY not in note.text)
+        warnings = {note.file_name: note.text for note in own}
+        for row, (stamp, name) in enumerate(zip(stamps, table["file_name"][:], strict=True)):
+            known[split, stamp] = table, row, warnings.get(name, "")
+    return known
 
 
-def _num_shards(entries: Sequence[Entry]) -> int:
-    return math.ceil(sum(entry.audio is not None for entry in entries) / ENTRIES_OF_A_SHARD)
+def _save_whole(folder: pathlib.Path, shards: Sequence["Shard"], result: Preparation) -> None:
+    """Join the shards to the data set `whole`, which appears by a renaming, beside its place."""
+    staged = folder / "staged"
+    shutil.rmtree(staged, ignore_errors=True)
+    tables = datasets.DatasetDict()
+    for split in (split for split, stamps in result.stamps.items() if stamps):  # one without rows could not be loaded
+        paths = [str(folder / "shards" / f"{shard.name}.arrow") for shard in shards if shard.split == split]
+        tables[split] = datasets.concatenate_datasets([datasets.Dataset.from_file(path) for path in paths])
+    tables.save_to_disk(staged)
+    result.write(staged / "state.json")
+    staged.rename(folder / "whole")
+
+
+def _move_in(whole: pathlib.Path, out: pathlib.Path) -> None:
+    """Put a data set that stands whole beside its place into it, or go on with that after a kill; `MARK` moves last."""
+    if (whole / MARK).is_file():
+        (out / MARK).unlink(missing_ok=True)
+        if (whole / "state.json").is_file():
+            (whole / "state.json").replace(whole.with_name("state.json"))
+        for table in [path for path in whole.iterdir() if path.is_dir()]:
+            shutil.rmtree(out / table.name, ignore_errors=True)
+            table.rename(out / table.name)
+        (whole / MARK).rename(out / MARK)
+    shutil.rmtree(whole, ignore_errors=True)
 
 
 # ------------------------------------------------------------------------------------------------------ the folder
 
 
 @contextlib.contextmanager
+def open_preparation(
+    splits: Mapping[str, Sequence[Entry]], out: str | os.PathLike
+) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
+    """
+    Check what is to be prepared and where, and lock the folder for the time of a block.
+
+    Yields:
+        The folder of the data set, and its folder .preparation.
+
+    Raises:
+        DataError: no recording of a split is there, two have the same file name, one has no name in UTF-8, the folder
+            cannot be used, or the disk is full.
+    """
+    check_local_folder(out, "OUT", DataError)
+    out = pathlib.Path(out)
+    for split, entries in splits.items():
+        if entries and all(entry.audio is None for entry in entries):
+            raise DataError(
+                f"{split}: found none of its {len(entries)} recordings, expected some; the first: "
+                f"{entries[0].absence}; check the names and the folder, or leave the split out"
+            )
+        seen: set[str] = set()
+        for entry in entries:
+            if entry.file_name in seen:
+                raise DataError(
+                    f"{split}: found the file name {entry.file_name!r} twice, expected names that differ within a "
+                    "split; give its captions in one row, or rename one of the recordings"
+                )
+            if entry.file_name != entry.file_name.encode(errors="replace").decode():
+                raise DataError(f"{split}: found the file name {entry.file_name!r}, expected UTF-8; rename the file")
+            seen.add(entry.file_name)
+    with preparation_folder(out) as folder, one_line_when_full(out):
+        yield out, folder
+
+
+@contextlib.contextmanager
 def preparation_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
-    """OUT/.preparation, locked: a second preparation of the same folder waits, and then finds it whole.
+    """
+    Lock OUT/.preparation: a second preparation of the same folder waits, and then finds it whole.
 
     Raises:
         DataError: the folder holds something that no preparation wrote.
@@ -173,19 +264,18 @@ def preparation_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / "lock")
     try:
-        lock.acquire(blocking=False)
+        locked = lock.acquire(blocking=False)
     except filelock.Timeout:
         print(f"{out}: waiting for another preparation of it to end", flush=True)
-        lock.acquire()
-    try:
+        locked = lock.acquire()
+    with locked:
         yield folder
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager
 def one_line_when_full(out: pathlib.Path) -> Iterator[None]:
-    """Turns a full disk into one clear error.
+    """
+    Turn a full disk into one clear error.
 
     Raises:
         DataError: the disk is full.
@@ -193,7 +283,7 @@ def one_line_when_full(out: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if not is_full_disk(error):
             raise
         free = shutil.disk_usage(out).free
         raise DataError(
@@ -202,160 +292,176 @@ def one_line_when_full(out: pathlib.Path) -> Iterator[None]:
         ) from error
 
 
-# ------------------------------------------------------------------------------------------------------- the state
+# ------------------------------------------------------------------------------------------------------ the shards
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A piece of a split, of which `<name>.arrow` holds the rows and `<name>.json` the report."""
+
+    name: str
+    split: str
+    entries: Sequence[Entry]
+    features: datasets.Features
+
+    @functools.cached_property
+    def stamps(self) -> list[str]:
+        return [entry.stamp() for entry in self.entries]
+
+    @functools.cached_property
+    def key(self) -> str:
+        content = (self.split, sorted(self.features.items()), self.stamps)
+        return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
 @dataclasses.dataclass
-class _State:
-    """What a whole data set was made of: `stamps` are those of the rows of each split, in their order."""
+class ShardReport:
+    """
+    What a whole shard holds.
 
-    key: str
-    listed: dict[str, int]
-    stamps: dict[str, list[str]]
-    skipped: list[Note]
-    warnings: list[Note]
+    Attributes:
+        stamps: of its rows.
+        skipped, warnings: recordings left out, and those kept with a warning.
+        digests: file name -> a digest of the sound, equal where the sound is; empty in a report of earlier versions.
+        retry: whether the system did not read a recording, which says nothing of the recording.
+    """
 
-    @classmethod
-    def of(
-        cls, key: str, splits: Mapping[str, Sequence[Entry]], shards: Sequence[Shard], reports: Sequence[ShardReport]
-    ) -> "_State":
-        stamps: dict[str, list[str]] = {split: [] for split in splits}
-        for shard, report in zip(shards, reports, strict=True):
-            stamps[shard.split] += report.stamps
-        return cls(
-            key=key,
-            listed={split: len(entries) for split, entries in splits.items()},
-            stamps=stamps,
-            skipped=[note for report in reports for note in report.skipped],
-            warnings=[note for report in reports for note in report.warnings] + notes_of_copies(shards, reports),
-        )
+    stamps: list[str] = dataclasses.field(default_factory=list)
+    skipped: list[Note] = dataclasses.field(default_factory=list)
+    warnings: list[Note] = dataclasses.field(default_factory=list)
+    digests: dict[str, str] = dataclasses.field(default_factory=dict)
+    retry: bool = False
 
     @classmethod
-    def read(cls, folder: pathlib.Path, out: pathlib.Path) -> "_State | None":
-        """`None` unless the data set is whole."""
-        if not (out / MARK).is_file() or not (folder / "state.json").is_file():
-            return None
+    def read(cls, shard: Shard, folder: pathlib.Path) -> "ShardReport | None":
+        """Read the report of a shard; `None` unless the shard is there, whole, and of the same recordings."""
         try:
-            content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            for kind in ("skipped", "warnings"):
-                content[kind] = [Note(**note) for note in content[kind]]
-            state = cls(**content)
-            str(state.preparation(out))  # which reads all of it
-            return state
-        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):  # edited, or cut off
+            content = json.loads((folder / f"{shard.name}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
             return None
-
-    def write(self, folder: pathlib.Path) -> None:
-        unfinished = folder / ".state.json"
-        unfinished.write_text(json.dumps(dataclasses.asdict(self)), encoding="utf-8")
-        unfinished.replace(folder / "state.json")
-
-    def preparation(self, out: pathlib.Path) -> Preparation:
-        prepared = {split: len(stamps) for split, stamps in self.stamps.items()}
-        return Preparation(out, self.listed, prepared, self.skipped, self.warnings)
-
-
-class _Recall:
-    """Rows of an earlier preparation, by their stamps."""
-
-    def __init__(self, out: pathlib.Path, state: _State):
-        self.rows = {(split, stamp): row for split, stamps in state.stamps.items() for row, stamp in enumerate(stamps)}
-        self.tables = load_saved(out)
-        own = (note for note in state.warnings if COPY not in note.text)
-        self.warnings = {(note.split, note.file_name): note.text for note in own}
-
-    def __call__(self, split: str, stamp: str) -> tuple[dict[str, Any], str] | None:
-        if (split, stamp) not in self.rows:
+        if content.pop("key") != shard.key or content.get("retry") or not (folder / f"{shard.name}.arrow").is_file():
             return None
-        row = self.tables[split][self.rows[split, stamp]]
-        return row, self.warnings.get((split, row["file_name"]), "")
+        for kind in ("skipped", "warnings"):
+            content[kind] = [Note(**note) for note in content[kind]]
+        return cls(**content)
+
+    def write(self, shard: Shard, folder: pathlib.Path) -> None:
+        unfinished = _unfinished(shard, folder)
+        unfinished.write_text(json.dumps({"key": shard.key, **dataclasses.asdict(self)}), encoding="utf-8")
+        unfinished.replace(folder / f"{shard.name}.json")
 
 
-def _assemble(shards: Sequence[Shard], state: _State, folder: pathlib.Path, out: pathlib.Path) -> None:
-    """Shards -> the data set. It is whole again when `MARK` is there, which moves last."""
-    staged = folder / "staged"
-    shutil.rmtree(staged, ignore_errors=True)
-    tables = datasets.DatasetDict()
-    for split in (split for split, stamps in state.stamps.items() if stamps):  # one without rows could not be loaded
-        parts = [datasets.Dataset.from_file(str(shard.path)) for shard in shards if shard.split == split]
-        tables[split] = datasets.concatenate_datasets(parts)
-    tables.save_to_disk(staged)
-    state.write(staged)
-    staged.rename(folder / "whole")
-    _move_in(folder, out)
+# (split, stamp of an entry) -> the table and the row where it is prepared already, and the warning about it
+KnownRows = dict[tuple[str, str], tuple[datasets.Dataset, int, str]]
 
 
-def _move_in(folder: pathlib.Path, out: pathlib.Path) -> None:
-    """Puts a data set that stands whole in `folder` into its place, or goes on with that after a kill."""
-    whole = folder / "whole"
-    if (whole / MARK).is_file():
-        (out / MARK).unlink(missing_ok=True)
-        if (whole / "state.json").is_file():
-            (whole / "state.json").replace(folder / "state.json")
-        splits = json.loads((folder / "state.json").read_text(encoding="utf-8"))["stamps"]
-        for split, stamps in splits.items():
-            if (whole / split).is_dir() or not stamps:
-                shutil.rmtree(out / split, ignore_errors=True)
-            if (whole / split).is_dir():
-                (whole / split).rename(out / split)
-        (whole / MARK).rename(out / MARK)
-    shutil.rmtree(whole, ignore_errors=True)
+def cut(split: str, entries: Sequence[Entry], features: datasets.Features, count: int) -> list[Shard]:
+    """Cut a split into `count` shards of nearly equal size, fewer where there are fewer entries."""
+    count = max(1, min(count, len(entries)))
+    bounds = [number * len(entries) // count for number in range(count + 1)]
+    return [
+        Shard(f"{split}-{number:05d}-of-{count:05d}", split, entries[start:end], features)
+        for number, (start, end) in enumerate(itertools.pairwise(bounds))
+    ]
+
+
+def write_shards(
+    shards: Sequence[Shard], folder: pathlib.Path, num_proc: int, known: KnownRows | None = None
+) -> list[ShardReport]:
+    """
+    Write what is missing in a folder, in `num_proc` processes with a progress bar; what is whole stays as it is.
+
+    Raises:
+        OSError, DataError: they cannot be written, or a process died; the whole ones stay.
+    """
+    for path in folder.glob(".*"):  # of killed processes; the folder is locked, so that no other one is at work
+        path.unlink()
+    reports = {number: report for number, shard in enumerate(shards) if (report := ShardReport.read(shard, folder))}
+    missing = [number for number in range(len(shards)) if number not in reports]
+    total = sum(len(shards[number].entries) for number in missing)
+    with tqdm(total=total, desc="Preparing recordings", unit=" recordings", disable=None if total else True) as bar:
+        written = in_processes(
+            lambda position: write_shard(shards[missing[position]], folder, known or {}), len(missing), num_proc
+        )
+        for position, report in written:
+            reports[missing[position]] = report
+            bar.update(len(shards[missing[position]].entries))
+    return [reports[number] for number in range(len(shards))]
+
+
+def write_shard(shard: Shard, folder: pathlib.Path, known: KnownRows) -> ShardReport:
+    """Prepare the entries of one shard; those that cannot be used are left out."""
+    report = ShardReport()
+    (folder / f"{shard.name}.json").unlink(missing_ok=True)
+    unfinished = _unfinished(shard, folder)
+    with ArrowWriter(path=str(unfinished), features=shard.features, writer_batch_size=ROWS_IN_MEMORY) as writer:
+        for entry, stamp in zip(shard.entries, shard.stamps, strict=True):
+            try:
+                if (shard.split, stamp) in known:
+                    table, number, warning = known[shard.split, stamp]
+                    row = table[number]
+                else:
+                    row, warning = prepare_entry(entry, shard.split)
+            except AudioError as error:
+                report.skipped.append(Note(shard.split, entry.file_name, str(error)))
+                report.retry = report.retry or isinstance(error, UnreadableError)
+                continue
+            if warning:
+                report.warnings.append(Note(shard.split, entry.file_name, warning))
+            writer.write({**dict.fromkeys(shard.features), **row})
+            report.stamps.append(stamp)
+            report.digests[row["file_name"]] = hashlib.blake2b(row["audio"]["bytes"], digest_size=16).hexdigest()
+        writer.finalize()
+    unfinished.replace(folder / f"{shard.name}.arrow")
+    report.write(shard, folder)
+    return report
+
+
+def _unfinished(shard: Shard, folder: pathlib.Path) -> pathlib.Path:
+    """Name a file while this process writes it; one that was killed a moment ago may still be at its own."""
+    return folder / f".{shard.name}.{os.getpid()}"
 
 
 # ------------------------------------------------------------------------------------------------------ the result
 
 
-def check_entries(split: str, entries: Sequence[Entry]) -> None:
-    """
-    Raises:
-        DataError: no recording of a split is there, two have the same file name, or one has no name in UTF-8.
-    """
-    if entries and all(entry.audio is None for entry in entries):
-        raise DataError(
-            f"{split}: found none of its {len(entries)} recordings, expected some; the first: {entries[0].absence}; "
-            "check the names and the folder, or leave the split out"
-        )
-    seen: set[str] = set()
-    for entry in entries:
-        if entry.file_name in seen:
-            raise DataError(
-                f"{split}: found the file name {entry.file_name!r} twice, expected names that differ within a split; "
-                "give its captions in one row, or rename one of the recordings"
-            )
-        if entry.file_name != entry.file_name.encode(errors="replace").decode():
-            raise DataError(f"{split}: found the file name {entry.file_name!r}, expected UTF-8; rename the file")
-        seen.add(entry.file_name)
-
-
-def notes_of_copies(shards: Sequence[Shard], reports: Sequence[ShardReport]) -> list[Note]:
-    """Note each recording of which another split has the same sound, under whatever name."""
-    rows = [
-        (shard.split, name, digest)
-        for shard, report in zip(shards, reports, strict=True)
-        for name, digest in report.digests.items()
-    ]
-    holders: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for split, name, digest in rows:
-        holders[digest].append((split, name))
-    notes = []
-    for split, name, digest in rows:
-        others = [f"{other}/{copy}" for other, copy in holders[digest] if other != split]
-        if others:
-            notes.append(Note(split, name, f"{COPY}: {', '.join(others[:3])}"))
-    return notes
-
-
-def write_notes(result: Preparation) -> None:
-    """Writes skipped.csv and warnings.csv."""
-    for name, column, notes in (("skipped", "reason", result.skipped), ("warnings", "warning", result.warnings)):
-        with (result.folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+def sum_up(
+    out: pathlib.Path,
+    splits: Mapping[str, Sequence[Entry]],
+    shards: Sequence[Shard],
+    reports: Sequence[ShardReport],
+    key: str = "",
+) -> Preparation:
+    """Join the reports of all shards, and write skipped.csv and warnings.csv."""
+    stamps: dict[str, list[str]] = {split: [] for split in splits}
+    sounds: list[tuple[str, str, str]] = []  # split, file name, digest
+    places_of: dict[str, list[tuple[str, str]]] = defaultdict(list)  # digest -> split and file name
+    for shard, report in zip(shards, reports, strict=True):
+        stamps[shard.split] += report.stamps
+        for name, digest in report.digests.items():
+            sounds.append((shard.split, name, digest))
+            places_of[digest].append((shard.split, name))
+    skipped = [note for report in reports for note in report.skipped]
+    warnings = [note for report in reports for note in report.warnings]
+    # A recording of which another split has the same sound, under whatever name, makes the test easier than it is.
+    for split, name, digest in sounds:
+        if copies := [f"{other}/{copy}" for other, copy in places_of[digest] if other != split]:
+            warnings.append(Note(split, name, f"{COPY}: {', '.join(copies[:3])}"))
+    for file_name, column, notes in (("skipped.csv", "reason", skipped), ("warnings.csv", "warning", warnings)):
+        with (out / file_name).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["split", "file_name", column])
             writer.writerows(dataclasses.astuple(note) for note in notes)
+    listed = {split: len(entries) for split, entries in splits.items()}
+    # Without a key, the next run tries again what the system did not read.
+    key = "" if any(report.retry for report in reports) else key
+    return Preparation(out, listed, stamps, skipped, warnings, key)
 
 
 def check_result(result: Preparation, strict: bool) -> None:
     """
+    Refuse a data set that lacks too much.
+
     Raises:
         DataError: no recording of a split could be used, or, if `strict`, one could not.
     """

@@ -1,4 +1,4 @@
-"""Work that is dealt out to processes, which end with the one that started them, however that ends."""
+"""Work in several processes, which end with the one that started them, however that ends."""
 
 import concurrent.futures
 import concurrent.futures.process
@@ -6,14 +6,12 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import DataError
 
-WATCH_SECONDS = 0.1
-_work: Callable[[int], Any] | None = None  # of a worker
+_work: Callable[[int], Any] = int  # of a worker, which `_begin` sets
 
 
 def in_processes(function: Callable[[int], Any], count: int, num_proc: int) -> Iterator[tuple[int, Any]]:
@@ -32,11 +30,10 @@ def in_processes(function: Callable[[int], Any], count: int, num_proc: int) -> I
         for number in range(count):
             yield number, function(number)
         return
+    others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("fork")  # another start imports the whole package in every process
-    is_over = context.RawValue("b", 0)
-    with concurrent.futures.ProcessPoolExecutor(
-        min(num_proc, count), context, initializer=_begin, initargs=(function, os.getpid(), is_over)
-    ) as pool:
+    # `multiprocessing.Pool` would wait forever for the result of a worker that died.
+    with concurrent.futures.ProcessPoolExecutor(min(num_proc, count), context, _begin, (function,)) as pool:
         try:
             numbers = {pool.submit(_call, number): number for number in range(count)}
             for done in concurrent.futures.as_completed(numbers):
@@ -47,24 +44,25 @@ def in_processes(function: Callable[[int], Any], count: int, num_proc: int) -> I
                 "with fewer processes (num_proc; of a training, preprocessing_num_workers)"
             ) from error
         except BaseException:
-            is_over.value = 1  # none has to end what it is at
-            pool.shutdown(cancel_futures=True)
+            for worker in set(multiprocessing.active_children()) - others:  # none has to end what it is at
+                worker.kill()
             raise
 
 
-def _begin(function: Callable[[int], Any], parent: int, is_over) -> None:
-    """Prepare a worker: signals are its parent's to answer, with whom it ends."""
+def _begin(function: Callable[[int], Any]) -> None:
+    """Prepare a worker: signals are its parent's to answer, with which it ends."""
     global _work
     _work = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches all processes of a terminal
     for name in ("SIGTERM", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.SIG_DFL)
-    threading.Thread(target=_end_with, args=(parent, is_over), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _end_with(parent: int, is_over) -> None:
-    while os.getppid() == parent and not is_over.value:
-        time.sleep(WATCH_SECONDS)
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)
 
 

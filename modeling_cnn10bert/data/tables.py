@@ -12,16 +12,16 @@ import json
 import os
 import pathlib
 import re
-import tokenize
-import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from ..errors import DataError
+from ..processing_cnn10bert import caption_words
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 CAPTION_COLUMNS = ("captions", "caption")  # and caption_1, caption_2, ...
 JSON_LINES = (".jsonl", ".ndjson")
+QUOTED_TEXT = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 TABLES = (".csv", ".tsv", *JSON_LINES)
 
 
@@ -40,16 +40,14 @@ def read_text(path: str | os.PathLike, encoding: str | None = None) -> str:
         if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe or a device may never end
             raise OSError("no file but a folder, a pipe or a device")
         content = pathlib.Path(path).read_bytes()
-    except (OSError, ValueError, MemoryError) as error:
-        reason = str(error) or "more than the memory holds"
-        raise DataError(f"{path}: found {reason}, expected a text file; check the path") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: found {error}, expected a text file; check the path") from error
     if encoding is None:
+        encoding = "utf-8-sig"
         if content.startswith((b"\xff\xfe", b"\xfe\xff")):
             encoding = "utf-16"
         elif content[:2].count(0) == 1:  # every other byte of ASCII in UTF-16 is zero
             encoding = "utf-16-le" if content[1] == 0 else "utf-16-be"
-        else:
-            encoding = "utf-8-sig"
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
@@ -88,7 +86,7 @@ def read_rows(
     """
     path = pathlib.Path(path)
     text = read_text(path, encoding)
-    rows = _json_rows(path, text) if path.suffix.lower() in JSON_LINES else _csv_rows(path, text, columns)
+    rows = _json_rows(text) if path.suffix.lower() in JSON_LINES else _csv_rows(path, text, columns)
     for number, row in rows:
         if isinstance(row, dict):
             yield number, row
@@ -98,18 +96,15 @@ def read_rows(
             faults.append(f"{path.name}:{number}: {row}")
 
 
-def _json_rows(path: pathlib.Path, text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Yield (number of the line, the object or what is wrong with it)."""
+def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Yield the number of the line, and the object or what is wrong with it."""
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(): captions may hold U+2028
-        if not line.strip():
-            continue
-        try:
+        row = None
+        with contextlib.suppress(ValueError, RecursionError):
             row = read_json(line)
-        except (ValueError, RecursionError) as error:
-            row = error
         if isinstance(row, dict):
             yield number, row
-        else:
+        elif line.strip():
             yield number, f"found {line.strip()[:80]!r}, expected one JSON object; correct the line"
 
 
@@ -127,45 +122,12 @@ def read_json(line: str) -> Any:
 
 
 def _csv_rows(path: pathlib.Path, text: str, columns: Collection[str]) -> Iterator[tuple[int, dict[str, str] | str]]:
-    """Yield (number of the line, column -> cell or what is wrong with the line)."""
-    separator, header = _header(path, text, columns)
-    cells_of_line = read_cells(path, text, separator)
-    next(cells_of_line, None)  # an empty file has no header
-    for number, cells in cells_of_line:
-        if not cells or (len(cells) > 1 and not any(cell.strip() for cell in cells)):
-            continue
-        if len(cells) != len(header):
-            hint = (
-                f"a text with {SEPARATORS[separator]} in it needs quotes around it"
-                if len(cells) > len(header)
-                else f"the cells are separated by {SEPARATORS[separator]}, as in the header"
-            )
-            yield (
-                number,
-                (
-                    f"found {len(cells)} cells ({', '.join(map(repr, cells))[:120]}), expected {len(header)} "
-                    f"({', '.join(header)}); {hint}"
-                ),
-            )
-        elif swallowed := _swallowed_line(cells, separator, len(header)):
-            yield (
-                number,
-                (
-                    f"found a cell that holds a whole line more ({swallowed[:80]!r}), expected a quote that ends "
-                    "before it; close the quote, or write the text in one line"
-                ),
-            )
-        else:
-            yield number, dict(zip(header, cells, strict=True))
-
-
-def _header(path: pathlib.Path, text: str, columns: Collection[str]) -> tuple[str, list[str]]:
-    """Find the separator by the header, which must have the columns."""
-    headers = {}
-    for separator in SEPARATORS:
-        _, cells = next(read_cells(path, text, separator), (1, []))
-        headers[separator] = [cell.strip() for cell in cells]
+    """Yield the number of the line, and column -> cell or what is wrong with the line."""
     # With the right separator, most of the columns are there, and then most cells. Commas win where all are equal.
+    headers = {}
+    for name in SEPARATORS:
+        _, cells = next(read_cells(path, text, name), (1, []))
+        headers[name] = [cell.strip() for cell in cells]
     separator = max(headers, key=lambda name: (len(set(columns) & set(headers[name])), len(headers[name])))
     header = headers[separator]
     if missing := set(columns) - set(header):
@@ -175,7 +137,28 @@ def _header(path: pathlib.Path, text: str, columns: Collection[str]) -> tuple[st
         )
     if twice := {name for name in header if name and header.count(name) > 1}:
         raise DataError(f"{path}: found the column {sorted(twice)[0]!r} twice, expected it once; rename one")
-    return separator, header
+
+    rows = read_cells(path, text, separator)
+    next(rows, None)  # the header, which an empty file lacks
+    for number, cells in rows:
+        if not cells or (len(cells) > 1 and not any(cell.strip() for cell in cells)):
+            continue
+        if len(cells) != len(header):
+            hint = f"the cells are separated by {SEPARATORS[separator]}, as in the header"
+            if len(cells) > len(header):
+                hint = f"a text with {SEPARATORS[separator]} in it needs quotes around it"
+            found = f"found {len(cells)} cells ({', '.join(map(repr, cells))[:120]})"
+            yield number, f"{found}, expected {len(header)} ({', '.join(header)}); {hint}"
+            continue
+        # A line inside a cell that would be a row of its own: a quote before it was not closed.
+        lines = [line for cell in cells if "\n" in cell or "\r" in cell for line in cell.splitlines()[1:]]
+        lines = [line for line in lines if line.count(separator) == len(header) - 1]
+        swallowed = [line for line in lines if line.split(separator)[0].strip()]
+        if swallowed:
+            found = f"found a cell that holds a whole line more ({swallowed[0][:80]!r})"
+            yield number, f"{found}, expected a quote that ends before it; close the quote, or write it in one line"
+        else:
+            yield number, dict(zip(header, cells, strict=True))
 
 
 def _shown(header: Sequence[str]) -> str:
@@ -218,22 +201,13 @@ def read_cells(
         number = reader.line_num + 1
 
 
-def _swallowed_line(cells: Sequence[str], separator: str, count: int) -> str | None:
-    """Return a line inside a cell that would be a row of its own: a quote before it was not closed."""
-    for cell in cells:
-        for line in cell.splitlines()[1:]:
-            if line.count(separator) == count - 1 and line.split(separator)[0].strip():
-                return line
-    return None
-
-
 # -------------------------------------------------------------------------------------------------------- captions
 
 
 def has_word(text: str) -> bool:
-    """Tell whether a text has a letter or digit; without one, no token is left of it."""
-    # Modifier letters (Lm) stand in for apostrophes, and are deleted with the punctuation.
-    return any(character.isalnum() and unicodedata.category(character) != "Lm" for character in text)
+    """Tell whether a caption has a word; without one, no token is left of it."""
+    # A letter or digit of ASCII always makes one, and is found 50 times faster.
+    return re.search("[A-Za-z0-9]", text) is not None or bool(caption_words(text))
 
 
 def caption_columns_of(columns: Sequence[str], asked: Sequence[str], where: str) -> Sequence[str]:
@@ -275,12 +249,7 @@ def captions_of(values: Iterable[Any], where: str) -> list[str]:
 
 
 def _written_list(text: str, where: str) -> str | list[str]:
-    """
-    Read a list of texts as JSON, Python or NumPy write it; any other text is returned as it is.
-
-    Raises:
-        DataError: the text looks like a list, but is none of texts in quotes.
-    """
+    """Read a list of texts as JSON, Python or NumPy write it; any other text is returned as it is."""
     stripped = re.sub(r"^array\((.*?)(,\s*dtype=\w+)?\)$", r"\1", text.strip(), flags=re.DOTALL)
     if stripped[:1] + stripped[-1:] not in ("[]", "()", "{}") or len(stripped) < 2:
         return text
@@ -288,18 +257,11 @@ def _written_list(text: str, where: str) -> str | list[str]:
         value = json.loads(stripped)
         if isinstance(value, list):
             return value
-    # NumPy puts no comma between texts. Python would join them, so they are read token by token.
-    texts, others = [], set()
-    try:
-        for token in tokenize.generate_tokens(io.StringIO(stripped).readline):
-            if token.type == tokenize.STRING:
-                texts.append(ast.literal_eval(token.string))
-            elif token.type not in (tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER):
-                others.add(token.string)
-    except (tokenize.TokenError, SyntaxError, ValueError):
-        others.add(stripped)
-    if others <= set("[](){},"):
-        return texts
+    # NumPy puts no comma between texts. Python would join them, so they are read one by one.
+    with contextlib.suppress(SyntaxError, ValueError):
+        texts = [ast.literal_eval(quoted) for quoted in QUOTED_TEXT.findall(stripped)]
+        if set(QUOTED_TEXT.sub("", stripped)) <= set("[](){}, \t\r\n"):
+            return texts
     if stripped[1:].lstrip()[0] in "\"'" or (stripped[0] == "[" and ("," in stripped or '"' in stripped)):
         raise DataError(
             f"{where}: captions: found {text.strip()[:80]!r}, expected a list of texts as JSON writes it, such as "

@@ -7,7 +7,8 @@ from pathlib import Path
 import datasets
 
 from modeling_cnn10bert import CNN10FeatureExtractor
-from modeling_cnn10bert.data import preparation, recordings_table, shards
+from modeling_cnn10bert.data import prepare as preparation
+from modeling_cnn10bert.data import recordings_table
 from modeling_cnn10bert.data.command_line import run
 from modeling_cnn10bert.data.entries import Entry
 from modeling_cnn10bert.data.recipes.audio_folder import CAPTIONS
@@ -34,7 +35,7 @@ def slowly(function):
 
 if __name__ == "__main__":
     preparation.ENTRIES_OF_A_SHARD = 2
-    shards.prepare_entry = slowly(shards.prepare_entry)
+    preparation.prepare_entry = slowly(preparation.prepare_entry)
     recordings_table.decode_audio = slowly(recordings_table.decode_audio)
     work = {"prepare": prepare, "compute": compute}[sys.argv[1]]
     run(lambda: work(Path(sys.argv[2]), Path(sys.argv[3])))

@@ -16,8 +16,7 @@ import pytest
 
 from modeling_cnn10bert.data import download as downloads
 from modeling_cnn10bert.data import prepare as preparation
-from modeling_cnn10bert.data.archives import extract
-from modeling_cnn10bert.data.download import RemoteFile, download
+from modeling_cnn10bert.data.download import RemoteFile, download, extract
 from modeling_cnn10bert.data.entries import Entry
 from modeling_cnn10bert.data.prepare import prepare_dataset
 from modeling_cnn10bert.data.recipes import clotho

@@ -13,7 +13,6 @@ import pytest
 import soundfile
 
 from modeling_cnn10bert.data import prepare as preparation
-from modeling_cnn10bert.data import shards
 from modeling_cnn10bert.data.audio_io import decode_audio
 from modeling_cnn10bert.data.entries import Entry
 from modeling_cnn10bert.data.prepare import prepare_dataset
@@ -55,9 +54,9 @@ def entries():
 @pytest.fixture
 def decoded(monkeypatch):
     """Grows by the name of every recording that is decoded."""
-    names, prepare = [], shards.prepare_entry
+    names, prepare = [], preparation.prepare_entry
     monkeypatch.setattr(
-        shards, "prepare_entry", lambda entry, split: names.append(entry.file_name) or prepare(entry, split)
+        preparation, "prepare_entry", lambda entry, split: names.append(entry.file_name) or prepare(entry, split)
     )
     return names
 
@@ -227,10 +226,10 @@ def die(*args, **kwargs):
 @pytest.mark.parametrize(
     ("where", "decoded_again"),
     [
-        ("shards.ArrowWriter.finalize", range(8)),
-        ("shards.ShardReport.write", range(8)),
+        ("prepare.ArrowWriter.finalize", range(8)),
+        ("prepare.ShardReport.write", range(8)),
         ("prepare.datasets.DatasetDict.save_to_disk", []),
-        ("prepare._State.write", []),
+        ("prepare.Preparation.write", []),
     ],
 )
 def test_a_preparation_that_died_reads_as_incomplete_and_goes_on(
@@ -281,7 +280,7 @@ def test_a_process_that_dies_is_told_from_a_recording_that_does_not_decode(
     recordings, entries, tmp_path, small_shards, monkeypatch
 ):
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "prepare_entry", lambda entry, split: os._exit(1))
+        patch.setattr(preparation, "prepare_entry", lambda entry, split: os._exit(1))
         with pytest.raises(DataError, match="a process that decodes recordings ended abruptly, .*num_proc"):
             prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out", num_proc=2)
     assert prepare_dataset(entries(recordings), COLUMNS, tmp_path / "out").prepared == {"train": 5, "test": 3}

@@ -12,23 +12,22 @@ import hashlib
 import json
 import os
 import pathlib
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import datasets
 import huggingface_hub.constants
 import numpy as np
-import pyarrow
+import pyarrow.compute
 
 from ...errors import DataError
-from ..entries import ROW_FEATURES, Entry, StoredAudio
+from ..entries import CAPTIONS, ROW_FEATURES, Entry, Source, StoredAudio
 from ..file_names import METADATA_FILES, FileFinder, file_identity, is_inside
 from ..saved_tables import load_saved
 from ..tables import caption_columns_of, captions_of, has_word, read_rows
 from .soundscapes import SPLITS
 
-CAPTIONS = datasets.List(datasets.Value("string"))
 OTHER_NAMES_OF_SPLITS = {
     "training": "train",
     "development": "train",
@@ -40,9 +39,32 @@ OTHER_NAMES_OF_SPLITS = {
     "testing": "test",
 }
 # Where the files of a data set on the Hub are.
-CACHES = (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH)
-CACHES += (huggingface_hub.constants.HF_HUB_CACHE,)
-Source = tuple[dict[str, list[Entry]], datasets.Features]  # split -> entries, and the features of their columns
+CACHES = [
+    datasets.config.HF_CACHE_HOME,
+    datasets.config.HF_DATASETS_CACHE,
+    datasets.config.DOWNLOADED_DATASETS_PATH,
+    huggingface_hub.constants.HF_HUB_CACHE,
+]
+
+
+@dataclasses.dataclass
+class _Row:
+    """
+    A row of metadata or of a data set: a recording and some of its captions.
+
+    Attributes:
+        where: the row stands, for errors.
+        recording: equal for all rows of one recording.
+        others: the remaining columns.
+    """
+
+    where: str
+    recording: Hashable
+    file_name: str
+    audio: pathlib.Path | StoredAudio | None
+    split: str
+    captions: list[str]
+    others: dict[str, Any]
 
 
 def own_recordings(
@@ -68,12 +90,18 @@ def own_recordings(
         DataError: there is no such source, a column is missing, metadata cannot be read, a row names a file
             outside the folder, or two splits name the same recording.
     """
-    _check_shares(shares or {})
+    shares = shares or {}
+    for split, share in shares.items():
+        if not 0 <= share < 1:  # not a number fails the comparison too
+            raise DataError(f"share of {split}: found {share}, expected at least 0 and less than 1, such as 0.1")
+    if sum(shares.values()) >= 1:
+        found = " and ".join(f"{share} for {split}" for split, share in shares.items())
+        raise DataError(f"shares: found {found}, which leave nothing for training, expected less than 1 together")
+
     folder = pathlib.Path(source)
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-        tables = load_saved(source)
         inside = None if allow_outside else [source]
-        splits, features = _of_tables(tables, audio_column, caption_columns, source, inside)
+        splits, features = _of_tables(load_saved(source), audio_column, caption_columns, source, inside)
     elif folder.is_dir():
         splits, features = _of_folder(folder, caption_columns, allow_outside)
     elif folder.is_file():
@@ -82,30 +110,21 @@ def own_recordings(
             "name of one on the Hub; name the folder that holds the file"
         )
     else:
-        tables = _load(datasets.load_dataset, source)
         inside = None if allow_outside else CACHES
-        splits, features = _of_tables(tables, audio_column, caption_columns, source, inside)
-    return _with_shares(splits, shares or {}, source), features
+        splits, features = _of_tables(_load_from_hub(source), audio_column, caption_columns, source, inside)
+    return _draw_splits(splits, shares, source), features
 
 
-def _check_shares(shares: dict[str, float]) -> None:
-    for split, share in shares.items():
-        if not 0 <= share < 1:  # not a number fails the comparison too
-            raise DataError(f"share of {split}: found {share}, expected at least 0 and less than 1, such as 0.1")
-    if sum(shares.values()) >= 1:
-        found = " and ".join(f"{share} for {split}" for split, share in shares.items())
-        raise DataError(f"shares: found {found}, which leave nothing for training, expected less than 1 together")
+def split_named(name: str) -> str | None:
+    """Return the split that a name stands for, in any letter case."""
+    name = OTHER_NAMES_OF_SPLITS.get(name.lower(), name.lower())
+    return name if name in SPLITS else None
 
 
-def _load(load: Callable[[str], datasets.DatasetDict | datasets.Dataset], source: str):
-    """
-    Load a data set.
-
-    Raises:
-        DataError: there is none, or it cannot be read.
-    """
+def _load_from_hub(source: str) -> datasets.DatasetDict | datasets.Dataset:
+    """Load a data set; whatever it is that fails is one error."""
     try:
-        return load(source)
+        return datasets.load_dataset(source)
     except (ImportError, OSError, ValueError, datasets.exceptions.DatasetsError, pyarrow.ArrowException) as error:
         cause = error.__cause__ or error
         reason = " ".join(f"{error} ({cause})".split() if cause is not error else str(error).split())
@@ -119,44 +138,69 @@ def _load(load: Callable[[str], datasets.DatasetDict | datasets.Dataset], source
         ) from error
 
 
-def _with_shares(splits: dict[str, list[Entry]], shares: dict[str, float], source: str) -> dict[str, list[Entry]]:
-    """
-    Take the missing splits from the training recordings.
+def _join(rows: list[_Row]) -> dict[str, list[Entry]]:
+    """Join the rows of each recording: all give captions, the first one gives the rest."""
+    recordings: dict[Hashable, _Row] = {}
+    for row in rows:
+        first = recordings.setdefault(row.recording, row)
+        if first.split != row.split:
+            raise DataError(
+                f"{row.where}: found the recording {row.file_name!r} in {first.split} and in {row.split}, expected it "
+                "in one split: a model must not be tested on what it was trained on; take it out of one of them"
+            )
+        if first is not row:
+            first.captions += row.captions
+    splits: dict[str, list[Entry]] = {}
+    for row in recordings.values():
+        splits.setdefault(row.split, []).append(_entry(row))
+    return splits
 
-    Raises:
-        DataError: no recording would be left for training.
-    """
-    entries = sorted((entry for entry in splits.get("train", []) if entry.audio is not None), key=_lot)
-    parts, drawn, bound = {}, 0, 0.0
-    for split, share in shares.items():
-        if split not in splits and entries:
-            bound += share
-            end = max(drawn + 1, sum(_lot(entry) < bound for entry in entries))  # one at least
-            parts[split], drawn = entries[drawn:end], end
-    if parts and drawn >= len(entries):
+
+def _entry(row: _Row) -> Entry:
+    """Make an entry of which only captions with a word remain: of others, no token is left."""
+    name, audio, columns = row.file_name, row.audio, {**row.others, "captions": row.captions}
+    if audio is None:
+        return Entry(name, None, columns, f"{name}: found no such file; correct its name, or fetch it again")
+    wordless = [caption for caption in row.captions if not has_word(caption)]
+    if len(wordless) == len(row.captions):
+        found = f"only captions without a word, such as {wordless[0]!r}" if wordless else "no caption"
+        return Entry(name, None, columns, f"{name}: found {found}, expected at least one; write one")
+    if not wordless:
+        return Entry(name, audio, columns)
+    columns["captions"] = [caption for caption in row.captions if has_word(caption)]
+    remark = f"{len(wordless)} of {len(row.captions)} captions left out: no word in {wordless[0]!r}"
+    return Entry(name, audio, columns, remark=remark)
+
+
+def _draw_splits(splits: dict[str, list[Entry]], shares: dict[str, float], source: str) -> dict[str, list[Entry]]:
+    """Take the missing splits from the training recordings."""
+    train = splits.get("train", [])
+    usable = sorted((entry for entry in train if entry.audio is not None), key=_draw)
+    missing = [split for split in shares if split not in splits and usable]
+    drawn, bound, split_of = 0, 0.0, {}
+    for split in missing:
+        bound += shares[split]
+        end = max(drawn + 1, sum(_draw(entry) < bound for entry in usable))  # one at least
+        split_of.update({entry.file_name: split for entry in usable[drawn:end]})
+        drawn = end
+    if missing and drawn >= len(usable):
         raise DataError(
-            f"{source}: found {len(entries)} recordings to draw {' and '.join(parts)} from, expected more, so that "
+            f"{source}: found {len(usable)} recordings to draw {' and '.join(missing)} from, expected more, so that "
             "some are left for training; add recordings, or name folders train, validation and test"
         )
-    split_of = {entry.file_name: split for split, part in parts.items() for entry in part}
-    cut = {
-        split: [entry for entry in splits.get("train", []) if split_of.get(entry.file_name, "train") == split]
-        for split in ("train", *parts)
-    }
-    splits = {**cut, **{split: part for split, part in splits.items() if split != "train"}}
-    return {split: splits[split] for split in sorted(splits, key=[*SPLITS, *sorted(splits)].index)}
+    found = {**splits, **{split: [] for split in ("train", *missing)}}
+    for entry in train:
+        found[split_of.get(entry.file_name, "train")].append(entry)
+    return {split: found[split] for split in sorted(found, key=[*SPLITS, *sorted(found)].index)}
 
 
-def _lot(entry: Entry) -> float:
+def _draw(entry: Entry) -> float:
     """Return a number in [0, 1) that depends on the file name alone: recordings added later move no other."""
     return int.from_bytes(hashlib.sha256(entry.file_name.encode(errors="surrogatepass")).digest()[:6], "big") / 2**48
 
 
 def _check_inside(path: str | os.PathLike, folders: Sequence[str | os.PathLike], name: str, where: str) -> None:
-    """
-    Raises:
-        DataError: a row names a file outside the folders.
-    """
+    """Refuse a recording that does not belong to its source."""
     if not any(is_inside(path, folder) for folder in folders):
         raise DataError(
             f"{where}: found the recording {name!r}, which is outside {folders[0]}, expected one below it; take the "
@@ -164,150 +208,72 @@ def _check_inside(path: str | os.PathLike, folders: Sequence[str | os.PathLike],
         )
 
 
-def _split_named(name: str) -> str | None:
-    """Return the split that a name stands for, in any letter case."""
-    name = OTHER_NAMES_OF_SPLITS.get(name.lower(), name.lower())
-    return name if name in SPLITS else None
-
-
-def _entry(file_name: str, audio: pathlib.Path | StoredAudio | None, columns: dict[str, Any]) -> Entry:
-    """Make an entry of which only captions with a word remain: of others, no token is left."""
-    captions = columns["captions"]
-    words = [caption for caption in captions if has_word(caption)]
-    if audio is None:
-        return Entry(file_name, None, columns, f"{file_name}: found no such file; correct its name, or fetch it again")
-    if not words:
-        found = f"only captions without a word, such as {captions[0]!r}" if captions else "no caption"
-        return Entry(file_name, None, columns, f"{file_name}: found {found}, expected at least one; write one")
-    remark = ""
-    if wordless := [caption for caption in captions if not has_word(caption)]:
-        remark = f"{len(wordless)} of {len(captions)} captions left out: no word in {wordless[0]!r}"
-    return Entry(file_name, audio, {**columns, "captions": words}, remark=remark)
-
-
-def _refuse_second_split(name: str, splits: Sequence[str], source: str | os.PathLike) -> None:
-    if splits[0] != splits[1]:
-        raise DataError(
-            f"{source}: found the recording {name!r} in {splits[0]} and in {splits[1]}, expected it in one split: a "
-            "model must not be tested on what it was trained on; take it out of one of them"
-        )
-
-
 # -------------------------------------------------------------------------------------------- a folder with metadata
 
 
-@dataclasses.dataclass
-class _Recording:
-    """One recording of metadata, with what all of its rows say."""
-
-    file_name: str
-    audio: pathlib.Path | None
-    split: str | None
-    captions: list[str]
-    others: dict[str, str]
-
-
 def _of_folder(folder: pathlib.Path, caption_columns: Sequence[str], allow_outside: bool) -> Source:
-    recordings: dict[Hashable, _Recording] = {}
+    rows = []
     for path, split in _metadata_files(folder).items():
-        _read_metadata(path, split, caption_columns, recordings, None if allow_outside else folder)
-    # A folder named train alone says nothing: it may hold the sounds of trains.
-    if not any(recording.split not in (None, "train") for recording in recordings.values()):
-        for recording in recordings.values():
-            recording.split = "train"
-    names = sorted({name for recording in recordings.values() for name in recording.others})
-    splits: dict[str, list[Entry]] = {}
-    for recording in recordings.values():
-        columns = {**{name: recording.others.get(name, "") for name in names}, "captions": recording.captions}
-        entry = _entry(recording.file_name, recording.audio, columns)
-        splits.setdefault(recording.split or "train", []).append(entry)
-    return splits, datasets.Features({"captions": CAPTIONS, **dict.fromkeys(names, datasets.Value("string"))})
+        finder = FileFinder(path.parent)
+        for number, row in read_rows(path, ["file_name"]):
+            where, name = f"{path}:{number}", row.get("file_name")
+            columns = caption_columns_of(list(row), caption_columns, where)
+            if not isinstance(name, str) or not name.strip():
+                raise DataError(
+                    f"{where}: file_name: found {name!r} among the columns {', '.join(row)}, expected the path of a "
+                    f"recording relative to {path.parent}; correct the line"
+                )
+            audio = finder.find(name)
+            named = audio or path.parent / name.replace("\\", "/")
+            if not allow_outside:
+                _check_inside(named, [folder], name, f"{where}: file_name")
+            file_name = pathlib.Path(os.path.relpath(named, path.parent)).as_posix()
+            split_of_row = split or next(filter(None, map(split_named, file_name.split("/")[:-1])), "train")
+            captions = captions_of((row[column] for column in columns), where)
+            others = {
+                column: value if isinstance(value, str) else json.dumps(value)
+                for column, value in row.items()
+                if column and column not in ROW_FEATURES and column not in columns
+            }
+            rows.append(_Row(where, file_identity(named), file_name, audio, split_of_row, captions, others))
+    # Not every JSON object needs to have all columns.
+    names = sorted({name for found in rows for name in found.others})
+    for found in rows:
+        found.others = {name: found.others.get(name, "") for name in names}
+    return _join(rows), datasets.Features({"captions": CAPTIONS, **dict.fromkeys(names, datasets.Value("string"))})
 
 
 def _metadata_files(folder: pathlib.Path) -> dict[pathlib.Path, str | None]:
-    """
-    Find the metadata of a folder, or that of its folders: path -> split, `None` where the recordings' folders decide.
-
-    Raises:
-        DataError: there is none, or it is not clear which counts.
-    """
-
-    def metadata_of(folder: pathlib.Path) -> list[pathlib.Path]:
-        return [folder / name for name in METADATA_FILES if (folder / name).is_file()]
-
-    below = {child: found for child in sorted(folder.iterdir()) if child.is_dir() and (found := metadata_of(child))}
-    top = metadata_of(folder)
-    named = {child: _split_named(child.name) for child in below}
-    several = top if len(top) > 1 else next((found for found in below.values() if len(found) > 1), [])
-    if several or (top and any(named.values())):
-        several = several or [*top, *(found[0] for child, found in below.items() if named[child])]
+    """Find a folder's metadata, or that of its folders: path -> split, `None` where the recordings' folders decide."""
+    parents = [folder, *sorted(child for child in folder.iterdir() if child.is_dir())]
+    files_of = {parent: [parent / name for name in METADATA_FILES if (parent / name).is_file()] for parent in parents}
+    top = files_of.pop(folder)
+    below = {child: files for child, files in files_of.items() if files}
+    named = [child for child in below if split_named(child.name)]
+    several = next((files for files in (top, *below.values()) if len(files) > 1), [])
+    if several or (top and named):
+        several = several or [*top, *(below[child][0] for child in named)]
         raise DataError(
             f"{folder}: found {' and '.join(map(str, several))}, expected one metadata file, or one in each "
             "folder of a split; join them, or rename those that do not count"
         )
     if top:
         return {top[0]: None}
-    if not any(named.values()):
-        found = (
-            f"metadata in {', '.join(child.name for child in below)} only"
-            if below
-            else (f"no {' or '.join(METADATA_FILES)}")
-        )
+    if not named:
+        in_others = f"metadata in {', '.join(child.name for child in below)} only"
         raise DataError(
-            f"{folder}: found {found}, expected one there or in its folders train, validation "
-            "and test; write one with the columns file_name and caption"
+            f"{folder}: found {in_others if below else 'no ' + ' or '.join(METADATA_FILES)}, expected one there or in "
+            "its folders train, validation and test; write one with the columns file_name and caption"
         )
-    splits = {child: named[child] or child.name for child in below}
-    for child, split in splits.items():
-        if others := [other.name for other in splits if other != child and splits[other] == split]:
+    folder_of: dict[str, pathlib.Path] = {}
+    for child in below:
+        split = split_named(child.name) or child.name
+        if folder_of.setdefault(split, child) is not child:
             raise DataError(
-                f"{folder}: found the folders {child.name} and {others[0]}, which are both the split {split}, expected "
-                "one; join them, or rename one"
+                f"{folder}: found the folders {folder_of[split].name} and {child.name}, which are both the split "
+                f"{split}, expected one; join them, or rename one"
             )
-    return {below[child][0]: split for child, split in splits.items()}
-
-
-def _read_metadata(
-    path: pathlib.Path,
-    split: str | None,
-    caption_columns: Sequence[str],
-    recordings: dict[Hashable, _Recording],
-    inside: pathlib.Path | None,
-) -> None:
-    """Add the recordings of a metadata file, and the captions of those that are known; the first row tells the rest."""
-    folder, finder = path.parent, FileFinder(path.parent)
-    for number, row in read_rows(path, ["file_name"]):
-        where = f"{path}:{number}"
-        columns = caption_columns_of(list(row), caption_columns, where)
-        if not isinstance(row.get("file_name"), str) or not row["file_name"].strip():
-            raise DataError(
-                f"{where}: file_name: found {row.get('file_name')!r} among the columns {', '.join(row)}, expected the "
-                f"path of a recording relative to {folder}; correct the line"
-            )
-        audio = finder.find(row["file_name"])
-        named = audio or folder / row["file_name"].replace("\\", "/")
-        if inside is not None:
-            _check_inside(named, [inside], row["file_name"], f"{where}: file_name")
-        file_name, identity = _name_below(folder, named), file_identity(named)
-        own_split = split or next(filter(None, map(_split_named, pathlib.PurePath(file_name).parts[:-1])), None)
-        if identity not in recordings:
-            others = {
-                name: value if isinstance(value, str) else json.dumps(value)
-                for name, value in row.items()
-                if name and name not in ROW_FEATURES and name not in columns
-            }
-            recordings[identity] = _Recording(file_name, audio, own_split, [], others)
-        recording = recordings[identity]
-        _refuse_second_split(file_name, [recording.split or "train", own_split or "train"], where)
-        recording.captions += captions_of((row[name] for name in columns), where)
-
-
-def _name_below(folder: pathlib.Path, audio: pathlib.Path) -> str:
-    """Return the plain form of a recording's name: relative to its metadata where it is below, else as it is."""
-    folder, audio = pathlib.Path(os.path.abspath(folder)), pathlib.Path(os.path.abspath(audio))
-    return (
-        audio.relative_to(folder) if audio.is_relative_to(folder) else pathlib.Path(os.path.relpath(audio, folder))
-    ).as_posix()
+    return {below[child][0]: split for split, child in folder_of.items()}
 
 
 # ---------------------------------------------------------------------------------------------------- a data set
@@ -320,25 +286,34 @@ def _of_tables(
     source: str,
     inside: Sequence[str | os.PathLike] | None,
 ) -> Source:
+    """
+    List the recordings of a data set.
+
+    The same recording are one file under any of its names, and equal bytes or samples that have the same name or none.
+    Files in the table that differ in name are not compared: a preparation reports those that are equal.
+    """
     if isinstance(tables, datasets.Dataset):
         tables = datasets.DatasetDict({"train": tables})
-    splits, features = {}, datasets.Features({"captions": CAPTIONS})
-    split_of_file: dict[Hashable, str] = {}
-    for split, table in tables.items():
+    splits: dict[str, list[Entry]] = {}
+    features, rows = datasets.Features({"captions": CAPTIONS}), []
+    for table_name, table in tables.items():
+        where, split = f"{source}, split {table_name}", split_named(table_name) or table_name
+        if split in splits:
+            raise DataError(
+                f"{source}: found two splits that are {split} ({', '.join(tables)}), expected one; rename one"
+            )
+        splits[split] = []
+
+        # The columns
         if audio_column not in table.column_names:
             raise DataError(
-                f"{source}: found no column {audio_column} in the split {split}, expected one of "
+                f"{source}: found no column {audio_column} in the split {table_name}, expected one of "
                 f"{', '.join(table.column_names)}; name it by audio_column"
             )
-        name_of_split = _split_named(split) or split
-        if name_of_split in splits:
-            raise DataError(
-                f"{source}: found two splits that are {name_of_split} ({', '.join(tables)}), expected one; rename one"
-            )
-        columns = caption_columns_of(table.column_names, caption_columns, f"{source}, split {split}")
         if isinstance(table.features[audio_column], datasets.Audio):
             table = table.cast_column(audio_column, datasets.Audio(decode=False))
-        _check_audio_feature(table.features[audio_column], f"{source}, split {split}: column {audio_column}")
+        _check_audio_feature(table.features[audio_column], f"{where}: column {audio_column}")
+        columns = caption_columns_of(table.column_names, caption_columns, where)
         others = [
             name
             for name, feature in table.features.items()
@@ -347,76 +322,51 @@ def _of_tables(
         ]
         features.update({name: table.features[name] for name in others})
         texts = table.select_columns(list(dict.fromkeys([*columns, *others])))[:]
-        recordings = table.select_columns([audio_column])
-        for row, (path, embedded) in enumerate(_paths(recordings, audio_column)):
-            if inside is not None and path and not embedded:
-                _check_inside(path, inside, path, f"{source}, row {row} of {split}: {audio_column}")
-        rows_of = _rows_of_recordings(recordings, audio_column)
-        names = _file_names(table, audio_column, [rows[0] for rows in rows_of.values()])
-        splits[name_of_split] = []
-        for (identity, rows), name in zip(rows_of.items(), names, strict=True):
-            if isinstance(identity, tuple):  # a file, and not content
-                _refuse_second_split(name, [split_of_file.setdefault(identity, name_of_split), name_of_split], source)
-            captions = [
-                caption
-                for row in rows
-                for caption in captions_of(
-                    (texts[column][row] for column in columns), f"{source}, row {row} of {split}"
-                )
-            ]
-            cells = {column: texts[column][rows[0]] for column in others}
-            audio = StoredAudio(recordings, rows[0], audio_column)
-            splits[name_of_split].append(_entry(name, audio, {**cells, "captions": captions}))
-    return splits, features
+        sounds = table.select_columns([audio_column])
+
+        # Which rows are the same recording
+        cells = _paths(sounds, audio_column)
+        count = Counter(path for path, _ in cells)
+        recordings: list[Hashable] = []
+        for row, (path, is_embedded) in enumerate(cells):
+            if inside is not None and path and not is_embedded:
+                _check_inside(path, inside, path, f"{source}, row {row} of {table_name}: {audio_column}")
+            if not is_embedded:
+                recordings.append(file_identity(path) if path else (split, row))
+            elif path and count[path] == 1:
+                recordings.append((split, path))
+            else:
+                recordings.append((split, _digest(sounds[row][audio_column])))
+
+        # Their names: those of the table where they all differ, else the numbers of their first rows
+        first_rows = {recording: row for row, recording in reversed(list(enumerate(recordings)))}
+        named = table["file_name"][:] if "file_name" in table.column_names else [path for path, _ in cells]
+        names = {row: os.path.basename(named[row] or "") for row in first_rows.values()}
+        if len(set(names.values())) < len(names) or not all(names.values()):
+            names = {row: f"{row:08d}" for row in names}
+        for row, recording in enumerate(recordings):
+            where = f"{source}, row {row} of {table_name}"
+            audio = StoredAudio(sounds, row, audio_column)
+            captions = captions_of((texts[column][row] for column in columns), where)
+            cells_of_row = {column: texts[column][row] for column in others}
+            rows.append(_Row(where, recording, names[first_rows[recording]], audio, split, captions, cells_of_row))
+    return splits | _join(rows), features
 
 
 def _check_audio_feature(feature: Any, where: str) -> None:
-    """
-    Raises:
-        DataError: a column holds no recordings.
-    """
-    names = set(feature) if isinstance(feature, dict) else set()
-    single = isinstance(feature, datasets.Value) and feature.dtype in (
-        "string",
-        "large_string",
-        "binary",
-        "large_binary",
-    )
-    if (
-        single
-        or isinstance(feature, datasets.Audio)
-        or names & {"bytes", "path"}
-        or names >= {"array", "sampling_rate"}
-    ):
-        return
-    raise DataError(
-        f'{where} holds {feature}, expected recordings: files as {{"bytes", "path"}} or paths, or samples with their '
-        'rate as {"array", "sampling_rate"}; name the right column by audio_column, or add the rate'
-    )
+    """Refuse a column that holds no recordings."""
+    fields = set(feature) if isinstance(feature, dict) else set()
+    is_single = getattr(feature, "dtype", None) in ("string", "large_string", "binary", "large_binary")
+    is_audio = isinstance(feature, datasets.Audio)
+    if not (is_audio or is_single or fields & {"bytes", "path"} or fields >= {"array", "sampling_rate"}):
+        raise DataError(
+            f'{where} holds {feature}, expected recordings: files as {{"bytes", "path"}} or paths, or samples with '
+            'their rate as {"array", "sampling_rate"}; name the right column by audio_column, or add the rate'
+        )
 
 
-def _rows_of_recordings(table: datasets.Dataset, column: str) -> dict[Hashable, list[int]]:
-    """
-    Group the rows that hold the same recording, in the order of the first of them.
-
-    The same are one file under any of its names, and equal bytes or samples that have the same name or none. Files in
-    the table that differ in name are not compared: a preparation reports those that are equal.
-    """
-    rows_of: dict[Hashable, list[int]] = defaultdict(list)
-    cells = _paths(table, column)
-    count = Counter(path for path, _ in cells)
-    for row, (path, embedded) in enumerate(cells):
-        if not embedded:
-            rows_of[file_identity(path) if path else row].append(row)
-        elif path and count[path] == 1:
-            rows_of[path].append(row)
-        else:
-            rows_of[_content_of(table[row][column])].append(row)
-    return rows_of
-
-
-def _content_of(value: Any) -> str:
-    """Return a digest of the bytes or samples in a cell."""
+def _digest(value: Any) -> str:
+    """Digest the bytes or samples in a cell."""
     digest = hashlib.blake2b(digest_size=16)
     if isinstance(value, bytes):
         digest.update(value)
@@ -428,30 +378,21 @@ def _content_of(value: Any) -> str:
     return digest.hexdigest()
 
 
-def _file_names(table: datasets.Dataset, audio_column: str, rows: Sequence[int]) -> list[str]:
-    """Name the recordings that begin at some rows: by the table's names where they all differ, else by their row."""
-    if "file_name" in table.column_names:
-        names = table["file_name"][:]
-    else:
-        names = [path for path, _ in _paths(table, audio_column)]
-    found = [os.path.basename(names[row]) if names[row] else "" for row in rows]
-    if len(set(found)) == len(found) and all(found):
-        return found
-    return [f"{row:08d}" for row in rows]
-
-
 def _paths(table: datasets.Dataset, audio_column: str) -> list[tuple[str | None, bool]]:
     """Return the path of each recording, if it has one, and whether its sound is in the table; no sound is read."""
     cells: list[tuple[str | None, bool]] = []
-    for batch in table.select_columns([audio_column]).with_format("arrow").iter(batch_size=1000):
-        for chunk in batch[audio_column].chunks:
-            if not pyarrow.types.is_struct(chunk.type):
-                is_path = pyarrow.types.is_string(chunk.type) or pyarrow.types.is_large_string(chunk.type)
-                paths = chunk.to_pylist() if is_path else [None] * len(chunk)
-                cells += [(path, not is_path) for path in paths]
-                continue
-            fields = {chunk.type.field(number).name: chunk.field(number) for number in range(chunk.type.num_fields)}
-            paths = fields["path"].to_pylist() if "path" in fields else [None] * len(chunk)
-            sound = [fields[name].is_valid().to_pylist() for name in ("bytes", "array") if name in fields]
-            cells += [(path, any(valid)) for path, *valid in zip(paths, *sound, strict=True)]
+    for batch in table.with_format("arrow").iter(batch_size=1000):
+        column = batch[audio_column]
+        if not pyarrow.types.is_struct(column.type):
+            is_path = pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type)
+            cells += [(path, not is_path) for path in (column.to_pylist() if is_path else [None] * len(column))]
+            continue
+        fields = {
+            field.name: pyarrow.compute.struct_field(column, field.name)
+            for field in column.type
+            if field.name in ("path", "bytes", "array")
+        }
+        paths = fields.pop("path").to_pylist() if "path" in fields else [None] * len(column)
+        sounds = [field.is_valid().to_pylist() for field in fields.values()]
+        cells += [(path, any(valid)) for path, *valid in zip(paths, *sounds, strict=True)]
     return cells

@@ -2,14 +2,12 @@
 
 import pathlib
 from collections import Counter
-from collections.abc import Mapping
 
 import datasets
 
 from ...errors import DataError
-from ..entries import Entry
+from ..entries import CAPTIONS, Entry, Source
 from ..tables import has_word, read_rows
-from .audio_folder import CAPTIONS, Source
 from .youtube import YouTubeFolder, is_youtube_segment
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}  # ours -> AudioCaps'
@@ -27,7 +25,8 @@ def audiocaps_entries(tables: pathlib.Path, recordings: YouTubeFolder) -> Source
     """
     List the recordings of the three splits.
 
-    A recording that is missing is listed without its audio, and so is a faulty line, under its number.
+    A recording that is missing is listed without its audio, and so is a faulty line, under its number. Of a video with
+    several parts, each is named with its start, and needs a file of its own.
 
     Args:
         tables: the folder of train.csv, val.csv and test.csv, of AudioCaps 1 or 2.
@@ -36,31 +35,21 @@ def audiocaps_entries(tables: pathlib.Path, recordings: YouTubeFolder) -> Source
     Raises:
         DataError: a caption file is missing or is none.
     """
-    splits = {}
+    splits: dict[str, list[Entry]] = {}
     for split, name in SPLITS.items():
         captions, faults = read_captions(tables / f"{name}.csv")
-        splits[split] = _entries(captions, recordings) + [
-            Entry(fault.split(": ")[0], None, {"captions": [], "youtube_id": "", "start_time": ""}, absence=fault)
-            for fault in faults
-        ]
+        parts = Counter(youtube_id for youtube_id, _ in captions)
+        splits[split] = []
+        for (youtube_id, start), texts in captions.items():
+            alone = parts[youtube_id] == 1
+            file_name = f"Y{youtube_id}.wav" if alone else f"{youtube_id}_{start}.wav"
+            audio, absence = recordings.find(youtube_id, start, alone)
+            columns = {"captions": texts, "youtube_id": youtube_id, "start_time": start}
+            splits[split].append(Entry(file_name, audio, columns, absence))
+        for fault in faults:
+            columns = {"captions": [], "youtube_id": "", "start_time": ""}
+            splits[split].append(Entry(fault.split(": ")[0], None, columns, absence=fault))
     return splits, FEATURES
-
-
-def _entries(captions: Mapping[tuple[str, str], list[str]], recordings: YouTubeFolder) -> list[Entry]:
-    """List recordings. Of a video with several parts, each is named with its start, and needs a file of its own."""
-    parts = Counter(youtube_id for youtube_id, _ in captions)
-    entries = []
-    for (youtube_id, start), texts in captions.items():
-        alone = parts[youtube_id] == 1
-        entries.append(
-            Entry(
-                file_name=f"Y{youtube_id}.wav" if alone else f"{youtube_id}_{start}.wav",
-                audio=recordings.find(youtube_id, start, alone),
-                columns={"captions": texts, "youtube_id": youtube_id, "start_time": start},
-                absence=recordings.absence(youtube_id, start, alone),
-            )
-        )
-    return entries
 
 
 def read_captions(path: pathlib.Path) -> tuple[dict[tuple[str, str], list[str]], list[str]]:

@@ -9,25 +9,15 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import datasets
 import torch
 from datasets.distributed import split_dataset_by_node
 
 from ...errors import DataError
-from ...files import check_local_folder
 from ..entries import ROW_FEATURES, Entry
-from ..prepare import (
-    Preparation,
-    check_entries,
-    check_result,
-    notes_of_copies,
-    one_line_when_full,
-    preparation_folder,
-    write_notes,
-)
-from ..shards import Shard, ShardReport, cut, write_shards
+from ..prepare import Preparation, ShardReport, check_result, cut, open_preparation, sum_up, write_shards
 from ..tables import read_cells, read_rows, read_text
 from .youtube import YouTubeFolder, is_youtube_segment
 
@@ -43,26 +33,26 @@ SHARDS_SHARED = 64  # their number is a multiple of it, so that usual numbers of
 
 def read_labels(path: pathlib.Path) -> dict[str, int]:
     """
-    class_labels_indices.csv: machine id of a class, such as /m/09x0r -> its number.
+    Read class_labels_indices.csv: machine id of a class, such as /m/09x0r -> its number.
 
     Raises:
         DataError: the file is missing, or does not list the 527 classes.
     """
-    return {mid: number for number, (mid, _) in enumerate(_read_classes(path))}
+    return {mid: number for number, mid, _ in _read_classes(path)}
 
 
 def read_class_names(path: pathlib.Path) -> list[str]:
     """
-    class_labels_indices.csv: the names of the classes, such as Speech, in the order of their numbers.
+    Read class_labels_indices.csv: the names of the classes, such as Speech, in the order of their numbers.
 
     Raises:
         DataError: the file is missing, or does not list the 527 classes.
     """
-    return [name for _, name in _read_classes(path)]
+    return [name for _, _, name in _read_classes(path)]
 
 
-def _read_classes(path: pathlib.Path) -> list[tuple[str, str]]:
-    """Read machine id and name of each class, in the order of their numbers."""
+def _read_classes(path: pathlib.Path) -> list[tuple[int, str, str]]:
+    """Read number, machine id and name of each class, in the order of their numbers."""
     classes = []
     for number, row in read_rows(path, ["index", "mid", "display_name"]):
         if not re.fullmatch(r"\d{1,9}", row["index"].strip(), re.ASCII):
@@ -71,13 +61,12 @@ def _read_classes(path: pathlib.Path) -> list[tuple[str, str]]:
                 "class_labels_indices.csv again"
             )
         classes.append((int(row["index"]), row["mid"], row["display_name"]))
-    classes.sort()
-    columns = [len(set(column)) for column in zip(*classes, strict=True)]
-    if [number for number, _, _ in classes] != list(range(NUM_CLASSES)) or set(columns) != {NUM_CLASSES}:
+    numbers, mids, names = map(set, zip(*classes, strict=True)) if classes else (set(), set(), set())
+    if not len(classes) == len(mids) == len(names) == NUM_CLASSES or numbers != set(range(NUM_CLASSES)):
         raise DataError(
             f"{path}: found {len(classes)} classes, expected {NUM_CLASSES} that all differ; fetch the file again"
         )
-    return [(mid, name) for _, mid, name in classes]
+    return sorted(classes)
 
 
 def audioset_entries(segments: pathlib.Path, labels: Mapping[str, int], recordings: YouTubeFolder) -> list[Entry]:
@@ -94,32 +83,26 @@ def audioset_entries(segments: pathlib.Path, labels: Mapping[str, int], recordin
         if not cells or cells[0].startswith("#"):
             continue
         where = f"{segments.name}:{number}"
-        if fault := _fault(cells, labels, entries):
-            reason = (
-                f"{where}: found {fault}, expected a YouTube id that no other line has, start, end, and machine ids "
+        classes = cells[3].split(",") if len(cells) == 4 else []
+        unknown = [mid for mid in classes if mid not in labels]
+        fault = ""
+        if not classes or not is_youtube_segment(cells[0], cells[1]):
+            fault = f"the cells {', '.join(map(repr, cells))[:120]}"
+        elif f"Y{cells[0]}.wav" in entries:
+            fault = f"the id {cells[0]!r} again"
+        elif unknown:
+            fault = f"the unknown class {unknown[0]!r}"
+        if fault:
+            absence = (
+                f"{where}: found {fault}, expected a YouTube id that no other line has, start, end, and machine ids of "
+                "class_labels_indices.csv; fetch the file again"
             )
-            reason += "of class_labels_indices.csv; fetch the file again"
-            entries[where] = Entry(where, None, {"labels": []}, absence=reason)
+            entries[where] = Entry(where, None, {"labels": []}, absence)
             continue
-        youtube_id, start, _, positive = cells
-        name = f"Y{youtube_id}.wav"
-        entries[name] = Entry(
-            file_name=name,
-            audio=recordings.find(youtube_id, start),
-            columns={"labels": [labels[mid] for mid in positive.split(",")]},
-            absence=recordings.absence(youtube_id, start),
-        )
+        audio, absence = recordings.find(cells[0], cells[1])
+        name = f"Y{cells[0]}.wav"
+        entries[name] = Entry(name, audio, {"labels": [labels[mid] for mid in classes]}, absence)
     return list(entries.values())
-
-
-def _fault(cells: Sequence[str], labels: Mapping[str, int], known: Container[str]) -> str:
-    """Say what is wrong with the cells of a line; empty where nothing is."""
-    if len(cells) != 4 or not is_youtube_segment(cells[0], cells[1]):
-        return f"the cells {', '.join(map(repr, cells))[:120]}"
-    if f"Y{cells[0]}.wav" in known:
-        return f"the id {cells[0]!r} again"
-    unknown = [mid for mid in cells[3].split(",") if mid not in labels]
-    return f"the unknown class {unknown[0]!r}" if unknown else ""
 
 
 # ------------------------------------------------------------------------------------------------------- preparing
@@ -129,7 +112,7 @@ def prepare_audioset(
     splits: Mapping[str, Sequence[Entry]], out: str | os.PathLike, num_proc: int = 1, strict: bool = False
 ) -> Preparation:
     """
-    Decodes, resamples and stores all clips in shards; a clip that cannot be used is left out and listed.
+    Decode, resample and store all clips in shards; a clip that cannot be used is left out and listed.
 
     What is whole stays: run again, it does nothing; with other entries, it writes the shards that they are in.
 
@@ -142,60 +125,36 @@ def prepare_audioset(
     Raises:
         DataError: the folder holds something else, is full, no clip can be used, or, if `strict`, one cannot.
     """
-    check_local_folder(out, "OUT", DataError)
-    out = pathlib.Path(out)
-    for split, entries in splits.items():
-        check_entries(split, entries)
-    with preparation_folder(out) as folder, one_line_when_full(out):
+    with open_preparation(splits, out) as (out, folder):
         data, unfinished = out / "data", folder / "shards"
-        shards = _cut_all(data, splits)
-        reports = [shard.report() for shard in shards]
-        if not all(reports):
+        shards = [
+            shard
+            for split, entries in splits.items()
+            for shard in cut(split, entries, FEATURES, num_shards(len(entries)))
+        ]
+        is_new = not all(ShardReport.read(shard, data) for shard in shards)
+        if is_new:
             if data.is_dir():  # from here on, it no longer reads as complete
                 shutil.rmtree(unfinished, ignore_errors=True)
                 data.rename(unfinished)
             unfinished.mkdir(exist_ok=True)
-            shards = _cut_all(unfinished, splits)
-            reports = write_shards(shards, num_proc)
-        result = _result(out, splits, shards, reports)
-        write_notes(result)
+        reports = write_shards(shards, unfinished if is_new else data, num_proc)
+        result = sum_up(out, splits, shards, reports)
         check_result(result, strict)
-        if unfinished.is_dir():
-            known = {path for shard in shards for path in (shard.path, shard.report_path)}
-            for path in set(unfinished.iterdir()) - known:
-                path.unlink()
+        if is_new:
+            known = {f"{shard.name}.{ending}" for shard in shards for ending in ("arrow", "json")}
+            for path in unfinished.iterdir():
+                if path.name not in known:
+                    path.unlink()
             unfinished.rename(data)
         return result
 
 
-def _cut_all(folder: pathlib.Path, splits: Mapping[str, Sequence[Entry]]) -> list[Shard]:
-    return [
-        shard
-        for split, entries in splits.items()
-        for shard in cut(folder, split, entries, FEATURES, num_shards(len(entries)))
-    ]
-
-
 def num_shards(clips: int) -> int:
-    """A multiple of `SHARDS_SHARED` for any data set that fills so many with more than a handful of clips."""
+    """Return a multiple of `SHARDS_SHARED` for any data set that fills so many with more than a handful of clips."""
     if clips < 10 * SHARDS_SHARED:
         return math.ceil(clips / 10)
     return SHARDS_SHARED * math.ceil(clips / (SHARDS_SHARED * CLIPS_OF_A_SHARD))
-
-
-def _result(
-    out: pathlib.Path, splits: Mapping[str, Sequence[Entry]], shards: Sequence[Shard], reports: Sequence[ShardReport]
-) -> Preparation:
-    prepared = dict.fromkeys(splits, 0)
-    for shard, report in zip(shards, reports, strict=True):
-        prepared[shard.split] += len(report.stamps)
-    return Preparation(
-        folder=out,
-        listed={split: len(entries) for split, entries in splits.items()},
-        prepared=prepared,
-        skipped=[note for report in reports for note in report.skipped],
-        warnings=[note for report in reports for note in report.warnings] + notes_of_copies(shards, reports),
-    )
 
 
 # ------------------------------------------------------------------------------------------------------- streaming
@@ -203,7 +162,7 @@ def _result(
 
 def open_stream(folder: str | os.PathLike, split: str, rank: int = 0, world_size: int = 1) -> datasets.IterableDataset:
     """
-    The clips of a split, read shard by shard: memory does not grow with their number.
+    Open the clips of a split, read shard by shard: memory does not grow with their number.
 
     Each of `world_size` nodes gets clips of its own, and each worker of a `DataLoader` a part of them, so that each
     clip is read exactly once. `shuffle(seed, buffer_size)` shuffles the shards and the clips in a buffer.
@@ -226,7 +185,7 @@ def open_stream(folder: str | os.PathLike, split: str, rank: int = 0, world_size
 
 def open_table(folder: str | os.PathLike, split: str) -> datasets.Dataset:
     """
-    The clips of a split in any order that is asked for, memory-mapped: class-balanced sampling needs that.
+    Open the clips of a split in any order that is asked for, memory-mapped: class-balanced sampling needs that.
 
     Args:
         folder: written by `prepare_audioset`.
@@ -242,20 +201,19 @@ def open_table(folder: str | os.PathLike, split: str) -> datasets.Dataset:
 
 
 def _shards_of(folder: str | os.PathLike, split: str) -> list[str]:
-    data = pathlib.Path(folder) / "data"
-    paths = sorted(data.glob(f"{split}-*-of-*.arrow")) if data.is_dir() else []
-    if not paths:
-        splits = sorted({path.name.split("-")[0] for path in data.glob("*.arrow")}) if data.is_dir() else []
+    paths = sorted(pathlib.Path(folder, "data").glob("*-*-of-*.arrow"))
+    splits = sorted({path.name.split("-")[0] for path in paths})
+    if split not in splits:
         found = f"the splits {', '.join(splits)}" if splits else "no whole data set"
         raise DataError(
             f"{folder}: found {found}, expected the split {split}; prepare it with scripts/prepare_audioset.py, again "
             "if that did not end"
         )
-    return [str(path) for path in paths]
+    return [str(path) for path in paths if path.name.split("-")[0] == split]
 
 
 def multi_hot(labels: Sequence[Sequence[int]], num_classes: int = NUM_CLASSES) -> torch.Tensor:
-    """The classes of each clip -> targets [B, num_classes] float32, 1 at its classes."""
+    """Make targets [B, num_classes] float32 of the classes of each clip: 1 at its classes."""
     targets = torch.zeros(len(labels), num_classes)
     for row, classes in enumerate(labels):
         targets[row, list(classes)] = 1.0

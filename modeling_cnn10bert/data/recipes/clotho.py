@@ -18,16 +18,15 @@ import datasets
 
 from ...errors import DataError
 from ...files import check_local_folder
-from ..archives import extract
-from ..download import RemoteFile, download
-from ..entries import Entry
+from ..download import RemoteFile, download, extract
+from ..entries import CAPTIONS, Entry, Source
 from ..prepare import Preparation, preparation_folder, prepare_dataset, whole_preparation
 from ..tables import has_word, read_rows
-from .audio_folder import CAPTIONS, Source
 
 SPLITS = {"train": "development", "validation": "validation", "test": "evaluation"}  # ours -> Clotho's
 CAPTION_COLUMNS = [f"caption_{number}" for number in range(1, 6)]
 METADATA_COLUMNS = ("keywords", "sound_id", "sound_link", "start_end_samples", "manufacturer", "license")
+NO_METADATA = dict.fromkeys(METADATA_COLUMNS, "")
 FEATURES = datasets.Features({"captions": CAPTIONS, **dict.fromkeys(METADATA_COLUMNS, datasets.Value("string"))})
 
 
@@ -58,7 +57,7 @@ def clotho_entries(audio: pathlib.Path, tables: pathlib.Path) -> Source:
             Entry(
                 file_name=file_name,
                 audio=files.get(file_name),
-                columns={"captions": texts, **metadata.get(_loose(file_name), dict.fromkeys(METADATA_COLUMNS, ""))},
+                columns={"captions": texts, **metadata.get(_loose(file_name), NO_METADATA)},
                 absence=f"{file_name}: found no such file in {audio / name}; fetch the recordings again",
             )
             for file_name, texts in captions.items()
@@ -68,8 +67,8 @@ def clotho_entries(audio: pathlib.Path, tables: pathlib.Path) -> Source:
 
 def challenge_entries(audio: pathlib.Path, metadata: pathlib.Path) -> list[Entry]:
     """
-    The recordings of the challenge's own test set. Which caption describes which of them was never published, so they
-    have none; retrieval_captions.csv holds the queries.
+    List the recordings of the challenge's own test set. Which caption describes which of them was never published, so
+    they have none; retrieval_captions.csv holds the queries.
 
     Args:
         audio: the folder of its recordings.
@@ -77,7 +76,7 @@ def challenge_entries(audio: pathlib.Path, metadata: pathlib.Path) -> list[Entry
     """
     rows = read_metadata(metadata)
     return [
-        Entry(path.name, path, {"captions": [], **rows.get(_loose(path.name), dict.fromkeys(METADATA_COLUMNS, ""))})
+        Entry(path.name, path, {"captions": [], **rows.get(_loose(path.name), NO_METADATA)})
         for path in sorted(audio.glob("*.wav"))
     ]
 
@@ -125,21 +124,19 @@ def match_recordings(names: Iterable[str], folder: pathlib.Path) -> dict[str, pa
     names = list(names)
     on_disk = {path.name: path for path in folder.iterdir() if path.is_file()} if folder.is_dir() else {}
     found = {name: on_disk[name] for name in names if name in on_disk}
-    free, wanted = defaultdict(list), defaultdict(list)
-    for name, path in on_disk.items():
-        if name not in found:
-            free[_loose(name)].append(path)
-    for name in names:
-        if name not in found:
-            wanted[_loose(name)].append(name)
+    wanted, free = defaultdict(list), defaultdict(list)
+    for name in [name for name in names if name not in found]:
+        wanted[_loose(name)].append(name)
+    for name in on_disk.keys() - found.keys():
+        free[_loose(name)].append(name)
     for key, candidates in wanted.items():
         if len(candidates) == len(free[key]) == 1:
-            found[candidates[0]] = free[key][0]
+            found[candidates[0]] = on_disk[free[key][0]]
     return found
 
 
 def _loose(name: str) -> str:
-    """A file name in the one form that all its forms on disk share."""
+    """Write a file name in the one form that all its forms on disk share."""
     stem, dot, suffix = unicodedata.normalize("NFC", html.unescape(name)).rpartition(".")
     return re.sub(r'[\\/:*?"<>|]', "_", stem.strip()) + dot + suffix.strip().lower()
 
@@ -168,8 +165,8 @@ MD5_OF_CHALLENGE_RECORD = {
 
 def fetch_tables(folders: Sequence[pathlib.Path], mirror: str = MIRROR) -> pathlib.Path:
     """
-    The folder of Clotho's caption and metadata files: the first of the folders that has them all, or else the last,
-    into which they are downloaded.
+    Find the folder of Clotho's caption and metadata files: the first of the folders that has them all, or else the
+    last, into which they are downloaded.
 
     Raises:
         DataError: a file cannot be had, or is not the published one.
@@ -177,7 +174,7 @@ def fetch_tables(folders: Sequence[pathlib.Path], mirror: str = MIRROR) -> pathl
     names = [name for name in MD5_OF_RECORD if name.endswith(".csv")]
     folder = next((folder for folder in folders if all((folder / name).is_file() for name in names)), folders[-1])
     for name in names:
-        download(_remote(name, mirror), folder)
+        fetch(name, [folder], mirror)
     return folder
 
 
@@ -185,7 +182,7 @@ def fetch_audio(
     audio: pathlib.Path, folders: Sequence[pathlib.Path], mirror: str = MIRROR, challenge: bool = False
 ) -> None:
     """
-    Extracts the recordings of each split to a folder in `audio`, from archives that are in one of the folders, or are
+    Extract the recordings of each split to a folder in `audio`, from archives that are in one of the folders, or are
     downloaded to the last of them.
 
     Raises:
@@ -200,16 +197,11 @@ def fetch_audio(
 
 
 def fetch(name: str, folders: Sequence[pathlib.Path], mirror: str = MIRROR) -> pathlib.Path:
-    """One of the published files, verified: from the first of the folders that has it, or downloaded to the last."""
+    """Return one of the published files, verified: from the first folder that has it, or downloaded to the last."""
     folder = next((folder for folder in folders if (folder / name).is_file()), folders[-1])
-    return download(_remote(name, mirror), folder)
-
-
-def _remote(name: str, mirror: str) -> RemoteFile:
-    in_record = name in MD5_OF_RECORD
-    md5 = (MD5_OF_RECORD if in_record else MD5_OF_CHALLENGE_RECORD)[name]
-    record = RECORD if in_record else CHALLENGE_RECORD
-    return RemoteFile(name, f"{mirror}/records/{record}/files/{name}?download=1", md5)
+    record, md5_of = (RECORD, MD5_OF_RECORD) if name in MD5_OF_RECORD else (CHALLENGE_RECORD, MD5_OF_CHALLENGE_RECORD)
+    url = f"{mirror}/records/{record}/files/{name}?download=1"
+    return download(RemoteFile(name, url, md5_of[name]), folder)
 
 
 def prepare_clotho(

@@ -41,23 +41,23 @@ class YouTubeFolder:
                 if suffix.lower() in SUFFIXES:
                     self.paths.setdefault(stem, os.path.join(parent, name))
 
-    def find(self, youtube_id: str, start: str, alone: bool = True) -> pathlib.Path | None:
+    def find(self, youtube_id: str, start: str, alone: bool = True) -> tuple[pathlib.Path | None, str]:
         """
-        Return the recording of the video that begins at `start` seconds; `None` where it is not at hand.
+        Find the recording of a video that begins at a time.
 
-        `alone` says that no other part of the video is asked for: then a name without a start will do.
+        Args:
+            youtube_id: of the video.
+            start: in seconds, as in the source's table.
+            alone: whether no other part of the video is asked for: then a name without a start will do.
+
+        Returns:
+            Its path and an empty text, or `None` and what was looked for.
         """
-        for stem in self.stems(youtube_id, start, alone):
-            if stem in self.paths:
-                return pathlib.Path(self.paths[stem])
-        return None
-
-    def absence(self, youtube_id: str, start: str, alone: bool = True) -> str:
-        found = ", ".join(f"{stem}.*" for stem in self.stems(youtube_id, start, alone))
-        return f"found none of {found} in {self.folder}"
-
-    @staticmethod
-    def stems(youtube_id: str, start: str, alone: bool = True) -> list[str]:
         starts = dict.fromkeys([start, f"{float(start):g}", f"{float(start):.3f}"])
-        with_start = [f"{youtube_id}_{text}" for text in starts]
-        return [f"Y{youtube_id}", *with_start, youtube_id] if alone else with_start
+        stems = [f"{youtube_id}_{text}" for text in starts]
+        if alone:
+            stems = [f"Y{youtube_id}", *stems, youtube_id]
+        for stem in stems:
+            if stem in self.paths:
+                return pathlib.Path(self.paths[stem]), ""
+        return None, f"found none of {', '.join(f'{stem}.*' for stem in stems)} in {self.folder}"

@@ -122,14 +122,14 @@ def test_a_preparation_that_died_does_not_read_as_complete(source, cnn10bert, tm
 
     out, written, write = tmp_path / "out", [], audioset.write_shards.__globals__["write_shard"]
 
-    def die(shard, recall):
+    def die(shard, folder, known):
         if len(written) == 2:
             raise Killed
-        written.append(shard.path.name)
-        return write(shard, recall)
+        written.append(shard.name)
+        return write(shard, folder, known)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("modeling_cnn10bert.data.shards.write_shard", die)
+        patch.setattr("modeling_cnn10bert.data.prepare.write_shard", die)
         cnn10bert("prepare", "audioset", *_arguments(source, out, "balanced_train"), "--num_proc", "1")
     with pytest.raises(DataError, match="found no whole data set, expected the split balanced_train; prepare it"):
         open_stream(out, "balanced_train")
