@@ -1,10 +1,9 @@
 """Tokens and passwords are used, but never written or printed."""
 
-import argparse
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 MASK = "***"
 _SECRET = r"(?:[\w-]*[_-])?(?:token|password|passwd|pwd|secret|api_?key|access_?key|credentials?)"
@@ -19,13 +18,6 @@ _SECRETS_IN_TEXT = (
     (re.compile(rf"([?&;]{_SECRET}=)[^\s&;#'\"]+", re.IGNORECASE), rf"\1{MASK}"),
     (re.compile(r"\bhf_[A-Za-z0-9]{16,}"), MASK),
 )
-
-
-class ArgumentParser(argparse.ArgumentParser):
-    """Prints what is wrong with a command line without its secrets."""
-
-    def error(self, message: str) -> NoReturn:
-        super().error(without_secrets(message))
 
 
 def is_secret(field: str) -> bool:

@@ -6,7 +6,6 @@ import pytest
 from typer.testing import CliRunner
 
 from modeling_cnn10bert.cli import app as cli
-from modeling_cnn10bert.data import command_line
 from modeling_cnn10bert.errors import DataError, RecipeError, RetrievalError
 from modeling_cnn10bert.files import check_local_folder
 from modeling_cnn10bert.masking import is_secret, without_secrets
@@ -130,20 +129,15 @@ def test_the_last_line_of_a_training_holds_no_secret(kind):
     assert ending.value.code == "error: some arguments are not used: ['--hub_tokn', '***']"
 
 
-def test_the_last_line_of_a_preparation_holds_no_secret():
-    def main():
-        raise DataError(f"https://me:{PASSWORD}@host/captions.csv: the server answered 404")
-
-    with pytest.raises(SystemExit) as ending:
-        command_line.run(main)
-    assert ending.value.code == "error: https://***@host/captions.csv: the server answered 404"
+def test_the_last_line_of_a_preparation_holds_no_secret(invoke, tmp_path):
+    said = invoke("prepare", "clotho", tmp_path / "out", "--mirror", f"http://me:{PASSWORD}@127.0.0.1:9", code=1)
+    assert PASSWORD not in said and "http://***@127.0.0.1:9" in said
 
 
-def test_an_error_of_usage_holds_no_secret(capsys, invoke):
+def test_an_error_of_usage_holds_no_secret(invoke):
     assert PASSWORD not in invoke("search", "rain", f"http://root:{PASSWORD}@host:19530/sounds", code=2)
-    with pytest.raises(SystemExit):
-        command_line.preparation_parser(None).parse_args(["out", "--hub_token", TOKEN, f"https://me:{PASSWORD}@host"])
-    assert "unrecognized arguments: --hub_token *** https://***@host" in capsys.readouterr().err
+    said = invoke("prepare", "clotho", "out", "--hub_token", TOKEN, f"https://me:{PASSWORD}@host", code=2)
+    assert TOKEN not in said and PASSWORD not in said
 
 
 def test_a_warning_of_a_training_holds_no_secret(capsys):

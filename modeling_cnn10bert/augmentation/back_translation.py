@@ -1,6 +1,6 @@
 """Back-translation (section 5 of the paper): by way of another language and back, a caption says the same otherwise.
 
-It is computed once, by `scripts/back_translate.py`, and stored beside the captions, a column per language; training
+It is computed once, by `cnn10bert back-translate`, and stored beside the captions, a column per language; training
 only chooses among what is stored.
 """
 

@@ -75,7 +75,7 @@ def pair_rows(recordings: datasets.Dataset) -> datasets.Dataset:
                 if texts is not None and len(texts) != count:
                     raise ValueError(
                         f"row {row}: {name}: found {len(texts)} texts, expected {count}, one for each caption; "
-                        "delete the column and run scripts/back_translate.py again"
+                        "delete the column and run `cnn10bert back-translate` again"
                     )
                 texts_of_language += [None] * count if texts is None else texts
         pairs["back_translations"] = [list(texts) for texts in zip(*variants, strict=True)]

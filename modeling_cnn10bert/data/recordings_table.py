@@ -29,7 +29,7 @@ def load_prepared(name: str) -> datasets.DatasetDict:
         if split not in tables:
             raise DataError(
                 f"found the splits {', '.join(tables)} in {name}, expected train, validation and test; prepare it with "
-                "one of scripts/prepare_*.py"
+                "`cnn10bert prepare`"
             )
         _check_split(tables[split], f"{name}, split {split}")
     _check_recording_ids(tables, name)
@@ -71,7 +71,7 @@ def _load_tables(name: str) -> datasets.DatasetDict:
     except (OSError, ValueError) as error:
         raise DataError(
             f"found no data set {name}, neither a folder nor on the Hub ({one_line(error)}); prepare one "
-            "with one of scripts/prepare_*.py"
+            "with `cnn10bert prepare`"
         ) from error
 
 
@@ -84,13 +84,13 @@ def _check_split(table: datasets.Dataset, where: str, captions_may_be_unknown: b
     if missing := [column for column in (*COLUMNS, "audio") if column not in table.column_names]:
         raise DataError(
             f"found the columns {', '.join(table.column_names)} in {where}, expected {', '.join(missing)} too; prepare "
-            "it with scripts/prepare_folder.py, which takes the names of your columns"
+            "it with `cnn10bert prepare folder`, which takes the names of your columns"
         )
     kind = table.features["captions"]
     if not isinstance(kind, datasets.List) or getattr(kind.feature, "dtype", "") not in TEXT_TYPES:
         raise DataError(
             f"found captions of the type {kind} in {where}, expected a list of texts for each recording; prepare it "
-            "with scripts/prepare_folder.py"
+            "with `cnn10bert prepare folder`"
         )
     names = table["file_name"][:]
     if (different := len(set(names))) < len(names):

@@ -94,6 +94,6 @@ def _languages(scenes: Sequence[Scene]) -> list[str]:
             raise DataError(
                 f"scene {scene.id!r}: back_translations: found {' '.join(found) or 'none'}, expected "
                 f"{' '.join(languages[0]) or 'none'} as scene {scenes[0].id!r} has; back-translate the whole split: "
-                "python scripts/back_translate.py FOLDER --languages ..."
+                "`cnn10bert back-translate FOLDER ...`"
             )
     return languages[0]

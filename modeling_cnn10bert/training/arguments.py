@@ -132,7 +132,7 @@ class DataArguments:
     """What it is trained and scored on."""
 
     dataset_name: str | None = HfArg(
-        default=None, help="A data set written by one of scripts/prepare_*.py: its folder or a Hub id."
+        default=None, help="A data set written by `cnn10bert prepare`: its folder or a Hub id."
     )
     manifests: str | None = HfArg(
         default=None, help="Folder of soundscape manifests: train.jsonl, validation.jsonl, test.jsonl."
@@ -177,7 +177,7 @@ class AugmentationArguments:
     p_swp: float = HfArg(default=0.0, help="EDA: probability of a word to swap places with another.")
     p_ins: float = HfArg(default=0.0, help="EDA: probability of a random word behind a word.")
     p_del: float = HfArg(default=0.0, help="EDA: probability of a word to be deleted.")
-    p_bt: float = HfArg(default=0.0, help="Probability of a back-translation, as scripts/back_translate.py adds them.")
+    p_bt: float = HfArg(default=0.0, help="Probability of a back-translation, as `cnn10bert back-translate` adds them.")
     n_f: int = HfArg(default=0, help="SpecAugment: number of frequency stripes.")
     w_f: int = HfArg(default=0, help="SpecAugment: largest width of a frequency stripe, in bins.")
     n_t: int = HfArg(default=0, help="SpecAugment: number of time stripes.")
@@ -460,7 +460,7 @@ class TaggingDataArguments(DataArguments):
     """What it is trained and scored on, and how clips are drawn and mixed."""
 
     dataset_name: str | None = HfArg(
-        default=None, help="Folder written by scripts/prepare_audioset.py, or by its like."
+        default=None, help="Folder written by `cnn10bert prepare audioset`, or by its like."
     )
     labels: str | None = HfArg(
         default=None, help="AudioSet's class_labels_indices.csv, which names the classes of dataset_name."
@@ -481,7 +481,7 @@ class TaggingDataArguments(DataArguments):
         check_numbers(self, {"mixup_alpha": 0})
         if bool(self.dataset_name) == bool(self.manifests or self.sources):
             raise ValueError(
-                "give either dataset_name (a folder written by scripts/prepare_audioset.py), or manifests and sources "
+                "give either dataset_name (a folder written by `cnn10bert prepare audioset`), or manifests and sources "
                 "(soundscapes)"
             )
         if bool(self.manifests) != bool(self.sources):

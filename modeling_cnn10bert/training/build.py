@@ -263,12 +263,12 @@ def _text_augmentation(arguments: AugmentationArguments, pairs: datasets.Dataset
         which = f"{missing} of {len(pairs)} captions" if any(variants) else "captions"
         raise RecipeError(
             f"field p_bt is {arguments.p_bt}, but {which} of the training set have no back-translation; add them by "
-            "`python scripts/back_translate.py DATASET --languages de fr es`, or set p_bt to 0"
+            "`cnn10bert back-translate DATASET de fr es`, or set p_bt to 0"
         )
     if arguments.p_bt and (wordless := [text for texts in variants for text in texts if not caption_words(text)]):
         raise RecipeError(
             f"field p_bt is {arguments.p_bt}, but {len(wordless)} back-translations have no word, such as "
-            f"{wordless[0]!r}; delete their column and run scripts/back_translate.py again, or set p_bt to 0"
+            f"{wordless[0]!r}; delete their column and run `cnn10bert back-translate` again, or set p_bt to 0"
         )
     eda = _eda(arguments, pairs) if arguments.p_eda else None
     return TextAugmentation(arguments.p_bt, eda) if arguments.p_bt or eda else None

@@ -187,7 +187,7 @@ class SearchResults:
         return (
             f"# The best of {complete} trials of the search {study.study_name}: trial {best.number}, "
             f"validation {OBJECTIVE} {best.value!r}\n"
-            f"# at epoch {best.user_attrs.get(BEST_EPOCH)}. python train_retrieval.py {BEST_FILE} repeats it.\n"
+            f"# at epoch {best.user_attrs.get(BEST_EPOCH)}. cnn10bert train {BEST_FILE} repeats it.\n"
             + yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
         )
 

@@ -9,9 +9,9 @@ import datasets
 from modeling_cnn10bert import CNN10FeatureExtractor
 from modeling_cnn10bert.data import prepare as preparation
 from modeling_cnn10bert.data import recordings_table
-from modeling_cnn10bert.data.command_line import run
 from modeling_cnn10bert.data.entries import Entry
 from modeling_cnn10bert.data.recipes.audio_folder import CAPTIONS
+from modeling_cnn10bert.interrupts import orderly_exit
 
 COLUMNS = datasets.Features({"captions": CAPTIONS})
 
@@ -38,4 +38,5 @@ if __name__ == "__main__":
     preparation.prepare_entry = slowly(preparation.prepare_entry)
     recordings_table.decode_audio = slowly(recordings_table.decode_audio)
     work = {"prepare": prepare, "compute": compute}[sys.argv[1]]
-    run(lambda: work(Path(sys.argv[2]), Path(sys.argv[3])))
+    with orderly_exit():
+        work(Path(sys.argv[2]), Path(sys.argv[3]))

@@ -206,7 +206,7 @@ def _shards_of(folder: str | os.PathLike, split: str) -> list[str]:
     if split not in splits:
         found = f"the splits {', '.join(splits)}" if splits else "no whole data set"
         raise DataError(
-            f"{folder}: found {found}, expected the split {split}; prepare it with scripts/prepare_audioset.py, again "
+            f"{folder}: found {found}, expected the split {split}; prepare it with `cnn10bert prepare audioset`, again "
             "if that did not end"
         )
     return [str(path) for path in paths if path.name.split("-")[0] == split]
