@@ -70,13 +70,12 @@ def find_near_duplicates(store: VectorStore, threshold: float = THRESHOLD) -> li
     if threshold < 1:
         for one, other, similarity in _close_pairs(store, records, threshold):
             groups.join(one, other, similarity)
-    found = [_group(records, paths, similarity) for paths, similarity in groups.members()]
+    found = []
+    for paths, similarity in groups.members():
+        files = sorted((records[path] for path in paths), key=lambda record: (-record.duration, record.path))
+        identical = len({record.content_hash for record in files}) == 1
+        found.append(DuplicateGroup(tuple(files), identical, similarity))
     return sorted(found, key=lambda group: (-len(group.files), -group.similarity, group.files[0].path))
-
-
-def _group(records: dict[str, FileRecord], paths: list[str], similarity: float) -> DuplicateGroup:
-    files = sorted((records[path] for path in paths), key=lambda record: (-record.duration, record.path))
-    return DuplicateGroup(tuple(files), len({record.content_hash for record in files}) == 1, similarity)
 
 
 def _same_bytes(records: Iterable[FileRecord]) -> list[list[str]]:
@@ -98,7 +97,11 @@ def _close_pairs(
         found = [other for other in _candidates(store, file, threshold) if other in records and other not in copies]
         # A pair is met from both sides, but only an exact search finds it from both: it is looked at twice.
         for other in store.embedded(found) if found else ():
-            similarity = _similarity(file, other)
+            # The lowest cosine of windows at the same place; of the longer one, a last window may be without partner.
+            count = min(len(file.embeds), len(other.embeds))
+            if max(len(file.embeds), len(other.embeds)) > count + 1:
+                continue
+            similarity = float(np.einsum("wd,wd->w", file.embeds[:count], other.embeds[:count]).min())
             if similarity >= threshold:
                 yield path, other.record.path, similarity
 
@@ -115,14 +118,6 @@ def _candidates(store: VectorStore, file: EmbeddedFile, threshold: float) -> set
         limit *= 4
     close = {hit.record.path for hit in hits if hit.score >= threshold and hit.start <= shift}
     return close - {file.record.path}
-
-
-def _similarity(one: EmbeddedFile, other: EmbeddedFile) -> float:
-    """The lowest cosine of windows at the same place; of the longer one, a last window may be without partner."""
-    count = min(len(one.embeds), len(other.embeds))
-    if max(len(one.embeds), len(other.embeds)) > count + 1:
-        return -1.0
-    return float(np.einsum("wd,wd->w", one.embeds[:count], other.embeds[:count]).min())
 
 
 class _Groups:

@@ -121,6 +121,7 @@ class OnnxEmbedder:
         self.threads = threads
         self._providers = _providers(device)
         self._batch_size = batch_size
+        self._sessions: dict[str, Any] = {}  # by tower
         self._tokenizer = _tokenizer(self.folder)
         path = self.folder / "processor_config.json"
         extractor = read_object(path, RetrievalError).get("feature_extractor")
@@ -181,7 +182,7 @@ class OnnxEmbedder:
     def _embed(self, tower: str, batches: Iterator[Batch], count: int) -> np.ndarray:
         def embeds() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             for batch in batches:
-                session = self._audio_session if tower == "audio" else self._text_session
+                session = self._session(tower)
                 names = [given.name for given in session.get_inputs()]
                 (output,) = session.run(None, {name: as_declared(batch.arguments[name]) for name in names})
                 yield batch.rows, output
@@ -189,24 +190,19 @@ class OnnxEmbedder:
         with model_faults(self.identity):
             return gather(embeds(), count, self.identity.dimension)
 
-    @functools.cached_property
-    def _audio_session(self):
-        return self._session("audio")
-
-    @functools.cached_property
-    def _text_session(self):
-        return self._session("text")
-
     def _session(self, tower: str):
+        if tower in self._sessions:
+            return self._sessions[tower]
         runtime = _onnxruntime()
         options = runtime.SessionOptions()
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
         path = self.folder / self.config.files[tower]["file"]
         try:
-            return runtime.InferenceSession(str(path), options, providers=self._providers)
+            self._sessions[tower] = runtime.InferenceSession(str(path), options, providers=self._providers)
         except Exception as error:  # its exceptions have no common class of their own
             raise RetrievalError(f"{path}: {error}; export the model again") from error
+        return self._sessions[tower]
 
 
 def as_declared(array: np.ndarray) -> np.ndarray:

@@ -22,24 +22,19 @@ def chunked(values: Iterable[str], size: int) -> Iterator[list[str]]:
         yield values[start : start + size]
 
 
-def record_values(record: FileRecord) -> dict[str, Any]:
-    """The values of a recording that each of its rows repeats; folder and format are there to filter by."""
-    return {
-        "path": encode_path(record.path),
-        "content_hash": record.content_hash,
-        "size": record.size,
-        "modified_ns": record.modified_ns,
-        "duration": record.duration,
-        "folder": encode_path(record.folder),
-        "format": encode_path(record.format),
-    }
-
-
 def rows_of(file: EmbeddedFile) -> list[dict[str, Any]]:
-    """A recording -> its rows, one a window."""
-    values = record_values(file.record)
+    """A recording -> its rows, one per window, each of which repeats what is known of the recording."""
+    record = {
+        "path": encode_path(file.record.path),
+        "content_hash": file.record.content_hash,
+        "size": file.record.size,
+        "modified_ns": file.record.modified_ns,
+        "duration": file.record.duration,
+        "folder": encode_path(file.record.folder),  # to filter by, as is the format
+        "format": encode_path(file.record.format),
+    }
     return [
-        {**values, "window": window, "windows": len(file.spans), "start": start, "end": end, "vector": embed}
+        {**record, "window": window, "windows": len(file.spans), "start": start, "end": end, "vector": embed}
         for window, ((start, end), embed) in enumerate(
             zip(file.spans, np.asarray(file.embeds, dtype=np.float32), strict=True)
         )
