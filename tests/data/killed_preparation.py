@@ -36,7 +36,7 @@ def slowly(function):
 if __name__ == "__main__":
     preparation.ENTRIES_OF_A_SHARD = 2
     preparation.prepare_entry = slowly(preparation.prepare_entry)
-    recordings_table.decode_audio = slowly(recordings_table.decode_audio)
+    recordings_table.decode_row_audio = slowly(recordings_table.decode_row_audio)
     work = {"prepare": prepare, "compute": compute}[sys.argv[1]]
     with orderly_exit():
         work(Path(sys.argv[2]), Path(sys.argv[3]))

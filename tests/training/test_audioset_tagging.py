@@ -1,4 +1,4 @@
-"""train_tagging.py on shards as scripts/prepare_audioset.py writes them."""
+"""train_tagging.py on shards as `cnn10bert prepare audioset` writes them."""
 
 import csv
 import json

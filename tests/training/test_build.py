@@ -130,7 +130,7 @@ def test_synonyms_are_looked_up_for_the_words_of_the_variants_too(tables, monkey
 
 def test_back_translation_without_a_stored_one_is_an_error_that_names_the_script(tables):
     table = tables.train.remove_columns(["back_translations_de", "back_translations_fr"])
-    with pytest.raises(RecipeError, match=r"field p_bt is 0.1812, .*scripts/back_translate.py"):
+    with pytest.raises(RecipeError, match=r"field p_bt is 0.1812, .*cnn10bert back-translate"):
         _rows(RecordingTables(table, table, table), **BEST)
     assert _rows(RecordingTables(table, table, table), **{**BEST, "p_bt": 0.0})
 

@@ -167,7 +167,7 @@ def test_steps_are_counted_from_the_pairs(soundscapes, tmp_path):
         ("--table 3 --seeds 0", "argument --seeds: found 0, expected at least 1"),
         ("--table 3 --seed 1", "--seed cannot be given to all runs: --seeds N"),
         ("--table 3 --dcase_output x.csv", "found one of --dcase_output and --clotho_captions, expected both"),
-        ("--table 3", "data/clotho: found no such folder, expected what `python scripts/prepare_clotho.py .*5 more"),
+        ("--table 3", "data/clotho: found no such folder, expected what `cnn10bert prepare clotho .*5 more"),
         ("--table 3 --only_report --dcase_output x --clotho_captions y", "x: found .*No such file"),
     ],
 )
@@ -197,7 +197,7 @@ def test_what_is_missing_is_named_with_what_makes_it(soundscapes, text_folder, m
     (line,) = _missing(**scenes, audio_model_name_or_path="models/cnn10_audioset")
     assert "python scripts/convert_panns_checkpoint.py models/cnn10_audioset" in line
     (line,) = _missing(**scenes, p_bt=0.2)
-    assert "found no back-translations" in line and "scripts/back_translate.py" in line
+    assert "found no back-translations" in line and "cnn10bert back-translate" in line
     assert _missing(**scenes, p_bt=0.2, augment_text=False) == []
     (scene, texts) = _missing(**scenes | {"manifests": "nowhere"}, p_bt=0.2), "no back-translations"
     assert len(scene) == 1 and texts not in scene[0]  # of what is not there, that is all
@@ -213,7 +213,7 @@ def test_back_translations_must_be_there_for_every_caption(soundscapes, text_fol
     datasets.DatasetDict(train=table).save_to_disk(tmp_path / "own")
     (line,) = _missing(dataset_name=str(tmp_path / "own"), **given)
     assert f"{tmp_path / 'own'}: found no back-translations of 1 of 2 recordings" in line
-    assert f"`python scripts/back_translate.py {tmp_path / 'own'} --languages de fr es`" in line
+    assert f"`cnn10bert back-translate {tmp_path / 'own'} de fr es`" in line
     datasets.DatasetDict(train=table.remove_columns("back_translations_de")).save_to_disk(tmp_path / "whole")
     assert _missing(dataset_name=str(tmp_path / "whole"), **given) == []
 
