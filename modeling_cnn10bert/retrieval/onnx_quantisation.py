@@ -16,7 +16,7 @@ processor's, as a part of float32's in ONNX Runtime.
 
 The first convolution sees decibels, for which 8 bits are too coarse; dynamic convolutions are slow. At the end of the
 training (0.6740 on validation, 0.6916 on test) the text tower costs 0.0035 and 0.0004, the audio tower gains 0.0028 and
-costs 0.0018, and both together gain 0.0017 and cost 0.0067 (scripts/benchmark_onnx.py).
+costs 0.0018, and both together gain 0.0017 and cost 0.0067 (scripts/benchmark.py onnx).
 """
 
 import os
