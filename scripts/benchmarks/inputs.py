@@ -58,7 +58,7 @@ class Size:
 
 FULL = Size()
 SMALL = Size(
-    rounds=3, scenes=96, evaluated=50, steps=8, warm_up_steps=2, clips=12, recordings=20, rows=20_000, queries=100,
+    rounds=2, scenes=96, evaluated=40, steps=5, warm_up_steps=2, clips=12, recordings=20, rows=20_000, queries=100,
     audioset=300, users=5, seconds=15, starts=2, two_processes=False,
 )  # fmt: skip
 QUICK = Size(
