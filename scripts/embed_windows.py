@@ -1,9 +1,9 @@
-"""Embeddings of a model in any number, of windows mixed from real recordings: vectors to measure a search with.
+"""Embeds windows, in any number, mixed from real recordings: vectors to measure a search with.
 
     python scripts/embed_windows.py MODEL --sources DIR --rows 1000000 --out FILE.npy [--window 4.0] [--workers 2]
 
 A window holds one to three recordings of the folder, drawn with their onsets and gains from (seed, number of the row):
-a row is the same whatever the number of workers. FILE.npy is [rows, D] float32, L2-normalised. Until it is whole it is
+a row is the same whatever the number of workers. FILE.npy is [rows, D] float32, L2-normalized. Until it is whole it is
 called .FILE.npy.part, and the same command goes on where it was stopped.
 """
 
@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from modeling_cnn10bert.errors import AudioError
+from modeling_cnn10bert.errors import InputError
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process a core: two threads of one process would wait for each other
 # glibc keeps the memory of spectrograms instead of asking the kernel for it a thousand times a second (a tenth of the
@@ -27,13 +27,11 @@ os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
-from transformers import AutoModel, AutoProcessor  # noqa: E402
-from transformers.utils import logging  # noqa: E402
 
-import modeling_cnn10bert  # noqa: E402, F401 (registers the model with the Auto classes)
 from modeling_cnn10bert.data.recipes.soundscapes import Scene, SoundEvent, SourceBank, render  # noqa: E402
 from modeling_cnn10bert.files import write_text  # noqa: E402
-from modeling_cnn10bert.interrupts import orderly_exit
+from modeling_cnn10bert.interrupts import orderly_exit  # noqa: E402
+from modeling_cnn10bert.retrieval.embedding import load_embedder  # noqa: E402
 
 MAX_SOUNDS = 3  # in a window
 GAIN_RANGE_DB = (-20.0, 0.0)
@@ -55,24 +53,24 @@ class Job:
     seed: int
 
     def digest(self) -> str:
-        """Of all that changes a row or their number; where the model and the recordings lie does not."""
+        """Digest all that changes a row or their number; where the model and the recordings lie does not."""
         values = [self.fingerprint, self.sources, self.rows, self.window, self.seed]
         return hashlib.sha256(json.dumps(values).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-    model = load_model(args.model)
+    identity = load_embedder(args.model, device="cpu").identity
     job = Job(
         model=args.model,
-        fingerprint=fingerprint_of(model),
+        fingerprint=identity.fingerprint,
         sources=find_sources(args.sources),
         folder=str(args.sources),
         rows=args.rows,
         window=args.window,
         seed=args.seed,
     )
-    write_rows(job, model.config.projection_dim, args.out, args.workers)
+    write_rows(job, identity.dimension, args.out, args.workers)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -97,25 +95,11 @@ def find_sources(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix.lower() in endings))
 
 
-def load_model(name: str) -> torch.nn.Module:
-    model = AutoModel.from_pretrained(name, dtype=torch.float32).eval()
-    return model.to(memory_format=torch.channels_last)  # 1.0 instead of 1.7 ms a window
-
-
-def fingerprint_of(model: torch.nn.Module) -> str:
-    """A digest of its weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 # ----------------------------------------------------------------------------------------------------------- a row
 
 
 def draw_scene(row: int, job: Job, bank: SourceBank) -> Scene:
-    """The window of a row: what sounds in it, from when to when and how loud."""
+    """Draw the window of a row: what sounds in it, from when to when and how loud."""
     rng = np.random.default_rng((job.seed, row))
     events = [
         _draw_event(rng, job.sources[rng.integers(len(job.sources))], job.window, bank)
@@ -125,7 +109,7 @@ def draw_scene(row: int, job: Job, bank: SourceBank) -> Scene:
 
 
 def _draw_event(rng: np.random.Generator, source: str, window: float, bank: SourceBank) -> SoundEvent:
-    """A recording laid at random over the window, so that at least `MIN_HEARD` seconds of it are in it."""
+    """Lay a recording at random over the window, so that at least `MIN_HEARD` seconds of it are in it."""
     length = len(bank.load(source)) / bank.sampling_rate
     heard = min(MIN_HEARD, length, window)
     onset = rng.uniform(heard - length, window - heard)  # before 0: its beginning is not in the window
@@ -137,20 +121,16 @@ class Worker:
 
     def __init__(self, job: Job):
         torch.set_num_threads(1)
-        logging.disable_progress_bar()
         self.job = job
-        self.model = load_model(job.model)
-        self.extractor = AutoProcessor.from_pretrained(job.model).feature_extractor
-        self.bank = SourceBank(job.folder, self.extractor.sampling_rate)
+        self.embedder = load_embedder(job.model, device="cpu", batch_size=BATCH)
+        self.bank = SourceBank(job.folder, self.embedder.sampling_rate)
 
-    @torch.inference_mode()
     def embed(self, rows: range) -> np.ndarray:
-        """[rows, D] float32, L2-normalised."""
+        """Return the embeddings [rows, D] float32, L2-normalized."""
         embeds = []
         for start in range(0, len(rows), BATCH):
             scenes = [draw_scene(row, self.job, self.bank) for row in rows[start : start + BATCH]]
-            log_mels = torch.stack([self.extractor.log_mel(render(scene, self.bank)) for scene in scenes])
-            embeds.append(self.model.get_audio_features(input_features=log_mels).pooler_output.numpy())
+            embeds.append(self.embedder.embed_audio([render(scene, self.bank) for scene in scenes]))
         return np.concatenate(embeds)
 
 
@@ -170,7 +150,7 @@ def _embed(rows: range) -> np.ndarray:
 
 
 def write_rows(job: Job, dimension: int, out: Path, workers: int) -> None:
-    """Writes the rows that are missing, in their order; at the end the file gets its name."""
+    """Write the rows that are missing, in their order; at the end the file gets its name."""
     part, state = out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.state.json")
     if out.exists():
         raise SystemExit(f"{out}: found a file, expected none; remove it, or give another --out")
@@ -192,7 +172,7 @@ def write_rows(job: Job, dimension: int, out: Path, workers: int) -> None:
 
 
 def embed_all(job: Job, done: int, workers: int) -> Iterator[np.ndarray]:
-    """The rows from `done` on, in blocks, in order."""
+    """Yield the rows from `done` on, in blocks, in order."""
     blocks = [range(start, min(start + BLOCK, job.rows)) for start in range(done, job.rows, BLOCK)]
     # Started afresh: a fork would inherit the locks of threads that it does not have.
     with multiprocessing.get_context("spawn").Pool(workers, _start, (job,)) as pool:
@@ -200,7 +180,7 @@ def embed_all(job: Job, done: int, workers: int) -> Iterator[np.ndarray]:
 
 
 def rows_done(part: Path, state: Path, job: Job) -> int:
-    """How many rows an earlier, stopped run of the same job has left."""
+    """Return how many rows an earlier, stopped run of the same job has left."""
     if not part.exists() or not state.exists():
         return 0
     found = json.loads(state.read_text(encoding="utf-8"))
@@ -213,7 +193,7 @@ def rows_done(part: Path, state: Path, job: Job) -> int:
 
 
 def reserve(part: Path, rows: int, dimension: int) -> None:
-    """An .npy file of zeros; that the disk has room for all of it is found out now and not after an hour."""
+    """Write an .npy file of zeros, to find out now and not after an hour whether the disk has room for all of it."""
     part.parent.mkdir(parents=True, exist_ok=True)
     with part.open("wb") as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": (rows, dimension)}
@@ -229,5 +209,5 @@ if __name__ == "__main__":
     with orderly_exit():
         try:
             main()
-        except AudioError as error:
-            raise SystemExit(str(error)) from error
+        except InputError as error:
+            raise SystemExit(f"error: {error}") from error

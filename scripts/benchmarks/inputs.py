@@ -46,23 +46,24 @@ class Size:
     recordings: int = 50  # embedded by exports, in the feature cache
     rows: int = 100_000  # vectors searched
     dimension: int = 1024
-    queries: int = 200
+    queries: int = 500
     audioset: int = 10_000  # clips
     users: int = 20
     seconds: float = 60  # of load
     starts: int = 5  # of a command
     full_width: bool = True  # the paper's shape too, and bfloat16
+    two_processes: bool = True  # trainings that are launched
     apart: bool = True  # contenders in processes of their own
 
 
 FULL = Size()
 SMALL = Size(
-    rounds=3, scenes=96, evaluated=50, steps=8, warm_up_steps=2, clips=12, recordings=20, rows=20_000, queries=100,
-    audioset=300, users=5, seconds=15, starts=2,
+    rounds=2, scenes=96, evaluated=40, steps=5, warm_up_steps=2, clips=12, recordings=20, rows=20_000, queries=100,
+    audioset=300, users=5, seconds=15, starts=2, two_processes=False,
 )  # fmt: skip
 QUICK = Size(
     rounds=1, scenes=12, evaluated=4, steps=2, warm_up_steps=1, clips=3, recordings=4, rows=2000, dimension=16,
-    queries=20, audioset=20, users=2, seconds=3, starts=0, full_width=False, apart=False,
+    queries=20, audioset=20, users=2, seconds=3, starts=0, full_width=False, two_processes=False, apart=False,
 )  # fmt: skip
 SIZES = {"quick": QUICK, "small": SMALL, "full": FULL}
 

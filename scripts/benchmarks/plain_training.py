@@ -1,7 +1,7 @@
 """The reference of training: the loop that research code writes, and nothing of this package's but the first weights.
 
 float32 at PyTorch's default TF32 settings, eager; waveforms in memory, zero-padded in random batches; STFT and mel in
-the model, again for every batch; batch normalisation over padding too; one Adam step a batch.
+the model, again for every batch; batch normalization over padding too; one Adam step a batch.
 """
 
 import copy
@@ -33,7 +33,7 @@ MAX_TOKENS = 32
 
 
 class PlainBlock(nn.Module):
-    """Two convolutions with batch normalisation and ReLU, then average pooling."""
+    """Two convolutions with batch normalization and ReLU, then average pooling."""
 
     def __init__(self, channels_in: int, channels: int):
         super().__init__()
@@ -83,7 +83,7 @@ class PlainModel(nn.Module):
     def forward(
         self, waveforms: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Zero-padded waveforms [B, samples] and captions [B, L] to embeddings [B, D] of both."""
+        """Embed zero-padded waveforms [B, samples] and captions [B, L], each as [B, D]."""
         x = self.log_mel(waveforms)  # [B, n_mels, T]
         if self.training and self.augmentation is not None and self.augmentation.p_ms:
             x = self.mix_style(x)
@@ -107,7 +107,7 @@ class PlainModel(nn.Module):
         return F.normalize(audio, dim=-1), F.normalize(self.text_head(text), dim=-1)
 
     def mix_style(self, x: torch.Tensor) -> torch.Tensor:
-        """Freq-MixStyle with another clip of the batch as partner."""
+        """Apply Freq-MixStyle with another clip of the batch as partner."""
         alpha = torch.tensor(float(self.augmentation.ms_alpha))
         weight = torch.distributions.Beta(alpha, alpha).sample((len(x), 1, 1)).to(x.device)
         weight = torch.maximum(weight, 1 - weight)
@@ -119,7 +119,7 @@ class PlainModel(nn.Module):
         return torch.where(chosen, (x - mean) / std * mixed_std + mixed_mean, x)
 
     def loss(self, audio: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        """NT-Xent in both directions, caption i belonging to recording i alone."""
+        """Compute NT-Xent in both directions, caption i belonging to recording i alone."""
         logits = audio @ text.T / self.temperature
         targets = torch.arange(len(logits), device=logits.device)
         return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
@@ -133,7 +133,7 @@ def _head(projection: nn.Module) -> nn.Sequential:
 
 
 class PlainPairs(Dataset):
-    """Each caption with its waveform; gain and EDA are drawn anew each time."""
+    """Each caption with its waveform; gain and EDA are drawn each time."""
 
     def __init__(
         self, waveforms: list[np.ndarray], captions: list[list[str]], g_max: float = 0.0, eda: EDA | None = None
@@ -155,7 +155,7 @@ class PlainPairs(Dataset):
 
 
 class PlainCollator:
-    """Pads the waveforms with zeros and tokenises the captions."""
+    """Pad the waveforms with zeros and tokenizes the captions."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
         self.tokenizer = tokenizer
@@ -176,15 +176,20 @@ class PlainCollator:
 
 
 def build_plain(arguments: tuple[str, ...], waveforms: Path, steps: int, warm_up_steps: int) -> Round:
-    """A round of the plain loop: so many steps at the values of the recipe, the first few of which do not count."""
+    """Build a round of the plain loop: steps at the values of the recipe, the first few of which do not count."""
     torch.manual_seed(0)
     model_args, _, augmentation, training = parse_recipe(list(arguments))
     device = training.device
     ours, processor = load_model_and_processor(model_args)
     model = PlainModel(ours, processor.feature_extractor, augmentation).to(device).train()
     recordings, captions = read_waveforms(waveforms)
+    eda = None
+    if augmentation.p_eda:
+        words = vocabulary(caption for texts in captions for caption in texts)
+        probabilities = {name: getattr(augmentation, name) for name in ("p_eda", "p_swp", "p_ins", "p_del")}
+        eda = EDA(**probabilities, p_syn=0.0, vocabulary=words, synonyms={})
     loader = DataLoader(
-        PlainPairs(recordings, captions, augmentation.g_max, _eda(augmentation, captions)),
+        PlainPairs(recordings, captions, augmentation.g_max, eda),
         batch_size=training.total_train_batch_size,
         shuffle=True,
         drop_last=True,
@@ -193,7 +198,12 @@ def build_plain(arguments: tuple[str, ...], waveforms: Path, steps: int, warm_up
         persistent_workers=training.dataloader_num_workers > 0,
         pin_memory=device.type == "cuda",
     )
-    optimizer = _optimizer(model, training)
+    of_text = set(model.text_model.parameters())
+    groups = [{"params": [parameter for parameter in model.parameters() if parameter not in of_text]}]
+    text = [parameter for parameter in model.text_model.parameters() if parameter.requires_grad]
+    if text:
+        groups.append({"params": text, "lr": training.text_learning_rate or training.learning_rate})
+    optimizer = torch.optim.Adam(groups, lr=training.learning_rate)
 
     def run() -> dict[str, float]:
         done, started = 0, 0.0
@@ -214,21 +224,3 @@ def build_plain(arguments: tuple[str, ...], waveforms: Path, steps: int, warm_up
         return {"seconds": (time.perf_counter() - started) / steps, "loss": loss.item()}
 
     return run
-
-
-def _eda(augmentation: AugmentationArguments, captions: list[list[str]]) -> EDA | None:
-    if not augmentation.p_eda:
-        return None
-    words = vocabulary(caption for texts in captions for caption in texts)
-    probabilities = {name: getattr(augmentation, name) for name in ("p_eda", "p_swp", "p_ins", "p_del")}
-    return EDA(**probabilities, p_syn=0.0, vocabulary=words, synonyms={})
-
-
-def _optimizer(model: PlainModel, training) -> torch.optim.Optimizer:
-    text = [parameter for parameter in model.text_model.parameters() if parameter.requires_grad]
-    known = {id(parameter) for parameter in model.text_model.parameters()}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in known]
-    groups = [{"params": others}]
-    if text:
-        groups.append({"params": text, "lr": training.text_learning_rate or training.learning_rate})
-    return torch.optim.Adam(groups, lr=training.learning_rate)

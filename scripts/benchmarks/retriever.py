@@ -24,7 +24,7 @@ def measure(folder: Path, options) -> list[Row]:
     size = options.size
     model = options.model or save_model(folder / "model", "soundscapes_small.yaml", tiny=not size.apart)
     texts = [sound + place for place in PLACES for sound in SOUNDS]
-    texts = [texts[number % len(texts)] for number in range(size.queries // 2)]
+    texts = [texts[number % len(texts)] for number in range(min(100, size.queries))]
     with AudioRetriever.from_pretrained(model, folder / "index") as retriever:
         store = retriever.open_or_make()
         count, dimension = options.rows or size.rows, store.info.model.dimension

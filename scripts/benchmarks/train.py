@@ -49,7 +49,7 @@ def measure(folder: Path, options) -> list[Row]:
     size, given = options.size, (options.manifests, options.sources)
     workload = small_workload(folder, *given, size)
     rows = _measure_small(workload, size, options)
-    if size.apart:
+    if size.two_processes:
         rows += _two_processes(workload, size.rounds)
     if size.apart and not torch.cuda.is_available():
         return [*rows, not_measured("the paper's recipe, Clotho-shaped", NO_ACCELERATOR, "5 x")]
