@@ -202,14 +202,14 @@ def open_table(folder: str | os.PathLike, split: str) -> datasets.Dataset:
 
 def _shards_of(folder: str | os.PathLike, split: str) -> list[str]:
     paths = sorted(pathlib.Path(folder, "data").glob("*-*-of-*.arrow"))
-    splits = sorted({path.name.split("-")[0] for path in paths})
+    splits = sorted({path.name.rsplit("-", 3)[0] for path in paths})
     if split not in splits:
         found = f"the splits {', '.join(splits)}" if splits else "no whole data set"
         raise DataError(
             f"{folder}: found {found}, expected the split {split}; prepare it with `cnn10bert prepare audioset`, again "
             "if that did not end"
         )
-    return [str(path) for path in paths if path.name.split("-")[0] == split]
+    return [str(path) for path in paths if path.name.rsplit("-", 3)[0] == split]
 
 
 def multi_hot(labels: Sequence[Sequence[int]], num_classes: int = NUM_CLASSES) -> torch.Tensor:
