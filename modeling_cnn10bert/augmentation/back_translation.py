@@ -28,14 +28,14 @@ WINDOW = 50  # batches
 
 
 def back_translation_languages(column_names: Iterable[str]) -> list[str]:
-    """The languages, sorted, that a data set with these columns has back-translations of."""
+    """Return the languages, sorted, of which a data set with these columns has back-translations."""
     prefix = BACK_TRANSLATION_COLUMN.format(language="")
     return sorted(name.removeprefix(prefix) for name in column_names if name.startswith(prefix))
 
 
 def choose_variant(caption: str, variants: Sequence[str | None], rng: np.random.Generator, p_bt: float) -> str:
     """
-    With probability `p_bt` one of the variants, each as likely as any other; else the caption (section 5 of the paper).
+    Choose, with probability `p_bt`, one of the variants, each as likely as any other (section 5 of the paper).
 
     Args:
         caption: as it was written.
@@ -53,13 +53,13 @@ def choose_variant(caption: str, variants: Sequence[str | None], rng: np.random.
 
 
 def require_language(language: str, known: Iterable[str]) -> None:
-    """Raises a `DataError` unless the language is one of the known."""
+    """Raise a `DataError` unless the language is one of the known."""
     if language not in known:
         raise DataError(f"language: found {language!r}, expected one of {', '.join(known)}")
 
 
 class Translator(Protocol):
-    """One direction; `identity` says in a text all that its translations depend on, but for the device."""
+    """Translate in one direction; `identity` names all that the translations depend on, except for the device."""
 
     identity: str
 
@@ -69,7 +69,7 @@ class Translator(Protocol):
 
 def length_batches(captions: Sequence[str], batch_size: int) -> list[list[int]]:
     """
-    Positions of the captions, in batches of similar length. They depend on the captions and `batch_size` alone.
+    Group positions of captions into batches of similar length, which depend on the captions and `batch_size` alone.
 
     Captions are sorted within windows of `WINDOW` batches, not over the whole list, so that the work so far is a fair
     measure of the work to come.
@@ -83,13 +83,13 @@ def length_batches(captions: Sequence[str], batch_size: int) -> list[list[int]]:
 
 
 def round_trip(captions: Sequence[str], forth: Translator, back: Translator) -> list[str]:
-    """One batch of captions by way of another language and back, on one line each."""
+    """Translate one batch of captions to another language and back, on one line each."""
     return [" ".join(variant.split()) for variant in back(forth(captions))]
 
 
 class MarianTranslator:
     """
-    A MarianMT model, such as those of opus-mt, in float32 and without any sampling.
+    Translate by a MarianMT model, such as those of opus-mt, in float32 and without any sampling.
 
     Padding is masked, so a translation does not depend on the rest of its batch but for rounding (about 1e-6 of the
     largest logit), which may decide between two continuations that are as good as each other. The same batch gives the
@@ -149,7 +149,7 @@ def marian_pair(
     language: str, models: str | os.PathLike | None = None, num_beams: int = 4, device: str | None = None
 ) -> tuple[MarianTranslator, MarianTranslator]:
     """
-    opus-mt from English to a language, and back.
+    Load opus-mt's models from English to a language, and back.
 
     Args:
         language: one of `LANGUAGES`.
@@ -187,10 +187,10 @@ def _digest(model: torch.nn.Module, tokenizer) -> str:
 
 class ApertiumTranslator:
     """
-    The `apertium` command line: rules and dictionaries, for where no model can be had. Words it does not know stay.
+    Translate by the command `apertium`: rules and dictionaries, where no model is available. Unknown words stay.
 
-    Captions are given to it as paragraphs. As mere lines they would be one text to it: word order is changed and words
-    are chosen across the ends of lines. As paragraphs each is translated as if it stood alone.
+    Captions are given to it as paragraphs, each of which it translates alone. Across the ends of mere lines, it would
+    change the order of words.
 
     Args:
         mode: direction, such as "eng-spa".
@@ -212,9 +212,7 @@ class ApertiumTranslator:
 
     def __call__(self, sentences: Sequence[str]) -> list[str]:
         translations = [_one_line(sentence) for sentence in sentences]
-        rows = [
-            row for row, sentence in enumerate(translations) if caption_words(sentence)
-        ]  # the rest has nothing in it
+        rows = [row for row, sentence in enumerate(translations) if caption_words(sentence)]  # the others stay
         paragraphs = self._translate([translations[row] for row in rows])
         if len(paragraphs) != len(rows):  # never seen, but nothing promises it
             paragraphs = [" ".join(self._translate([translations[row]])) for row in rows]
@@ -245,7 +243,7 @@ APERTIUM_PAIRS = {"es": ("eng-spa", "spa-eng", "apertium-eng-spa")}  # those of 
 
 def apertium_pair(language: str) -> tuple[ApertiumTranslator, ApertiumTranslator]:
     """
-    Apertium from English to a language, and back.
+    Make Apertium's translators from English to a language, and back.
 
     Raises:
         DataError: a language that it does not have, or it is not installed.
@@ -256,5 +254,5 @@ def apertium_pair(language: str) -> tuple[ApertiumTranslator, ApertiumTranslator
 
 
 def _one_line(text: str) -> str:
-    """Without control characters, of which NUL ends a text for apertium, and with single spaces between words."""
+    """Replace control characters, of which NUL ends a text for apertium, and join words by single spaces."""
     return " ".join("".join(" " if unicodedata.category(c) == "Cc" else c for c in text).split())

@@ -13,12 +13,12 @@ from ..processing_cnn10bert import caption_words
 
 
 def vocabulary(captions: Iterable[str]) -> list[str]:
-    """The distinct words of captions, sorted."""
+    """Return the distinct words of captions, sorted."""
     return sorted({word for caption in captions for word in caption_words(caption)})
 
 
 def insert_words(words: Sequence[str], p_ins: float, vocabulary: Sequence[str], rng: np.random.Generator) -> list[str]:
-    """Behind each word, with probability `p_ins`, inserts one drawn uniformly from the vocabulary."""
+    """Insert after each word, with probability `p_ins`, one drawn uniformly from the vocabulary."""
     result = []
     for word, chosen in zip(words, _chosen(words, p_ins, rng), strict=True):
         result.append(word)
@@ -28,13 +28,13 @@ def insert_words(words: Sequence[str], p_ins: float, vocabulary: Sequence[str], 
 
 
 def delete_words(words: Sequence[str], p_del: float, rng: np.random.Generator) -> list[str]:
-    """Deletes each word with probability `p_del`; should none be left, one drawn uniformly stays."""
+    """Delete each word with probability `p_del`; should none be left, one drawn uniformly stays."""
     kept = [word for word, chosen in zip(words, _chosen(words, p_del, rng), strict=True) if not chosen]
     return kept or [words[_uniform(len(words), rng)]]
 
 
 def swap_words(words: Sequence[str], p_swp: float, rng: np.random.Generator) -> list[str]:
-    """Swaps each word, with probability `p_swp`, with another of the sentence, drawn uniformly. A single word stays."""
+    """Swap each word, with probability `p_swp`, with another of the sentence, drawn uniformly. A single word stays."""
     words = list(words)
     for here, chosen in enumerate(_chosen(words, p_swp, rng)):
         if chosen and len(words) > 1:
@@ -46,7 +46,7 @@ def swap_words(words: Sequence[str], p_swp: float, rng: np.random.Generator) -> 
 def replace_by_synonyms(
     words: Sequence[str], p_syn: float, synonyms: Mapping[str, Sequence[str]], rng: np.random.Generator
 ) -> list[str]:
-    """Replaces each word that has synonyms, with probability `p_syn`, by one of them, drawn uniformly."""
+    """Replace each word that has synonyms, with probability `p_syn`, by one of them, drawn uniformly."""
     words = list(words)
     for index, chosen in enumerate(_chosen(words, p_syn, rng)):
         if chosen and (choices := synonyms.get(words[index])):
@@ -55,18 +55,18 @@ def replace_by_synonyms(
 
 
 def _chosen(words: Sequence[str], probability: float, rng: np.random.Generator) -> list[bool]:
-    """For each word, whether it is changed."""
+    """Draw for each word whether it is changed."""
     return [draw < probability for draw in rng.random(len(words)).tolist()]
 
 
 def _uniform(count: int, rng: np.random.Generator) -> int:
-    """One of 0 ... count - 1; several times as fast as `rng.integers`."""
+    """Draw one of 0 ... count - 1, several times as fast as `rng.integers`."""
     return int(rng.random() * count)
 
 
 class EDA:
     """
-    With probability `p_eda`, one of the four manipulations, each as likely as the others (section 5 of the paper).
+    Apply, with probability `p_eda`, one of the four manipulations, each as likely (section 5 of the paper).
 
     Args:
         p_eda: share of the captions that are manipulated.
@@ -90,7 +90,7 @@ class EDA:
         self.vocabulary, self.synonyms = vocabulary, synonyms
 
     def __call__(self, caption: str, rng: np.random.Generator) -> str:
-        """A caption as it is, or normalised and manipulated; never empty unless it had no word."""
+        """Return a caption as it is, or normalized and manipulated; never empty unless it had no word."""
         if rng.random() >= self.p_eda:
             return caption
         words = caption_words(caption)

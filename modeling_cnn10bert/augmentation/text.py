@@ -10,7 +10,7 @@ from .eda import EDA
 
 class TextAugmentation:
     """
-    Back-translation, then EDA (section 5 of the paper).
+    Apply back-translation, then EDA (section 5 of the paper).
 
     Args:
         p_bt: probability of a back-translation in place of the caption.
@@ -21,7 +21,7 @@ class TextAugmentation:
         self.p_bt, self.eda = p_bt, eda
 
     def __call__(self, caption: str, variants: Sequence[str], rng: np.random.Generator) -> str:
-        """A caption, its back-translations, one a language, and the source of randomness."""
+        """Augment a caption, given its back-translations, one per language, and the source of randomness."""
         if self.p_bt:
             caption = choose_variant(caption, variants, rng, self.p_bt)
         return caption if self.eda is None else self.eda(caption, rng)

@@ -1,7 +1,6 @@
 """WordNet, where EDA finds its synonyms: the database through NLTK, and which of its words stand for a word."""
 
 import functools
-import os
 import re
 import shutil
 import warnings
@@ -13,7 +12,7 @@ from nltk.corpus.reader.wordnet import Lemma, Synset, WordNetCorpusReader
 from tqdm import tqdm
 
 from ..errors import DataError
-from ..files import scratch_folder
+from ..files import replaced_whole
 
 DEBIAN_FOLDER = Path("/usr/share/wordnet")  # of the packages wordnet-base and wordnet-sense-index: WordNet 3.0
 ASSEMBLED_FOLDER = Path.home() / ".cache" / "cnn10bert" / "nltk_data"
@@ -52,7 +51,7 @@ _CAPITALIZED = re.compile("(^|_)[A-Z][a-z]")  # Vanessa_Stephen and Canis_famili
 
 def load_wordnet() -> WordNetCorpusReader:
     """
-    Opens WordNet, which takes a few seconds.
+    Open WordNet, which takes a few seconds.
 
     Raises:
         DataError: as `find_wordnet`.
@@ -64,7 +63,7 @@ def load_wordnet() -> WordNetCorpusReader:
 
 def find_wordnet() -> nltk.data.PathPointer:
     """
-    WordNet in NLTK's data folders, else assembled there from Debian's packages, else fetched by NLTK's downloader.
+    Find WordNet in NLTK's data folders, else assemble it there from Debian's packages, else download it by NLTK.
 
     Raises:
         DataError: it cannot be had in any of these ways.
@@ -86,12 +85,11 @@ def find_wordnet() -> nltk.data.PathPointer:
 
 
 def _assemble() -> None:
-    """Copies Debian's files, as NLTK follows no link out of its folders, and adds the table they lack."""
+    """Copy Debian's files, as NLTK follows no link out of its folders, and adds the table they lack."""
     if not all((DEBIAN_FOLDER / name).is_file() for name in ("data.noun", "index.sense")):  # one of each package
         return
     target = ASSEMBLED_FOLDER / "corpora" / "wordnet"
-    with scratch_folder(target.parent, ".wordnet-") as scratch:
-        unfinished = scratch / "wordnet"
+    with replaced_whole(target) as unfinished:
         unfinished.mkdir()
         for file in DEBIAN_FOLDER.iterdir():
             if file.is_file():  # other packages put folders beside them
@@ -101,22 +99,17 @@ def _assemble() -> None:
             for number, name in enumerate(_LEXNAMES.split())
         ]
         (unfinished / "lexnames").write_text("".join(lines), encoding="ascii")
-        try:
-            os.rename(unfinished, target)
-        except OSError:  # another process was faster
-            if not target.is_dir():
-                raise
 
 
 def synonyms_of(words: Iterable[str], wordnet: WordNetCorpusReader) -> dict[str, tuple[str, ...]]:
-    """The words that have synonyms, each with its `synonyms`; looked up once, as the database is slow."""
+    """Map the words that have synonyms to them; looked up once, as the database is slow."""
     found = {word: synonyms(word, wordnet) for word in tqdm(words, desc="Looking up synonyms", leave=False)}
     return {word: others for word, others in found.items() if others}
 
 
 def synonyms(word: str, wordnet: WordNetCorpusReader) -> tuple[str, ...]:
     """
-    The other words of all synsets that `word` belongs to in a plausible part of speech.
+    Return the other words of all synsets that `word` belongs to in a plausible part of speech.
 
     A part of speech is plausible if a good share of the word's uses that WordNet counted are in it, or if none was
     counted at all: "water" is not taken for a verb, "barks" for both. Inflected words are looked up by their base form;
