@@ -9,8 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from modeling_cnn10bert.evaluation.pictures import plot_comparison
 from modeling_cnn10bert.evaluation.reports import mean_and_deviation, read_results
+from plots import plot_comparison
 
 
 def main() -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from modeling_cnn10bert.errors import RecipeError
-from modeling_cnn10bert.evaluation.pictures import plot_table
 from modeling_cnn10bert.evaluation.ranked_output import score_ranked_output
 from modeling_cnn10bert.evaluation.reports import (
     NOTHING,
@@ -28,6 +27,7 @@ from modeling_cnn10bert.files import write_text
 from modeling_cnn10bert.masking import without_secrets
 from modeling_cnn10bert.training.command_line import run
 from modeling_cnn10bert.training.recipe import RECIPES
+from plots import plot_table
 from reproduce.ladders import PRETRAINING_SEED, Plan, Row, Run, Synthesis, plan_table
 from reproduce.prerequisites import missing_prerequisites
 from reproduce.run_cost import measured_speed, optimiser_steps

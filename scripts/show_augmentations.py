@@ -31,9 +31,9 @@ from modeling_cnn10bert.augmentation.eda import (
 from modeling_cnn10bert.augmentation.wordnet import load_wordnet, synonyms_of
 from modeling_cnn10bert.data.audio_io import load_audio
 from modeling_cnn10bert.data.features import log_mel_columns
-from modeling_cnn10bert.evaluation.pictures import plot_augmentations
 from modeling_cnn10bert.masking import without_secrets
 from modeling_cnn10bert.training.arguments import AugmentationArguments
+from plots import plot_augmentations
 
 Changed = TypeVar("Changed", list[str], np.ndarray)
 BEST = {

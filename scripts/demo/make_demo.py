@@ -18,12 +18,12 @@ print("Loading libraries ...", flush=True)
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from gallery import plot_gallery  # noqa: E402
 from synthesizers import generate_soundscapes  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 from transformers import AutoModel, AutoProcessor  # noqa: E402
 
 from modeling_cnn10bert.data.recipes.soundscapes import Scene, SourceBank, read_manifest, render  # noqa: E402
-from modeling_cnn10bert.evaluation.pictures import plot_gallery  # noqa: E402
 from modeling_cnn10bert.interrupts import orderly_exit  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,8 +9,11 @@ from matplotlib.colors import to_hex
 from matplotlib.image import imread
 from matplotlib.text import Text
 
+import plots
+from demo import gallery
+from demo.gallery import plot_gallery
 from modeling_cnn10bert.evaluation import pictures
-from modeling_cnn10bert.evaluation.pictures import plot_gallery, plot_training_curve
+from modeling_cnn10bert.evaluation.pictures import plot_training_curve
 
 TRAIN = [
     {"step": s, "epoch": s / 10, "loss": 3 - s / 20, "learning_rate": 1e-4 / s, "grad_norm": 1} for s in range(5, 45, 5)
@@ -96,7 +99,7 @@ def test_without_epochs_the_steps_are_the_axis():
 def test_a_gallery_has_a_row_a_question_and_the_best_three_hits_in_it():
     questions = ["a dog", "rain on a roof"]
     hits = [hit(file_name=f"{i}.wav", score=0.9 - i / 10) for i in range(5)]
-    figure = pictures._gallery_figure(questions, [hits, hits[:1]])
+    figure = gallery._gallery_figure(questions, [hits, hits[:1]])
     assert len(figure.axes) == 8
     assert [len(ax.images) for ax in figure.axes] == [0, 1, 1, 1, 0, 1, 0, 0]
     assert [ax.get_title(loc="left") for ax in figure.axes[1:4]] == ["1. 0.wav", "2. 1.wav", "3. 2.wav"]
@@ -108,7 +111,7 @@ def test_a_gallery_has_a_row_a_question_and_the_best_three_hits_in_it():
 def test_a_log_mel_is_shown_with_time_rightwards_and_low_bands_below():
     log_mel = np.full((100, 64), -60.0)
     log_mel[10, 3] = 0.0
-    image = pictures._gallery_figure(["q"], [[hit(log_mel=log_mel, seconds=1.0)]]).axes[1].images[0]
+    image = gallery._gallery_figure(["q"], [[hit(log_mel=log_mel, seconds=1.0)]]).axes[1].images[0]
     assert np.argwhere(image.get_array() == 0).tolist() == [[3, 10]]  # [band, frame]
     assert image.origin == "lower"
     assert tuple(image.get_extent()) == (0, 1.0, 0, 64)
@@ -120,7 +123,7 @@ def test_a_log_mel_is_shown_with_time_rightwards_and_low_bands_below():
     [(True, "green", "✓"), (np.bool_(False), "red", "✗"), (None, "grey", "0.500")],
 )
 def test_the_frame_tells_right_from_wrong(correct, color, mark):
-    ax = pictures._gallery_figure(["q"], [[hit(correct=correct)]]).axes[1]
+    ax = gallery._gallery_figure(["q"], [[hit(correct=correct)]]).axes[1]
     (edge,) = {to_hex(spine.get_edgecolor()) for spine in ax.spines.values()}
     red, green, blue = (int(edge[i : i + 2], 16) for i in (1, 3, 5))
     seen = "grey" if red == green == blue else "green" if green > 1.5 * red else "red" if red > 1.5 * green else edge
@@ -130,7 +133,7 @@ def test_the_frame_tells_right_from_wrong(correct, color, mark):
 
 def test_a_hit_may_be_a_dataclass():
     cls = dataclasses.make_dataclass("Hit", hit())
-    figure = pictures._gallery_figure(["q"], [[cls(**hit(captions=[]))]])
+    figure = gallery._gallery_figure(["q"], [[cls(**hit(captions=[]))]])
     assert figure.axes[1].get_xlabel().strip() == "(no caption)"
 
 
@@ -139,7 +142,7 @@ def test_long_texts_overlap_nothing():
     long = hit(
         file_name="FREEZER_DOOR_OPEN_CLOSE_AND_OPEN_AGAIN_TAKE_7.WAV", captions=["costs $5 and $6 " * 20], seconds=30.0
     )
-    figure = pictures._gallery_figure(["what costs $5 and ^2? " * 20], [[long] * 3])
+    figure = gallery._gallery_figure(["what costs $5 and ^2? " * 20], [[long] * 3])
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
@@ -203,22 +206,22 @@ SENTENCES = {
 def test_augmentations_share_the_scale_of_the_original_and_name_what_was_done(tmp_path):
     original = np.random.default_rng(0).uniform(-90, 10, (50, 64))
     log_mels = {"dog.wav": original, "Gain (g_max 3)": original + 3}
-    figure = pictures._augmentation_figure(log_mels, SENTENCES)
+    figure = plots._augmentation_figure(log_mels, SENTENCES)
     first, second, *_ = figure.axes
     assert [ax.get_title(loc="left") for ax in (first, second)] == list(log_mels)
     assert first.images[0].get_clim() == second.images[0].get_clim() == (original.max() - 80, original.max())
     np.testing.assert_array_equal(second.images[0].get_array(), (original + 3).T)
     assert set(SENTENCES) <= set(texts(figure))
-    pictures.plot_augmentations(log_mels, SENTENCES, tmp_path / "new" / "picture.png")
+    plots.plot_augmentations(log_mels, SENTENCES, tmp_path / "new" / "picture.png")
     assert imread(tmp_path / "new" / "picture.png").shape[2] == 4
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["picture.png"]
 
 
 def test_words_that_came_and_went_stand_out():
-    figure = pictures._augmentation_figure({"dog.wav": np.zeros((50, 64))}, SENTENCES)
+    figure = plots._augmentation_figure({"dog.wav": np.zeros((50, 64))}, SENTENCES)
     words = [text for text in figure.findobj(Text) if text.get_text()]
-    new = [word.get_text() for word in words if word.get_color() == pictures._RIGHT]
-    gone = [word.get_text().replace("\u0336", "") for word in words if word.get_color() == pictures._WRONG]
+    new = [word.get_text() for word in words if word.get_color() == plots._RIGHT]
+    gone = [word.get_text().replace("\u0336", "") for word in words if word.get_color() == plots._WRONG]
     assert new[0] == "tree" and len(new) == 2
     assert gone == new[1:]  # a swap is shown as one word that moved
 
@@ -231,13 +234,13 @@ def test_a_comparison_shows_mean_deviation_and_every_run(tmp_path):
         "without": {"eval_mAP@10": [0.5, 0.6, 0.7], "test_mAP@10": [0.4]},
         "with": {"eval_mAP@10": [0.8, 0.8], "test_mAP@10": [0.6]},
     }
-    figure = pictures._comparison_figure(settings)
+    figure = plots._comparison_figure(settings)
     (ax,) = figure.axes
     np.testing.assert_allclose([bar.get_height() for bar in ax.patches], [0.6, 0.4, 0.8, 0.6])
     bars = [segment[:, 1] for collection in ax.collections for segment in collection.get_segments()]
     np.testing.assert_allclose(bars[0], [0.5, 0.7])  # the sample's standard deviation of 0.5, 0.6, 0.7 is 0.1
     assert {"without", "with", "eval_mAP@10", "test_mAP@10", "0.600", "0.800"} <= set(texts(figure))
-    pictures.plot_comparison(settings, tmp_path / "comparison.png")
+    plots.plot_comparison(settings, tmp_path / "comparison.png")
     assert imread(tmp_path / "comparison.png").ndim == 3
 
 
@@ -246,7 +249,7 @@ def test_a_comparison_shows_mean_deviation_and_every_run(tmp_path):
 
 def test_a_table_shows_mean_deviation_every_run_and_what_the_paper_has(tmp_path):
     rows = {"baseline": [0.11, 0.13], "+ more": [0.24], "+ most": []}
-    figure = pictures._table_figure(rows, {"baseline": 12.53, "+ most": 24.57}, "mAP@10")
+    figure = plots._table_figure(rows, {"baseline": 12.53, "+ most": 24.57}, "mAP@10")
     (ax,) = figure.axes
     np.testing.assert_allclose([bar.get_width() for bar in ax.patches], [12, 24])
     lines = [segment for collection in ax.collections for segment in collection.get_segments()]
@@ -255,16 +258,16 @@ def test_a_table_shows_mean_deviation_every_run_and_what_the_paper_has(tmp_path)
     np.testing.assert_allclose([line[:, 0] for line in lines], spans)
     assert {"12.00 ± 1.41", "24.00", "no run", "the paper", "baseline", "+ more", "+ most"} <= set(texts(figure))
     assert ax.get_ylim() == (2.6, -0.6)  # the first row on top, the last one's place whole
-    assert "the paper" not in texts(pictures._table_figure(rows, {}, "mAP@10"))
+    assert "the paper" not in texts(plots._table_figure(rows, {}, "mAP@10"))
     assert "mean and standard deviation" in texts(figure)
-    assert "mean and standard deviation" not in texts(pictures._table_figure({"baseline": [0.1]}, {}, "mAP@10"))
-    pictures.plot_table(rows, {}, "mAP@10", tmp_path / "table.png")
+    assert "mean and standard deviation" not in texts(plots._table_figure({"baseline": [0.1]}, {}, "mAP@10"))
+    plots.plot_table(rows, {}, "mAP@10", tmp_path / "table.png")
     assert imread(tmp_path / "table.png").ndim == 3
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_the_figures_of_a_table_stand_inside_its_axes():
-    figure = pictures._table_figure({"a long name of a row": [0.5, 0.9, 0.99]}, {"a long name of a row": 99.5}, "R@10")
+    figure = plots._table_figure({"a long name of a row": [0.5, 0.9, 0.99]}, {"a long name of a row": 99.5}, "R@10")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     (ax,) = figure.axes
