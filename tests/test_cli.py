@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 
 from modeling_cnn10bert.cli import app as cli
 from modeling_cnn10bert.cli.common import INDEX_VARIABLE, MODEL_VARIABLE
+from modeling_cnn10bert.errors import RecipeError
+from modeling_cnn10bert.training.recipe import RECIPES, parse_recipe
 
 RATE = 32_000
 COMMANDS = [
@@ -480,3 +482,22 @@ def test_bfloat16_on_a_cpu_that_has_no_instructions_for_it_is_warned_of(capsys, 
     monkeypatch.setattr(Path, "read_text", lambda path: f"flags : {flags}")
     warn_of_slow_bfloat16(Precision(precision), "cpu")
     assert ("14 times slower" in capsys.readouterr().err) is warned
+
+
+@pytest.mark.parametrize("verb", ["train", "train-tagger", "search-hyperparameters"])
+def test_a_training_without_a_recipe_says_where_recipes_are(verb, run):
+    [line] = run(verb, code=2).stderr.splitlines()
+    assert line.startswith("error: found no recipe") and "cnn10bert recipes" in line
+
+
+def test_a_recipe_of_the_package_is_found_by_its_name_and_a_close_one_is_proposed(run):
+    with pytest.raises(RecipeError, match="did you mean clotho_baseline"):
+        parse_recipe(["clotho_baselin"])
+    assert parse_recipe(["clotho_baseline"])[3].output_dir == "runs/clotho_baseline"
+    listed = run("recipes").stdout.splitlines()
+    assert {line.split()[0] for line in listed} == {path.stem for path in RECIPES.glob("*.yaml")}
+
+
+def test_options_may_be_written_with_underscores(run, tmp_path):
+    said = run("prepare", "audiocaps", tmp_path, "--num_proc", "0", "--captions", "a", "--audio", "b", code=2).stderr
+    assert "--num-proc" in said

@@ -57,7 +57,7 @@ def cnn10bert(tmp_path_factory):
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    run.home, run.python = home, python
+    run.home, run.python, run.variables = home, python, variables
     return run
 
 
@@ -92,5 +92,7 @@ def test_a_user_prepares_trains_evaluates_indexes_searches_and_exports(cnn10bert
 
 def test_what_runs_is_the_wheel_and_not_the_checkout(cnn10bert):
     code = "import modeling_cnn10bert; print(modeling_cnn10bert.__file__)"
-    printed = subprocess.check_output([cnn10bert.python, "-c", code], text=True, cwd=cnn10bert.home)
+    printed = subprocess.check_output(
+        [cnn10bert.python, "-c", code], text=True, cwd=cnn10bert.home, env=cnn10bert.variables
+    )
     assert "site-packages" in printed and str(ROOT) not in printed

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ..errors import DataError
-from .eda import caption_words
+from ..processing_cnn10bert import caption_words
 
 # The column of a prepared data set: a list of strings, one for each of the recording's `captions`, in their order.
 BACK_TRANSLATION_COLUMN = "back_translations_{language}"

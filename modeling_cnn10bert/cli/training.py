@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .common import app, command
+from .common import app, command, say
 
 TRAINING = "Train"
 # These verbs take a recipe and its fields, hundreds with transformers' own, and explain them by their own --help.
@@ -18,8 +18,13 @@ RECIPE_AND_FIELDS = {
 }
 
 
-def _run(name: str, words: list[str], resume: bool) -> None:
+def _run(name: str, context: typer.Context, resume: bool) -> None:
     """Run one of the commands of `training.commands`, which takes the words behind the verb."""
+    words = context.args
+    if not words:
+        verb = name.replace("_", "-")
+        say(f"error: found no recipe, expected cnn10bert {verb} RECIPE; `cnn10bert recipes` lists those of the package")
+        raise typer.Exit(2)
     from ..training import commands
     from ..training.command_line import RESUME, run
 
@@ -30,19 +35,19 @@ def _run(name: str, words: list[str], resume: bool) -> None:
 @app.command(rich_help_panel=TRAINING, context_settings=RECIPE_AND_FIELDS)
 def train(context: typer.Context) -> None:
     """Train a retrieval model: RECIPE [--field value ...]."""
-    _run("train", context.args, resume=True)
+    _run("train", context, resume=True)
 
 
 @app.command(rich_help_panel=TRAINING, context_settings=RECIPE_AND_FIELDS)
 def train_tagger(context: typer.Context) -> None:
     """Pretrain the audio tower as a tagger: RECIPE [--field value ...]."""
-    _run("train_tagger", context.args, resume=True)
+    _run("train_tagger", context, resume=True)
 
 
 @app.command(rich_help_panel=TRAINING, context_settings=RECIPE_AND_FIELDS)
 def search_hyperparameters(context: typer.Context) -> None:
     """Search the augmentations' hyperparameters: RECIPE [--field value ...]."""
-    _run("search_hyperparameters", context.args, resume=False)
+    _run("search_hyperparameters", context, resume=False)
 
 
 @command(TRAINING)

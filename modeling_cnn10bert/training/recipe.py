@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import inspect
 import json
 import os
 import re
@@ -23,6 +24,10 @@ RUNS = Path("runs")
 RECIPES = Path(__file__).parents[1] / "recipes"  # that come with the package
 MAX_EXTENDED, MAX_BYTES, MAX_DEPTH = 20, 100_000, 10  # recipes that one stands on, size and levels of each
 _FAULTS_OF_VALUES = (ValueError, TypeError, AttributeError, LookupError, OverflowError)  # of PyYAML, by odd values
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows the default of each field, and the description as it is written."""
 
 
 class _Parser(HfArgumentParser):
@@ -51,7 +56,8 @@ def parse_recipe(
     Raises:
         RecipeError: the recipe cannot be read, a field that nobody knows, or a value that does not fit its field.
     """
-    parser = _Parser(argument_classes, description=description, usage="%(prog)s RECIPE [--field value ...]")
+    description = inspect.cleandoc(description) if description else None
+    parser = _Parser(argument_classes, description=description, usage=argparse.SUPPRESS, formatter_class=_HelpFormatter)
     try:
         return parser.parse_args_into_dataclasses(_without_recipe(argv, parser), look_for_args_file=False)
     except ValueError as error:
@@ -120,6 +126,11 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, tuple[Any, Path
         reason = " ".join(f"{error}".split())[:500]
         is_ours = isinstance(error, FileNotFoundError) and os.path.isfile(RECIPES / path.name)
         hint = f"; `{path.stem}` without a folder is the recipe of the package" if is_ours else ""
+        if isinstance(error, FileNotFoundError) and not is_ours:
+            close = difflib.get_close_matches(path.stem, shipped_recipes(), n=3)
+            hint = (
+                f"; did you mean {' or '.join(close)}?" if close else "; `cnn10bert recipes` lists those of the package"
+            )
         raise RecipeError(f"{extended}{str(path)[:300]}: not a readable YAML file ({reason}){hint}") from error
     if not isinstance(recipe, dict):
         raise RecipeError(f"{path}: found {type(recipe).__name__}, expected lines of `field: value`")

@@ -12,13 +12,13 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
-from modeling_cnn10bert.data.transform import RecordingTransform
 from torch.utils.data import DataLoader
 
 from modeling_cnn10bert import CNN10FeatureExtractor
 from modeling_cnn10bert.data.audio_io import decode_audio, load_audio
 from modeling_cnn10bert.data.entries import Entry
 from modeling_cnn10bert.data.features import log_mel_columns
+from modeling_cnn10bert.data.pairs import RecordingTransform
 from modeling_cnn10bert.data.prepare import prepare_dataset
 from modeling_cnn10bert.data.recipes.audio_folder import CAPTIONS
 from modeling_cnn10bert.data.recipes.audioset import audioset_entries, multi_hot, open_stream, prepare_audioset

@@ -186,7 +186,7 @@ def test_the_recipe_and_the_command_of_the_card_are_those_of_the_run(folder, tmp
     for name in ("output_dir", "cache_dir", "disable_tqdm"):  # where it lies and what is shown
         again.pop(name, None), given.pop(name)
     assert again == given
-    assert "python train_retrieval.py tiny-model.yaml\n" in _blocks(text, "bash")
+    assert "cnn10bert train tiny-model.yaml\n" in _blocks(text, "bash")
 
 
 # -------------------------------------------------------------------------------------------------------------- code

@@ -139,13 +139,13 @@ def test_it_holds_what_is_needed_and_nothing_that_tells_of_this_machine(space, t
 
 
 def test_of_an_index_the_embeddings_and_windows_are_taken_over(cnn10bert, tmp_path, tiny_folder, sounds, monkeypatch):
-    from modeling_cnn10bert.retrieval import AudioRetriever, indexing
+    from modeling_cnn10bert.retrieval import AudioRetriever, reading
     from modeling_cnn10bert.retrieval.stores import open_store
 
     with AudioRetriever.from_pretrained(tiny_folder[0], tmp_path / "my.index") as retriever:
         retriever.index([sounds], window=2.0, overlap=0.5)
         before = {Path(file.record.path).name: file for file in retriever.store.embedded()}
-    monkeypatch.setattr(indexing.Batcher, "add", lambda *_: pytest.fail("a recording was embedded again"))
+    monkeypatch.setattr(reading.File, "embedded", lambda *_: pytest.fail("a recording was embedded again"))
     arguments = ["--model", str(tiny_folder[0]), "--sounds", str(tmp_path / "my.index")]
     cnn10bert("space", tmp_path / "space", *arguments, "--captions", sounds / "metadata.csv")
     with open_store(str(next((tmp_path / "space").glob("sounds-*.index")))) as store:

@@ -18,6 +18,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from demo.synthesizers import generate_soundscapes
+from modeling_cnn10bert.training import commands
 from modeling_cnn10bert.training.build import build_trainer
 from modeling_cnn10bert.training.recipe import parse_recipe
 
@@ -277,5 +278,5 @@ def augmented_batches(write_recipe, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def search_script():
-    """The module scripts/search_hyperparameters.py."""
-    return _load(ROOT / "scripts" / "search_hyperparameters.py")
+    """The command that searches, as `main`, and the function that makes its trainer."""
+    return commands

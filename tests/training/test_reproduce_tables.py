@@ -195,7 +195,7 @@ def test_what_is_missing_is_named_with_what_makes_it(soundscapes, text_folder, m
     (line,) = _missing(**scenes | {"sources": "nowhere"})
     assert line.startswith("--sources nowhere: found no such folder")
     (line,) = _missing(**scenes, audio_model_name_or_path="models/cnn10_audioset")
-    assert "python scripts/convert_panns_checkpoint.py models/cnn10_audioset" in line
+    assert "cnn10bert convert-panns models/cnn10_audioset" in line
     (line,) = _missing(**scenes, p_bt=0.2)
     assert "found no back-translations" in line and "cnn10bert back-translate" in line
     assert _missing(**scenes, p_bt=0.2, augment_text=False) == []

@@ -31,7 +31,7 @@ def go_on(search_script, write_recipe, soundscapes, text_folder, tmp_path, monke
 
     monkeypatch.setattr(RetrievalTrainer, "train", train)
     monkeypatch.setattr(SearchResults, "draw", lambda self, study: None)
-    return lambda n_trials: search_script.main([*ARGUMENTS, "--n_trials", str(n_trials)])
+    return lambda n_trials: search_script.search_hyperparameters([*ARGUMENTS, "--n_trials", str(n_trials)])
 
 
 def test_its_trials_are_kept_and_the_same_command_adds_to_them(go_on, tmp_path):

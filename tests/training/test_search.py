@@ -74,7 +74,7 @@ def search(search_script, recipe_of, monkeypatch):
     monkeypatch.setattr(SearchResults, "draw", lambda self, study: None)
 
     def run(folder, *arguments, **given):
-        return search_script.main([str(recipe_of(folder, **given)), *FIXED, *arguments])
+        return search_script.search_hyperparameters([str(recipe_of(folder, **given)), *FIXED, *arguments])
 
     return run
 
@@ -146,7 +146,9 @@ def searched(search_script, recipe_of, tmp_path_factory):
             search_script, "build_search_trainer", lambda *args: trainers.append(build(*args)) or trainers[-1]
         )
         recipe = recipe_of(folder, num_train_epochs=8, logging_steps=100, **LEARNS)
-        study = search_script.main([str(recipe), *FIXED, "--n_trials", "4", "--n_startup_trials", "2"])
+        study = search_script.search_hyperparameters(
+            [str(recipe), *FIXED, "--n_trials", "4", "--n_startup_trials", "2"]
+        )
     return SimpleNamespace(folder=folder, study=study, used=used, recipe=recipe)
 
 
@@ -182,7 +184,7 @@ def test_the_folder_of_a_search_holds_its_results_and_no_checkpoints(searched):
 
 def test_a_search_that_is_complete_only_says_so(searched, search_script):
     arguments = [str(searched.recipe), *FIXED, "--n_startup_trials", "2"]
-    assert len(search_script.main([*arguments, "--n_trials", "4"]).trials) == 4
+    assert len(search_script.search_hyperparameters([*arguments, "--n_trials", "4"]).trials) == 4
 
 
 @pytest.mark.parametrize(
