@@ -1,4 +1,4 @@
-"""What a source of recordings lists, and how one recording becomes a row of a prepared data set."""
+"""The entries that a source of recordings lists, each of which becomes a row of a prepared data set."""
 
 import dataclasses
 import hashlib
@@ -88,7 +88,7 @@ class Entry:
 
     Attributes:
         file_name: unique within its split.
-        audio: where the recording is; `None` where it is not at hand.
+        audio: where the recording is; `None` where it is missing.
         columns: what else the row holds, such as captions and metadata.
         absence: why `audio` is `None`: what was looked for, and where.
         remark: what should be known of a recording that is used, such as a caption that is not.

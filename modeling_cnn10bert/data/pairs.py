@@ -93,7 +93,7 @@ class PairSampler(Sampler[int]):
     clips of a batch are of similar length and little is padded; the batches of a piece are shuffled again.
 
     With `captions_per_recording` of k, every k pairs in a row are of one recording, so that one pass through the audio
-    network serves them all. Which captions come together is drawn anew every epoch.
+    network serves them all. Captions are grouped differently in every epoch.
 
     Only whole batches are drawn, and only k captions together: what is left over waits for another epoch.
 

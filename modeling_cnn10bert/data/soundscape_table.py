@@ -35,13 +35,13 @@ def soundscape_table(
         sources: the folder of recordings that the scenes are mixed from.
         feature_extractor: computes the log-mels.
         cache_dir: folder of the feature cache.
-        renderings: how often each scene is rendered. The first is as the manifest says, the others are drawn anew from
-            the recordings of the same scenes (training only). All have the scene's recording id, so that the loss knows
+        renderings: how often each scene is rendered. The first is as the manifest says, the others draw other
+            recordings of the same scenes (training only). All have the scene's recording id, so that the loss knows
             them as positives of each other.
-        seed: of what is drawn anew.
+        seed: of the renderings after the first.
         num_proc: processes that render.
         name: shown in the progress bar and in the name of the cache.
-        max_speed: of the recordings in what is drawn anew, see `vary`.
+        max_speed: of the recordings in the renderings after the first, see `vary`.
 
     Raises:
         AudioError: a source cannot be decoded; the message names the scene and the file.

@@ -1,4 +1,4 @@
-"""What a system hands in to a challenge, its own or one that others published, scored by the metric of this project."""
+"""Scores of a challenge's output files, ours or published ones, by the metric of this project."""
 
 import ast
 import pathlib

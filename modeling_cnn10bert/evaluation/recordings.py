@@ -1,4 +1,4 @@
-"""What a model is evaluated on: recordings with their captions, from any data set that training or people have."""
+"""The recordings and captions on which a model is evaluated, from any data set."""
 
 import dataclasses
 import functools

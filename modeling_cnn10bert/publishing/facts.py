@@ -1,4 +1,4 @@
-"""What is known of a run when it has ended: how it was made, with what and on what. Its card says nothing else.
+"""The facts of a finished run: how it was made, with what and on what. Its card says nothing else.
 
 The facts are published: no secret and no folder of the machine is among them.
 """
