@@ -10,7 +10,7 @@ from modeling_cnn10bert.errors import DataError, RecipeError, RetrievalError
 from modeling_cnn10bert.files import check_local_folder
 from modeling_cnn10bert.masking import is_secret, without_secrets
 from modeling_cnn10bert.retrieval import stores
-from modeling_cnn10bert.retrieval.stores.milvus import Address
+from modeling_cnn10bert.retrieval.stores.milvus_client import Address
 from modeling_cnn10bert.training.command_line import run, write_or_say_why
 
 PASSWORD = "planted-pass-word"

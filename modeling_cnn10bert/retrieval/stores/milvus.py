@@ -12,11 +12,8 @@ import dataclasses
 import hashlib
 import heapq
 import json
-import logging
 import os
-import re
 import time
-import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -25,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from ...errors import RetrievalError
-from ...masking import MASK, without_secrets
 from ..records import EmbeddedFile, FileRecord, Hit, IndexInfo, SearchFilter
 from .base import VectorStore
 from .filters import milvus_in, milvus_text, to_milvus
+from .milvus_client import Address, connect, disconnect
 from .paths import encode_path
 from .rows import (
     RECORD_COLUMNS,
@@ -46,9 +43,7 @@ from .rows import (
     rows_of,
 )
 
-COLLECTION = "cnn10bert"
 INFO = "cnn10bert.index"  # property of the collection; the same stands in its description
-CONNECT_SECONDS = 5.0
 REQUEST_BYTES = 32 * 2**20  # of rows at once; a server takes 64 MB
 ROW_BYTES = 1024  # of a row besides its vector and path, generously
 MAX_LIMIT = 16_384  # rows that a server gives back at once
@@ -57,50 +52,6 @@ PATHS_IN_A_QUERY = 200
 UNFINISHED_SECONDS = 3600  # a write that has not been finished for so long never will be
 VISIBLE_FIELDS = ["path", "version", "windows"]
 HIT_FIELDS = ["version", *RECORD_COLUMNS, *WINDOW_COLUMNS]
-
-_open_stores: collections.Counter[str] = collections.Counter()  # of this process, by the path of the Milvus Lite folder
-
-
-@dataclasses.dataclass(frozen=True)
-class Address:
-    """
-    Where a collection is.
-
-    Attributes:
-        location: as the user gave it, for error messages, without its account.
-        uri: of the server, or the path of a Milvus Lite folder.
-        collection: its name.
-        token: `user:password`, or empty.
-    """
-
-    location: str
-    uri: str
-    collection: str
-    token: str = dataclasses.field(default="", repr=False)
-
-    @property
-    def is_lite(self) -> bool:
-        return not self.uri.startswith(("http://", "https://"))
-
-    @classmethod
-    def of(cls, location: str) -> "Address":
-        if not location.startswith(("http://", "https://")):
-            return cls(location, os.path.abspath(location), COLLECTION)
-        shown = without_secrets(location)
-        parts = urllib.parse.urlsplit(location)
-        if "@" in parts.path + parts.query + parts.fragment:
-            raise RetrievalError(
-                f"{shown}: found an account that holds /, ? or #, expected http://user:password@host:port with these "
-                "written as %2F, %3F and %23"
-            )
-        name = parts.path.strip("/") or COLLECTION
-        if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
-            raise RetrievalError(
-                f"{shown}: found the collection {name!r}, expected a name of letters, digits and _, "
-                "not beginning with a digit; give the index another place"
-            )
-        account, _, host = parts.netloc.rpartition("@")
-        return cls(shown, f"{parts.scheme}://{host}", name, urllib.parse.unquote(account))
 
 
 class MilvusStore(VectorStore):
@@ -138,7 +89,7 @@ class MilvusStore(VectorStore):
             if not folder.exists() and info is None:
                 raise missing_index(address.location)
             folder.parent.mkdir(parents=True, exist_ok=True)
-        client = _connect(address)
+        client = connect(address)
         try:
             with _errors(address, "opened"):
                 if not client.has_collection(address.collection):
@@ -156,7 +107,7 @@ class MilvusStore(VectorStore):
                     ) from error
                 client.load_collection(address.collection)
         except BaseException:
-            _disconnect(address, client)
+            disconnect(address, client)
             raise
         return cls(address, found, client)
 
@@ -305,7 +256,7 @@ class MilvusStore(VectorStore):
 
     def close(self) -> None:
         if self._client is not None:
-            _disconnect(self.address, self._client)
+            disconnect(self.address, self._client)
             self._client = None
 
 
@@ -355,57 +306,6 @@ def _batches(files: Sequence[EmbeddedFile], dimension: int) -> Iterator[list[Emb
         yield batch
 
 
-# ------------------------------------------------------------------------------------------------------ connecting
-
-
-def _connect(address: Address):
-    try:
-        from pymilvus import MilvusClient
-    except ImportError as error:
-        raise RetrievalError(
-            f"{address.location}: found no pymilvus, which an index on Milvus needs; "
-            'install it: pip install "cnn10bert[milvus]"'
-        ) from error
-    # What goes wrong is raised; these would print it, with its traceback, as well.
-    for name in ("pymilvus", "milvus_lite", "grpc._server"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        client = MilvusClient(address.uri, token=address.token, timeout=CONNECT_SECONDS)
-    except Exception as error:
-        reason = _reason(address, error)
-        if address.is_lite:
-            raise RetrievalError(
-                f"{address.location}: Milvus Lite cannot open it ({reason}). Expected an index that no other process "
-                "has open, as it serves one at a time: end the other one, or use a folder (LanceDB) or a Milvus "
-                "server, which serve several"
-            ) from error
-        raise RetrievalError(
-            f"{address.uri}: no Milvus server answers ({reason}); start one, such as by "
-            "`docker compose up -d` with the compose file of Milvus' releases, or check host and port"
-        ) from error
-    _open_stores[address.uri] += 1
-    return client
-
-
-def _reason(address: Address, error: Exception) -> str:
-    """What the client says, in which it may repeat what it was given."""
-    text = str(error)
-    for secret in filter(None, {address.token, address.token.partition(":")[2]}):
-        text = text.replace(secret, MASK)
-    return without_secrets(text)
-
-
-def _disconnect(address: Address, client) -> None:
-    client.close()
-    _open_stores[address.uri] -= 1
-    if address.is_lite and not _open_stores[address.uri]:
-        # Else the server, a thread of this process, would keep the folder locked until the process ends.
-        with contextlib.suppress(ImportError):
-            from milvus_lite.server_manager import server_manager_instance
-
-            server_manager_instance.release_server(address.uri)
-
-
 @contextlib.contextmanager
 def _errors(address: Address, done: str) -> Iterator[None]:
     from pymilvus.exceptions import MilvusException
@@ -414,7 +314,7 @@ def _errors(address: Address, done: str) -> Iterator[None]:
         yield
     except MilvusException as error:
         raise RetrievalError(
-            f"{address.location}: the index cannot be {done} ({_reason(address, error)}); what was in it stays. "
+            f"{address.location}: the index cannot be {done} ({address.reason(error)}); what was in it stays. "
             "Check that the server runs, its disk has room and you have the right to, then run the same again"
         ) from error
 

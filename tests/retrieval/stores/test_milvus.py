@@ -13,7 +13,8 @@ pytest.importorskip("pymilvus")
 pytest.importorskip("milvus_lite")
 
 from modeling_cnn10bert.retrieval.stores import milvus  # noqa: E402
-from modeling_cnn10bert.retrieval.stores.milvus import Address, MilvusStore  # noqa: E402
+from modeling_cnn10bert.retrieval.stores.milvus import MilvusStore  # noqa: E402
+from modeling_cnn10bert.retrieval.stores.milvus_client import Address  # noqa: E402
 
 
 @pytest.fixture
