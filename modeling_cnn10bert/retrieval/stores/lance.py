@@ -5,14 +5,12 @@ file lets writers take turns. Readers take no lock: they read the newest commit,
 reading are kept for `KEPT_VERSIONS`.
 """
 
-import contextlib
-import dataclasses
 import datetime
-import itertools
+import functools
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,30 +22,16 @@ import pyarrow as pa
 
 from ...errors import RetrievalError
 from ...files import write_text
-from ..records import EmbeddedFile, FileRecord, Hit, IndexInfo, SearchFilter
+from ..records import EmbeddedFile, Hit, IndexInfo
 from .base import VectorStore
 from .filters import sql_in, to_sql
 from .paths import encode_path
-from .rows import (
-    RECORD_COLUMNS,
-    best_hits,
-    checked_files,
-    checked_query,
-    checked_records,
-    chunked,
-    file_of,
-    missing_index,
-    ranked_hits,
-    read_info,
-    record_of,
-    rows_of,
-)
+from .rows import COLUMN_TYPES, RECORD_COLUMNS, file_of, index_errors, missing_index, ranked_hits, read_info, rows_of
 
 INFO = "index.json"
 LOCK = ".lock"
 TABLE = "windows"
 KEPT_VERSIONS = datetime.timedelta(minutes=2)  # longer than any search; `embedded` goes on with a newer one
-PATHS_IN_A_QUERY = 1000
 BATCH_ROWS = 4096  # of 4 kB at 1024 dimensions
 
 READ_ADVICE = "check the disk and your rights to the folder, or make the index again elsewhere"
@@ -80,8 +64,13 @@ class LanceStore(VectorStore):
         table: its rows.
     """
 
+    condition = staticmethod(lambda where: to_sql(where) or "")
+    among = staticmethod(functools.partial(sql_in, "path"))
+    advice = {"read": READ_ADVICE, "written": WRITE_ADVICE}
+    paths_in_a_query = 1000
+
     def __init__(self, folder: Path, info: IndexInfo, table: lancedb.table.Table):
-        self.folder = folder
+        self.location = str(folder)
         self.info = info
         self._table = table
         self._lock = filelock.FileLock(folder / LOCK)
@@ -95,58 +84,41 @@ class LanceStore(VectorStore):
             RetrievalError: there is no index and no `info`, the folder holds something else, or it cannot be read.
         """
         folder = Path(location)
-        try:
+        with index_errors(location, "opened", READ_ADVICE):
             if not (folder / INFO).is_file():
                 _make(folder, info)
-            try:
-                fields = json.loads((folder / INFO).read_text(encoding="utf-8"))
-            except (ValueError, RecursionError) as error:
-                raise RetrievalError(
-                    f"{folder / INFO}: found no JSON ({error}), expected what an index was made with; make the index "
-                    "again elsewhere"
-                ) from error
-            found = read_info(fields, str(folder / INFO))
+            found = read_info((folder / INFO).read_bytes(), str(folder / INFO))
             return cls(folder, found, _open_table(folder, found))
-        except RetrievalError:
-            raise
-        except Exception as error:  # lancedb raises ValueError, RuntimeError and OSError, whichever it comes to
-            raise RetrievalError(
-                f"{location}: found an index that cannot be opened ({error}); check the disk and your rights to the "
-                "folder, or make the index again elsewhere"
-            ) from error
 
     # ----------------------------------------------------------------------------------------------------- reading
 
-    def files(self) -> dict[str, FileRecord]:
-        with self._errors("read", READ_ADVICE):
-            rows = self._table.search().where("window = 0").select(list(RECORD_COLUMNS))
-            records = [record_of(row) for batch in rows.to_batches() for row in batch.to_pylist()]
-        return {record.path: record for record in records}
+    def _count(self, condition: str) -> int:
+        return self._table.count_rows(condition or None)
 
-    def embedded(self, paths: Iterable[str] | None = None) -> Iterator[EmbeddedFile]:
-        left = paths = None if paths is None else list(dict.fromkeys(paths))
+    def _first_rows(self) -> Iterator[Mapping[str, Any]]:
+        rows = self._table.search().where("window = 0").select(list(RECORD_COLUMNS))
+        for batch in rows.to_batches():
+            yield from batch.to_pylist()
+
+    def _embedded(self, paths: Sequence[str] | None) -> Iterator[EmbeddedFile]:
+        left = paths
         given: set[str] = set()
-        with self._errors("read", READ_ADVICE):
-            while True:
-                version = self._table.version
-                try:
-                    conditions: list[str | None] = [None]
-                    if left is not None:
-                        encoded = [encode_path(path) for path in left]
-                        conditions = [sql_in("path", chunk) for chunk in chunked(encoded, PATHS_IN_A_QUERY)]
-                    for file in itertools.chain.from_iterable(map(self._embedded_where, conditions)):
-                        given.add(file.record.path)
-                        yield file
-                    return
-                except Exception:
-                    if self._table.version == version:
-                        raise
-                    # The version that was being read is gone, as reading it took longer than versions are kept.
-                    left = [path for path in (self.files() if paths is None else paths) if path not in given]
+        while True:
+            version = self._table.version
+            try:
+                for file in super()._embedded(left):
+                    given.add(file.record.path)
+                    yield file
+                return
+            except Exception:
+                if self._table.version == version:
+                    raise
+                # The version that was being read is gone, as reading it took longer than versions are kept.
+                left = [path for path in (self.files() if paths is None else paths) if path not in given]
 
-    def _embedded_where(self, condition: str | None) -> Iterator[EmbeddedFile]:
+    def _embedded_where(self, condition: str) -> Iterator[EmbeddedFile]:
         """A file's rows mostly stand together, so few files are waited for at a time."""
-        rows = self._table.search() if condition is None else self._table.search().where(condition)
+        rows = self._table.search().where(condition) if condition else self._table.search()
         waiting: dict[str, list[tuple[dict[str, Any], np.ndarray]]] = {}
         for batch in rows.to_batches(BATCH_ROWS):
             columns, embeds = _without_vectors(pa.Table.from_batches([batch]))
@@ -157,40 +129,21 @@ class LanceStore(VectorStore):
                     del waiting[row["path"]]
                     yield file_of([row for row, _ in windows], np.stack([embed for _, embed in windows]))
 
-    def search_windows(
-        self, query: np.ndarray, limit: int, where: SearchFilter | None = None
-    ) -> tuple[list[Hit], bool]:
-        query = checked_query(query, self.info, str(self.folder))
-        condition = to_sql(where)
-        with self._errors("read", READ_ADVICE):
-            indexed, admitted = self._indexed_rows(), self._table.count_rows(condition)
-            if indexed:
-                effort = _effort_of_search(indexed, admitted if condition else None)
-                hits, complete = best_hits(lambda count: self._find(query, count, condition, *effort), limit)
-                if len(hits) >= min(limit, admitted):  # else they lie in partitions that were not looked into
-                    return hits, complete
-            return best_hits(lambda count: self._find(query, count, condition), limit)
-
-    def _find(
-        self, query: np.ndarray, count: int, condition: str | None, probes: int = 0, candidates: int = 0
-    ) -> tuple[list[Hit], bool]:
-        """
-        The best `count` hits and whether these are all.
-
-        Args:
-            query, count, condition: what is searched for, how many hits, and among which rows.
-            probes: partitions of the index that are looked into; 0 for a search past the index, which is exact.
-            candidates: rows whose vectors are read for their exact scores.
-        """
+    def _find(self, query: np.ndarray, count: int, condition: str) -> tuple[list[Hit], bool]:
         search: Any = self._table.search(query, vector_column_name="vector")
         search = search.distance_type("dot").limit(count).select(HIT_COLUMNS)
-        if condition is not None:
+        if condition:
             search = search.where(condition, prefilter=True)
-        if probes:
-            search = search.nprobes(probes).refine_factor(max(REFINE, math.ceil(candidates / count)))
-        else:
-            search = search.bypass_vector_index()
-        found = search.to_arrow()
+        found = None
+        indexed = self._indexed_rows()
+        if indexed:
+            admitted = self._count(condition)
+            probes, candidates = _effort_of_search(indexed, admitted if condition else None)
+            found = search.nprobes(probes).refine_factor(max(REFINE, math.ceil(candidates / count))).to_arrow()
+            if found.num_rows < min(count, admitted):  # the others lie in partitions that were not looked into
+                found = None
+        if found is None:
+            found = search.bypass_vector_index().to_arrow()
         columns, embeds = _without_vectors(found)
         rows = [dict(zip(HIT_FIELDS, json.loads(row["hit"]), strict=True)) for row in columns]
         return ranked_hits(rows, embeds, query), found.num_rows < count
@@ -199,35 +152,13 @@ class LanceStore(VectorStore):
         """Rows in the index of the vectors, 0 where there is none."""
         return sum(index.num_indexed_rows or 0 for index in self._table.list_indices() if index.name == INDEX)
 
-    def __len__(self) -> int:
-        with self._errors("read", READ_ADVICE):
-            return self._table.count_rows()
-
     # ----------------------------------------------------------------------------------------------------- writing
-
-    def put(self, files: Sequence[EmbeddedFile]) -> None:
-        files = checked_files(files, self.info, str(self.folder))
-        if files:
-            with self._errors("written", WRITE_ADVICE), self._lock:
-                self._write(files)
-
-    def remove(self, paths: Iterable[str]) -> None:
-        paths = [encode_path(path) for path in paths]
-        if paths:
-            with self._errors("written", WRITE_ADVICE), self._lock:
-                self._table.delete(sql_in("path", paths))
-
-    def relabel(self, records: Mapping[str, FileRecord]) -> None:
-        records = checked_records(records)
-        with self._errors("written", WRITE_ADVICE), self._lock:
-            files = list(self.embedded(records))
-            renamed = [dataclasses.replace(file, record=records[file.record.path]) for file in files]
-            if renamed:
-                self._write(renamed, [encode_path(file.record.path) for file in files])
 
     def _write(self, files: Sequence[EmbeddedFile], old_paths: Sequence[str] = ()) -> None:
         """One commit after which the table has these recordings, and no other rows of their paths or the old ones."""
-        rows = [row | {"hit": _hit(row)} for file in files for row in rows_of(file)]
+        rows = [row for file in files for row in rows_of(file)]
+        for row in rows:  # as JSON, which keeps every float64 and int64 exactly
+            row["hit"] = json.dumps([row[name] for name in HIT_FIELDS], ensure_ascii=False)
         after = {row["path"]: row["windows"] for row in rows}
         condition = f"window = 0 AND {sql_in('path', {*after, *old_paths})}"
         before = self._table.search().where(condition).select(["path", "windows"]).to_list()
@@ -241,42 +172,33 @@ class LanceStore(VectorStore):
             merge = merge.when_not_matched_by_source_delete(sql_in("path", shrunk))
         merge.execute(table)
 
-    def optimize(self) -> None:
+    def _delete(self, paths: Sequence[str]) -> None:
+        self._table.delete(self.among(paths))
+
+    def _optimize(self) -> None:
         """
         Merges small files, takes new rows into the index of the vectors, or builds it.
 
         There is none below `INDEXED_ROWS`, where an exact search is fast enough, and none for embeddings whose
         dimension is no multiple of 8. What only versions older than `KEPT_VERSIONS` use is deleted.
         """
-        with self._errors("written", WRITE_ADVICE), self._lock:
-            self._tidy()
-            wanted = self._table.count_rows() >= INDEXED_ROWS and self.info.model.dimension % 8 == 0
-            if wanted and not self._indexed_rows():
-                # RaBitQ: a bit a dimension, by which the candidates are chosen whose vectors are then read. With the
-                # size of the partitions, and not their number, Lance splits them as rows are added.
-                config = lancedb.index.IvfRq(
-                    distance_type="dot",
-                    target_partition_size=PARTITION_ROWS,
-                    max_iterations=TRAINING_ITERATIONS,
-                )
-                self._table.create_index("vector", config=config, name=INDEX)
-                self._tidy()  # building takes so long that the versions from before are old now
-
-    def _tidy(self) -> None:
-        # Unverified files are those of writes that are under way, or were killed; the lock says that none is under way.
-        self._table.optimize(cleanup_older_than=KEPT_VERSIONS, delete_unverified=True)
+        self._tidy()
+        wanted = self._table.count_rows() >= INDEXED_ROWS and self.info.model.dimension % 8 == 0
+        if wanted and not self._indexed_rows():
+            # RaBitQ: a bit a dimension, by which the candidates are chosen whose vectors are then read. With the
+            # size of the partitions, and not their number, Lance splits them as rows are added.
+            config = lancedb.index.IvfRq(
+                distance_type="dot", target_partition_size=PARTITION_ROWS, max_iterations=TRAINING_ITERATIONS
+            )
+            self._table.create_index("vector", config=config, name=INDEX)
+            self._tidy()  # building takes so long that the versions from before are old now
 
     def close(self) -> None:
         """Do nothing: LanceDB keeps no file open."""
 
-    @contextlib.contextmanager
-    def _errors(self, done: str, advice: str) -> Iterator[None]:
-        try:
-            yield
-        except RetrievalError:
-            raise
-        except Exception as error:  # lancedb raises ValueError, RuntimeError and OSError, whichever it comes to
-            raise RetrievalError(f"{self.folder}: the index cannot be {done} ({error}); {advice}") from error
+    def _tidy(self) -> None:
+        # Unverified files are those of writes that are under way, or were killed; the lock says that none is under way.
+        self._table.optimize(cleanup_older_than=KEPT_VERSIONS, delete_unverified=True)
 
 
 def _effort_of_search(indexed: int, admitted: int | None = None) -> tuple[int, int]:
@@ -301,11 +223,10 @@ def _make(folder: Path, info: IndexInfo | None) -> None:
     if info is None:
         raise missing_index(str(folder))
     # Lance takes a backslash for a separator, and names that are no UTF-8 have no address.
-    if os.sep == "/" and (
-        "\\" in str(folder.absolute()) or encode_path(str(folder.absolute())) != str(folder.absolute())
-    ):
+    name = str(folder.absolute())
+    if os.sep == "/" and ("\\" in name or encode_path(name) != name):
         raise RetrievalError(
-            f"{str(folder.absolute())!r}: found a backslash or bytes that are no UTF-8 in the name, expected none of "
+            f"{name!r}: found a backslash or bytes that are no UTF-8 in the name, expected none of "
             "them in the name of an index; give the index another place"
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -324,27 +245,9 @@ def _open_table(folder: Path, info: IndexInfo) -> lancedb.table.Table:
 
 
 def _schema(dimension: int) -> pa.Schema:
-    types = {
-        "path": pa.string(),
-        "content_hash": pa.string(),
-        "size": pa.int64(),
-        "modified_ns": pa.int64(),
-        "duration": pa.float64(),
-        "folder": pa.string(),
-        "format": pa.string(),
-        "window": pa.int32(),
-        "windows": pa.int32(),
-        "start": pa.float64(),
-        "end": pa.float64(),
-        "hit": pa.string(),
-        "vector": pa.list_(pa.float32(), dimension),
-    }
+    types = {name: pa.type_for_alias(kind) for name, kind in COLUMN_TYPES.items()}
+    types |= {"hit": pa.string(), "vector": pa.list_(pa.float32(), dimension)}
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
-
-
-def _hit(row: Mapping[str, Any]) -> str:
-    """`HIT_FIELDS` of a row as JSON, which keeps every float64 and int64 exactly."""
-    return json.dumps([row[name] for name in HIT_FIELDS], ensure_ascii=False)
 
 
 def _without_vectors(rows: pa.Table) -> tuple[list[dict[str, Any]], np.ndarray]:

@@ -7,14 +7,13 @@ and that the next `put` of the recording or `optimize` deletes.
 """
 
 import collections
-import contextlib
-import dataclasses
+import functools
 import hashlib
 import heapq
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -22,24 +21,21 @@ from typing import Any
 import numpy as np
 
 from ...errors import RetrievalError
-from ..records import EmbeddedFile, FileRecord, Hit, IndexInfo, SearchFilter
+from ..records import EmbeddedFile, Hit, IndexInfo
 from .base import VectorStore
 from .filters import milvus_in, milvus_text, to_milvus
 from .milvus_client import Address, connect, disconnect
 from .paths import encode_path
 from .rows import (
+    COLUMN_TYPES,
     RECORD_COLUMNS,
     WINDOW_COLUMNS,
-    best_hits,
-    checked_files,
-    checked_query,
-    checked_records,
     chunked,
     file_of,
+    index_errors,
     missing_index,
     ranked_hits,
     read_info,
-    record_of,
     rows_of,
 )
 
@@ -50,7 +46,10 @@ MAX_LIMIT = 16_384  # rows that a server gives back at once
 VECTOR_ROWS = 2048  # rows with vectors at once: 8 MB at 1024 dimensions
 PATHS_IN_A_QUERY = 200
 UNFINISHED_SECONDS = 3600  # a write that has not been finished for so long never will be
-VISIBLE_FIELDS = ["path", "version", "windows"]
+ADVICE = (
+    "what was in it stays. Check that the server runs, its disk has room and you have the right to, then run the same "
+    "again"
+)
 HIT_FIELDS = ["version", *RECORD_COLUMNS, *WINDOW_COLUMNS]
 
 
@@ -64,8 +63,14 @@ class MilvusStore(VectorStore):
         client: a connection to it.
     """
 
+    condition = staticmethod(to_milvus)
+    among = staticmethod(functools.partial(milvus_in, "path"))
+    advice = {"read": ADVICE, "written": ADVICE}
+    paths_in_a_query = PATHS_IN_A_QUERY
+
     def __init__(self, address: Address, info: IndexInfo, client):
         self.address = address
+        self.location = address.location
         self.info = info
         self._client = client
 
@@ -91,20 +96,14 @@ class MilvusStore(VectorStore):
             folder.parent.mkdir(parents=True, exist_ok=True)
         client = connect(address)
         try:
-            with _errors(address, "opened"):
+            with index_errors(address.location, "opened", ADVICE, address.reason):
                 if not client.has_collection(address.collection):
                     if info is None:
                         raise missing_index(address.location)
                     _make(client, address, info)
                 description = client.describe_collection(address.collection)
                 text = (description.get("properties") or {}).get(INFO) or description.get("description") or ""
-                try:
-                    found = read_info(json.loads(text), address.location)
-                except json.JSONDecodeError as error:
-                    raise RetrievalError(
-                        f"{address.location}: found a collection {address.collection!r} that is no index, expected "
-                        "one that `cnn10bert index` made; give the index another place"
-                    ) from error
+                found = read_info(text, f"{address.location}, collection {address.collection!r}")
                 client.load_collection(address.collection)
         except BaseException:
             disconnect(address, client)
@@ -113,28 +112,18 @@ class MilvusStore(VectorStore):
 
     # ----------------------------------------------------------------------------------------------------- reading
 
-    def files(self) -> dict[str, FileRecord]:
-        with _errors(self.address, "read"):
-            visible = _newest_whole(self._versions(""))
-            records = {}
-            for row in self._rows("window == 0", [*RECORD_COLUMNS, "version"]):
-                if visible.get(row["path"]) == row["version"]:
-                    record = record_of(row)
-                    records[record.path] = record
-            return records
+    def _reason(self, error: Exception) -> str:
+        return self.address.reason(error)
 
-    def embedded(self, paths: Iterable[str] | None = None) -> Iterator[EmbeddedFile]:
-        with _errors(self.address, "read"):
-            if paths is None:
-                yield from self._embedded_where("")
-                return
-            for chunk in chunked(dict.fromkeys(encode_path(path) for path in paths), PATHS_IN_A_QUERY):
-                yield from self._embedded_where(milvus_in("path", chunk))
+    def _first_rows(self) -> Iterator[Mapping[str, Any]]:
+        visible = _newest_whole(self._versions(""))
+        for row in self._rows("window == 0", [*RECORD_COLUMNS, "version"]):
+            if visible.get(row["path"]) == row["version"]:
+                yield row
 
     def _embedded_where(self, condition: str) -> Iterator[EmbeddedFile]:
         """Rows come by their ids, so those of a recording together, its versions from old to new."""
-        by_path = groupby(self._rows(condition, HIT_FIELDS, VECTOR_ROWS), key=lambda row: row["path"])
-        for _, rows in by_path:
+        for _, rows in groupby(self._rows(condition, HIT_FIELDS, VECTOR_ROWS), key=lambda row: row["path"]):
             newest = None
             for _, version in groupby(rows, key=lambda row: row["version"]):
                 windows = list(version)
@@ -143,20 +132,11 @@ class MilvusStore(VectorStore):
             if newest is not None:
                 yield file_of(newest, _vectors(newest))
 
-    def search_windows(
-        self, query: np.ndarray, limit: int, where: SearchFilter | None = None
-    ) -> tuple[list[Hit], bool]:
-        query = checked_query(query, self.info, self.address.location)
-        condition = to_milvus(where)
-        with _errors(self.address, "searched"):
-            return best_hits(lambda count: self._find(query, count, condition), limit)
-
     def _find(self, query: np.ndarray, count: int, condition: str) -> tuple[list[Hit], bool]:
-        """The best hits among the best `count` rows, of which a reader may not see all, and whether these are all."""
         rows = self._nearest(query, count, condition)
         visible: dict[str, str] = {}
         for chunk in chunked({row["path"] for row in rows}, PATHS_IN_A_QUERY):
-            visible |= _newest_whole(self._versions(milvus_in("path", chunk)))
+            visible |= _newest_whole(self._versions(self.among(chunk)))
         seen = [row for row in rows if visible.get(row["path"]) == row["version"]]
         return ranked_hits(seen, _vectors(seen), query), len(rows) < count
 
@@ -177,13 +157,10 @@ class MilvusStore(VectorStore):
         rows = self._rows(condition, HIT_FIELDS, VECTOR_ROWS)
         return heapq.nlargest(count, rows, key=lambda row: float(np.dot(np.float32(row["vector"]), query)))
 
-    def __len__(self) -> int:
-        """Windows in the index; with those of unfinished writes until `optimize`."""
-        with _errors(self.address, "read"):
-            return self._count("")
-
     def _count(self, condition: str) -> int:
-        return self._client.query(self.address.collection, filter=condition, output_fields=["count(*)"])[0]["count(*)"]
+        """Count rows; with those of unfinished writes until `optimize`."""
+        rows = self._client.query(self.address.collection, filter=condition, output_fields=["count(*)"])
+        return rows[0]["count(*)"]
 
     def _rows(self, condition: str, fields: Sequence[str], batch_rows: int = MAX_LIMIT) -> Iterator[dict[str, Any]]:
         """All rows that a condition admits, by their ids."""
@@ -199,60 +176,51 @@ class MilvusStore(VectorStore):
     def _versions(self, condition: str) -> dict[str, dict[str, tuple[int, int]]]:
         """Encoded path -> version -> how many of its rows are there, and how many there should be."""
         versions: dict[str, dict[str, tuple[int, int]]] = collections.defaultdict(dict)
-        for row in self._rows(condition, VISIBLE_FIELDS):
+        for row in self._rows(condition, ["path", "version", "windows"]):
             present, _ = versions[row["path"]].get(row["version"], (0, 0))
             versions[row["path"]][row["version"]] = present + 1, row["windows"]
         return versions
 
     # ----------------------------------------------------------------------------------------------------- writing
 
-    def put(self, files: Sequence[EmbeddedFile]) -> None:
-        files = checked_files(files, self.info, self.address.location)
-        with _errors(self.address, "written"):
-            for batch in _batches(files, self.info.model.dimension):
-                paths = milvus_in("path", [encode_path(file.record.path) for file in batch])
-                older = [version for versions in self._versions(paths).values() for version in versions]
-                # Versions are named by time, but above the older ones whatever the clock says.
-                written_ns = max([time.time_ns(), *(_written_ns(version) + 1 for version in older)])
-                version = f"{written_ns:020d}-{os.urandom(4).hex()}"
-                rows = [row for file in batch for row in _rows_of(file, version)]
-                # One request. Only a recording that alone exceeds one is split, and not seen until all of it is there.
-                at_once = len(rows)
-                if len(batch) == 1:
-                    at_once = REQUEST_BYTES // _row_bytes(self.info.model.dimension, rows[0]["path"])
-                for start in range(0, len(rows), at_once):
-                    self._client.insert(self.address.collection, rows[start : start + at_once])
-                if older:
-                    self._delete(f"{paths} and version < {milvus_text(version)}")
+    def _write(self, files: Sequence[EmbeddedFile], old_paths: Sequence[str] = ()) -> None:
+        """As `VectorStore`; for a moment readers may see a renamed recording under both paths."""
+        for batch in _batches(files, self.info.model.dimension):
+            paths = self.among([encode_path(file.record.path) for file in batch])
+            older = [version for versions in self._versions(paths).values() for version in versions]
+            # Versions are named by time, but above the older ones whatever the clock says.
+            written_ns = max([time.time_ns(), *(_written_ns(version) + 1 for version in older)])
+            version = f"{written_ns:020d}-{os.urandom(4).hex()}"
+            rows = [row for file in batch for row in _rows_of(file, version)]
+            # One request. Only a recording that alone exceeds one is split, and not seen until all of it is there.
+            at_once = len(rows)
+            if len(batch) == 1:
+                at_once = REQUEST_BYTES // _row_bytes(self.info.model.dimension, rows[0]["path"])
+            for start in range(0, len(rows), at_once):
+                self._client.insert(self.address.collection, rows[start : start + at_once])
+            if older:
+                self._delete_where(f"{paths} and version < {milvus_text(version)}")
+        self._delete(sorted(set(old_paths) - {encode_path(file.record.path) for file in files}))
 
-    def _delete(self, condition: str) -> None:
+    def _delete(self, paths: Sequence[str]) -> None:
+        for chunk in chunked(paths, PATHS_IN_A_QUERY):
+            self._delete_where(self.among(chunk))
+
+    def _delete_where(self, condition: str) -> None:
         self._client.delete(self.address.collection, filter=condition)
 
-    def remove(self, paths: Iterable[str]) -> None:
-        with _errors(self.address, "written"):
-            for chunk in chunked((encode_path(path) for path in paths), PATHS_IN_A_QUERY):
-                self._delete(milvus_in("path", chunk))
-
-    def relabel(self, records: Mapping[str, FileRecord]) -> None:
-        """As `VectorStore`; for a moment readers may see a renamed recording under both paths."""
-        records = checked_records(records)
-        files = [dataclasses.replace(file, record=records[file.record.path]) for file in self.embedded(records)]
-        self.put(files)
-        self.remove(records.keys() - {record.path for record in records.values()})
-
-    def optimize(self) -> None:
+    def _optimize(self) -> None:
         """Deletes what interrupted writes have left; a server compacts, and builds its index, by itself."""
-        with _errors(self.address, "optimised"):
-            versions = self._versions("")
-            visible = _newest_whole(versions)
-            now = time.time_ns()
-            for path, found in versions.items():
-                seen = visible.get(path, "")
-                for version in found:
-                    is_old = now - _written_ns(version) > UNFINISHED_SECONDS * 10**9
-                    if version < seen or (is_old and version != seen):
-                        self._delete(f"path == {milvus_text(path)} and version == {milvus_text(version)}")
-            self._client.flush(self.address.collection)
+        versions = self._versions("")
+        visible = _newest_whole(versions)
+        now = time.time_ns()
+        for path, found in versions.items():
+            seen = visible.get(path, "")
+            for version in found:
+                is_old = now - _written_ns(version) > UNFINISHED_SECONDS * 10**9
+                if version < seen or (is_old and version != seen):
+                    self._delete_where(f"path == {milvus_text(path)} and version == {milvus_text(version)}")
+        self._client.flush(self.address.collection)
 
     def close(self) -> None:
         if self._client is not None:
@@ -306,35 +274,18 @@ def _batches(files: Sequence[EmbeddedFile], dimension: int) -> Iterator[list[Emb
         yield batch
 
 
-@contextlib.contextmanager
-def _errors(address: Address, done: str) -> Iterator[None]:
-    from pymilvus.exceptions import MilvusException
-
-    try:
-        yield
-    except MilvusException as error:
-        raise RetrievalError(
-            f"{address.location}: the index cannot be {done} ({address.reason(error)}); what was in it stays. "
-            "Check that the server runs, its disk has room and you have the right to, then run the same again"
-        ) from error
-
-
 def _make(client, address: Address, info: IndexInfo) -> None:
     from pymilvus import DataType
 
     text = json.dumps(info.to_dict())
     schema = client.create_schema(auto_id=False, enable_dynamic_field=False, description=text)
     schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=128)
-    lengths = {"path": 65_535, "content_hash": 256, "folder": 65_535, "format": 65_535, "version": 64}
-    for name, length in lengths.items():
-        schema.add_field(name, DataType.VARCHAR, max_length=length)
-    for names, kind in (
-        (("size", "modified_ns"), DataType.INT64),
-        (("window", "windows"), DataType.INT32),
-        (("duration", "start", "end"), DataType.DOUBLE),
-    ):
-        for name in names:
-            schema.add_field(name, kind)
+    kinds = {"int64": DataType.INT64, "int32": DataType.INT32, "float64": DataType.DOUBLE}
+    for name, kind in {**COLUMN_TYPES, "version": "string"}.items():
+        if kind == "string":
+            schema.add_field(name, DataType.VARCHAR, max_length=65_535)
+        else:
+            schema.add_field(name, kinds[kind])
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=info.model.dimension)
     index = client.prepare_index_params()
     index.add_index("vector", index_type="FLAT" if address.is_lite else "AUTOINDEX", metric_type="IP")

@@ -1,5 +1,7 @@
 """What the stores share: recordings to rows, one a window, and back; exact scores; the checks of what is written."""
 
+import contextlib
+import json
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,8 +13,21 @@ from ..records import FORMAT_VERSION, EmbeddedFile, FileRecord, Hit, IndexInfo
 from .paths import decode_path, encode_path
 
 RECORD_COLUMNS = ("path", "content_hash", "size", "modified_ns", "duration")  # the fields of a `FileRecord`
+# Of the rows of every store, by their names in Arrow; each store adds its vectors, and what it alone needs.
+COLUMN_TYPES = {
+    "path": "string",
+    "content_hash": "string",
+    "size": "int64",
+    "modified_ns": "int64",
+    "duration": "float64",
+    "folder": "string",
+    "format": "string",
+    "window": "int32",
+    "windows": "int32",
+    "start": "float64",
+    "end": "float64",
+}
 WINDOW_COLUMNS = ("window", "windows", "start", "end", "vector")  # number and count of windows, seconds, embedding
-MOST_TIES = 64  # times what is asked for: where more are equal, the store chooses among them
 
 
 def chunked(values: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -75,24 +90,23 @@ def ranked_hits(rows: Iterable[Mapping[str, Any]], embeds: np.ndarray, query: np
     return sorted(hits, key=lambda hit: (-hit.score, hit.record.path, hit.start))
 
 
-def best_hits(find: Callable[[int], tuple[list[Hit], bool]], limit: int) -> tuple[list[Hit], bool]:
+@contextlib.contextmanager
+def index_errors(location: str, done: str, advice: str, reason: Callable[[Exception], str] = str) -> Iterator[None]:
     """
-    The `limit` best hits, also where the last of them has the score of others.
+    Raise one error for whatever the library of a store raises, which may be of any class.
 
     Args:
-        find: number of hits -> that many hits, best first, and whether there are no more.
-        limit: how many are wanted.
-
-    Returns:
-        The hits, and whether there are no more.
+        location: of the index.
+        done: what was tried: "opened", "read" or "written".
+        advice: what the user should do.
+        reason: the error of the library -> its words.
     """
-    count = limit + 1  # one more tells whether there are more
-    while True:
-        hits, all_found = find(count)
-        cut_between_equals = len(hits) > limit > 0 and hits[limit - 1].score == hits[-1].score
-        if all_found or not cut_between_equals or count > MOST_TIES * limit:
-            return hits[:limit], all_found and len(hits) <= limit
-        count *= 2
+    try:
+        yield
+    except RetrievalError:
+        raise
+    except Exception as error:
+        raise RetrievalError(f"{location}: the index cannot be {done} ({reason(error)}); {advice}") from error
 
 
 # ---------------------------------------------------------------------------------------------------------- checks
@@ -151,12 +165,19 @@ def checked_records(records: Mapping[str, FileRecord]) -> Mapping[str, FileRecor
     return records
 
 
-def read_info(fields: Any, location: str) -> IndexInfo:
-    """The `IndexInfo` that an index holds.
+def read_info(text: str | bytes, location: str) -> IndexInfo:
+    """Read the `IndexInfo` that an index holds as JSON.
 
     Raises:
-        RetrievalError: it is of a format that this version does not read.
+        RetrievalError: it is no JSON, or of a format that this version does not read.
     """
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RetrievalError(
+            f"{location}: found no JSON ({error}), expected what an index was made with; this is no index, or a "
+            "damaged one: make the index again elsewhere"
+        ) from error
     version = fields.get("format_version") if isinstance(fields, dict) else None
     try:
         if version == FORMAT_VERSION and not isinstance(version, bool):
