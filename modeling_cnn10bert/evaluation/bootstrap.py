@@ -21,11 +21,11 @@ from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 
+from ..errors import RetrievalError
 from .audio_text_retrieval.audio_text_retrieval import MAP_AT, RECALL_AT, values_of_queries
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
-_CHUNK = 100  # resamples made at once: 4 bytes a query for each of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +67,23 @@ def bootstrap_intervals(
         The metrics of `metrics_of_ranks` and their values; `MedR` is left out where it or an end is not finite.
 
     Raises:
-        ValueError: fewer than two recordings, not one recording for each query, or a number out of its range.
+        ValueError: fewer than two recordings, not one recording for each query, or what `check_bootstrap` refuses.
     """
-    values = _values(ranks, recording_of_query, recall_at, map_at)
-    resampled = _resampled(values, recording_of_query, resamples, confidence, seed)
-    return _intervals(_on_the_set(values), resampled, confidence)
+    if len(ranks) != len(recording_of_query) or not len(ranks):
+        raise ValueError(f"got {len(recording_of_query)} recordings for {len(ranks)} queries: expected one for each")
+    values = values_of_queries(ranks, recall_at, map_at)
+    resampled: dict[str, list[float]] = {name: [] for name in values}
+    for times in _draws(recording_of_query, resamples, confidence, seed):
+        for name, of_query in values.items():
+            drawn = np.median(np.repeat(of_query, times)) if name == "MedR" else np.average(of_query, weights=times)
+            resampled[name].append(float(drawn))
+    intervals = {}
+    for name, of_query in values.items():
+        value = float((np.median if name == "MedR" else np.mean)(of_query))
+        if np.isfinite([value, *resampled[name]]).all():  # lists that are cut hide the median
+            low, high = np.quantile(resampled[name], _tails(confidence))
+            intervals[name] = Interval(value, float(low), float(high))
+    return intervals
 
 
 def bootstrap_means(
@@ -81,98 +93,37 @@ def bootstrap_means(
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The ends [K], [K] of the intervals of the means of K quantities [queries, K], such as hits at K depths."""
-    cluster, num_clusters = _clusters(recording_of_query)
-    means = _Means(values, cluster, num_clusters)
-    resampled = np.concatenate([means(times) for times in _draws(num_clusters, resamples, confidence, seed)])
-    low, high = np.quantile(resampled, _tails(confidence), axis=0)
+    """Return the ends [K], [K] of the intervals of the means of K quantities [queries, K], such as hits at K depths."""
+    draws = _draws(recording_of_query, resamples, confidence, seed)
+    low, high = np.quantile([times @ values / times.sum() for times in draws], _tails(confidence), axis=0)
     return low, high
 
 
-def _values(ranks, recording_of_query, recall_at, map_at) -> dict[str, np.ndarray]:
-    if len(ranks) != len(recording_of_query) or not len(ranks):
-        raise ValueError(f"got {len(recording_of_query)} recordings for {len(ranks)} queries: expected one for each")
-    return values_of_queries(ranks, recall_at, map_at)
+def check_bootstrap(resamples: int, confidence: float) -> None:
+    """
+    Raises:
+        RetrievalError: a number out of its range.
+    """
+    if resamples < 1 or not 0 < confidence < 1:
+        raise RetrievalError(
+            f"found {resamples} resamples and a confidence of {confidence}, expected at least 1 resample and a "
+            "confidence between 0 and 1, such as 0.95"
+        )
 
 
-def _on_the_set(values: dict[str, np.ndarray]) -> dict[str, float]:
-    return {name: float((np.median if name == "MedR" else np.mean)(of_query)) for name, of_query in values.items()}
-
-
-def _resampled(
-    values: dict[str, np.ndarray], recording_of_query: Sequence[Hashable], resamples: int, confidence: float, seed: int
-) -> dict[str, np.ndarray]:
-    """Metric -> its value in each resample [resamples]."""
-    averaged = [name for name in values if name != "MedR"]
-    cluster, num_clusters = _clusters(recording_of_query)
-    means_of = _Means(np.stack([values[name] for name in averaged], axis=1), cluster, num_clusters)
-    medians_of = _Medians(values["MedR"], cluster)
-    means, medians = [], []
-    for times in _draws(num_clusters, resamples, confidence, seed):
-        means.append(means_of(times))
-        medians.append(medians_of(times))
-    of_resample = np.concatenate(means)
-    return {name: of_resample[:, number] for number, name in enumerate(averaged)} | {"MedR": np.concatenate(medians)}
-
-
-def _clusters(recording_of_query: Sequence[Hashable]) -> tuple[np.ndarray, int]:
-    """Per query the number of its recording [queries], and how many recordings there are."""
+def _draws(
+    recording_of_query: Sequence[Hashable], resamples: int, confidence: float, seed: int
+) -> Iterator[np.ndarray]:
+    """How often each query is in each resample: `resamples` times [queries] int64."""
+    check_bootstrap(resamples, confidence)
     number_of = {recording: number for number, recording in enumerate(dict.fromkeys(recording_of_query))}
     if len(number_of) < 2:
         raise ValueError(f"found {len(number_of)} recording, expected at least two: there is nothing to draw from")
-    return np.array([number_of[recording] for recording in recording_of_query]), len(number_of)
-
-
-def _draws(num_clusters: int, resamples: int, confidence: float, seed: int) -> Iterator[np.ndarray]:
-    """How often each recording is in each resample, some resamples at a time: [chunk, recordings] int64."""
-    if resamples < 1 or not 0 < confidence < 1:
-        raise ValueError(
-            f"found {resamples} resamples and a confidence of {confidence}, expected at least 1, and between 0 and 1"
-        )
-    generator = np.random.default_rng(seed)
-    equal = np.full(num_clusters, 1 / num_clusters)
-    for start in range(0, resamples, _CHUNK):
-        yield generator.multinomial(num_clusters, equal, size=min(_CHUNK, resamples - start))
-
-
-class _Means:
-    """[chunk, recordings] draws -> the means [chunk, K] of K quantities over the queries that were drawn."""
-
-    def __init__(self, values: np.ndarray, cluster: np.ndarray, num_clusters: int):
-        self.sums = np.zeros((num_clusters, values.shape[1]))
-        np.add.at(self.sums, cluster, values)
-        self.counts = np.bincount(cluster, minlength=num_clusters).astype(np.float64)
-
-    def __call__(self, times: np.ndarray) -> np.ndarray:
-        times = times.astype(np.float64)  # BLAS has no product of integers
-        return times @ self.sums / (times @ self.counts)[:, None]
-
-
-class _Medians:
-    """[chunk, recordings] draws -> `np.median` [chunk] of a quantity over the queries that were drawn."""
-
-    def __init__(self, values: np.ndarray, cluster: np.ndarray):
-        order = np.argsort(values, kind="stable")
-        self.ascending, self.cluster = values[order], cluster[order]
-
-    def __call__(self, times: np.ndarray) -> np.ndarray:
-        reached = np.cumsum(times.astype(np.int32)[:, self.cluster], axis=1, dtype=np.int32)
-        total = reached[:, -1]
-        # The one or two queries in the middle, by their place in the written-out resample.
-        places = zip(reached, (total - 1) // 2, total // 2, strict=True)
-        middle = np.array([np.searchsorted(row, (lower, upper), side="right") for row, lower, upper in places])
-        return self.ascending[middle].mean(axis=1)
+    cluster = np.array([number_of[recording] for recording in recording_of_query])
+    generator, equal = np.random.default_rng(seed), np.full(len(number_of), 1 / len(number_of))
+    for _ in range(resamples):
+        yield generator.multinomial(len(number_of), equal)[cluster]
 
 
 def _tails(confidence: float) -> tuple[float, float]:
     return (1 - confidence) / 2, (1 + confidence) / 2
-
-
-def _intervals(values: dict[str, float], resampled: dict[str, np.ndarray], confidence: float) -> dict[str, Interval]:
-    intervals = {}
-    for name, value in values.items():
-        if not np.isfinite(value) or (name == "MedR" and not np.isfinite(resampled[name]).all()):
-            continue  # lists that are cut hide it
-        low, high = np.quantile(resampled[name], _tails(confidence))
-        intervals[name] = Interval(value, float(low), float(high))
-    return intervals

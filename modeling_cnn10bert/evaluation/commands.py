@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import DataError, RetrievalError
 from ..processing_cnn10bert import caption_words
 from ..retrieval.embedding import load_embedder
-from .bootstrap import CONFIDENCE, RESAMPLES
+from .bootstrap import CONFIDENCE, RESAMPLES, check_bootstrap
 from .evaluation_files import RESULTS, best_first, write_evaluation
 from .metric import cosine_similarity
 from .model_evaluation import ModelEvaluation, embed_captions, embed_recordings, evaluate_model
@@ -54,7 +54,7 @@ def run_evaluate(
         RetrievalError, DataError, AudioError: what is wrong with the model, the data set or a
             recording.
     """
-    _check_bootstrap(bootstrap_resamples, confidence)
+    check_bootstrap(bootstrap_resamples, confidence)
     evaluation_set = load_evaluation_set(dataset, split=split, sources=sources, audio=audio)
     embedder = load_embedder(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code, revision=revision)
     folder = Path(out) if out else _default_folder(model, evaluation_set)
@@ -226,11 +226,3 @@ def _refuse_another(folder: Path, about: dict[str, str]) -> None:
                 f"{path}: found the evaluation of another {what} ({found[name]}, not {value}), expected none or one of "
                 "this; name another folder"
             )
-
-
-def _check_bootstrap(resamples: int, confidence: float) -> None:
-    if resamples < 1 or not 0 < confidence < 1:
-        raise RetrievalError(
-            f"found {resamples} resamples and a confidence of {confidence}, expected at least 1 resample and a "
-            "confidence between 0 and 1, such as 0.95"
-        )

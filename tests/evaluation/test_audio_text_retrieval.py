@@ -148,15 +148,6 @@ def test_ranks_agree_with_a_sort_on_data_full_of_ties():
         assert list(found) == [rank for rank, item in enumerate(order, start=1) if wanted[item]]
 
 
-def test_chunks_do_not_change_the_ranks(monkeypatch):
-    rng = np.random.default_rng(3)
-    similarity = rng.integers(0, 9, size=(37, 11))
-    relevant = [rng.choice(11, size=1 + row % 4, replace=False) for row in range(37)]
-    whole = as_lists(ranks_of_relevant(similarity, relevant))
-    monkeypatch.setattr(module, "_CHUNK_CELLS", 30)
-    assert as_lists(ranks_of_relevant(similarity, relevant)) == whole
-
-
 def test_infinite_scores_are_ranked():
     assert as_lists(ranks_of_relevant(np.array([[np.inf, 0.0, -np.inf]]), [[0, 2]])) == [[1, 3]]
 

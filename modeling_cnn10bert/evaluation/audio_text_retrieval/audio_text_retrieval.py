@@ -24,7 +24,6 @@ import numpy as np
 
 RECALL_AT = (1, 5, 10)
 MAP_AT = (10,)
-_CHUNK_CELLS = 2**21  # comparisons made at once: bounds the extra memory to some 10 MB whatever the matrix
 
 _DESCRIPTION = """
 Retrieval metrics over a whole collection: R@1, R@5, R@10, mAP@10 and the median rank. R@k is the share of queries with
@@ -81,25 +80,20 @@ def ranks_of_relevant(similarity: np.ndarray, relevant: Sequence[int | Sequence[
             f"similarity must be a non-empty matrix of real numbers [queries, items]; "
             f"got shape {similarity.shape} of {similarity.dtype}"
         )
-    _refuse_nan(similarity)
-    query, item = _relevant_pairs(relevant, *similarity.shape)
-
-    at_least = np.empty(len(query), dtype=np.int64)  # items of the query's row that score no lower, itself included
-    step = max(1, _CHUNK_CELLS // similarity.shape[1])
-    for start in range(0, len(query), step):
-        pairs = slice(start, start + step)
-        own = similarity[query[pairs], item[pairs]]
-        at_least[pairs] = np.count_nonzero(similarity[query[pairs]] >= own[:, None], axis=1)
-
-    # The j-th best relevant item stands behind j - 1 relevant ones and every irrelevant one that scores no lower. The
-    # latter are `at_least` less the relevant ones that score no lower: j, or with ties the last j of the tied ones.
-    order = np.lexsort((at_least, query))
-    at_least = at_least[order]
-    first, count = _starts_and_counts(query, similarity.shape[0])
-    position = np.arange(len(query)) - np.repeat(first, count) + 1
-    last_of_tie = _last_of_tie(query, at_least, position)
-    ranks = (at_least - last_of_tie + position).astype(np.float64)
-    return np.split(ranks, first[1:])
+    if len(relevant) != len(similarity):
+        raise ValueError(
+            f"similarity has {len(similarity)} rows (queries), but relevant items came for {len(relevant)}"
+        )
+    ranks = []
+    for query, (scores, wanted) in enumerate(zip(similarity, relevant, strict=True)):
+        if np.isnan(scores).any():  # every comparison with it is false, which would put the relevant item first
+            raise ValueError(f"similarity is NaN for query {query} and item {np.flatnonzero(np.isnan(scores))[0]}")
+        own = np.sort(scores[_items(query, wanted, len(scores))])[::-1]
+        # The j-th best relevant item stands behind j - 1 relevant ones and all irrelevant ones that score no lower.
+        no_lower = np.count_nonzero(scores >= own[:, None], axis=1)
+        relevant_no_lower = np.count_nonzero(own >= own[:, None], axis=1)
+        ranks.append((np.arange(1, len(own) + 1) + no_lower - relevant_no_lower).astype(np.float64))
+    return ranks
 
 
 def ranks_in_lists(
@@ -266,45 +260,16 @@ def _check_cutoffs(recall_at: Sequence[int], map_at: Sequence[int]) -> None:
             raise ValueError(f"the k of R@k and mAP@k must be a whole number from 1; got {k}")
 
 
-def _refuse_nan(similarity: np.ndarray) -> None:
-    """Raise where a score is NaN: every comparison with it is false, which would put the relevant item first."""
-    step = max(1, _CHUNK_CELLS // similarity.shape[1])
-    for start in range(0, len(similarity), step):
-        bad = np.isnan(similarity[start : start + step])
-        if bad.any():
-            row, column = np.argwhere(bad)[0]
-            raise ValueError(f"similarity is NaN for query {start + row} and item {column}")
-
-
-def _relevant_pairs(
-    relevant: Sequence[int | Sequence[int]], num_queries: int, num_items: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(query [P], item [P]) of every relevant pair, each once, queries ascending."""
-    if len(relevant) != num_queries:
-        raise ValueError(f"similarity has {num_queries} rows (queries), but relevant items came for {len(relevant)}")
-    rows = [np.atleast_1d(np.asarray(row)) for row in relevant]
-    for row, items in enumerate(rows):
-        if items.size == 0:
-            raise ValueError(f"query {row} has no relevant item, so no metric is defined for it: leave it out")
-        if items.ndim != 1 or items.dtype.kind not in "iu":
-            raise ValueError(f"relevant items of query {row} must be indices (whole numbers); got {relevant[row]!r}")
-        if items.min() < 0 or items.max() >= num_items:
-            raise ValueError(f"query {row} names relevant item {relevant[row]!r}, but items are 0 to {num_items - 1}")
-    query = np.repeat(np.arange(num_queries), [len(items) for items in rows])
-    return np.divmod(np.unique(query * num_items + np.concatenate(rows)), num_items)
-
-
-def _starts_and_counts(query: np.ndarray, num_queries: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where each query's run begins in the sorted `query` [P], and how long it is; [num_queries] each."""
-    count = np.bincount(query, minlength=num_queries)
-    return np.cumsum(count) - count, count
-
-
-def _last_of_tie(query: np.ndarray, at_least: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """For each sorted pair [P], the position of the last relevant item of its query with the same score."""
-    ends_run = np.r_[(query[1:] != query[:-1]) | (at_least[1:] != at_least[:-1]), True]
-    ends = np.flatnonzero(ends_run)
-    return position[ends[np.searchsorted(ends, np.arange(len(query)))]]
+def _items(query: int, wanted: int | Sequence[int], num_items: int) -> np.ndarray:
+    """The relevant items of a query, each once."""
+    items = np.atleast_1d(np.asarray(wanted))
+    if items.size == 0:
+        raise ValueError(f"query {query} has no relevant item, so no metric is defined for it: leave it out")
+    if items.ndim != 1 or items.dtype.kind not in "iu":
+        raise ValueError(f"relevant items of query {query} must be indices (whole numbers); got {wanted!r}")
+    if items.min() < 0 or items.max() >= num_items:
+        raise ValueError(f"query {query} names relevant item {wanted!r}, but items are 0 to {num_items - 1}")
+    return np.unique(items)
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
