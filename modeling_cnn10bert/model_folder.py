@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .errors import one_line
 from .files import is_path
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
@@ -19,6 +20,7 @@ OTHERS = (
     WEIGHTS + ".index.json",
 )
 MAX_JSON_BYTES = 200_000_000  # a tokenizer of a million words has a tenth of it
+MAX_LAYERS = 1000
 EXTRACTOR = "CNN10FeatureExtractor"
 # Field of our feature extractor -> its lowest and highest value. None of them is far from the usual ones.
 WHOLE_NUMBERS = {
@@ -157,83 +159,37 @@ def _count_tokens(path: Path, error: Error) -> int:
 
 
 def _check_config(
-    path: Path, config: dict[str, Any], shapes: dict[str, list[int]] | None, tokens: int | None, error: Error
+    path: Path, fields: dict[str, Any], shapes: dict[str, list[int]] | None, tokens: int | None, error: Error
 ) -> None:
     """Compare our configuration with the shapes of the weights."""
+    import torch
 
-    def number(fields: dict[str, Any], name: str, default: int, prefix: str = "") -> int:
-        value = fields.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 2**31:
-            raise error(_message(path, f"{prefix}{name} {_shown(value)}", "a whole number from 1 on"))
-        return value
+    from .configuration_cnn10bert import CNN10BertConfig
+    from .modeling_cnn10bert import CNN10BertModel
 
-    audio, text = ({} if (part := config.get(name)) is None else part for name in ("audio_config", "text_config"))
-    for name, part in (("audio_config", audio), ("text_config", text)):
-        if not isinstance(part, dict):
-            raise error(_message(path, f"{name} {_shown(part)}", "an object of its fields"))
-    hidden, dim = number(config, "projection_hidden_size", 2048), number(config, "projection_dim", 1024)
-    widths = audio.get("hidden_sizes", [64, 128, 256, 512])
-    if not isinstance(widths, list) or not 1 <= len(widths) <= 16:
-        raise error(_message(path, f"audio_config.hidden_sizes {_shown(widths)}", "a list of widths, one a block"))
-    for width in widths:
-        number({"hidden_sizes": width}, "hidden_sizes", 0, "audio_config.")
-    bins = number(audio, "num_mel_bins", 64, "audio_config.")
-    defaults = {"hidden_size": 768, "vocab_size": 30522, "num_hidden_layers": 12, "num_attention_heads": 12}
-    defaults |= {"intermediate_size": 3072, "max_position_embeddings": 512}
-    sizes = {name: number(text, name, default, "text_config.") for name, default in defaults.items()}
-    if sizes["hidden_size"] % sizes["num_attention_heads"]:
-        heads = sizes["num_attention_heads"]
-        raise error(_message(path, f"text_config.num_attention_heads {heads}", f"a part of {sizes['hidden_size']}"))
-    if tokens is not None and tokens > sizes["vocab_size"]:
-        found = f"text_config.vocab_size {sizes['vocab_size']}"
+    try:
+        config = CNN10BertConfig.from_dict(fields)
+        if max(config.audio_config.num_hidden_layers, config.text_config.num_hidden_layers) > MAX_LAYERS:
+            raise ValueError(f"more than {MAX_LAYERS} layers in a tower")
+        with torch.device("meta"):  # shapes without memory
+            expected = {name: list(tensor.shape) for name, tensor in CNN10BertModel(config).state_dict().items()}
+    except Exception as fault:  # transformers and torch raise whatever a field leads to
+        raise error(_message(path, one_line(fault)[:300], "fields of a cnn10bert model")) from fault
+    if tokens is not None and tokens > config.text_config.vocab_size:
+        found = f"text_config.vocab_size {config.text_config.vocab_size}"
         raise error(_message(path, found, f"at least the {tokens} tokens of {TOKENIZER}"))
-    for fields, name, allowed in (
-        (config, "text_pooling", ("cls", "mean")),
-        (audio, "time_pooling", ("average", "sum")),
-    ):
-        if name in fields and fields[name] not in allowed:
-            raise error(_message(path, f"{name} {_shown(fields[name])}", " or ".join(map(str, allowed))))
-    for fields, name in ((config, "temperature"), (text, "layer_norm_eps"), (audio, "batch_norm_eps")):
-        value = fields.get(name, 1.0)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
-            raise error(_message(path, f"{name} {_shown(value)}", "a number above 0"))
     if shapes is None:
         return
-    layer = "text_model.encoder.layer."
-    expected = {
-        "audio_model.input_norm.weight": ("audio_config.num_mel_bins", [bins]),
-        f"audio_model.blocks.{len(widths) - 1}.conv2.weight": ("audio_config.hidden_sizes", [widths[-1]] * 2 + [3, 3]),
-        "audio_projection.dense.weight": ("projection_hidden_size", [hidden, widths[-1]]),
-        "audio_projection.out.weight": ("projection_dim", [dim, hidden]),
-        "text_projection.dense.weight": ("projection_hidden_size", [hidden, sizes["hidden_size"]]),
-        "text_projection.out.weight": ("projection_dim", [dim, hidden]),
-        "text_model.embeddings.word_embeddings.weight": (
-            "text_config.vocab_size", [sizes["vocab_size"], sizes["hidden_size"]]
-        ),
-        "text_model.embeddings.position_embeddings.weight": (
-            "text_config.max_position_embeddings", [sizes["max_position_embeddings"], sizes["hidden_size"]]
-        ),
-        f"{layer}{sizes['num_hidden_layers'] - 1}.intermediate.dense.weight": (
-            "text_config.num_hidden_layers or intermediate_size", [sizes["intermediate_size"], sizes["hidden_size"]]
-        ),
-    }  # fmt: skip
-    expected |= {
-        f"audio_model.blocks.{number}.conv1.weight": ("audio_config.hidden_sizes", [width, before, 3, 3])
-        for number, (width, before) in enumerate(zip(widths, [1, *widths], strict=False))
-    }
-    for name, (field, shape) in expected.items():
-        if (found := shapes.get(name)) != shape:
-            there = "no weights" if found is None else f"weights of shape {found}"
+    for name in sorted(expected.keys() | shapes.keys()):
+        if shapes.get(name) != expected.get(name):
             raise error(
-                f"{path.with_name(WEIGHTS)}: found {there} as {name}, expected the shape {shape} by {field} of "
-                f"{path}; save or download the model again"
+                f"{path.with_name(WEIGHTS)}: found {_weights(shapes, name)} as {name}, expected "
+                f"{_weights(expected, name)} by {path}; save or download the model again"
             )
-    blocks = {int(name.split(".")[2]) for name in shapes if name.startswith("audio_model.blocks.")}
-    layers = {int(name.split(".")[3]) for name in shapes if name.startswith(layer)}
-    for field, found, count in (("audio_config.hidden_sizes", blocks, len(widths)),
-                                ("text_config.num_hidden_layers", layers, sizes["num_hidden_layers"])):  # fmt: skip
-        if found != set(range(count)):
-            raise error(_message(path, f"{count} by {field}", f"the {len(found)} of {WEIGHTS}"))
+
+
+def _weights(shapes: dict[str, list[int]], name: str) -> str:
+    return f"weights of shape {shapes[name]}" if name in shapes else "no weights"
 
 
 def _check_extractor(path: Path, fields: dict[str, Any], config: dict[str, Any] | None, error: Error) -> None:
