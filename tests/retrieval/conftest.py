@@ -10,6 +10,8 @@ import soundfile
 
 from modeling_cnn10bert.retrieval.records import EmbeddedFile, Hit, IndexInfo, ModelIdentity
 from modeling_cnn10bert.retrieval.stores.base import VectorStore
+from modeling_cnn10bert.retrieval.stores.paths import decode_path
+from modeling_cnn10bert.retrieval.stores.rows import rows_of
 
 BANDS = 48
 
@@ -40,53 +42,53 @@ class SpectrumEmbedder:
 
 
 class MemoryStore(VectorStore):
-    """The contract of a store, in a dictionary; notes what was asked of it."""
+    """What a kind of store adds, in a dictionary; notes what was written. A condition is a list of encoded paths."""
+
+    location = "memory"
+    paths_in_a_query = 2
+    advice = dict.fromkeys(("read", "written"), "look at the test")
+    condition = staticmethod(lambda where: "")
+    among = staticmethod("\n".join)
 
     def __init__(self, info):
         self.info = info
         self.contents: dict[str, EmbeddedFile] = {}
         self.calls = []
 
-    def files(self):
-        return {path: file.record for path, file in self.contents.items()}
+    def _first_rows(self):
+        return [rows_of(file)[0] for file in self.contents.values()]
 
-    def put(self, files):
-        self.calls.append(("put", [file.record.path for file in files]))
-        for file in files:
-            assert file.embeds.shape == (len(file.spans), self.info.model.dimension)
-            assert file.embeds.dtype == np.float32
-            self.contents[file.record.path] = file
+    def _embedded_where(self, condition):
+        paths = map(decode_path, condition.split("\n")) if condition else list(self.contents)
+        yield from (self.contents[path] for path in paths if path in self.contents)
 
-    def remove(self, paths):
-        self.calls.append(("remove", sorted(paths)))
-        for path in paths:
-            self.contents.pop(path, None)
-
-    def relabel(self, records):
-        self.calls.append(("relabel", sorted(records)))
-        moved = {path: self.contents.pop(path) for path in records}
-        for path, record in records.items():
-            self.contents[record.path] = EmbeddedFile(record, moved[path].spans, moved[path].embeds)
-
-    def embedded(self, paths=None):
-        for path in self.contents if paths is None else paths:
-            if path in self.contents:
-                yield self.contents[path]
-
-    def search_windows(self, query, limit, where=None):
+    def _find(self, query, count, condition):
         hits = [
             Hit(file.record, float(embed @ query), *span, embed)
             for file in self.contents.values()
             for span, embed in zip(file.spans, file.embeds, strict=True)
         ]
         hits.sort(key=lambda hit: -hit.score)
-        return hits[:limit], len(hits) <= limit
+        return hits[:count], len(hits) <= count
 
-    def optimize(self):
-        self.calls.append(("optimize", []))
-
-    def __len__(self):
+    def _count(self, condition):
         return sum(len(file.spans) for file in self.contents.values())
+
+    def _write(self, files, old_paths=()):
+        self.calls.append(("relabel" if old_paths else "put", [file.record.path for file in files]))
+        for path in old_paths:
+            self.contents.pop(decode_path(path), None)
+        for file in files:
+            assert file.embeds.dtype == np.float32
+            self.contents[file.record.path] = file
+
+    def _delete(self, paths):
+        self.calls.append(("remove", sorted(map(decode_path, paths))))
+        for path in paths:
+            self.contents.pop(decode_path(path), None)
+
+    def _optimize(self):
+        self.calls.append(("optimize", []))
 
     def close(self):
         pass
