@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from modeling_cnn10bert.errors import RecipeError
-from modeling_cnn10bert.evaluation.ranked_output import score_ranked_output
 from modeling_cnn10bert.evaluation.reports import (
     NOTHING,
     TABLE_METRICS,
@@ -23,6 +22,7 @@ from modeling_cnn10bert.evaluation.reports import (
     markdown_table,
     read_results,
 )
+from modeling_cnn10bert.evaluation.submissions import score_ranked_output
 from modeling_cnn10bert.files import write_text
 from modeling_cnn10bert.masking import without_secrets
 from modeling_cnn10bert.training.command_line import run

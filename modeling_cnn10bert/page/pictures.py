@@ -14,7 +14,7 @@ import soxr
 from PIL import Image
 
 from ..data.audio_io import Mixer
-from ..evaluation.pictures import DYNAMIC_RANGE_DB
+from ..evaluation.plots import DYNAMIC_RANGE_DB
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 
 Tick = tuple[str, float]  # what it says, and where: 0 at the left or the bottom, 1 at the right or the top

@@ -18,7 +18,7 @@ from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
 from ..errors import RecipeError
-from ..evaluation.pictures import save_figure
+from ..evaluation.plots import save_figure
 from ..evaluation.reports import best_position, read_json
 from ..files import write_text
 from ..masking import is_secret, without_secrets

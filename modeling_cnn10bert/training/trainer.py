@@ -26,7 +26,7 @@ from transformers.trainer_utils import EvalLoopOutput, SaveStrategy
 from ..data.pairs import PairSampler, SharedEpoch
 from ..errors import RecipeError
 from ..evaluation.metric import retrieval_metrics_both_directions
-from ..evaluation.pictures import plot_training_curve
+from ..evaluation.plots import plot_training_curve
 from ..evaluation.reports import RESULTS, best_position, is_gain, read_json
 from ..files import replaced_whole, write_text
 from ..interrupts import raise_again

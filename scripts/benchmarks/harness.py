@@ -20,7 +20,7 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from modeling_cnn10bert.evaluation.pictures import save_figure
+from modeling_cnn10bert.evaluation.plots import save_figure
 from modeling_cnn10bert.evaluation.reports import NOTHING, markdown_table
 from modeling_cnn10bert.files import write_text
 

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from modeling_cnn10bert.errors import DataError
-from modeling_cnn10bert.evaluation.ranked_output import score_ranked_output
+from modeling_cnn10bert.evaluation.submissions import score_ranked_output
 
 NAMES = [f"{letter}.wav" for letter in "abcdefghijkl"]
 

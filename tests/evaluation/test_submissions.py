@@ -6,11 +6,13 @@ import pytest
 
 from modeling_cnn10bert.data.recipes.clotho import read_captions
 from modeling_cnn10bert.errors import DataError, RetrievalError
-from modeling_cnn10bert.evaluation.ranked_output import is_ranked_output, score_matrix, score_ranked_output
 from modeling_cnn10bert.evaluation.recordings import load_evaluation_set
 from modeling_cnn10bert.evaluation.submissions import (
+    is_ranked_output,
     read_dcase2022,
     read_dcase2025,
+    score_matrix,
+    score_ranked_output,
     write_dcase2022,
     write_dcase2025,
 )

@@ -12,10 +12,10 @@ from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, ClapProces
 from modeling_cnn10bert.data.pairs import RetrievalCollator
 from modeling_cnn10bert.data.recordings_table import load_prepared_split, recordings_table
 from modeling_cnn10bert.errors import AudioError, RetrievalError
-from modeling_cnn10bert.evaluation import evaluation_pictures
-from modeling_cnn10bert.evaluation.evaluation_files import best_first, write_evaluation
+from modeling_cnn10bert.evaluation import plots
+from modeling_cnn10bert.evaluation.commands import best_first, write_evaluation
+from modeling_cnn10bert.evaluation.evaluate import evaluate_model
 from modeling_cnn10bert.evaluation.metric import retrieval_metrics_both_directions
-from modeling_cnn10bert.evaluation.model_evaluation import evaluate_model
 from modeling_cnn10bert.evaluation.recordings import Recording, load_evaluation_set
 from modeling_cnn10bert.retrieval.embedding import load_embedder
 from modeling_cnn10bert.training.arguments import RetrievalTrainingArguments
@@ -122,9 +122,9 @@ def test_results_json_says_what_was_evaluated_and_how(case, tmp_path):
 def test_the_picture_shows_both_directions_their_values_and_chance(case, tmp_path):
     embedder, recordings, _, _ = case
     evaluation = evaluate_model(embedder, recordings, **QUIET)
-    evaluation_pictures.plot_evaluation(evaluation, tmp_path / "metrics.png", title="model_with_$ on a set")
+    plots.plot_evaluation(evaluation, tmp_path / "metrics.png", title="model_with_$ on a set")
     assert imread(tmp_path / "metrics.png").shape[2] == 4
-    figure = evaluation_pictures._evaluation_figure(evaluation, "model on a set")
+    figure = plots._evaluation_figure(evaluation, "model on a set")
     bars, curves = figure.axes
     texts = [text.get_text() for text in bars.texts]
     names = ["R@1", "R@5", "R@10", "mAP@10", "mAP@16"]

@@ -12,8 +12,7 @@ from matplotlib.text import Text
 import plots
 from demo import gallery
 from demo.gallery import plot_gallery
-from modeling_cnn10bert.evaluation import pictures
-from modeling_cnn10bert.evaluation.pictures import plot_training_curve
+from modeling_cnn10bert.evaluation.plots import _training_figure, plot_training_curve
 
 TRAIN = [
     {"step": s, "epoch": s / 10, "loss": 3 - s / 20, "learning_rate": 1e-4 / s, "grad_norm": 1} for s in range(5, 45, 5)
@@ -53,7 +52,7 @@ def texts(figure):
 
 
 def test_a_training_curve_shows_losses_learning_rate_and_metrics_over_epochs():
-    figure = pictures._training_figure(TRAIN + EVAL + SUMMARY)
+    figure = _training_figure(TRAIN + EVAL + SUMMARY)
     losses, metrics, rate = figure.axes
     assert labels(losses) == ["training loss", "validation loss"]
     assert labels(rate) == ["learning rate"]
@@ -64,7 +63,7 @@ def test_a_training_curve_shows_losses_learning_rate_and_metrics_over_epochs():
 
 
 def test_the_chance_level_is_drawn_where_it_is_known():
-    figure = pictures._training_figure([entry | {"eval_chance_mAP@10": 0.01} for entry in EVAL])
+    figure = _training_figure([entry | {"eval_chance_mAP@10": 0.01} for entry in EVAL])
     line = next(line for line in figure.axes[1].get_lines() if line.get_label() == "mAP@10 by chance")
     assert set(line.get_ydata()) == {0.01}
 
@@ -84,14 +83,14 @@ def test_the_chance_level_is_drawn_where_it_is_known():
 )
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_a_training_curve_leaves_out_what_was_not_logged(history, titles, tmp_path):
-    axes = [ax for ax in pictures._training_figure(history).axes if ax.get_ylabel() != "learning rate"]
+    axes = [ax for ax in _training_figure(history).axes if ax.get_ylabel() != "learning rate"]
     assert [ax.get_title(loc="left") for ax in axes] == titles
     plot_training_curve(history, tmp_path / "curve.png")
     assert imread(tmp_path / "curve.png").shape[1] == 990
 
 
 def test_without_epochs_the_steps_are_the_axis():
-    figure = pictures._training_figure([{"step": 3, "loss": 2.0}, {"step": 6, "loss": 1.0}])
+    figure = _training_figure([{"step": 3, "loss": 2.0}, {"step": 6, "loss": 1.0}])
     assert figure.axes[0].get_xlabel() == "step"
     assert list(figure.axes[0].get_lines()[0].get_xdata()) == [3, 6]
 

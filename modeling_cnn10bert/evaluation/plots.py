@@ -1,0 +1,250 @@
+"""
+The pictures of a run, its training curve, and of an evaluation: both directions beside chance, and how deep to look.
+
+All draw on matplotlib's object interface, so they need no display, leave no global state and work in any thread.
+"""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+
+from ..files import replaced_whole
+from .audio_text_retrieval.audio_text_retrieval import chance_metrics
+from .bootstrap import bootstrap_means
+from .evaluate import ModelEvaluation
+from .reports import best_position
+
+Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> x [N], y [N]
+
+DPI = 110
+DYNAMIC_RANGE_DB = 80  # what of a log-mel is shown, from its loudest cell down
+# How each measure of the validation set is drawn: the one that selects the checkpoint stands out.
+_VALIDATION: dict[str, dict[str, Any]] = {
+    "mAP@10": {"color": "#b5179e", "linewidth": 2.2, "marker": "o", "markersize": 3.5, "zorder": 3},
+    "mAP": {"color": "#b5179e", "linewidth": 2.2, "marker": "o", "markersize": 3.5, "zorder": 3},  # of a tagger
+    "mAUC": {"color": "#1d4e89", "linewidth": 1.2, "linestyle": "-"},
+    "R@1": {"color": "#1d4e89", "linewidth": 1.2, "linestyle": "-"},
+    "R@5": {"color": "#3f88c5", "linewidth": 1.2, "linestyle": "--"},
+    "R@10": {"color": "#8ab6d6", "linewidth": 1.2, "linestyle": "-."},
+}
+DIRECTIONS = {  # prefix -> label, colour of its bars and its line
+    "": ("a caption finds its recording", "#b5179e"),
+    "a2t_": ("a recording finds its captions", "#3f88c5"),
+}
+_CHANCE = "#222222"
+_DEPTHS = 60  # points of a curve over the search depth
+
+
+def plot_training_curve(log_history: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Draw training loss, learning rate and validation metrics over epochs to one PNG.
+
+    Args:
+        log_history: `Trainer.state.log_history`: entries with `epoch` or `step`, and any of `loss`, `learning_rate`,
+            `eval_loss`, `eval_mAP@10`, `eval_R@1`, `eval_R@5`, `eval_R@10`, `eval_chance_mAP@10`, of a tagger
+            `eval_mAP`, `eval_mAUC`. Whatever is missing is left out.
+        path: the PNG to write; it appears complete or not at all.
+    """
+    save_figure(_training_figure(log_history), path)
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a picture whole or not at all: a reader never meets half of it."""
+    with replaced_whole(path) as unfinished:
+        figure.savefig(unfinished, format="png", dpi=DPI)
+
+
+def _training_figure(log_history: Sequence[Mapping[str, Any]]) -> Figure:
+    """Losses and learning rate above, validation metrics below; only the panels that have something to show."""
+    over = "epoch" if any("epoch" in entry for entry in log_history) else "step"
+    names = ["loss", "eval_loss", "learning_rate", "eval_chance_mAP@10", *(f"eval_{name}" for name in _VALIDATION)]
+    curves = {name: _series(log_history, name, over) for name in names}
+    panels = []
+    if any(len(curves[name][0]) for name in ("loss", "eval_loss", "learning_rate")):
+        panels.append(lambda ax: _draw_losses(ax, curves))
+    if any(len(curves[f"eval_{name}"][0]) for name in _VALIDATION):
+        panels.append(lambda ax: _draw_validation(ax, curves, over))
+
+    figure = Figure(figsize=(9, 0.8 + 2.9 * max(1, len(panels))), layout="constrained")
+    axes = figure.subplots(max(1, len(panels)), 1, sharex=True, squeeze=False)[:, 0]
+    for ax, draw in zip(axes, panels, strict=False):
+        draw(ax)
+        ax.grid(alpha=0.25)
+        ax.margins(x=0.02)
+    if not panels:
+        axes[0].text(0.5, 0.5, "nothing was logged", ha="center", va="center", transform=axes[0].transAxes)
+    axes[-1].set_xlabel(over)
+    return figure
+
+
+def _series(log_history: Sequence[Mapping[str, Any]], name: str, over: str) -> tuple[np.ndarray, np.ndarray]:
+    """(x [N], y [N]) of the entries that hold both, in order of x."""
+    points = sorted((float(e[over]), float(e[name])) for e in log_history if e.get(name) is not None and over in e)
+    x, y = zip(*points, strict=True) if points else ((), ())
+    return np.array(x), np.array(y)
+
+
+def _draw_losses(ax: Axes, curves: Curves) -> None:
+    styles: dict[str, dict[str, Any]] = {
+        "loss": {"label": "training loss", "color": "#d1602b", "linewidth": 1.6},
+        "eval_loss": {"label": "validation loss", "color": "#7a3b1d", "linewidth": 1.2, "linestyle": "--"},
+    }
+    for name, style in styles.items():
+        if len(curves[name][0]):
+            ax.plot(*curves[name], marker="." if len(curves[name][0]) < 3 else None, **style)
+    ax.set_ylabel("loss")
+    lines = ax.get_lines()
+    if len(curves["learning_rate"][0]):
+        right = ax.twinx()
+        # a step for each logged value: the schedule is piecewise constant, and a slope would invent values between
+        right.step(*curves["learning_rate"], where="post", color="#6b6b6b", linewidth=0.8, label="learning rate")
+        if curves["learning_rate"][1].min() > 0:
+            right.set_yscale("log")
+        right.set_ylabel("learning rate", color="#6b6b6b")
+        right.tick_params(axis="y", colors="#6b6b6b", which="both", labelsize=8)
+        right.margins(y=0.15)
+        lines = [*lines, *right.get_lines()]
+    ax.set_title("Training", loc="left", fontsize=11)
+    legend_above(ax, lines)
+
+
+def _draw_validation(ax: Axes, curves: Curves, over: str) -> None:
+    for name, style in _VALIDATION.items():
+        if len(curves[f"eval_{name}"][0]):
+            ax.plot(*curves[f"eval_{name}"], label=name, **style)
+    chance = curves["eval_chance_mAP@10"][1]
+    if len(chance):
+        color = _VALIDATION["mAP@10"]["color"]
+        ax.axhline(chance[-1], color=color, linewidth=0.9, linestyle=":", label="mAP@10 by chance")
+    x, values = curves["eval_mAP@10"] if len(curves["eval_mAP@10"][0]) else curves["eval_mAP"]
+    if np.isfinite(values).any():
+        best = best_position(values.tolist())
+        star: dict[str, Any] = {"marker": "*", "markersize": 12, "color": "#f2b705", "markeredgecolor": "#5c4400"}
+        label = f"best: {values[best]:.4f} at {over} {round(float(x[best]), 2):.10g}"
+        ax.plot(x[best], values[best], linestyle="none", zorder=4, label=label, **star)
+    ax.set_ylabel("share of queries" if len(curves["eval_mAP@10"][0]) else "mean over classes")
+    ax.set_ylim(bottom=0)
+    ax.set_title("Validation", loc="left", fontsize=11)
+    legend_above(ax, ax.get_lines())
+
+
+def legend_above(ax: Axes, lines: Sequence[Any]) -> None:
+    """A legend outside the curves' area, where it can hide none of them."""
+    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 6, "columnspacing": 1.2}
+    size: dict[str, Any] = {"fontsize": 8, "borderpad": 0.2, "handlelength": 1.8}
+    ax.legend(lines, [line.get_label() for line in lines], frameon=False, **size, **place)
+
+
+# ----------------------------------------------------------------------------------------------------------- evaluation
+
+
+def plot_evaluation(evaluation: ModelEvaluation, path: str | Path, title: str = "") -> None:
+    """Draw the metrics as bars, and how deep one must look, with bootstrap intervals and the chance level.
+
+    Args:
+        evaluation: what to draw.
+        path: the PNG to write; it appears complete or not at all.
+        title: such as the names of the model and the data set.
+    """
+    save_figure(_evaluation_figure(evaluation, title), path)
+
+
+def _evaluation_figure(evaluation: ModelEvaluation, title: str) -> Figure:
+    figure = Figure(figsize=(12.5, 5.2), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
+    bars, curves = figure.subplots(1, 2, width_ratios=[1.25, 1])
+    _draw_metrics(bars, evaluation)
+    _draw_depths(curves, evaluation)
+    about = (
+        f"{len(evaluation.captions):,} captions, {len(evaluation.recordings):,} recordings; "
+        f"{100 * evaluation.bootstrap['confidence']:g} % intervals over the choice of the recordings"
+    )
+    if evaluation.left_out:
+        about += f"; {len(evaluation.left_out):,} recordings left out"
+    figure.suptitle(
+        "\n".join(textwrap.wrap(title, 120)), x=0.01, ha="left", fontsize=12, weight="bold", parse_math=False
+    )
+    figure.supxlabel(about, x=0.99, ha="right", fontsize=8.5, color="#555555")
+    keys: list[Artist] = [Patch(color=color, alpha=0.8, label=label) for label, color in DIRECTIONS.values()]
+    keys.append(Line2D([], [], color=_CHANCE, linewidth=1.6, linestyle=(0, (2, 1)), label="by chance"))
+    place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 3, "borderpad": 0.2, "columnspacing": 1.2}
+    bars.legend(handles=keys, frameon=False, fontsize=8.5, handlelength=1.6, **place)
+    return figure
+
+
+def _draw_metrics(ax: Axes, evaluation: ModelEvaluation) -> None:
+    names = [name for name in evaluation.intervals if not name.startswith("a2t_") and name != "MedR"]
+    for number, (prefix, (_, color)) in enumerate(DIRECTIONS.items()):
+        places = np.arange(len(names)) + 0.4 * (number - 0.5)
+        values = np.array([evaluation.metrics[prefix + name] for name in names])
+        intervals = [evaluation.intervals[prefix + name] for name in names]
+        ends = np.array([(interval.low, interval.high) for interval in intervals]).T
+        # a percentile interval need not hold the value, a bar of errors must
+        errors = np.clip([values - ends[0], ends[1] - values], 0, None)
+        style: dict[str, Any] = {"color": color, "alpha": 0.8, "error_kw": {"elinewidth": 1.1, "ecolor": "#333333"}}
+        ax.bar(places, values, 0.36, yerr=errors, capsize=3.5, **style)
+        chances = [evaluation.metrics[f"chance_{prefix}{name}"] for name in names]
+        ax.hlines(chances, places - 0.18, places + 0.18, color=_CHANCE, linewidth=1.6, linestyle=(0, (2, 1)), zorder=4)
+        for place, value, top in zip(places, values, ends[1], strict=True):
+            at: dict[str, Any] = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "fontsize": 8.5}
+            ax.annotate(f"{100 * value:.1f}", (place, max(value, top)), color=color, weight="bold", **at)
+    ax.set_xticks(range(len(names)), names)
+    ax.set_ylim(0, 1.08)
+    ax.set_yticks(np.arange(0, 1.01, 0.2))
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.set_title("Metrics (%)", loc="left", fontsize=11)
+    _tidy(ax)
+
+
+def _draw_depths(ax: Axes, evaluation: ModelEvaluation) -> None:
+    """R@k over k: how many of the first one must listen to, or read, until the right one is among them."""
+    ranked = evaluation.ranked
+    of_caption = [evaluation.recordings[audio] for audio in ranked.audio_of_text]
+    searches = {
+        "": (ranked.text_to_audio, of_caption, len(evaluation.recordings)),
+        "a2t_": (ranked.audio_to_text, evaluation.recordings, len(evaluation.captions)),
+    }
+    deepest = len(evaluation.recordings)
+    for prefix, (ranks, recording_of_query, num_items) in searches.items():
+        _, color = DIRECTIONS[prefix]
+        depths = _depths(deepest)
+        best = np.array([of_query[0] for of_query in ranks])
+        hits = (best[:, None] <= depths).astype(np.float64)  # [queries, depths]
+        low, high = bootstrap_means(hits, recording_of_query, **evaluation.bootstrap)
+        ax.fill_between(depths, low, high, color=color, alpha=0.18, linewidth=0)
+        ax.plot(depths, hits.mean(axis=0), color=color, linewidth=2)
+        num_relevant = [len(of_query) for of_query in ranks]
+        chance = chance_metrics(num_relevant, num_items, recall_at=depths.tolist(), map_at=())
+        ax.plot(depths, list(chance.values()), color=color, linewidth=1.3, linestyle=(0, (2, 1)))
+    ax.set_xscale("log")
+    ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000) if tick <= deepest]
+    ax.xaxis.set_major_locator(FixedLocator(ticks))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda depth, _: f"{depth:g}"))
+    ax.set_xlim(1, max(deepest, 2))
+    ax.set_ylim(0, 1.08)
+    ax.set_yticks(np.arange(0, 1.01, 0.2))
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.set_xlabel("first k of the ranking")
+    ax.set_title("Found among the first k", loc="left", fontsize=11)
+    ax.grid(axis="x", alpha=0.15)
+    _tidy(ax)
+
+
+def _depths(deepest: int) -> np.ndarray:
+    """1 to `deepest`, evenly on a logarithmic axis, all of them where they are few."""
+    return np.unique(np.geomspace(1, deepest, _DEPTHS).round().astype(int))
+
+
+def _tidy(ax: Axes) -> None:
+    ax.grid(axis="y", alpha=0.25)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
