@@ -75,11 +75,10 @@ def check_model_folder(folder: str | os.PathLike, error: Error = ValueError) -> 
             `error` makes.
     """
     folder = Path(folder)
-    found = {
-        name: read_object(folder / name, error) for name in (CONFIG, *PROCESSORS, *OTHERS) if _is_there(folder / name)
-    }
-    shapes = _shapes(folder / WEIGHTS, error) if _is_there(folder / WEIGHTS) else None
-    tokens = _count_tokens(folder / TOKENIZER, error) if _is_there(folder / TOKENIZER) else None
+    there = [name for name in (CONFIG, *PROCESSORS, *OTHERS) if os.path.lexists(folder / name)]
+    found = {name: read_object(folder / name, error) for name in there}
+    shapes = _shapes(folder / WEIGHTS, error) if os.path.lexists(folder / WEIGHTS) else None
+    tokens = _count_tokens(folder / TOKENIZER, error) if os.path.lexists(folder / TOKENIZER) else None
     config = found.get(CONFIG)
     if config is not None and not isinstance(config.get("model_type"), str):
         raise error(
@@ -107,20 +106,14 @@ def read_object(path: Path, error: Error = ValueError) -> dict[str, Any]:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_JSON_BYTES:
-            found = (
-                f"{status.st_size} bytes" if stat.S_ISREG(status.st_mode) else "no file but a folder, pipe or device"
-            )
-            raise ValueError(found)
+            is_file = stat.S_ISREG(status.st_mode)
+            raise ValueError(f"{status.st_size} bytes" if is_file else "no file but a folder, pipe or device")
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as fault:
         raise error(_message(path, " ".join(f"{fault}".split())[:300], "a JSON object")) from fault
     if not isinstance(value, dict):
         raise error(_message(path, _shown(value), "a JSON object"))
     return value
-
-
-def _is_there(path: Path) -> bool:
-    return os.path.lexists(path)
 
 
 def _message(path: Path, found: str, expected: str) -> str:

@@ -11,9 +11,8 @@ from modeling_cnn10bert import CNN10FeatureExtractor
 from modeling_cnn10bert.data.caption_variants import add_back_translations
 from modeling_cnn10bert.data.features import LOG_MEL_STEP, decode_log_mel
 from modeling_cnn10bert.data.pairs import pair_rows
-from modeling_cnn10bert.data.recipes.soundscapes import read_manifests
+from modeling_cnn10bert.data.recipes.soundscapes import read_manifests, soundscape_table
 from modeling_cnn10bert.data.recordings_table import load_prepared, recordings_table
-from modeling_cnn10bert.data.soundscape_table import soundscape_table
 from modeling_cnn10bert.data.tagging import cached_clips
 
 SAVED = Path(__file__).parent / "assets" / "feature_cache"

@@ -122,6 +122,10 @@ RemoteCodeOption = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that a model of another kind brings with it.")
 ]
 RevisionOption = Annotated[str | None, typer.Option("--revision", help="Of the model on the Hub.")]
+SplitOption = Annotated[str | None, typer.Option("--split", help="By default the test set.")]
+SourcesOption = Annotated[
+    str | None, typer.Option("--sources", help="The folder of recordings that soundscapes are mixed from.")
+]
 TopOption = Annotated[int, typer.Option("--top", "-k", min=1, help="How many recordings.")]
 WithoutOption = Annotated[
     list[str] | None, typer.Option("--without", help="What is not to be heard, such as speech; can be repeated.")

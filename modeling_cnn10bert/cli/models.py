@@ -14,6 +14,8 @@ from .common import (
     PrecisionOption,
     RemoteCodeOption,
     RevisionOption,
+    SourcesOption,
+    SplitOption,
     command,
     results_only,
 )
@@ -27,10 +29,8 @@ def evaluate(
     dataset: Annotated[
         str, typer.Argument(help="A prepared data set, a folder, a manifest or a Hub id.", show_default=False)
     ],
-    split: Annotated[str | None, typer.Option("--split", help="By default the test set.")] = None,
-    sources: Annotated[
-        str | None, typer.Option("--sources", help="The recordings of a manifest of soundscapes.")
-    ] = None,
+    split: SplitOption = None,
+    sources: SourcesOption = None,
     audio: Annotated[str | None, typer.Option("--audio", help="The recordings of a file of captions.")] = None,
     out: Annotated[
         str | None, typer.Option("--out", help="The folder to write to; by default below runs/evaluation.")
@@ -79,10 +79,8 @@ def submit(
     ] = None,
     format: Annotated[Challenge, typer.Option("--format", help="The challenge.", show_default=False)] = ...,
     out: Annotated[str, typer.Option("--out", help="The CSV file to write.", show_default=False)] = ...,
-    split: Annotated[str | None, typer.Option("--split", help="By default the test set.")] = None,
-    sources: Annotated[
-        str | None, typer.Option("--sources", help="The recordings of a manifest of soundscapes.")
-    ] = None,
+    split: SplitOption = None,
+    sources: SourcesOption = None,
     captions: Annotated[str | None, typer.Option("--captions", help="A CSV file of queries, column caption.")] = None,
     audio: Annotated[str | None, typer.Option("--audio", help="The folder of recordings.")] = None,
     device: DeviceOption = None,

@@ -90,13 +90,7 @@ def index(
     trust_remote_code: RemoteCodeOption = False,
 ) -> None:
     """Bring an index up to date with folders: only what is new, changed or gone is work."""
-    options = {
-        "device": device,
-        "dtype": dtype.value,
-        "backend": backend.value,
-        "trust_remote_code": trust_remote_code,
-        "batch_size": batch_size,
-    }
+    options = {**_model_options(device, dtype, backend, trust_remote_code), "batch_size": batch_size}
     with _retriever_to_fill(model, index, options) as retriever:
         warn_of_slow_bfloat16(dtype, device)
 
@@ -232,12 +226,7 @@ def search(
 ) -> None:
     """Find the recordings that a text describes."""
     where = _filter(min_duration, max_duration, folder, format, after, before)
-    options = {
-        "device": device,
-        "dtype": dtype.value,
-        "backend": backend.value,
-        "trust_remote_code": trust_remote_code,
-    }
+    options = _model_options(device, dtype, backend, trust_remote_code)
     _search(
         index, model, options, lambda retriever: retriever.search(text, top, where, without), where, tags, output, out
     )
@@ -266,15 +255,14 @@ def similar(
 ) -> None:
     """Find the recordings that sound most like one."""
     where = _filter(min_duration, max_duration, folder, format, after, before)
-    options = {
-        "device": device,
-        "dtype": dtype.value,
-        "backend": backend.value,
-        "trust_remote_code": trust_remote_code,
-    }
+    options = _model_options(device, dtype, backend, trust_remote_code)
     _search(
         index, model, options, lambda retriever: retriever.similar(audio, top, where, without), where, tags, output, out
     )
+
+
+def _model_options(device: str | None, dtype: Precision, backend: Backend, trust_remote_code: bool) -> dict:
+    return {"device": device, "dtype": dtype.value, "backend": backend.value, "trust_remote_code": trust_remote_code}
 
 
 def _search(

@@ -86,10 +86,7 @@ def printable(path: str | os.PathLike) -> str:
 def encode_audio(waveform: np.ndarray, sampling_rate: int) -> bytes:
     """Encode a waveform [samples] float32 as FLAC of 24 bits, or as a wav file of floats where it exceeds full scale.
 
-    24 bits, because 16 add noise of about -90 dB to a mel bin. On 23 real recordings 16 bits move cells of the log-mel
-    above -60 dB by up to 0.54 dB and 24 bits by up to 0.0022 dB, where half a step of the feature cache is 0.0025 dB;
-    they take 1.4 instead of 0.7 bytes a sample. Resampling overshoots a recording at full scale, and FLAC would clip
-    that.
+    24 bits, because with 16 the log-mel differs by more than a step of the feature cache (docs/notes.md).
     """
     encoded = io.BytesIO()
     if np.abs(waveform).max(initial=0.0) < 1.0:
@@ -453,14 +450,6 @@ class Mixer:
         return int(np.argmax(np.where(energies >= ALMOST_AS_LOUD * energies.max(), self._energy, -1.0)))
 
 
-# soxr and not torchaudio's sinc_interp_kaiser at its "kaiser_best" values. To 32 kHz, one core, 20 s of noise; the
-# error is that of a 1 kHz sine against the sine sampled at 32 kHz, the alias what a 17 kHz sine leaves:
-#   from      soxr VHQ: time, error, alias, gain at 15 kHz   torchaudio: the same
-#   44.1 kHz  23 ms, -151 dB, -155 dB, -0.3 dB               16 ms, -122 dB, -145 dB, -3.0 dB
-#   48 kHz    13 ms, -152 dB, -157 dB, -0.3 dB               45 ms, -134 dB, -145 dB, -3.0 dB
-#   192 kHz   24 ms, -152 dB, -162 dB, -0.3 dB               318 ms, -131 dB, -150 dB, -3.0 dB
-# And torchaudio's filter grows with the rates divided by their greatest common divisor: from 47,999 Hz, a machine
-# of 24 GB ran out of memory.
 def _resampler(old_rate: int, new_rate: int) -> soxr.ResampleStream:
-    """Resample block by block, to the last bit as `soxr.resample` of the whole."""
+    """Resample block by block, to the last bit as `soxr.resample` of the whole. Why soxr: docs/notes.md."""
     return soxr.ResampleStream(old_rate, new_rate, 1, dtype="float32", quality="VHQ")

@@ -101,7 +101,7 @@ def evaluate_model(
     Args:
         embedder: the model.
         recordings: with their captions; each caption is a query for its recording, and each recording one for its
-            captions. Captions of the same words share their recordings, see `retrieval_metrics_both_directions`.
+            captions. Captions of the same words share their recordings, see `rank_both_directions`.
         resamples, confidence, seed: of the intervals, see `bootstrap_intervals`.
         skip_missing: leaves out recordings that cannot be used. An evaluation on fewer recordings is another one, and
             an easier one: by default they are an error.
@@ -113,7 +113,11 @@ def evaluate_model(
     """
     left_out = {recording.name: reason for recording in recordings if (reason := _unusable(recording))}
     if left_out and not skip_missing:
-        raise AudioError(_message_of(left_out, len(recordings)))
+        more = f" {len(left_out)} of {len(recordings)} recordings cannot be used;" if len(left_out) > 1 else ""
+        raise AudioError(
+            f"{next(iter(left_out.values()))};{more} skip_missing evaluates on the others, which is another evaluation "
+            "and an easier one"
+        )
     at_hand = [recording for recording in recordings if recording.name not in left_out]
     names, audio, undecodable = embed_recordings(embedder, at_hand, skip_missing=skip_missing, progress=progress)
     left_out |= undecodable
@@ -156,12 +160,6 @@ def _unusable(recording: Recording) -> str:
     if wordless := [caption for caption in recording.captions if not caption_words(caption)]:
         return f"{recording.name}: found the caption {wordless[0]!r}, expected one with a word; correct it"
     return ""
-
-
-def _message_of(left_out: dict[str, str], count: int) -> str:
-    first = next(iter(left_out.values()))
-    more = f" {len(left_out)} of {count} recordings cannot be used;" if len(left_out) > 1 else ""
-    return f"{first};{more} skip_missing evaluates on the others, which is another evaluation and an easier one"
 
 
 # -------------------------------------------------------------------------------------------------------- embedding

@@ -52,7 +52,14 @@ class RankedTestSet:
     audio_of_text: list[int]
 
     def metrics(self, recall_at: Sequence[int] = RECALL_AT, map_at: Sequence[int] = MAP_AT) -> dict[str, float]:
-        """Compute what `retrieval_metrics_both_directions` returns."""
+        """
+        Compute the metrics of both directions.
+
+        Returns:
+            Text-to-audio under `R@1`, `R@5`, `R@10`, `mAP@10`, `MedR`; audio-to-text, where all captions of a recording
+            are relevant, under `a2t_R@1` and so on; and for each but the median ranks the value that a uniformly random
+            ranking has in expectation, under `chance_R@1`, `chance_a2t_R@1` and so on.
+        """
         num_texts, num_audio = self.similarity.shape
         recordings_each = [len(ranks) for ranks in self.text_to_audio]
         captions_each = [len(ranks) for ranks in self.audio_to_text]
@@ -69,9 +76,24 @@ def rank_both_directions(
     recording_ids_of_text: Sequence[int | str] | np.ndarray | torch.Tensor,
     caption_keys: Sequence[Hashable] | np.ndarray | torch.Tensor | None = None,
 ) -> RankedTestSet:
-    """Rank a whole test set: every caption is a query, and every recording is one the other way.
+    """Rank a whole test set by cosine similarity: every caption is a query, and every recording is one the other way.
 
-    Args and errors as of `retrieval_metrics_both_directions`.
+    Captions of the same words have one embedding, so no system can tell which of their recordings is meant: each of
+    these recordings is right for each of these captions, and each of these captions for each of these recordings. Where
+    no two recordings share the words of a caption, the metrics are those of the DCASE challenge, which knows one right
+    recording for each caption.
+
+    Args:
+        audio_embeds: [A, D], one row a recording.
+        text_embeds: [C, D], one row a caption.
+        recording_ids_of_audio: [A], no id twice.
+        recording_ids_of_text: [C], the recording that each caption describes.
+        caption_keys: [C], equal for captions of the same words, such as their `caption_key`; without them, no two
+            captions count as equal.
+
+    Raises:
+        ValueError: shapes that do not fit, a zero or not finite embedding, a recording embedded twice, a caption
+            without its recording or a recording without a caption.
     """
     similarity = cosine_similarity(text_embeds, audio_embeds)
     audio_of_text, texts_of_audio = _match(
@@ -102,42 +124,6 @@ def cosine_similarity(text_embeds: np.ndarray | torch.Tensor, audio_embeds: np.n
     # Equal embeddings must tie, but in a float32 product they differ in the last bit, depending on their place in the
     # matrix. The float64 product is rounded to float32, which absorbs its error.
     return (text @ audio.T).astype(np.float32)
-
-
-def retrieval_metrics_both_directions(
-    audio_embeds: np.ndarray | torch.Tensor,
-    text_embeds: np.ndarray | torch.Tensor,
-    recording_ids_of_audio: Sequence[int | str] | np.ndarray | torch.Tensor,
-    recording_ids_of_text: Sequence[int | str] | np.ndarray | torch.Tensor,
-    caption_keys: Sequence[Hashable] | np.ndarray | torch.Tensor | None = None,
-) -> dict[str, float]:
-    """Score a whole test set by cosine similarity: every caption is a query, and every recording is one the other way.
-
-    Captions of the same words have one embedding, so no system can tell which of their recordings is meant: each of
-    these recordings is right for each of these captions, and each of these captions for each of these recordings. Where
-    no two recordings share the words of a caption, the metrics are those of the DCASE challenge, which knows one right
-    recording for each caption.
-
-    Args:
-        audio_embeds: [A, D], one row a recording.
-        text_embeds: [C, D], one row a caption.
-        recording_ids_of_audio: [A], no id twice.
-        recording_ids_of_text: [C], the recording that each caption describes.
-        caption_keys: [C], equal for captions of the same words, such as their `caption_key`; without them, no two
-            captions count as equal.
-
-    Returns:
-        Text-to-audio under `R@1`, `R@5`, `R@10`, `mAP@10`, `MedR`; audio-to-text, where all captions of a recording are
-        relevant, under `a2t_R@1` and so on; and for each but the median ranks the value that a uniformly random ranking
-        has in expectation, under `chance_R@1`, `chance_a2t_R@1` and so on.
-
-    Raises:
-        ValueError: shapes that do not fit, a zero or not finite embedding, a recording embedded twice, a caption
-            without its recording or a recording without a caption.
-    """
-    return rank_both_directions(
-        audio_embeds, text_embeds, recording_ids_of_audio, recording_ids_of_text, caption_keys
-    ).metrics()
 
 
 def prefixed(prefix: str, metrics: Mapping[str, T]) -> dict[str, T]:

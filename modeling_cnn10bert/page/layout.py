@@ -1,13 +1,15 @@
-"""The Gradio page: the search field, the upload and the results."""
+"""The Gradio page: the search field, the upload and the results; what comes from a file or a user is escaped."""
 
-from collections.abc import Awaitable, Callable
+import html
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import gradio as gr
+from jinja2 import Environment, PackageLoader
 
-from . import markup
+from ..retrieval.listing import clock
 from .answers import MAX_UPLOAD_BYTES, MAX_UPLOAD_SECONDS, Answer, Answers, QuestionError
-from .pictures import frequency_ticks
+from .pictures import Tick, frequency_ticks, time_ticks
 
 TITLE = "Search sounds"
 EXAMPLES = (
@@ -32,6 +34,9 @@ THEME = gr.themes.Base(
     font=["system-ui", "sans-serif"],
     font_mono=["ui-monospace", "monospace"],
 )
+TEMPLATES = Environment(loader=PackageLoader("modeling_cnn10bert", "page"), autoescape=True)
+# Gradio fills the value into a template of its own, in which these characters begin what is computed.
+GRADIO_CHARACTERS = str.maketrans({"{": "&#123;", "}": "&#125;", "$": "&#36;", "`": "&#96;"})
 
 
 def make_page(answers: Answers, run: Callable[..., Awaitable]) -> gr.Blocks:
@@ -46,16 +51,16 @@ def make_page(answers: Answers, run: Callable[..., Awaitable]) -> gr.Blocks:
 
     async def answer(question: Callable[..., Answer], *arguments: str) -> str:
         try:
-            return markup.answer_html(await run(question, *arguments), frequencies)
+            return answer_html(await run(question, *arguments), frequencies)
         except QuestionError as error:
-            return markup.problem(str(error))
+            return problem(str(error))
 
     async def search(text: str, without: str) -> str:
         return await answer(answers.by_text, text or "", without or "")
 
     async def similar(recording: str | None) -> str:
         if recording is None:
-            return markup.problem("Drop in a recording first.")
+            return problem("Drop in a recording first.")
         return await answer(answers.by_recording, recording)
 
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(UPLOADS_KEPT, UPLOADS_KEPT)) as page:
@@ -66,7 +71,7 @@ def make_page(answers: Answers, run: Callable[..., Awaitable]) -> gr.Blocks:
         # `gr.Audio` with its waveform loads and decodes each of ten clips at once, and its players take the arrow keys.
         # Clips and pictures of the results are loaded when they are played or come into view.
         results = gr.HTML(
-            markup.welcome(answers.library.size),
+            welcome(answers.library.size),
             elem_id="results",
             js_on_load=(FOLDER / "keyboard.js").read_text(encoding="utf-8"),
             render=False,
@@ -121,3 +126,31 @@ def make_page(answers: Answers, run: Callable[..., Awaitable]) -> gr.Blocks:
     # Without it, Gradio 6.31 does not check that a path which a program names as its upload lies among the uploads.
     page.has_launched = True
     return page
+
+
+def answer_html(answer: Answer, frequencies: Sequence[Tick]) -> str:
+    """
+    Write an answer as the list of what was found, with the question before it where that is a recording.
+
+    Args:
+        answer: to write.
+        frequencies: ticks of the pictures' axes.
+    """
+    template = TEMPLATES.get_template("answer.html")
+    return template.render(answer=answer, frequencies=frequencies, clock=clock, time_ticks=time_ticks).translate(
+        GRADIO_CHARACTERS
+    )
+
+
+def problem(message: str) -> str:
+    """Write one line that says what is wrong with a question."""
+    text = html.escape(" ".join(message.split())).translate(GRADIO_CHARACTERS)
+    return f'<p class="problem" role="alert">{text}</p>'
+
+
+def welcome(recordings: int) -> str:
+    """Write the line that is shown before the first question."""
+    return (
+        f'<p class="say" role="status">{recordings:,} recordings are ready. Describe a sound, click on an example, or '
+        "drop in a recording.</p>"
+    )

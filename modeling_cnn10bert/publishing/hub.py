@@ -15,7 +15,6 @@ from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
     HfApi,
-    ModelInfo,
     constants,
     get_token,
 )
@@ -366,6 +365,7 @@ def _publish_once(api: HfApi, files: dict[str, Path], repo_id: str, revision: st
     if revision is not None:
         api.create_branch(repo_id, branch=revision, exist_ok=True)
     before = api.model_info(repo_id, revision=revision, timeout=PATIENCE)
+    there = {file.rfilename for file in before.siblings or ()}
     size = sum(path.stat().st_size for path in files.values())
     url = f"{api.endpoint}/{repo_id}"
     _say(f"publishing {len(files)} files ({size / 1e6:.1f} MB) to {url}")
@@ -373,14 +373,14 @@ def _publish_once(api: HfApi, files: dict[str, Path], repo_id: str, revision: st
     # Of the files that are there, those of our kind that the folder lacks go, such as an old shard.
     operations += [
         CommitOperationDelete(name)
-        for name in sorted(_names(before) - files.keys())
+        for name in sorted(there - files.keys())
         if "/" not in name and any(fnmatchcase(name, pattern) for pattern in MODEL_FILES)
     ]
     commit = api.create_commit(
         repo_id, operations, commit_message=message, revision=revision, parent_commit=before.sha, num_threads=2
     )
     after = api.model_info(repo_id, revision=commit.oid, timeout=PATIENCE)
-    if lost := sorted(files.keys() - _names(after)):
+    if lost := sorted(files.keys() - {file.rfilename for file in after.siblings or ()}):
         raise PublishError(
             f"{url}: found no {', '.join(lost)} there after the commit, expected all that was sent; does the "
             "repository's .gitignore name them?"
@@ -412,10 +412,6 @@ def _name_in_card(folder: Path, repo_id: str) -> None:
         fault = f"could not be written again ({type(error).__name__}: {error})"
     if fault:
         _say(f"warning: {folder / CARD} {fault}: see that it opens the model as {repo_id}")
-
-
-def _names(info: ModelInfo) -> set[str]:
-    return {file.rfilename for file in info.siblings or ()}
 
 
 def _say(line: str) -> None:

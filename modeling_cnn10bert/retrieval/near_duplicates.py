@@ -11,16 +11,7 @@ from ..errors import RetrievalError
 from .records import EmbeddedFile, FileRecord, SearchFilter
 from .stores import VectorStore
 
-# Embeddings that tell sounds apart tell little else: of the 400 recordings of ESC-10, half have another's with a cosine
-# of 0.98 (a model of mAP@10 0.60 on soundscapes of them, which heard 240 of them in training). How many pairs of
-# recordings of different origin are as close, of 79,800, and how many of 50 recordings as close to themselves, changed:
-#   at least   pairs   mp3 128k   ogg q0   mp3 48k   0.25 s less   0.5 s less   -6 dB   -12 dB
-#   0.999          0       98 %     48 %      22 %          84 %          0 %     2 %      0 %
-#   0.998          2      100 %     66 %      40 %          94 %          6 %    14 %      0 %
-#   0.995         48      100 %     86 %      56 %          94 %         36 %    48 %      2 %
-#   0.99         162      100 %     94 %      62 %          96 %         60 %    62 %     16 %
-# So this finds other formats of a recording and little of what was changed more, and rarely errs.
-THRESHOLD = 0.998
+THRESHOLD = 0.998  # finds other formats of a recording, and rarely errs (docs/notes.md)
 MAX_SHIFT = 0.5  # seconds by which the durations of near duplicates may differ, and their windows be shifted;
 MAX_STRETCH = 0.05  # or this share of the duration, if that is more
 FIRST_LIMIT = 16  # windows looked up at first for each recording

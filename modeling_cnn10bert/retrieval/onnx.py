@@ -26,7 +26,7 @@ FORMAT_VERSION = 1  # of an export; raise it when older code could no longer rea
 MAX_TOKENS = 32  # of a text, as `CNN10BertProcessor` cuts it
 CAPTIONS_IN_A_GROUP = 8  # of similar length: padding costs a CPU as much as words
 
-OPSET = 18  # what torch's exporter writes; it converts to later ones, and silently fails to convert to earlier ones
+OPSET = 18  # what torch's exporter writes; to another one it converts, and may silently fail to
 FLOAT32_TOLERANCE = 1e-4  # of an embedding's values, to PyTorch's
 INT8_SIMILARITY = 0.9  # least cosine to PyTorch's embedding
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -298,7 +298,6 @@ def export_onnx(
     out: str | os.PathLike,
     *,
     int8: bool = False,
-    opset: int = OPSET,
     calibration: str | os.PathLike | Sequence[np.ndarray] = (),
     revision: str | None = None,
     trust_remote_code: bool = False,
@@ -313,8 +312,7 @@ def export_onnx(
         model: folder or Hub id.
         out: the folder to write; an export that is there is replaced.
         int8: 8-bit weights in the text tower, and in the audio tower where there are recordings to calibrate it with;
-            without them it stays float32. What this costs stands above `quantize_text`.
-        opset: ONNX's, 18 or later.
+            without them it stays float32. What this costs stands in docs/notes.md.
         calibration: a folder of recordings such as are to be embedded, or mono waveforms [samples] at the model's
             sampling rate.
         revision: branch, tag or commit on the Hub.
@@ -333,8 +331,6 @@ def export_onnx(
         raise RetrievalError(
             f'an export needs {", ".join(missing)}, not installed here; install them: pip install "cnn10bert[onnx]"'
         )
-    if opset < OPSET:
-        raise RetrievalError(f"opset is {opset}, expected {OPSET} or later; leave it out")
     check_local_folder(out, "OUT", RetrievalError, marks=(ADDRESS,))
     out = Path(os.path.abspath(out))
     if out.is_symlink() or (out.exists() and not out.is_dir()):
@@ -364,7 +360,7 @@ def export_onnx(
         files = {}
         for tower in (_Tower("audio", audio), _Tower("text", text)):
             path = folder / tower.file
-            _export_tower(network, tower, path, opset)
+            _export_tower(network, tower, path)
             precision = "float32"
             if int8 and tower.name == "text":
                 quantize_text(path)
@@ -372,7 +368,7 @@ def export_onnx(
             elif int8 and len(waveforms):
                 quantize_audio(path, embedder.processor, waveforms)
                 precision = "int8"
-            _describe(path, embedder.identity, opset, __version__)
+            _describe(path, embedder.identity, __version__)
             _check_tower(network, tower, path, precision)
             files[tower.name] = {
                 "file": tower.file,
@@ -383,12 +379,12 @@ def export_onnx(
                 },
             }
         embedder.processor.save_pretrained(folder)
-        config = OnnxConfig(embedder.identity, opset, __version__, files)
+        config = OnnxConfig(embedder.identity, OPSET, __version__, files)
         (folder / CONFIG_NAME).write_text(config.to_json(), encoding="utf-8")
     return out
 
 
-def _export_tower(model, tower: _Tower, path: Path, opset: int) -> None:
+def _export_tower(model, tower: _Tower, path: Path) -> None:
     import torch
 
     # Without the exporter's notes on torchvision, and on two axes that share a name, which is meant.
@@ -404,34 +400,26 @@ def _export_tower(model, tower: _Tower, path: Path, opset: int) -> None:
                 input_names=list(tower.inputs),
                 output_names=[f"{tower.name}_embeds"],
                 dynamic_shapes=tuple({0: batch, 1: length} for _ in tower.inputs),
-                opset_version=opset,
+                opset_version=OPSET,
                 verbose=False,
             )
         program.save(str(path))
     except Exception as error:  # the exporter's own kinds are many
         first_line = (str(error).splitlines() or [repr(error)])[0]
-        raise RetrievalError(f"cannot export the {tower.name} tower with opset {opset}: {first_line}") from error
+        raise RetrievalError(f"cannot export the {tower.name} tower: {first_line}") from error
 
 
-def _describe(path: Path, identity: ModelIdentity, opset: int, version: str) -> None:
-    """
-    Write into the file which model it is.
-
-    Raises:
-        RetrievalError: the file has another opset than was asked for.
-    """
+def _describe(path: Path, identity: ModelIdentity, version: str) -> None:
+    """Write into the file which model it is."""
     import onnx
 
-    proto = onnx.load(path)
-    written = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
-    if written != opset:
-        raise RetrievalError(f"opset is {opset}, but torch's exporter wrote {written}; ask for that, or leave it out")
     properties = {
         "model": identity.name,
         "revision": identity.revision or "",
         "fingerprint": identity.fingerprint,
         "project": f"cnn10bert {version}",
     }
+    proto = onnx.load(path)
     onnx.helper.set_model_props(proto, properties)
     onnx.save(proto, path)
 
@@ -466,23 +454,9 @@ def _check_tower(model, tower: _Tower, path: Path, precision: str) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- 8-bit weights
-#
-# What is done here was chosen by what it changes in mAP@10 on the soundscapes' validation set, one tower at a time,
-# with a model in the midst of its training (hidden sizes 16 to 128, MiniLM; 0.5366 on validation, 0.6015 on test). Time
-# is the processor's, as a part of float32's in ONNX Runtime.
-#
-# | tower | what is 8-bit | validation | test | time |
-# | --- | --- | --- | --- | --- |
-# | text | matrix products, a scale for each channel | +0.0017 | +0.0033 | 0.54 |
-# | text | **and embedding tables**: the file is 25 instead of 61 MB | +0.0012 | +0.0002 | 0.51 |
-# | text | matrix products, one scale for each matrix | -0.0069 | -0.0053 | 0.58 |
-# | audio | **convolutions but for the first, and head, statically** | +0.0010 | 0.0000 | 0.66 |
-# | audio | all convolutions and head, statically | -0.0063 | -0.0011 | 0.78 |
-# | audio | all convolutions and head, dynamically | -0.0008 | -0.0021 | 5.1 |
-#
-# The first convolution sees decibels, for which 8 bits are too coarse; dynamic convolutions are slow. At the end of the
-# training (0.6740 on validation, 0.6916 on test) the text tower costs 0.0035 and 0.0004, the audio tower gains 0.0028
-# and costs 0.0018, and both together gain 0.0017 and cost 0.0067 (scripts/benchmark_onnx.py).
+
+# Which layers are 8-bit was chosen by mAP@10 on a validation set (docs/notes.md): the first convolution sees decibels,
+# for which 8 bits are too coarse, and convolutions quantized on the fly are slow.
 
 
 def calibration_waveforms(

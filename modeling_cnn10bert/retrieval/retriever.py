@@ -401,11 +401,7 @@ def without_words(queries: np.ndarray, unwanted: np.ndarray) -> np.ndarray:
     """
     Queries that keep away from something: q - 0.8 n, normalised, n being the normalised sum of what is unwanted.
 
-    Chosen on the 200 validation scenes of the ESC-10 soundscapes with two plain phrases for each of the ten sounds, 360
-    questions for X without Y, by a model of mAP@10 0.54. Of the ten first hits had X and not Y: 71.7 % for X alone,
-    89.3 / 92.2 / 91.9 / 85.4 % for a weight of 0.6 / 0.8 / 1 / 1.5, 89.8 % at best for the penalty w max(0, n.a - t),
-    80.3 % at best for leaving out what is closer to n than a threshold. On the test scenes, not looked at for the
-    choice: 66.8 and 92.0 %; with a model of mAP@10 0.64, 66.9 and 93.8 %. And any store can search for a vector.
+    How this form and its weight were chosen: docs/notes.md. Any store can search for a vector.
 
     Args:
         queries: [N, D], L2-normalised.

@@ -15,9 +15,8 @@ from ..augmentation.wordnet import load_wordnet, synonyms_of
 from ..configuration_cnn10bert import CNN10Config
 from ..data.features import MelStatistics
 from ..data.pairs import PairTransform, RecordingTransform, RetrievalCollator, SharedEpoch, pair_rows
-from ..data.recipes.soundscapes import Scene, read_manifests
+from ..data.recipes.soundscapes import Scene, read_manifests, soundscape_table
 from ..data.recordings_table import load_prepared, recordings_table
-from ..data.soundscape_table import soundscape_table
 from ..errors import DataError, RecipeError, one_line
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..model_folder import PACKAGED_TEXT_MODEL, check_model, packaged_text_model

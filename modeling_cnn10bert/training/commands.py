@@ -1,8 +1,11 @@
 """The commands that train, from the words of a command line to the files of a run."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
+from transformers import TrainingArguments
 from transformers.utils import logging
 
 from ..evaluation.tagging import score_classes, write_class_scores
@@ -37,6 +40,17 @@ from .tagging import build_tagging_trainer, evaluation_clips
 SEARCH_ARGUMENT_CLASSES = (*ARGUMENT_CLASSES[:-1], SearchTrainingArguments, SearchArguments)
 
 
+@contextlib.contextmanager
+def _begin(arguments: TrainingArguments) -> Iterator[str | None]:
+    """Hold the output folder for a training that may be published, and give the checkpoint it goes on from."""
+    register()
+    logging.set_verbosity(arguments.get_process_log_level())
+    with sole_run(arguments):
+        checkpoint = checkpoint_to_resume(arguments) if arguments.do_train else None
+        check_before_training(arguments)
+        yield checkpoint
+
+
 def train(argv: list[str] | None = None) -> dict[str, float]:
     """Train a retrieval model as a recipe says, and score it.
 
@@ -48,11 +62,7 @@ def train(argv: list[str] | None = None) -> dict[str, float]:
     --push_to_hub publishes the folder when all is done; whether that is allowed is asked before anything else.
     """
     model_args, data_args, augmentation_args, training_args = parse_recipe(argv, train.__doc__)
-    register()
-    logging.set_verbosity(training_args.get_process_log_level())
-    with sole_run(training_args):
-        checkpoint = checkpoint_to_resume(training_args) if training_args.do_train else None
-        check_before_training(training_args)
+    with _begin(training_args) as checkpoint:
         code = code_version()
         trainer, tables = build_trainer(model_args, data_args, augmentation_args, training_args)
 
@@ -84,11 +94,7 @@ def train_tagger(argv: list[str] | None = None) -> dict[str, float]:
     train` starts by --audio_model_name_or_path OUTPUT_DIR, all_results.json, curve.png, and test_classes.csv.
     """
     tagger_args, data_args, training_args = parse_recipe(argv, train_tagger.__doc__, TAGGING_ARGUMENT_CLASSES)
-    register()
-    logging.set_verbosity(training_args.get_process_log_level())
-    with sole_run(training_args):
-        checkpoint = checkpoint_to_resume(training_args) if training_args.do_train else None
-        check_before_training(training_args)
+    with _begin(training_args) as checkpoint:
         trainer, tables = build_tagging_trainer(tagger_args, data_args, training_args)
 
         def score(table, prefix: str) -> dict[str, float]:

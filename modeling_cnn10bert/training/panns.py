@@ -43,10 +43,7 @@ MODULES = {
     "fc_audioset": "classifier",
 }
 
-# Largest difference between a constant of PANNs' front end and ours. Computed by torchlibrosa, the mel filters differ
-# from ours by 2e-9 and the Fourier transform by 3e-8, both by rounding to float32. What this must tell apart differs by
-# 1e-4 at least: mel filters for a sampling rate 10 Hz off by 1e-4, for an edge 1 Hz off by 3e-4, a symmetric Hann
-# window by 2e-3, HTK's mel scale by 2e-2.
+# Between a constant of PANNs' front end and ours: above rounding, and far below any other front end (docs/notes.md).
 FRONT_END_TOLERANCE = 1e-6
 
 NAMES_SHOWN = 5  # of those at fault, in an error

@@ -25,7 +25,7 @@ from transformers.trainer_utils import EvalLoopOutput, SaveStrategy
 
 from ..data.pairs import PairSampler, SharedEpoch
 from ..errors import RecipeError
-from ..evaluation.metric import retrieval_metrics_both_directions
+from ..evaluation.metric import rank_both_directions
 from ..evaluation.plots import plot_training_curve
 from ..evaluation.reports import RESULTS, best_position, is_gain, read_json
 from ..files import replaced_whole, write_text
@@ -457,13 +457,14 @@ class RetrievalTrainer(KeyedTrainer):
         """Embed each recording and each caption once and score the whole set (section 6.4 of the paper)."""
         rows = self._embed(dataloader)
         audio, captions, keys = zip(*rows.values(), strict=True)
-        metrics = retrieval_metrics_both_directions(
+        ranked = rank_both_directions(
             torch.stack(audio),
             torch.cat(captions),
             list(rows),
             [number for number, of_recording in zip(rows, captions, strict=True) for _ in of_recording],
             torch.cat(keys),
         )
+        metrics = ranked.metrics()
         metrics["num_recordings"], metrics["num_captions"] = len(audio), sum(map(len, captions))
         return EvalLoopOutput(
             predictions=None,

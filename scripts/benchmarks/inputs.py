@@ -13,7 +13,7 @@ import yaml
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from demo.synthesizers import SYNTHESIZERS, generate_soundscapes
-from modeling_cnn10bert.augmentation.wordnet import load_wordnet
+from modeling_cnn10bert.augmentation.wordnet import find_wordnet
 from modeling_cnn10bert.data.audio_io import load_audio
 from modeling_cnn10bert.data.recipes.soundscapes import SourceBank, read_manifest, render
 from modeling_cnn10bert.errors import DataError
@@ -221,7 +221,7 @@ def _workload(
 ) -> Workload:
     remark = ""
     try:
-        load_wordnet()
+        find_wordnet()
     except DataError:
         fields = {**fields, "p_syn": 0}
         remark = "no WordNet here: no synonyms"

@@ -11,7 +11,7 @@ import numpy as np
 
 from modeling_cnn10bert.data.audio_io import load_audio
 from modeling_cnn10bert.data.pairs import caption_key
-from modeling_cnn10bert.evaluation.metric import retrieval_metrics_both_directions
+from modeling_cnn10bert.evaluation.metric import rank_both_directions
 from modeling_cnn10bert.evaluation.recordings import load_evaluation_set
 from modeling_cnn10bert.retrieval.embedding import Embedder
 from modeling_cnn10bert.retrieval.model_inputs import ModelInputs
@@ -99,6 +99,6 @@ def _precision(embedders: dict[str, Embedder], sets: dict) -> list[Row]:
         keys = [caption_key(caption) for caption in evaluated.captions()]
         pairs = [(kind, kind) for kind in embedders] + [EXPORTS, EXPORTS[::-1]]
         for of_audio, of_text in pairs:
-            metrics = retrieval_metrics_both_directions(audio[of_audio], text[of_text], names, described, keys)
-            rows.append(figure(f"mAP@10, {split}, audio {of_audio}, text {of_text}", metrics["mAP@10"]))
+            ranked = rank_both_directions(audio[of_audio], text[of_text], names, described, keys)
+            rows.append(figure(f"mAP@10, {split}, audio {of_audio}, text {of_text}", ranked.metrics()["mAP@10"]))
     return rows

@@ -10,8 +10,7 @@ import torch
 
 from modeling_cnn10bert import CNN10FeatureExtractor
 from modeling_cnn10bert.data.features import LOG_MEL_STEP, MelStatistics, decode_log_mel
-from modeling_cnn10bert.data.recipes.soundscapes import Scene, SoundEvent, SourceBank, render
-from modeling_cnn10bert.data.soundscape_table import soundscape_table
+from modeling_cnn10bert.data.recipes.soundscapes import Scene, SoundEvent, SourceBank, render, soundscape_table
 from modeling_cnn10bert.errors import AudioError, DataError
 
 SMALL = {"feature_size": 16, "hop_length": 1280}
@@ -72,7 +71,7 @@ def test_a_row_is_the_log_mel_of_its_rendered_scene(prepare, scenes, sources):
 
 def test_the_table_is_rendered_once(prepare, monkeypatch):
     first = prepare()
-    monkeypatch.setattr("modeling_cnn10bert.data.soundscape_table.render", lambda *_: pytest.fail("rendered again"))
+    monkeypatch.setattr("modeling_cnn10bert.data.recipes.soundscapes.render", lambda *_: pytest.fail("rendered again"))
     again = prepare()
     assert again["log_mel"][:] == first["log_mel"][:]
     assert again.cache_files

@@ -15,7 +15,7 @@ from modeling_cnn10bert.errors import AudioError, RetrievalError
 from modeling_cnn10bert.evaluation import plots
 from modeling_cnn10bert.evaluation.commands import best_first, write_evaluation
 from modeling_cnn10bert.evaluation.evaluate import evaluate_model
-from modeling_cnn10bert.evaluation.metric import retrieval_metrics_both_directions
+from modeling_cnn10bert.evaluation.metric import rank_both_directions
 from modeling_cnn10bert.evaluation.recordings import Recording, load_evaluation_set
 from modeling_cnn10bert.retrieval.embedding import load_embedder
 from modeling_cnn10bert.training.arguments import RetrievalTrainingArguments
@@ -68,7 +68,7 @@ def test_each_recording_and_each_caption_is_embedded_once_and_scored_by_the_metr
     embedder, recordings, calls, (audio, text, recording_of_text) = case
     evaluation = evaluate_model(embedder, recordings, **QUIET)
     assert (calls.audio, len(calls.text), len(set(calls.text))) == (40, 120, 120)
-    expected = retrieval_metrics_both_directions(audio, text, range(40), recording_of_text)
+    expected = rank_both_directions(audio, text, range(40), recording_of_text).metrics()
     assert {name: evaluation.metrics[name] for name in expected} == pytest.approx(expected)
     assert evaluation.metrics["mAP@10"] <= evaluation.metrics["mAP@16"] < 1
     assert set(evaluation.intervals) == {name for name in evaluation.metrics if not name.startswith("chance_")}
@@ -185,7 +185,7 @@ def test_a_recording_that_does_not_decode_is_an_error_or_counted(case, tmp_path)
     evaluation = evaluate_model(embedder, recordings, skip_missing=True, **QUIET)
     kept = ~np.isin(recording_of_text, [5, 39])
     rows = [number for number in range(40) if number not in (5, 39)]
-    expected = retrieval_metrics_both_directions(audio[rows], text[kept], rows, recording_of_text[kept])
+    expected = rank_both_directions(audio[rows], text[kept], rows, recording_of_text[kept]).metrics()
     assert {name: evaluation.metrics[name] for name in expected} == pytest.approx(expected)
     results = json.loads(write_evaluation(evaluation, tmp_path)["results.json"].read_text())
     assert (results["num_recordings"], results["num_captions"], results["num_left_out"]) == (38, 114, 2)

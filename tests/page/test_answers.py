@@ -10,7 +10,7 @@ import soundfile
 from modeling_cnn10bert.page import answers as module
 from modeling_cnn10bert.page.answers import Answers, QuestionError
 from modeling_cnn10bert.page.clip_cache import ClipCache
-from modeling_cnn10bert.page.markup import answer_html
+from modeling_cnn10bert.page.layout import answer_html
 from modeling_cnn10bert.page.pictures import feature_extractor
 from modeling_cnn10bert.page.sound_library import open_folder
 

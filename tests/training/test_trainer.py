@@ -10,8 +10,7 @@ from transformers import AutoModel, AutoProcessor
 
 from modeling_cnn10bert import CNN10BertModel
 from modeling_cnn10bert.data.pairs import RecordingTransform, RetrievalCollator
-from modeling_cnn10bert.data.recipes.soundscapes import SourceBank, read_manifest, render
-from modeling_cnn10bert.data.soundscape_table import soundscape_table
+from modeling_cnn10bert.data.recipes.soundscapes import SourceBank, read_manifest, render, soundscape_table
 from modeling_cnn10bert.training.build import build_trainer
 from modeling_cnn10bert.training.recipe import parse_recipe
 
