@@ -65,8 +65,7 @@ def run_evaluate(
         progress: whether to show bars.
 
     Raises:
-        RetrievalError, DataError, AudioError: what is wrong with the model, the data set or a
-            recording.
+        RetrievalError, DataError, AudioError: what is wrong with the model, the data set or a recording.
     """
     check_bootstrap(bootstrap_resamples, confidence)
     evaluation_set = load_evaluation_set(dataset, split=split, sources=sources, audio=audio)
@@ -126,8 +125,7 @@ def run_submit(
         The file.
 
     Raises:
-        RetrievalError, DataError, AudioError: what is wrong with the model, the data set or a
-            recording. A recording that cannot be used is always an error: it could not be found.
+        RetrievalError, DataError, AudioError: what is wrong with the model, the data set or a recording. A recording that cannot be used is always an error: it could not be found.
     """
     if format not in FORMATS:
         raise RetrievalError(f"format is {format!r}, expected {' or '.join(FORMATS)}")
