@@ -125,7 +125,8 @@ def run_submit(
         The file.
 
     Raises:
-        RetrievalError, DataError, AudioError: what is wrong with the model, the data set or a recording. A recording that cannot be used is always an error: it could not be found.
+        RetrievalError, DataError, AudioError: what is wrong with the model, the data set or a
+            recording. A recording that cannot be used is always an error: it could not be found.
     """
     if format not in FORMATS:
         raise RetrievalError(f"format is {format!r}, expected {' or '.join(FORMATS)}")
