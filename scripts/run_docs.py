@@ -182,7 +182,7 @@ def walk(repository: Path, folder: Path, skip_tests: bool = False) -> int:
     lay_out(place, home)
 
     environment, entered, outcomes = newcomers_environment(os.environ, home), False, []
-    for step in steps_of(place):
+    for step in sorted(steps_of(place), key=lambda step: not step.is_set_up):  # the set-up first
         if skip_tests and step.shown == "make test":
             continue
         command = f"python - <<'END'\n{step.command}END" if step.is_python else step.command
