@@ -18,12 +18,14 @@ def _documents(files):
 
 
 def anchors_of(text):
-    """The anchors that GitHub gives to the headings of a Markdown text."""
-    headings = re.findall(r"^#+ +(.+?)\s*$", FENCE.sub("", text), re.MULTILINE)
+    """The anchors that GitHub gives to the headings of a Markdown text, and those of `<a id="...">`."""
+    text = FENCE.sub("", text)
+    headings = re.findall(r"^#+ +(.+?)\s*$", text, re.MULTILINE)
     slugs = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
-    return {
+    of_headings = {
         slug if not (before := slugs[:number].count(slug)) else f"{slug}-{before}" for number, slug in enumerate(slugs)
     }
+    return of_headings | set(re.findall(r'<a id="([^"]+)"></a>', text))
 
 
 def broken_links(path):
@@ -46,9 +48,9 @@ def test_every_link_and_picture_of_every_document_exists(files):
 
 
 def test_a_link_to_nowhere_is_found(tmp_path):
-    (tmp_path / "other.md").write_text("# A `title`, of this\n\n## Twice\n\n## Twice\n")
+    (tmp_path / "other.md").write_text("# A `title`, of this\n\n<a id=\"old\"></a>\n\n## Twice\n\n## Twice\n")
     links = "[a](other.md#a-title-of-this) ![b](b.png) [c](other.md#twice-1) [d](other.md#twice-2) [e](https://e.org/x)"
-    (tmp_path / "here.md").write_text(f"# Here\n\n{links} [f](#here) [g](#there)\n")
+    (tmp_path / "here.md").write_text(f"# Here\n\n{links} [f](#here) [o](other.md#old) [g](#there)\n")
     assert broken_links(tmp_path / "here.md") == ["b.png", "other.md#twice-2", "#there"]
 
 
