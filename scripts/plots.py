@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, HPacker, TextArea
 
-from modeling_cnn10bert.evaluation.plots import DYNAMIC_RANGE_DB, legend_above, save_figure
+from modeling_cnn10bert.evaluation.plots import legend_above, save_figure
 from modeling_cnn10bert.evaluation.reports import in_percent, mean_and_deviation
+from modeling_cnn10bert.page.pictures import DYNAMIC_RANGE_DB
 
 _SETTINGS = ("#9a9a9a", "#b5179e", "#3f88c5", "#d1602b", "#2a8f3c", "#f2b705")
 _RIGHT, _WRONG, _UNJUDGED = "#2a8f3c", "#c8342b", "#9a9a9a"

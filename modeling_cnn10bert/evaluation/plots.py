@@ -27,7 +27,6 @@ from .reports import best_position
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> x [N], y [N]
 
 DPI = 110
-DYNAMIC_RANGE_DB = 80  # what of a log-mel is shown, from its loudest cell down
 # How each measure of the validation set is drawn: the one that selects the checkpoint stands out.
 _VALIDATION: dict[str, dict[str, Any]] = {
     "mAP@10": {"color": "#b5179e", "linewidth": 2.2, "marker": "o", "markersize": 3.5, "zorder": 3},

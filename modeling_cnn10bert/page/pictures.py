@@ -14,11 +14,11 @@ import soxr
 from PIL import Image
 
 from ..data.audio_io import Mixer
-from ..evaluation.plots import DYNAMIC_RANGE_DB
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 
 Tick = tuple[str, float]  # what it says, and where: 0 at the left or the bottom, 1 at the right or the top
 
+DYNAMIC_RANGE_DB = 80  # shown of a log-mel, down from its loudest cell
 WIDEST = 1000  # columns of a picture
 FREQUENCIES = (500, 1000, 2000, 4000, 8000)  # Hz
 SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60)  # between two ticks

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from modeling_cnn10bert.evaluation.plots import DYNAMIC_RANGE_DB, save_figure
+from modeling_cnn10bert.evaluation.plots import save_figure
+from modeling_cnn10bert.page.pictures import DYNAMIC_RANGE_DB
 
 HITS_SHOWN = 3
 _RIGHT, _WRONG, _UNJUDGED = "#2a8f3c", "#c8342b", "#9a9a9a"

@@ -48,7 +48,7 @@ def test_every_link_and_picture_of_every_document_exists(files):
 
 
 def test_a_link_to_nowhere_is_found(tmp_path):
-    (tmp_path / "other.md").write_text("# A `title`, of this\n\n<a id=\"old\"></a>\n\n## Twice\n\n## Twice\n")
+    (tmp_path / "other.md").write_text('# A `title`, of this\n\n<a id="old"></a>\n\n## Twice\n\n## Twice\n')
     links = "[a](other.md#a-title-of-this) ![b](b.png) [c](other.md#twice-1) [d](other.md#twice-2) [e](https://e.org/x)"
     (tmp_path / "here.md").write_text(f"# Here\n\n{links} [f](#here) [o](other.md#old) [g](#there)\n")
     assert broken_links(tmp_path / "here.md") == ["b.png", "other.md#twice-2", "#there"]
