@@ -52,8 +52,8 @@ def evaluate(
 ) -> None:
     """Evaluate a model on text-to-audio and audio-to-text retrieval.
 
-    Print recall, mAP and median rank with confidence intervals.
-    Write results.json, ranks.csv and metrics.png.
+    Recall, mAP and median rank are printed with confidence intervals.
+    The output folder will contain results.json, ranks.csv and metrics.png.
     """
     from ..errors import RetrievalError
     from ..evaluation.commands import run_evaluate
