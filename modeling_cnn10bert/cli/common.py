@@ -58,10 +58,13 @@ app = typer.Typer(
 )
 
 
-@app.callback(help="Search your own sounds by a text or a sound; train, evaluate and publish the models that do it.")
+@app.callback(
+    help="Search audio files by text or by sound. Train, evaluate and publish retrieval models.",
+    epilog='Examples:\n  cnn10bert index ~/sounds --model runs/demo\n  cnn10bert search "rain on a roof"',
+)
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass
@@ -103,65 +106,78 @@ class Challenge(str, enum.Enum):
 IndexOption = Annotated[
     str,
     typer.Option(
-        "--index", help="A folder, a .db file of Milvus Lite, or http://host:port of a Milvus.", envvar=INDEX_VARIABLE
+        "--index", help="Folder of the index, Milvus Lite file (.db) or Milvus server URL.", envvar=INDEX_VARIABLE
     ),
 ]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", help="Folder or Hub id; by default the one that made the index.")
+    str | None, typer.Option("--model", help="Model folder or Hub id. By default, the model of the index.")
 ]
-DeviceOption = Annotated[str | None, typer.Option("--device", help="Such as cpu or cuda:1; by default a GPU if any.")]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="Device, such as cpu or cuda:1. By default, a GPU if available.")
+]
 PrecisionOption = Annotated[
     Precision,
     typer.Option(
         "--dtype",
-        help="What the model computes in. bfloat16 is much slower than float32 on a CPU without AVX512-BF16 or AMX.",
+        help="Data type for inference. bfloat16 is much slower than float32 on CPUs without AVX512-BF16 or AMX.",
     ),
 ]
-BackendOption = Annotated[Backend, typer.Option("--backend", help="What runs the model; auto: ONNX for an export.")]
+BackendOption = Annotated[
+    Backend, typer.Option("--backend", help="Inference backend. auto selects onnx for exported models.")
+]
 RemoteCodeOption = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run code that a model of another kind brings with it.")
+    bool, typer.Option("--trust-remote-code", help="Run Python code from the model folder or repository.")
 ]
-RevisionOption = Annotated[str | None, typer.Option("--revision", help="Of the model on the Hub.")]
-SplitOption = Annotated[str | None, typer.Option("--split", help="By default the test set.")]
+RevisionOption = Annotated[
+    str | None, typer.Option("--revision", help="Branch, tag or commit of the model on the Hub.")
+]
+SplitOption = Annotated[str | None, typer.Option("--split", help="Split of the data set. By default, test.")]
 SourcesOption = Annotated[
-    str | None, typer.Option("--sources", help="The folder of recordings that soundscapes are mixed from.")
+    str | None, typer.Option("--sources", help="Folder of the recordings that the soundscapes are mixed from.")
 ]
-TopOption = Annotated[int, typer.Option("--top", "-k", min=1, help="How many recordings.")]
+TopOption = Annotated[int, typer.Option("--top", "-k", min=1, help="Maximum number of recordings to return.")]
 WithoutOption = Annotated[
-    list[str] | None, typer.Option("--without", help="What is not to be heard, such as speech; can be repeated.")
+    list[str] | None, typer.Option("--without", help="Sound to avoid in the results, such as speech. Can be repeated.")
 ]
-MinDurationOption = Annotated[float | None, typer.Option("--min-duration", help="Of the recording, in seconds.")]
-MaxDurationOption = Annotated[float | None, typer.Option("--max-duration", help="Of the recording, in seconds.")]
+MinDurationOption = Annotated[float | None, typer.Option("--min-duration", help="Minimum duration in seconds.")]
+MaxDurationOption = Annotated[float | None, typer.Option("--max-duration", help="Maximum duration in seconds.")]
 FolderOption = Annotated[
-    list[Path] | None, typer.Option("--folder", help="Only recordings below this folder; can be repeated.")
+    list[Path] | None, typer.Option("--folder", help="Search only in this folder and its subfolders. Can be repeated.")
 ]
 FormatOption = Annotated[
-    list[str] | None, typer.Option("--format", help="Only such files, like wav or mp3; can be repeated.")
+    list[str] | None, typer.Option("--format", help="Search only files of this type, such as wav. Can be repeated.")
 ]
 AfterOption = Annotated[
-    datetime.datetime | None, typer.Option("--after", help="Only files modified then or later.", show_default=False)
+    datetime.datetime | None,
+    typer.Option(
+        "--after", help="Search only files modified on or after a date, such as 2026-01-31.", show_default=False
+    ),
 ]
 BeforeOption = Annotated[
-    datetime.datetime | None, typer.Option("--before", help="Only files modified before.", show_default=False)
+    datetime.datetime | None,
+    typer.Option("--before", help="Search only files modified before a date, such as 2026-01-31.", show_default=False),
 ]
 TagsOption = Annotated[
-    Path | None, typer.Option("--tags", help="A file of labels, one a line; the best of them for each hit.")
+    Path | None, typer.Option("--tags", help="Text file with one label per line. Adds the best label to each result.")
 ]
-OutputOption = Annotated[Output | None, typer.Option("--output", help="By default as --out ends, else a table.")]
+OutputOption = Annotated[
+    Output | None, typer.Option("--output", help="Output format. By default, from the --out extension, or table.")
+]
 TableOutputOption = Annotated[
-    TableOutput | None, typer.Option("--output", help="By default as --out ends, else a table.")
+    TableOutput | None, typer.Option("--output", help="Output format. By default, from the --out extension, or table.")
 ]
-OutOption = Annotated[Path | None, typer.Option("--out", help="The file to write, instead of standard output.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="File to write instead of standard output.")]
 
 
 def command(
-    panel: str, parent: typer.Typer = app, *, bars: bool = False, advice: str = "run it again with"
+    panel: str, *examples: str, parent: typer.Typer = app, bars: bool = False, advice: str = "run it again with"
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """
     Register a function as a verb. Wrong input ends it with one line, and so does a signal.
 
     Args:
         panel: of the verbs in `--help`.
+        examples: command lines without `cnn10bert`, shown at the end of the verb's `--help`.
         parent: `app`, or the group of the verb.
         bars: whether libraries may show their progress bars.
         advice: how to put it to a user who interrupted the command that it can be run again.
@@ -179,7 +195,8 @@ def command(
                 say_error(error)
                 raise typer.Exit(1) from error
 
-        return parent.command(rich_help_panel=panel)(run)
+        epilog = "\n".join(["Examples:", *(f"  cnn10bert {line}" for line in examples)])
+        return parent.command(rich_help_panel=panel, epilog=epilog)(run)
 
     return decorate
 

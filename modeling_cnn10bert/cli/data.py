@@ -1,6 +1,7 @@
 """Verbs that make data sets to train on."""
 
 import enum
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import DataError, one_line
-from .common import Commands, app, command
+from .common import Commands, DeviceOption, app, command
 
 if TYPE_CHECKING:
     from ..data.prepare import Preparation
@@ -19,18 +20,23 @@ app.add_typer(
     prepare,
     name="prepare",
     rich_help_panel=DATA,
-    help="Prepare a data set to train on. Run again, a verb does what is missing; what cannot be used is listed in "
-    "OUT/skipped.csv.",
+    help="Prepare a data set for training. Run the same command again to resume. Unusable recordings are listed "
+    "in OUT/skipped.csv.",
+    epilog="Example:\n  cnn10bert prepare folder data/mine ~/sounds",
 )
 
-OutArgument = Annotated[str, typer.Argument(metavar="OUT", help="Folder of the prepared data set.", show_default=False)]
+OutArgument = Annotated[str, typer.Argument(metavar="OUT", help="Folder to write the data set to.", show_default=False)]
 ProcessesOption = Annotated[
-    int | None, typer.Option("--num-proc", min=1, help="Processes that decode; by default, all cores.")
+    int | None, typer.Option("--num-proc", min=1, help="Number of decoding processes. By default, one per CPU core.")
 ]
-StrictOption = Annotated[bool, typer.Option("--strict", help="Fail where a recording would be left out.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Fail if a recording cannot be used.")]
 PushOption = Annotated[
-    str | None, typer.Option("--push-to-hub", metavar="REPO", help="Also upload it to the Hub, as a private data set.")
+    str | None, typer.Option("--push-to-hub", metavar="REPO", help="Also upload it to the Hub as a private data set.")
 ]
+YouTubeAudioOption = Annotated[
+    Path, typer.Option("--audio", help="Folder of recordings named Y<youtube_id>.wav or <youtube_id>_<start>.wav.")
+]
+preparation = functools.partial(command, DATA, parent=prepare, bars=True, advice="go on with")
 
 
 class Translator(str, enum.Enum):
@@ -38,32 +44,34 @@ class Translator(str, enum.Enum):
     apertium = "apertium"
 
 
-@command(DATA, prepare, bars=True, advice="go on with")
+@preparation("prepare folder data/mine ~/sounds", "prepare folder data/mine NAME/DATASET --caption-column text")
 def folder(
     out: OutArgument,
-    source: Annotated[
-        str, typer.Argument(help="Folder with metadata, data set on disk, or Hub id.", show_default=False)
-    ],
-    audio_column: Annotated[str, typer.Option("--audio-column", help="Column of a data set's recordings.")] = "audio",
+    source: Annotated[str, typer.Argument(help="Folder with metadata, saved data set, or Hub id.", show_default=False)],
+    audio_column: Annotated[str, typer.Option("--audio-column", help="Audio column of a data set.")] = "audio",
     caption_column: Annotated[
-        list[str] | None, typer.Option("--caption-column", help="Column of captions; can be repeated.")
+        list[str] | None,
+        typer.Option("--caption-column", help="Caption column. Can be repeated. By default, captions or caption."),
     ] = None,
     validation: Annotated[
-        float, typer.Option("--validation", help="Share of the recordings to draw if there is no such split.")
+        float, typer.Option("--validation", help="Fraction of the recordings for validation if that split is missing.")
     ] = 0.1,
     test: Annotated[
-        float, typer.Option("--test", help="Share of the recordings to draw if there is no such split.")
+        float, typer.Option("--test", help="Fraction of the recordings for testing if that split is missing.")
     ] = 0.1,
     allow_outside: Annotated[
-        bool, typer.Option("--allow-outside", help="Let rows name recordings outside SOURCE, which are stored too.")
+        bool, typer.Option("--allow-outside", help="Accept recordings outside the source folder.")
     ] = False,
     num_proc: ProcessesOption = None,
     strict: StrictOption = False,
     push_to_hub: PushOption = None,
 ) -> None:
-    """Your own recordings: a folder with metadata.csv or metadata.jsonl that has file_name and caption or captions.
+    """Prepare your own recordings and captions.
 
-    The folder may hold folders train, validation and test, each with its metadata, or one metadata file above them.
+    The source folder contains metadata.csv or metadata.jsonl, with the columns
+    file_name and caption or captions. Recordings in subfolders named train,
+    validation and test stay in these splits. Each subfolder may have its own
+    metadata file.
     """
     from ..data.prepare import prepare_dataset
     from ..data.recipes.audio_folder import own_recordings
@@ -73,27 +81,27 @@ def folder(
     _finish(prepare_dataset(splits, columns, out, _processes(num_proc), strict), push_to_hub)
 
 
-@command(DATA, prepare, bars=True, advice="go on with")
+@preparation("prepare clotho data/clotho", "prepare clotho data/clotho --archives ~/downloads")
 def clotho(
     out: OutArgument,
     archives: Annotated[
-        Path | None, typer.Option("--archives", help="Folder of downloaded archives; what is missing is downloaded.")
+        Path | None, typer.Option("--archives", help="Folder of downloaded archives. Missing ones are downloaded.")
     ] = None,
     audio: Annotated[
         Path | None,
-        typer.Option("--audio", help="Folder of the extracted folders development, validation and evaluation."),
+        typer.Option("--audio", help="Folder with the extracted development, validation and evaluation folders."),
     ] = None,
     challenge_test: Annotated[
-        bool, typer.Option("--challenge-test", help="Add the test set of DCASE 2022 task 6b as split challenge_test.")
+        bool, typer.Option("--challenge-test", help="Add the DCASE 2022 task 6b test set as split challenge_test.")
     ] = False,
     mirror: Annotated[str | None, typer.Option("--mirror", help="Server to download from instead of Zenodo.")] = None,
     num_proc: ProcessesOption = None,
     strict: StrictOption = False,
     push_to_hub: PushOption = None,
 ) -> None:
-    """Clotho v2.1: downloads 7 GB from Zenodo to OUT/downloads, extracts them to OUT/audio, resamples.
+    """Download Clotho v2.1 (7 GB) from Zenodo and prepare it.
 
-    When it has ended, OUT/downloads and OUT/audio may be deleted.
+    The folders OUT/downloads and OUT/audio can be deleted afterwards.
     """
     from ..data.recipes.clotho import MIRROR, prepare_clotho
 
@@ -105,31 +113,26 @@ def clotho(
     _finish(result, push_to_hub)
 
 
-@command(DATA, prepare, bars=True, advice="go on with")
+@preparation("prepare audiocaps OUT --captions CAPTIONS_DIR --audio AUDIO_DIR")
 def audiocaps(
     out: OutArgument,
     captions: Annotated[
         Path,
         typer.Option(
             "--captions",
-            help="Folder of train.csv, val.csv and test.csv of github.com/cdjkim/audiocaps.",
+            help="Folder with train.csv, val.csv and test.csv from github.com/cdjkim/audiocaps.",
             show_default=False,
         ),
     ],
-    audio: Annotated[
-        Path,
-        typer.Option(
-            "--audio", help="Folder of Y<youtube_id>.wav or <youtube_id>_<start>.wav at any depth.", show_default=False
-        ),
-    ],
+    audio: YouTubeAudioOption,
     split: Annotated[
-        list[str] | None, typer.Option("--split", help="Split to prepare; can be repeated; by default, all.")
+        list[str] | None, typer.Option("--split", help="Split to prepare. Can be repeated. By default, all splits.")
     ] = None,
     num_proc: ProcessesOption = None,
     strict: StrictOption = False,
     push_to_hub: PushOption = None,
 ) -> None:
-    """AudioCaps, from its caption files and a folder of the recordings that you have."""
+    """Prepare AudioCaps from its caption files and a folder of its recordings."""
     from ..data.prepare import prepare_dataset
     from ..data.recipes.audiocaps import SPLITS, audiocaps_entries
     from ..data.recipes.youtube import YouTubeFolder
@@ -141,24 +144,19 @@ def audiocaps(
     _finish(prepare_dataset(splits, columns, out, _processes(num_proc), strict), push_to_hub)
 
 
-@command(DATA, prepare, bars=True, advice="go on with")
+@preparation("prepare audioset OUT eval_segments.csv --audio DIR \\\n  --labels class_labels_indices.csv")
 def audioset(
     out: OutArgument,
     segments: Annotated[
         list[Path],
-        typer.Argument(help="Segment files; NAME_segments.csv becomes the split NAME.", show_default=False),
+        typer.Argument(help="Segment lists of AudioSet. NAME_segments.csv becomes the split NAME.", show_default=False),
     ],
-    labels: Annotated[Path, typer.Option("--labels", help="class_labels_indices.csv.", show_default=False)],
-    audio: Annotated[
-        Path,
-        typer.Option(
-            "--audio", help="Folder of Y<youtube_id>.wav or <youtube_id>_<start>.wav at any depth.", show_default=False
-        ),
-    ],
+    labels: Annotated[Path, typer.Option("--labels", help="AudioSet's class_labels_indices.csv.", show_default=False)],
+    audio: YouTubeAudioOption,
     num_proc: ProcessesOption = None,
     strict: StrictOption = False,
 ) -> None:
-    """AudioSet, as shards to stream from."""
+    """Prepare AudioSet as shards for streaming."""
     from ..data.recipes.audioset import audioset_entries, prepare_audioset, read_labels
     from ..data.recipes.youtube import YouTubeFolder
 
@@ -170,28 +168,32 @@ def audioset(
     _finish(prepare_audioset(splits, out, _processes(num_proc), strict))
 
 
-@command(DATA, bars=True, advice="go on with")
+@command(DATA, "back-translate data/clotho de fr es", bars=True, advice="go on with")
 def back_translate(
     dataset: Annotated[
         str, typer.Argument(help="Folder of a prepared data set or of soundscape manifests.", show_default=False)
     ],
-    languages: Annotated[list[str], typer.Argument(help="Such as de fr es.", show_default=False)],
+    languages: Annotated[
+        list[str], typer.Argument(help="Intermediate languages, such as de fr es.", show_default=False)
+    ],
     split: Annotated[
-        list[str] | None, typer.Option("--split", help="Split to translate; can be repeated; by default train.")
+        list[str] | None, typer.Option("--split", help="Split to translate. Can be repeated. By default, train.")
     ] = None,
     translator: Annotated[
-        Translator, typer.Option("--translator", help="opus-mt's MarianMT models, or apertium's rules (es only).")
+        Translator, typer.Option("--translator", help="marian uses opus-mt models, apertium uses rules (es only).")
     ] = Translator.marian,
     models: Annotated[
-        str | None, typer.Option("--models", help="Folder of opus-mt-en-de, opus-mt-de-en, ...; by default the Hub's.")
+        str | None, typer.Option("--models", help="Folder with models such as opus-mt-en-de. By default, from the Hub.")
     ] = None,
-    num_beams: Annotated[int, typer.Option("--num-beams", min=1, help="Width of the beam search; 1 is greedy.")] = 4,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Captions translated together.")] = 32,
-    device: Annotated[
-        str | None, typer.Option("--device", help="Device of the models; by default a GPU if there is one.")
-    ] = None,
+    num_beams: Annotated[
+        int, typer.Option("--num-beams", min=1, help="Beam width of the translation. 1 is greedy search.")
+    ] = 4,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Number of captions to translate at once.")
+    ] = 32,
+    device: DeviceOption = None,
 ) -> None:
-    """Add back-translations of its captions to a data set, for training with p_bt above 0."""
+    """Add back-translated captions to a data set, for training with p_bt above 0."""
     from ..augmentation.back_translation import (
         APERTIUM_PAIRS,
         LANGUAGES,

@@ -23,30 +23,38 @@ from .common import (
 MODELS = "Models"
 
 
-@command(MODELS)
+@command(MODELS, "evaluate runs/mine data/mine", "evaluate runs/mine clotho_captions_evaluation.csv --audio evaluation")
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Folder or Hub id.", show_default=False)],
+    model: Annotated[str, typer.Argument(help="Model folder or Hub id.", show_default=False)],
     dataset: Annotated[
-        str, typer.Argument(help="A prepared data set, a folder, a manifest or a Hub id.", show_default=False)
+        str, typer.Argument(help="Data set folder, Hub id, or CSV file of captions with --audio.", show_default=False)
     ],
     split: SplitOption = None,
     sources: SourcesOption = None,
-    audio: Annotated[str | None, typer.Option("--audio", help="The recordings of a file of captions.")] = None,
-    out: Annotated[
-        str | None, typer.Option("--out", help="The folder to write to; by default below runs/evaluation.")
+    audio: Annotated[
+        str | None, typer.Option("--audio", help="Folder of the recordings for a CSV file of captions.")
     ] = None,
-    bootstrap_resamples: Annotated[int, typer.Option("--bootstrap-resamples", min=1, max=1_000_000)] = 1000,
-    confidence: Annotated[float, typer.Option("--confidence", help="Of the intervals.")] = 0.95,
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    out: Annotated[
+        str | None, typer.Option("--out", help="Folder to write to. By default, a new subfolder of runs/evaluation.")
+    ] = None,
+    bootstrap_resamples: Annotated[
+        int, typer.Option("--bootstrap-resamples", min=1, max=1_000_000, help="Number of bootstrap samples.")
+    ] = 1000,
+    confidence: Annotated[float, typer.Option("--confidence", help="Level of the confidence intervals.")] = 0.95,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed of the bootstrap.")] = 0,
     skip_missing: Annotated[
-        bool, typer.Option("--skip-missing", help="Leave recordings out that cannot be used.")
+        bool, typer.Option("--skip-missing", help="Skip recordings that cannot be read instead of failing.")
     ] = False,
     device: DeviceOption = None,
     dtype: PrecisionOption = Precision.float32,
     revision: RevisionOption = None,
     trust_remote_code: RemoteCodeOption = False,
 ) -> None:
-    """Measure how well a model finds the recordings of a data set by their captions."""
+    """Evaluate a model on text-to-audio and audio-to-text retrieval.
+
+    Recall, mAP and median rank are printed with confidence intervals.
+    The output folder will contain results.json, ranks.csv and metrics.png.
+    """
     from ..errors import RetrievalError
     from ..evaluation.commands import run_evaluate
     from ..files import ADDRESS, check_local_folder
@@ -71,24 +79,28 @@ def evaluate(
     )
 
 
-@command(MODELS)
+@command(
+    MODELS,
+    "submit runs/mine data/clotho --format dcase2022 --out submission.csv",
+    "submit runs/mine --captions queries.csv --audio DIR \\\n  --format dcase2022 --out submission.csv",
+)
 def submit(
-    model: Annotated[str, typer.Argument(help="Folder or Hub id.", show_default=False)],
+    model: Annotated[str, typer.Argument(help="Model folder or Hub id.", show_default=False)],
     dataset: Annotated[
-        str | None, typer.Argument(help="As for evaluate; or else --captions and --audio.", show_default=False)
+        str | None, typer.Argument(help="As for evaluate, or use --captions and --audio.", show_default=False)
     ] = None,
-    format: Annotated[Challenge, typer.Option("--format", help="The challenge.", show_default=False)] = ...,
-    out: Annotated[str, typer.Option("--out", help="The CSV file to write.", show_default=False)] = ...,
+    format: Annotated[Challenge, typer.Option("--format", help="Submission format.", show_default=False)] = ...,
+    out: Annotated[str, typer.Option("--out", help="CSV file to write. It must not exist.", show_default=False)] = ...,
     split: SplitOption = None,
     sources: SourcesOption = None,
-    captions: Annotated[str | None, typer.Option("--captions", help="A CSV file of queries, column caption.")] = None,
-    audio: Annotated[str | None, typer.Option("--audio", help="The folder of recordings.")] = None,
+    captions: Annotated[str | None, typer.Option("--captions", help="CSV file of queries, column caption.")] = None,
+    audio: Annotated[str | None, typer.Option("--audio", help="Folder of recordings.")] = None,
     device: DeviceOption = None,
     dtype: PrecisionOption = Precision.float32,
     revision: RevisionOption = None,
     trust_remote_code: RemoteCodeOption = False,
 ) -> None:
-    """Write what the DCASE challenge is handed."""
+    """Write retrieval results in the submission format of a DCASE challenge."""
     from ..errors import RetrievalError
     from ..evaluation.commands import run_submit
     from ..files import ADDRESS, check_local_folder
@@ -110,33 +122,35 @@ def submit(
     )
 
 
-@command(MODELS)
+@command(MODELS, "score submission.csv clotho_captions_evaluation.csv")
 def score(
-    output: Annotated[str, typer.Argument(help="A file as submit writes it.", show_default=False)],
-    captions: Annotated[str, typer.Argument(help="The true captions, CSV.", show_default=False)],
+    output: Annotated[str, typer.Argument(help="Submission file, as written by submit.", show_default=False)],
+    captions: Annotated[
+        str, typer.Argument(help="Ground truth, such as clotho_captions_evaluation.csv.", show_default=False)
+    ],
 ) -> None:
-    """Score a challenge's output file against the truth."""
+    """Score a submission file against the ground truth, as the challenge does."""
     from ..evaluation.commands import run_score
 
     run_score(output, captions)
 
 
-@command(MODELS)
+@command(MODELS, "export runs/demo runs/demo_onnx", "export runs/demo runs/demo_int8 --int8 --calibration ~/sounds")
 def export(
-    model: Annotated[str, typer.Argument(help="Folder or Hub id.", show_default=False)],
-    out: Annotated[str, typer.Argument(help="The folder to write.", show_default=False)],
-    format: Annotated[ExportFormat, typer.Option("--format")] = ExportFormat.onnx,
+    model: Annotated[str, typer.Argument(help="Model folder or Hub id.", show_default=False)],
+    out: Annotated[str, typer.Argument(help="Folder to write. An earlier export is replaced.", show_default=False)],
+    format: Annotated[ExportFormat, typer.Option("--format", help="Format of the export.")] = ExportFormat.onnx,
     int8: Annotated[
-        bool, typer.Option("--int8", help="8-bit weights: smaller and faster, a little less exact.")
+        bool, typer.Option("--int8", help="Use 8-bit weights: smaller and faster, but slightly less accurate.")
     ] = False,
     calibration: Annotated[
         str | None,
-        typer.Option("--calibration", help="A folder of recordings; with it, --int8 is for the audio tower too."),
+        typer.Option("--calibration", help="Folder of recordings, with which --int8 quantizes the audio tower too."),
     ] = None,
     revision: RevisionOption = None,
     trust_remote_code: RemoteCodeOption = False,
 ) -> None:
-    """Write a model as ONNX, which index, search and similar take as --model."""
+    """Export a model to ONNX. The folder can be used as --model for index, search and similar."""
     from ..retrieval.onnx import export_onnx
 
     with results_only():
@@ -151,18 +165,18 @@ def export(
     typer.echo(str(folder))
 
 
-@command(MODELS, bars=True)
+@command(MODELS, "publish runs/mine --to my-sounds", "publish runs/mine --to TEAM/my-sounds --private", bars=True)
 def publish(
-    folder: Annotated[Path, typer.Argument(help="Of a finished run, or of any saved model.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished run or of a saved model.", show_default=False)],
     to: Annotated[
-        str, typer.Option("--to", help="ORGANISATION/NAME on the Hub, or NAME for your own.", show_default=False)
+        str, typer.Option("--to", help="Hub repository: ORGANIZATION/NAME, or NAME for your own.", show_default=False)
     ],
-    private: Annotated[bool, typer.Option("--private", help="Only for whom it is shared with.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
     revision: Annotated[
-        str | None, typer.Option("--revision", help="The branch, made if missing; by default main.")
+        str | None, typer.Option("--revision", help="Branch, created if missing. By default, main.")
     ] = None,
 ) -> None:
-    """Publish a trained model on the Hub in one commit: model, processor, code, card and results."""
+    """Upload a model to the Hub in one commit, with its processor, code, model card and results."""
     from ..publishing.hub import publish as publish_folder
 
     with results_only():

