@@ -105,8 +105,8 @@ class CNN10BertProcessor(ProcessorMixin):
             audio = raw_speech
         self._check_names(kwargs)
         audio = _as_arrays(audio)
-        # The library would pass `max_length=32, truncation=True` to both, which leaves 0.3 s of each recording. It also
-        # lets the arguments of a tokenizer's last call, which are saved with it, override the defaults of this class.
+        # The library would pass `max_length=32, truncation=True` to both, leaving 0.3 s of each recording. It would
+        # also let the arguments of a tokenizer's last call, which are saved with it, override this class's defaults.
         if text is not None:
             given = {name: kwargs.pop(name) for name in CAPTION_LENGTH.keys() & kwargs.keys()}
             kwargs["text_kwargs"] = {**CAPTION_LENGTH, **given, **kwargs.get("text_kwargs", {})}

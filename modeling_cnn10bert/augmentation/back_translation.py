@@ -64,7 +64,7 @@ class Translator(Protocol):
     identity: str
 
     def __call__(self, sentences: Sequence[str]) -> list[str]:
-        """Translate one batch of sentences, one by one and in their order."""
+        """Translate one batch to as many translations as sentences, in their order."""
 
 
 def length_batches(captions: Sequence[str], batch_size: int) -> list[list[int]]:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO, Literal
 
-# Lengths that programs write before they know the real one: 0, and nearly the largest that fit into 31 and 32 bits.
+# Lengths that programs write before they know the real one: 0, and values at or near the largest of 31 and 32 bits.
 UNKNOWN_LENGTHS = (range(0x7FFFF000, 0x80000001), range(0xFFFFF000, 0x100000001), range(2**63 - 4096, 2**64))
 SCANNED_AT_ONCE = 1 << 20
 MOST_PARTS = 10_000  # of a file; if there are more, the bytes are not what they seem

@@ -76,10 +76,11 @@ def _load_tables(name: str) -> datasets.DatasetDict:
 
 
 def _check_split(table: datasets.Dataset, where: str, captions_may_be_unknown: bool = False) -> None:
-    """
+    """Check the columns and captions of a split.
+
     Raises:
-        DataError: a column is missing or holds something else than those of a prepared data set; a caption has no word,
-            of which the model would see nothing, or a recording has no caption.
+        DataError: a column is missing or of another type, a caption has no word, of which the
+            model would see nothing, or a recording has no caption.
     """
     if missing := [column for column in (*COLUMNS, "audio") if column not in table.column_names]:
         raise DataError(
@@ -110,10 +111,7 @@ def _check_split(table: datasets.Dataset, where: str, captions_may_be_unknown: b
 
 
 def _check_recording_ids(tables: datasets.DatasetDict, name: str) -> None:
-    """
-    Raises:
-        DataError: splits share a recording, or two recordings that are evaluated on count as one.
-    """
+    """Raise a `DataError` if splits share a recording, or two recordings that are evaluated on count as one."""
     split_of: dict[str, str] = {}
     for split in ("train", "validation", "test"):
         ids = tables[split]["recording_id"][:]
