@@ -1,8 +1,7 @@
 """CNN10-BERT: language-based audio retrieval in the Hugging Face ecosystem.
 
-Importing the package registers its classes with transformers' Auto classes. Its first files register them for auto
-class too, so that they travel with a saved checkpoint, which `trust_remote_code=True` then loads where the package is
-not installed.
+Importing the package registers its classes with transformers' Auto classes. They are also registered for auto class, so
+that a saved checkpoint contains their code, and `trust_remote_code=True` loads it where the package is not installed.
 """
 
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-# The command imports transformers and torch, which takes seconds, when it needs a model.
+# The command line imports transformers and torch only when it needs a model, because that takes seconds.
 if Path(sys.argv[0]).name not in ("cnn10bert", "cnn10bert.exe"):
     from .configuration_cnn10bert import CNN10BertConfig, CNN10Config
     from .feature_extraction_cnn10bert import CNN10FeatureExtractor

@@ -1,4 +1,4 @@
-"""`python -m modeling_cnn10bert` is the command `cnn10bert`, also for `accelerate launch --module`."""
+"""Run the command `cnn10bert` as `python -m modeling_cnn10bert`, also for `accelerate launch --module`."""
 
 from .cli.app import main
 

@@ -41,7 +41,7 @@ class CNN10Config(PreTrainedConfig):
     time_pooling (`str`, *optional*, defaults to `"average"`):
         How the mean and the maximum over time are joined: their `"average"` (the paper) or their `"sum"` (PANNs).
     batch_norm_eps (`float`, *optional*, defaults to 1e-05):
-        Added to the variance in every batch normalisation.
+        Added to the variance in every batch normalization.
     batch_norm_momentum (`float`, *optional*, defaults to 0.1):
         Share of the new batch in the running statistics.
 
@@ -72,23 +72,23 @@ class CNN10Config(PreTrainedConfig):
 
     @property
     def hidden_size(self) -> int:
-        """Width of the pooled embedding: the channels of the last block."""
+        """Return the width of the pooled embedding: the channels of the last block."""
         return self.hidden_sizes[-1]
 
     @property
     def num_hidden_layers(self) -> int:
-        """Blocks, each of which halves frames and mel bins."""
+        """Return the number of blocks, each of which halves frames and mel bins."""
         return len(self.hidden_sizes)
 
     @property
     def min_frames(self) -> int:
-        """Frames of the shortest clip: one is left after the poolings of all blocks."""
+        """Return the frames of the shortest clip, of which the poolings of all blocks leave one."""
         return 2**self.num_hidden_layers
 
     def validate_architecture(self):
         """Part of `@strict`-powered validation: the poolings must leave at least one mel bin."""
         if not self.hidden_sizes or min(self.hidden_sizes) < 1:
-            raise ValueError(f"hidden_sizes must hold positive widths, one a block, found {self.hidden_sizes}.")
+            raise ValueError(f"hidden_sizes must hold positive widths, one per block, found {self.hidden_sizes}.")
         if self.num_mel_bins < self.min_frames:
             raise ValueError(
                 f"num_mel_bins is {self.num_mel_bins}, but {len(self.hidden_sizes)} blocks halve it as many times: "
@@ -115,10 +115,10 @@ class CNN10BertConfig(PreTrainedConfig):
     projection_dim (`int`, *optional*, defaults to 1024):
         Dimension of the shared embedding space.
     text_pooling (`str`, *optional*, defaults to `"cls"`):
-        What of the text network is projected: the vector of the `"cls"` token (the paper), or the `"mean"` over the
-        caption's tokens.
+        Text vector that is projected: the vector of the `"cls"` token (the paper), or the `"mean"` over the caption's
+        tokens.
     temperature (`float`, *optional*, defaults to 0.05):
-        The cosine similarities are divided by it. The paper does not print its own.
+        Divisor of the cosine similarities. The paper does not give its value.
     learnable_temperature (`bool`, *optional*, defaults to `False`):
         Whether the temperature is a parameter that starts at `temperature`.
 
@@ -147,7 +147,7 @@ class CNN10BertConfig(PreTrainedConfig):
     def from_audio_text_configs(
         cls, audio_config: PreTrainedConfig, text_config: PreTrainedConfig, **fields
     ) -> "CNN10BertConfig":
-        """Join the configurations of two towers, leaving out what describes the checkpoints that they came from."""
+        """Join the configurations of two towers, without the fields that describe their checkpoints."""
         of_checkpoints = {"architectures", "auto_map", "dtype", "id2label", "label2id", "problem_type", "_name_or_path"}
         audio, text = (
             {name: value for name, value in config.to_dict().items() if name not in of_checkpoints}
@@ -161,7 +161,7 @@ class CNN10BertConfig(PreTrainedConfig):
             raise ValueError(f"temperature must be positive, found {self.temperature}.")
 
 
-# Here and not in the package, so that what is saved where this file came with a checkpoint carries it on.
+# Here and not in the package, so that what was loaded with the code of a checkpoint is saved with it again.
 CNN10Config.register_for_auto_class()
 CNN10BertConfig.register_for_auto_class()
 

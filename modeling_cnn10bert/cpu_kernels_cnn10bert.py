@@ -11,11 +11,11 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Faster equals of functions in modeling_cnn10bert.py, for a CPU.
+"""Faster equivalents of functions in modeling_cnn10bert.py, for a CPU.
 
-The model is written with plain functions. `faster_on_cpu` puts before each the kernel of this file that is named after
-it, which has the same signature and gives the same values and gradients up to rounding. Where a kernel does not apply,
-such as on an accelerator, it returns `NotImplemented`, and the plain function runs.
+The model is written with plain functions. `faster_on_cpu` first tries the kernel of this file that is named after the
+function. A kernel has the same signature and gives the same values and gradients up to rounding. Where it does not
+apply, such as on an accelerator, it returns `NotImplemented`, and the plain function runs.
 """
 
 import functools
@@ -30,7 +30,7 @@ _enabled = True
 
 
 def use_cpu_kernels(enabled: bool) -> None:
-    """Switch the kernels on, as they are at first, or off: then every model of this process runs plain functions.
+    """Switch the kernels on (the default) or off. When off, every model of this process runs the plain functions.
 
     A checkpoint that was loaded with `trust_remote_code=True` has its own copy of this file, and of the switch.
     """
@@ -193,7 +193,7 @@ def conv3x3_in_tiles(hidden_states: Tensor, weight: Tensor, bias: Tensor) -> Ten
 
 
 def _both_axes(matrix: list[list[int]]) -> Tensor:
-    """The transformation of a flattened tile that applies `matrix` to its rows and to its columns."""
+    """Make the transformation of a flattened tile that applies `matrix` to its rows and to its columns."""
     factor = torch.tensor(matrix, dtype=torch.float32, device="cpu")
     return torch.kron(factor, factor)
 

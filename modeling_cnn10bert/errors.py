@@ -1,36 +1,36 @@
-"""Errors that a user can put right: each message says what was found, what was expected and what to do."""
+"""Errors that a user can fix. Each message says what was found, what was expected and what to do."""
 
 
 class InputError(ValueError):
-    """Something given cannot be used as it is. The commands print it as one line."""
+    """Error in something that the user gave. The commands print it as one line."""
 
 
 class DataError(InputError):
-    """A data set, or a file of one: a table, a manifest, an archive, what was prepared or translated."""
+    """Error in a data set or one of its files: a table, a manifest, an archive, prepared or translated data."""
 
 
 class AudioError(InputError):
-    """A recording of which no sound, or not all of it, can be used."""
+    """Error in a recording whose sound cannot be used, or not all of it."""
 
 
 class UnreadableError(AudioError):
-    """A recording that the system does not read now: nothing is known of its content."""
+    """Error of the system in reading a recording. Nothing is known of its content."""
 
 
 class RecipeError(InputError):
-    """A field of a recipe, or the output folder of a run."""
+    """Error in a field of a recipe, or in the output folder of a run."""
 
 
 class RetrievalError(InputError):
-    """An index, a question to it, or the model that embeds both."""
+    """Error in an index, in a query to it, or in the model that embeds both."""
 
 
 class MissingIndexError(RetrievalError):
-    """There is no index at the place that was named."""
+    """Error of a path at which no index exists."""
 
 
 class PublishError(InputError):
-    """What is to be published, or the access to the Hub."""
+    """Error in what is to be published, or in the access to the Hub."""
 
 
 def one_line(message: object) -> str:

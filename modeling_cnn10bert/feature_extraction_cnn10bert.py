@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Feature extractor of CNN10: a waveform becomes a log-mel spectrogram."""
+"""Feature extractor of CNN10: waveform to log-mel spectrogram."""
 
 import copy
 from typing import Any
@@ -25,17 +25,17 @@ from transformers.utils import TensorType, logging
 logger = logging.get_logger(__name__)
 
 LOG_MEL_FLOOR = 1e-10  # of the mel power, so -100 dB: librosa's and PANNs' `amin`
-MAX_SAMPLE = 1e9  # beyond any integer format: here the power is far from the end of float32, which would be infinite
-FRAMES_AT_ONCE = 128  # on a CPU: what is computed on the way from them to their mels stays in its cache
+MAX_SAMPLE = 1e9  # beyond any integer format; the power of larger samples could overflow float32
+FRAMES_AT_ONCE = 128  # on a CPU, so that intermediate results stay in its cache
 
 
 class CNN10FeatureExtractor(SequenceFeatureExtractor):
     r"""
-    Turns mono waveforms into log-mel spectrograms in dB, as PANNs and section 6.1 of Primus & Widmer (2022) do.
+    Turn mono waveforms into log-mel spectrograms in dB, as PANNs and section 6.1 of Primus & Widmer (2022) do.
 
-    STFT (Hann window, centred, reflect padding), power, mel filters (Slaney scale and Slaney norm), then
+    STFT (Hann window, centered, reflect padding), power, mel filters (Slaney scale and Slaney norm), then
     `10 * log10(max(power, 1e-10))` without `top_db`. Each clip is computed by itself in float32 and padded afterwards,
-    so its values never depend on the batch. No random number is ever drawn.
+    so its values never depend on the batch. Nothing is random.
 
     Args:
         feature_size (`int`, *optional*, defaults to 64):
@@ -51,10 +51,10 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
         f_max (`float`, *optional*, defaults to 14000.0):
             Upper edge of the last mel filter (Hz).
         min_frames (`int`, *optional*, defaults to 16):
-            A shorter clip is filled up with zero samples to this number of frames: the four poolings of CNN10 need
-            them. The filling counts as part of the clip.
+            A shorter clip is padded with zero samples to this number of frames, which the four poolings of CNN10 need.
+            The added samples count as part of the clip.
         padding_value (`float`, *optional*, defaults to -100.0):
-            Value of the frames behind the end of a clip (dB). The model masks them, so it matters to pictures only.
+            Value (dB) of the frames after the end of a clip. The model masks them, so it only matters in plots.
     """
 
     model_input_names = ["input_features", "input_features_mask"]
@@ -95,24 +95,24 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
         ).astype(np.float32)  # [n_fft // 2 + 1, n_mels]
 
     def to_dict(self) -> dict[str, Any]:
-        """The parameters alone: the mel filters follow from them."""
+        """Return the parameters without the mel filters, which follow from them."""
         output = copy.deepcopy(self.__dict__)
         output["feature_extractor_type"] = self.__class__.__name__
         del output["mel_filters"]
         return output
 
     def num_frames(self, num_samples: int) -> int:
-        """Frames of a clip of `num_samples` samples."""
+        """Return the number of frames of a clip of `num_samples` samples."""
         return 1 + max(num_samples, self._min_samples) // self.hop_length
 
     @property
     def _min_samples(self) -> int:
-        """Samples of `min_frames` frames, and of more than half a window, which reflect padding needs."""
+        """Return the samples of `min_frames` frames, but more than half a window, which reflect padding needs."""
         return max((self.min_frames - 1) * self.hop_length, self.n_fft // 2 + 1)
 
     def log_mel(self, waveform: np.ndarray | torch.Tensor, device: str | torch.device = "cpu") -> torch.Tensor:
         """
-        Log-mel spectrogram of one clip.
+        Compute the log-mel spectrogram of one clip.
 
         Args:
             waveform (`np.ndarray` or `torch.Tensor` of shape `(num_samples,)`):
@@ -132,7 +132,7 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
             window = torch.hann_window(self.n_fft, dtype=torch.float64).to(device=device, dtype=torch.float32)
             padded = torch.nn.functional.pad(waveform[None], (self.n_fft // 2, self.n_fft // 2), mode="reflect")[0]
             frames = padded.unfold(0, self.n_fft, self.hop_length)  # [num_frames, n_fft]
-            # A filter's weight for the square of the real and again for that of the imaginary part of each bin.
+            # Each filter weight twice, for the squared real and the squared imaginary part of a bin.
             filters = torch.as_tensor(self.mel_filters, device=device).repeat_interleave(2, dim=0)
             at_once = FRAMES_AT_ONCE if frames.device.type == "cpu" else len(frames)
             mel = torch.cat([_mel(part, window, filters) for part in frames.split(at_once)])  # [num_frames, n_mels]
@@ -152,7 +152,7 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
         **kwargs,
     ) -> BatchFeature:
         """
-        Log-mel spectrograms of one clip or of a list of clips.
+        Compute the log-mel spectrograms of one clip or of a list of clips.
 
         Args:
             raw_speech (`np.ndarray`, `torch.Tensor`, `list[float]` or a list of these):
@@ -179,9 +179,9 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
             `input_features_mask` `(batch_size, num_frames)`, 1 on the frames of the clip.
 
         Raises:
-            ValueError: a sampling rate other than the extractor's, a clip that is not mono, empty, not of floats, or
-                that holds NaN, infinite or enormous samples, or no frame to be kept.
-            TypeError: an argument that it does not know.
+            ValueError: the sampling rate is not the extractor's, a clip is empty, not mono, not of floats or holds NaN,
+                infinite or enormous samples, or no frame would be kept.
+            TypeError: an argument is unknown.
         """
         if sampling_rate is None:
             logger.warning_once(
@@ -193,7 +193,7 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
                 f"{type(self).__name__} expects audio at {self.sampling_rate} Hz, but `sampling_rate` is "
                 f"{sampling_rate}. Resample the audio first."
             )
-        # The library's processors hand on `load_audio_backend`, by which they have read files before.
+        # The library's processors pass on `load_audio_backend`, with which they have already read files.
         if unknown := sorted(kwargs.keys() - {"load_audio_backend"}):
             raise TypeError(
                 f"{type(self).__name__} knows no argument {', '.join(map(repr, unknown))}; it takes raw_speech, "
@@ -218,7 +218,7 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
         return padded
 
     def _as_clips(self, audio) -> list[np.ndarray]:
-        """Validated mono clips: an array is one clip, a list of numbers too, any other list is a batch."""
+        """Validate mono clips: an array or a list of numbers is one clip, any other list is a batch."""
         if isinstance(audio, (list, tuple)) and (len(audio) == 0 or not np.isscalar(audio[0])):
             if len(audio) == 0:
                 raise ValueError("Expected at least one clip, found an empty list.")
@@ -226,7 +226,7 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
         return [self._as_clip(audio)]
 
     def _as_clip(self, audio, name: str = "") -> np.ndarray:
-        """One validated clip: [num_samples] float32; `name` goes in front of error messages."""
+        """Validate one clip and return it as [num_samples] float32; error messages begin with `name`."""
         if isinstance(audio, torch.Tensor) and audio.is_floating_point():
             audio = audio.float()  # numpy has no bfloat16
         try:
@@ -262,12 +262,12 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
 
 
 def _mel(frames: torch.Tensor, window: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
-    """Frames [T, n_fft] to their mel power [T, n_mels]; `filters` is [2 * (n_fft // 2 + 1), n_mels]."""
+    """Compute the mel power [T, n_mels] of frames [T, n_fft]; `filters` is [2 * (n_fft // 2 + 1), n_mels]."""
     spectrum = torch.fft.rfft(frames * window)  # [T, n_fft // 2 + 1]
     return torch.view_as_real(spectrum).flatten(1).square_() @ filters
 
 
-# Here and not in the package, so that what is saved where this file came with a checkpoint carries it on.
+# Here and not in the package, so that what was loaded with the code of a checkpoint is saved with it again.
 CNN10FeatureExtractor.register_for_auto_class()
 
 __all__ = ["CNN10FeatureExtractor"]

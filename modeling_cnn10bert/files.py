@@ -1,4 +1,4 @@
-"""Files and folders: written whole, names that libraries would read as something else, and disks that are full."""
+"""Write files and folders as a whole, refuse names that libraries misread, and recognize a full disk."""
 
 import contextlib
 import errno
@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from .errors import DataError
 from .masking import without_secrets
 
-UNFINISHED = ".unfinished-"  # in the names of scratch folders beside what is written
-# `datasets` reads `a::b` as a chain of file systems, and `a://b` as a protocol. What else writes takes the first as a
-# name like any other.
+UNFINISHED = ".unfinished-"  # in the names of scratch folders, which are next to what is written
+# `datasets` reads `a::b` as a chain of file systems, and `a://b` as a protocol. Everything else that writes
+# takes `a::b` as an ordinary name.
 ADDRESS, CHAIN = "://", "::"
 
-# By these codes, and by these words where a library writes without Python: safetensors names the code, torch.save none.
+# Codes of a full disk, and words of libraries that write without Python: safetensors names the code, torch.save none.
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SIGNS_OF_A_FULL_DISK = (
     *(f"(os error {code})" for code in FULL_DISK),
@@ -30,7 +30,7 @@ SIGNS_OF_A_FULL_DISK = (
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-    """Tell whether an error, or one of which it came, says that a file could not be written for lack of space."""
+    """Tell whether an error, or one of its causes, says that a file could not be written for lack of space."""
     while error is not None:
         if getattr(error, "errno", None) in FULL_DISK or any(sign in str(error) for sign in SIGNS_OF_A_FULL_DISK):
             return True
@@ -39,9 +39,9 @@ def is_full_disk(error: BaseException | None) -> bool:
 
 
 def is_path(name: str | os.PathLike) -> bool:
-    """Tell whether what may be a folder here or a repository on the Hub, such as `runs/demo`, can only be the former.
+    """Tell whether a name such as `runs/demo` can only be a local folder, not a repository on the Hub.
 
-    It can if no repository has such a name, or if the folder that it would lie in is here.
+    It can if no repository may have that name, or if its parent folder exists here.
     """
     name = os.fspath(name)
     parent = os.path.dirname(name)
@@ -56,13 +56,13 @@ def check_local_folder(
     marks: Sequence[str] = (ADDRESS, CHAIN),
 ) -> None:
     """
-    Refuse a folder whose name is read as an address.
+    Refuse a folder whose name would be read as an address.
 
     Args:
-        path: of the folder, there or not.
-        field: where the user wrote it, such as `--cache_dir` or `OUT`.
+        path: path of the folder, which need not exist.
+        field: where the user gave it, such as `--cache_dir` or `OUT`.
         error: makes the error from its message.
-        marks: what the name must not hold; `(ADDRESS,)` where `datasets` does not read or write the folder.
+        marks: texts that the name must not hold; `(ADDRESS,)` where `datasets` does not read or write the folder.
 
     Raises:
         ValueError: the path holds such a mark; or what `error` makes.
@@ -79,12 +79,12 @@ def check_local_folder(
 @contextlib.contextmanager
 def locked_folder(folder: str | os.PathLike) -> Iterator[bool | None]:
     """
-    Lock a folder for the time of a block, or as long as a process lives that this one forks in it.
+    Lock a folder during the block, or for as long as a process that is forked in the block lives.
 
-    The lock is on the folder itself, by flock: filelock's would be a file in it, where none is to be.
+    The lock is a flock on the folder itself, because a lock of filelock would add a file to the folder.
 
     Yields:
-        Whether it is locked, not by another process; `None` where the file system has no locks.
+        `True` if this process holds the lock, `False` if another one does, `None` if the file system has no locks.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
@@ -103,14 +103,14 @@ def locked_folder(folder: str | os.PathLike) -> Iterator[bool | None]:
 @contextlib.contextmanager
 def scratch_folder(parent: str | os.PathLike, prefix: str) -> Iterator[pathlib.Path]:
     """
-    Make a folder for the time of a block, after deleting those of the same prefix whose processes are gone.
+    Make a folder for the duration of the block, after deleting those of the same prefix whose processes are gone.
 
-    It is locked as long as this process or one that it forked lives. Where the file system has no locks, nobody can
-    tell whose folders are in use, and they stay.
+    It is locked as long as this process or one that it forked lives. On a file system without locks, old folders are
+    kept, because they may be in use.
 
     Args:
-        parent: where it is made, and its own parents.
-        prefix: of its name.
+        parent: folder to make it in; missing parents are made too.
+        prefix: start of its name.
     """
     parent = pathlib.Path(parent)
     parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def scratch_folder(parent: str | os.PathLike, prefix: str) -> Iterator[pathlib.P
             with contextlib.suppress(OSError), locked_folder(path) as locked:  # OSError: gone, or of another user
                 if locked:
                     shutil.rmtree(path, ignore_errors=True)
-    # It gets the prefix when it is locked, or another process could take it for a stale one.
+    # It gets the prefix only once it is locked. Before that, another process could take it for a stale one.
     unlocked = pathlib.Path(tempfile.mkdtemp(prefix=f".new-{prefix}", dir=parent))
     folder = parent / f"{prefix}{unlocked.name.removeprefix(f'.new-{prefix}')}"
     with locked_folder(unlocked):
@@ -133,16 +133,16 @@ def scratch_folder(parent: str | os.PathLike, prefix: str) -> Iterator[pathlib.P
 
 def finish_replacement(path: str | os.PathLike) -> None:
     """
-    Finish what `replaced_whole` was doing with a folder when a kill came between its two renames.
+    Finish a replacement of a folder by `replaced_whole` that was killed between its two renames.
 
     Raises:
-        DataError: there is a folder at the path again.
+        DataError: a new folder exists at the path.
     """
     path = pathlib.Path(path)
     for replaced in path.parent.glob(f".{glob.escape(path.name)}{UNFINISHED}*/replaced"):
         new = replaced.with_name(path.name)
         with contextlib.suppress(OSError), locked_folder(replaced.parent) as locked:  # OSError: as in `scratch_folder`
-            if locked is False or not new.exists():  # at work; or it has arrived
+            if locked is False or not new.exists():  # in use, or already in place
                 continue
             if path.exists():
                 raise DataError(
@@ -155,17 +155,17 @@ def finish_replacement(path: str | os.PathLike) -> None:
 @contextlib.contextmanager
 def replaced_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """
-    Make a file or folder that takes the place of another one when the block ends without an error.
+    Write a file or folder that replaces the one at `path` when the block ends without an error.
 
-    A reader never meets half of it. It is written in a `scratch_folder` beside its place, so that the renaming stays
-    within one file system, and what a killed writer left goes with the next one. A folder that is replaced waits there
-    until the new one has arrived.
+    A reader never sees half of it. It is written in a `scratch_folder` in the same parent, so that renaming stays
+    within one file system. The next write deletes what a killed writer left. A folder that is replaced is kept there
+    until the new one is in place.
 
     Args:
-        path: to replace, or to write where there is nothing.
+        path: path to replace or to create.
 
     Yields:
-        The path to write to, at which nothing is.
+        The path to write to, which does not exist yet.
     """
     path = pathlib.Path(path)
     finish_replacement(path)
@@ -183,6 +183,6 @@ def replaced_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write a file whole or not at all: a reader never meets half of it, and a kill leaves the old one."""
+    """Write a file as a whole or not at all. A reader never sees half of it, and a kill leaves the old one."""
     with replaced_whole(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""An end from outside, by Ctrl-C or a signal, in order: unfinished files are deleted, and one line is said."""
+"""End in order on Ctrl-C or a signal: delete unfinished files and print one line."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ _asked: int | None = None  # the signal by which the program was asked to end
 
 
 class Ended(KeyboardInterrupt):
-    """A signal asks the program to end; what a Ctrl-C tidies up is tidied up here too."""
+    """Request of a signal to end the program. It runs the same cleanup as Ctrl-C."""
 
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
@@ -25,8 +25,8 @@ class Ended(KeyboardInterrupt):
 @contextlib.contextmanager
 def signals_as_interrupts() -> Iterator[None]:
     """
-    Let SIGTERM and SIGHUP raise `Ended` in the block, once, and Ctrl-C each time; a signal that is ignored, as SIGHUP
-    under nohup, stays so.
+    Make SIGTERM and SIGHUP raise `Ended` in the block, once, and Ctrl-C each time. Ignored signals, such as SIGHUP
+    under nohup, stay ignored.
     """
     if threading.current_thread() is not threading.main_thread():  # where no handler can be set
         yield
@@ -38,7 +38,7 @@ def signals_as_interrupts() -> Iterator[None]:
     def end(number, frame):
         global _asked
         _asked = number
-        for other in before:  # a second one must not break off what the first one began
+        for other in before:  # a second signal must not interrupt the cleanup of the first
             signal.signal(other, signal.SIG_IGN)
         raise Ended(number)
 
@@ -57,8 +57,8 @@ def signals_as_interrupts() -> Iterator[None]:
 
 def raise_again() -> None:
     """
-    Raise what a signal has raised before and somebody passed over: Python does so while it deletes an object, and some
-    libraries replace it by an error of their own.
+    Raise `Ended` again where it was lost: Python ignores it while it deletes an object, and some libraries replace it
+    by their own error.
 
     Raises:
         Ended: a signal has asked the program to end.
@@ -68,7 +68,7 @@ def raise_again() -> None:
 
 
 def command_again(option: str = "") -> str:
-    """Give the command that runs now, without its secrets; with an option besides, unless it has it."""
+    """Return the running command without its secrets, with `option` added unless it is already there."""
     command = shlex.join(without_secrets(sys.orig_argv))
     if "RANK" in os.environ:  # one process of several
         command = f"accelerate launch [...] {shlex.join(without_secrets(sys.argv))}"
@@ -77,15 +77,15 @@ def command_again(option: str = "") -> str:
 
 def say_interrupted(error: KeyboardInterrupt, advice: str = "go on with", option: str = "") -> int:
     """
-    Say in one line what has ended the program, and the command to go on.
+    Print one line: what ended the program, and the command to continue.
 
     Args:
-        error: what was raised.
-        advice: before the command.
-        option: that the command needs to go on.
+        error: the exception that ended it.
+        advice: words before the command.
+        option: option that the command needs to continue.
 
     Returns:
-        The exit code: 128 and the number of the signal.
+        The exit code: 128 plus the signal number.
     """
     number = getattr(error, "number", signal.SIGINT)
     what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
@@ -96,7 +96,7 @@ def say_interrupted(error: KeyboardInterrupt, advice: str = "go on with", option
 
 @contextlib.contextmanager
 def orderly_exit(advice: str = "go on with", option: str = "") -> Iterator[None]:
-    """Run a command: Ctrl-C, SIGTERM and SIGHUP end it in order, as `say_interrupted` has it."""
+    """Run a command that Ctrl-C, SIGTERM and SIGHUP end in order, with the line of `say_interrupted`."""
     with signals_as_interrupts():
         try:
             yield
@@ -105,4 +105,4 @@ def orderly_exit(advice: str = "go on with", option: str = "") -> Iterator[None]
         except Exception:
             if _asked is None:
                 raise
-            sys.exit(say_interrupted(Ended(_asked), advice, option))  # an error that came of it
+            sys.exit(say_interrupted(Ended(_asked), advice, option))  # an error that the signal caused

@@ -1,4 +1,4 @@
-"""Tokens and passwords are used, but never written or printed."""
+"""Mask tokens and passwords in everything that is written or printed."""
 
 import os
 import re
@@ -9,7 +9,7 @@ MASK = "***"
 _SECRET = r"(?:[\w-]*[_-])?(?:token|password|passwd|pwd|secret|api_?key|access_?key|credentials?)"
 _SCHEME = r"\b(?:https?:/|[A-Za-z][\w+.-]*://)/?"  # a path of an address has one slash less
 _SECRET_FIELD = re.compile(_SECRET, re.IGNORECASE)
-# What is secret in a text, between what stays before it and what stays behind it. A password may hold any character but
+# The secrets in a text, between the parts before and after them, which stay. A password may hold any character but
 # spaces, so an address has its account up to the last "@" before its path, or of all where the path holds none.
 _SECRETS_IN_TEXT = (
     (re.compile(rf"({_SCHEME})[^\s/?#\"'`]*@"), rf"\1{MASK}@"),
@@ -21,7 +21,7 @@ _SECRETS_IN_TEXT = (
 
 
 def is_secret(field: str) -> bool:
-    """Tell whether the value of a field is a secret, as its name says it."""
+    """Tell by the name of a field whether its value is a secret."""
     return _SECRET_FIELD.fullmatch(field) is not None
 
 
@@ -29,11 +29,11 @@ def without_secrets(value: Any) -> Any:
     """
     Mask the secrets in a value that is to be written or printed.
 
-    These are the values of fields such as `hub_token` in a mapping, and in a text the account of an address
-    (`http://user:password@host`), such options of a command line, such parts of a query, and tokens of the Hub.
+    Secrets are the values of fields such as `hub_token` in a mapping. In a text they are the account of an address
+    (`http://user:password@host`), the values of such options and query parameters, and tokens of the Hub.
 
     Args:
-        value: a text, a path, a mapping, a sequence, or anything else, which stays as it is.
+        value: a text, a path, a mapping or a sequence. Anything else is returned unchanged.
     """
     if isinstance(value, Mapping):
         return {

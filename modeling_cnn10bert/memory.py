@@ -1,4 +1,4 @@
-"""Keeps memory that is freed for whoever takes it next, where the same large tensors come and go on a CPU."""
+"""Keep freed memory for the next allocation, where the same large tensors come and go on a CPU."""
 
 import contextlib
 import ctypes
@@ -12,19 +12,19 @@ USUAL = 32 << 20  # bytes; the most that glibc raises the thresholds to by itsel
 
 def keep_freed_memory() -> bool:
     """
-    Has glibc keep what is freed instead of giving it back to the system, which fills it with zeros each time.
+    Make glibc keep freed memory instead of returning it to the system, which fills it with zeros each time.
 
     A step of training frees and allocates the same activations again; measured, see docs/performance.md.
 
     Returns:
-        Whether it could be set: there is glibc.
+        Whether it could be set, which needs glibc.
     """
     return _set_thresholds(KEEP)
 
 
 @contextlib.contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """As `keep_freed_memory`, for a while; then the system gets back what is free."""
+    """Keep freed memory as `keep_freed_memory` does during the block, then return it to the system."""
     kept = keep_freed_memory()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Checks the folder of a saved model before a library opens it, so that an error names the file at fault."""
+"""Check the folder of a saved model before a library opens it, so that errors name the faulty file."""
 
 import json
 import os
@@ -36,7 +36,7 @@ Error = Callable[[str], Exception]
 
 def check_model(model: str | os.PathLike, error: Error = ValueError) -> None:
     """
-    Check what names a model: the files of a folder, see `check_model_folder`; an id of the Hub is looked up later.
+    Check the files of a model folder, see `check_model_folder`. An id of the Hub is looked up later.
 
     Raises:
         ValueError: as `check_model_folder`, or there is no such folder; or what `error` makes.
@@ -61,18 +61,18 @@ def packaged_text_model() -> str:
 
 def check_model_folder(folder: str | os.PathLike, error: Error = ValueError) -> None:
     """
-    Check the files of a saved model that are there; which ones must be there, its library says.
+    Check the files of a saved model that exist. Missing files are left to its library to report.
 
-    Of every model, its JSON files hold objects, and its weights are whole. Of our own, the configuration also fits the
-    weights, the feature extractor and the tokenizer.
+    The JSON files of any model must hold objects, and its weights must be whole. For our own models, the configuration
+    must also fit the weights, the feature extractor and the tokenizer.
 
     Args:
-        folder: of the model.
+        folder: folder of the model.
         error: makes the error from its message.
 
     Raises:
-        ValueError: a file is not what it should be, with its name, what was found and what was expected; or what
-            `error` makes.
+        ValueError: a file is faulty; the message has its name, what was found and what was expected. Or what `error`
+            makes.
     """
     folder = Path(folder)
     there = [name for name in (CONFIG, *PROCESSORS, *OTHERS) if os.path.lexists(folder / name)]
@@ -125,7 +125,7 @@ def _shown(value: Any) -> str:
 
 
 def _shapes(path: Path, error: Error) -> dict[str, list[int]]:
-    """Name -> shape of each tensor of a file of weights, which is as long as they need."""
+    """Read the name and shape of each tensor in a weights file, whose length must match them."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -138,7 +138,7 @@ def _shapes(path: Path, error: Error) -> dict[str, list[int]]:
 
 
 def _count_tokens(path: Path, error: Error) -> int:
-    """The number of token ids that a tokenizer may give."""
+    """Count the token ids that a tokenizer may return."""
     from tokenizers import Tokenizer
 
     read_object(path, error)
@@ -186,7 +186,7 @@ def _weights(shapes: dict[str, list[int]], name: str) -> str:
 
 
 def _check_extractor(path: Path, fields: dict[str, Any], config: dict[str, Any] | None, error: Error) -> None:
-    """Check what our feature extractor is made with, and that it makes what the network takes."""
+    """Check the fields of our feature extractor, and that its output fits the network."""
     if "sampling_rate" not in fields:
         raise error(_message(path, "no sampling_rate", "that of the recordings in Hz"))
     for name, (lowest, highest) in WHOLE_NUMBERS.items():
@@ -200,7 +200,7 @@ def _check_extractor(path: Path, fields: dict[str, Any], config: dict[str, Any] 
     low, high = fields.get("f_min", 50.0), fields.get("f_max", 14_000.0)
     if not 0 <= low < high:
         raise error(_message(path, f"f_min {low} and f_max {high}", "f_min from 0 to below f_max"))
-    if fields.get("padding_side", "right") != "right":  # the network masks what is behind a clip
+    if fields.get("padding_side", "right") != "right":  # the network masks the frames after a clip
         raise error(_message(path, f"padding_side {_shown(fields['padding_side'])}", "right"))
     if not isinstance(fields.get("return_attention_mask", True), bool):
         raise error(_message(path, f"return_attention_mask {_shown(fields['return_attention_mask'])}", "true or false"))

@@ -108,7 +108,7 @@ class CNN10BertOutput(ModelOutput):
 
 
 def zero_padding(hidden_states: Tensor, mask: Tensor | None) -> Tensor:
-    """Zero the frames after the end of each clip, which to a convolution then look like its own zero padding."""
+    """Zero the frames after the end of each clip, so that they look like a convolution's own zero padding."""
     return hidden_states if mask is None else hidden_states * mask.to(hidden_states.dtype)
 
 
@@ -229,7 +229,7 @@ class CNN10PreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
-        """Load a model as usual, or from a retrieval model ([`CNN10BertModel`]) its audio network without the head."""
+        """Load a model as usual, or the audio network of a retrieval model ([`CNN10BertModel`]), without a head."""
         kwargs.setdefault("key_mapping", {r"^audio_model\.": "" if cls is CNN10Model else "cnn10."})
         loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
@@ -237,7 +237,7 @@ class CNN10PreTrainedModel(PreTrainedModel):
         return loaded
 
     def get_correct_attn_implementation(self, requested_attention: str | None, is_init_check: bool = False) -> str:
-        """Accept any: this network has no attention, and a retrieval model hands it the choice for its text network."""
+        """Accept any: this network has no attention, and a retrieval model passes the choice for its text network."""
         return "eager"
 
     @torch.no_grad()
@@ -584,7 +584,7 @@ def _load_tower(model_class: Any, source, **kwargs) -> PreTrainedModel:
     return tower
 
 
-# Here and not in the package, so that a model saved where this file came with a checkpoint takes it along.
+# Here and not in the package, so that a model loaded with the code of a checkpoint is saved with it again.
 CNN10Model.register_for_auto_class("AutoModel")
 CNN10BertModel.register_for_auto_class("AutoModel")
 CNN10ForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Processor of CNN10-BERT: recordings become log-mels, captions become tokens."""
+"""Processor of CNN10-BERT: recordings to log-mels, captions to tokens."""
 
 import difflib
 import numbers
@@ -24,12 +24,12 @@ from transformers import PreTrainedTokenizerFast, ProcessorMixin
 from transformers.processing_utils import AudioKwargs, ProcessingKwargs, TextKwargs
 from transformers.utils import auto_docstring
 
-MAX_CAPTION_TOKENS = 32  # section 6.1 of the paper, [CLS] and [SEP] among them
+MAX_CAPTION_TOKENS = 32  # section 6.1 of the paper, including [CLS] and [SEP]
 CAPTION_LENGTH = {"padding": True, "truncation": True, "max_length": MAX_CAPTION_TOKENS, "pad_to_multiple_of": None}
 
-# Marks that word processors, telephones and web pages write where a keyboard has one of `string.punctuation`: quotation
-# marks, accents and modifier letters in the place of an apostrophe, primes, hyphens, dashes, the minus sign, ellipses,
-# bullets, and those of Chinese and Japanese. Full-width forms become plain ones before they are looked for.
+# Characters that word processors, phones and web pages write instead of `string.punctuation`: quotation marks, accents
+# and modifier letters used as an apostrophe, primes, hyphens, dashes, the minus sign, ellipses, bullets, and Chinese
+# and Japanese punctuation. Full-width forms become plain ones before they are deleted.
 TYPOGRAPHIC_PUNCTUATION = "¡§¨¯«´¶·¸»¿ʹʺʻʼʽʾʿˈˊˋˮ\u2212\u2215" + "".join(
     chr(code)
     for first, last in ((0x2010, 0x2027), (0x2030, 0x2043), (0x2045, 0x2051), (0x2053, 0x205E), (0x2E00, 0x2E5D))
@@ -43,14 +43,14 @@ def caption_normalizer() -> normalizers.Normalizer:
     """
     Build the normalization of captions: lower case, without punctuation and accents, plain spaces.
 
-    Section 6.1 of the paper deletes `string.punctuation`. The typographic marks go with it, so that a caption means the
-    same however it was typed; so do invisible characters, such as the soft hyphen.
+    Section 6.1 of the paper deletes `string.punctuation`. Typographic marks and invisible characters, such as the soft
+    hyphen, are deleted too, so that a caption means the same however it was typed.
     """
     delete_punctuation = normalizers.Replace(Regex(f"[{re.escape(PUNCTUATION)}]"), "")
     return normalizers.Sequence(
         [
             normalizers.Replace(Regex(r"\s"), " "),
-            delete_punctuation,  # before NFKC, which makes a space and an accent of "´"
+            delete_punctuation,  # before NFKC, which turns "´" into a space and an accent
             normalizers.NFKC(),
             delete_punctuation,
             normalizers.BertNormalizer(lowercase=True),  # strips accents and invisible characters too
@@ -68,29 +68,29 @@ def caption_words(caption: str) -> list[str]:
 
 @auto_docstring(
     custom_intro="""
-    Joins a [`CNN10FeatureExtractor`] and a tokenizer: `processor(audio=..., text=..., sampling_rate=...)`.
+    Combines a [`CNN10FeatureExtractor`] and a tokenizer: `processor(audio=..., text=..., sampling_rate=...)`.
 
     Captions are padded to the longest and truncated to 32 tokens unless the call says otherwise. Build the tokenizer
-    with [`~CNN10BertProcessor.caption_tokenizer`], which normalises captions as the paper does.
+    with [`~CNN10BertProcessor.caption_tokenizer`], which normalizes captions as the paper does.
     """
 )
 class CNN10BertProcessor(ProcessorMixin):
     def __init__(self, feature_extractor, tokenizer):
         r"""
         feature_extractor ([`CNN10FeatureExtractor`]):
-            Waveform to log-mel.
+            Computes log-mels from waveforms.
         tokenizer ([`PreTrainedTokenizerFast`]):
-            Caption to tokens.
+            Tokenizes captions.
         """
         super().__init__(feature_extractor, tokenizer)
 
     @auto_docstring(
         custom_intro="""
-        Prepares captions, recordings or both.
+        Prepare captions, recordings or both.
 
-        Beside captions, `padding`, `truncation`, `max_length` and `pad_to_multiple_of` are in tokens and theirs alone:
-        the recordings' own, in frames, go into `audio_kwargs`. `raw_speech`, as feature extractors call it, is `audio`.
-        An argument that neither knows is an error.
+        With captions, `padding`, `truncation`, `max_length` and `pad_to_multiple_of` count tokens and apply to captions
+        only. Give those of the recordings, in frames, in `audio_kwargs`. `raw_speech`, the name that feature extractors
+        use, is the same as `audio`. An unknown argument is an error.
         """
     )
     def __call__(self, images=None, text=None, videos=None, audio=None, **kwargs):
@@ -105,8 +105,8 @@ class CNN10BertProcessor(ProcessorMixin):
             audio = raw_speech
         self._check_names(kwargs)
         audio = _as_arrays(audio)
-        # The library would hand `max_length=32, truncation=True` to both, which leaves 0.3 s of each recording, and
-        # would let what a tokenizer was last called with, which is saved with it, override a default of this class.
+        # The library would pass `max_length=32, truncation=True` to both, leaving 0.3 s of each recording. It would
+        # also let the arguments of a tokenizer's last call, which are saved with it, override this class's defaults.
         if text is not None:
             given = {name: kwargs.pop(name) for name in CAPTION_LENGTH.keys() & kwargs.keys()}
             kwargs["text_kwargs"] = {**CAPTION_LENGTH, **given, **kwargs.get("text_kwargs", {})}
@@ -114,10 +114,10 @@ class CNN10BertProcessor(ProcessorMixin):
 
     def _check_names(self, kwargs):
         """
-        Refuse what the library would ignore with a warning.
+        Refuse arguments that the library would ignore with a warning.
 
         Raises:
-            TypeError: an argument that no processor has, such as a misspelt one.
+            TypeError: an argument is unknown, for example because it is misspelled.
         """
         of_text, of_audio = set(TextKwargs.__annotations__), set(AudioKwargs.__annotations__)
         known = {*ProcessingKwargs.__annotations__, *of_text, *of_audio, "common_kwargs", "audios"}
@@ -134,8 +134,8 @@ class CNN10BertProcessor(ProcessorMixin):
         """
         Build the paper's text normalization (section 6.1) into a copy of a fast WordPiece tokenizer.
 
-        Applies `caption_normalizer` before WordPiece. The rule is part of the saved tokenizer, so that pipelines, which
-        call the tokenizer directly, follow it too, and a saved model keeps the rule that it was trained with. A
+        `caption_normalizer` runs before WordPiece. It is part of the saved tokenizer, so that pipelines, which call the
+        tokenizer directly, apply it too, and a saved model keeps the rule that it was trained with. A
         `PreTrainedTokenizerFast` keeps its normalizer when it is saved and loaded again; a `BertTokenizer` would
         rebuild its own.
         """
@@ -151,7 +151,7 @@ class CNN10BertProcessor(ProcessorMixin):
         )
 
     def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs):
-        """Add to the library's checks that there is a caption, and that none is empty after normalization.
+        """Check also that there is a caption, and that none is empty after normalization.
 
         Raises:
             ValueError: no caption, or one without a letter or digit.
@@ -189,7 +189,7 @@ def _is_waveform(audio) -> bool:
     return isinstance(audio, list | tuple) and len(audio) > 0 and isinstance(audio[0], numbers.Number)
 
 
-# Here and not in the package, so that what is saved where this file came with a checkpoint carries it on.
+# Here and not in the package, so that what was loaded with the code of a checkpoint is saved with it again.
 CNN10BertProcessor.register_for_auto_class()
 
 __all__ = ["CNN10BertProcessor"]

@@ -1,4 +1,4 @@
-"""Makes our classes known to transformers' Auto classes."""
+"""Register our classes with transformers' Auto classes."""
 
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification, AutoProcessor
 

@@ -1,1 +1,1 @@
-"""The augmentations of the paper (sections 4 and 5), one file a term; training only."""
+"""Augmentations of the paper (sections 4 and 5), one file per method; for training only."""

@@ -19,8 +19,8 @@ class AudioAugmentation:
         p_ms, ms_alpha: share of the clips that Freq-MixStyle changes, and the parameter of its Beta distribution.
         n_f, w_f: number of frequency stripes and their largest width in bins.
         n_t, w_t: number of time stripes and their largest width in frames.
-        mel_mean, mel_std: [N, n_mels] in dB, of each training recording: whose style a clip may take on.
-        overall_mean: [n_mels] in dB, of the training set: what masked cells become.
+        mel_mean, mel_std: [N, n_mels] in dB, of each training recording, whose style a clip may take on.
+        overall_mean: [n_mels] in dB, of the training set; it replaces masked cells.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class AudioAugmentation:
 
     def __call__(self, log_mels: list[torch.Tensor], rngs: list[np.random.Generator]) -> list[torch.Tensor]:
         """Augment log-mels [T_i, n_mels] in dB, each by its own generator, to new ones of the same shapes."""
-        # One by one: a batch would have to be padded for it, and a clip fits into a processor's cache.
+        # One by one, because a batch would need padding, and a single clip fits into a processor's cache.
         return [self._augment(log_mel.clone(), rng) for log_mel, rng in zip(log_mels, rngs, strict=True)]
 
     def _augment(self, log_mel: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""Back-translation (section 5 of the paper): by way of another language and back, a caption says the same otherwise.
+"""Back-translation (section 5 of the paper): paraphrase a caption by translating it to another language and back.
 
-It is computed once, by `cnn10bert back-translate`, and stored beside the captions, a column per language; training
-only chooses among what is stored.
+It is computed once, by `cnn10bert back-translate`, and stored with the captions, one column per language. Training only
+chooses among the stored variants.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from ..processing_cnn10bert import caption_words
 
 # The column of a prepared data set: a list of strings, one for each of the recording's `captions`, in their order.
 BACK_TRANSLATION_COLUMN = "back_translations_{language}"
-# opus-mt has a model from English to each of these alone, and one back. (One into several wants a mark in the text.)
+# opus-mt has a model from English to each of these, and one back. (Those of several languages need a mark in the text.)
 LANGUAGES = ("de", "es", "fr", "it", "nl", "sv")
 MAX_TOKENS = 128  # of a sentence, four times what the text tower reads; a model that repeats itself stops there
 WINDOW = 50  # batches
@@ -35,11 +35,11 @@ def back_translation_languages(column_names: Iterable[str]) -> list[str]:
 
 def choose_variant(caption: str, variants: Sequence[str | None], rng: np.random.Generator, p_bt: float) -> str:
     """
-    Choose, with probability `p_bt`, one of the variants, each as likely as any other (section 5 of the paper).
+    Return the caption or, with probability `p_bt`, one of its variants, drawn uniformly (section 5 of the paper).
 
     Args:
-        caption: as it was written.
-        variants: its back-translations, one a language; `None` where a language has none.
+        caption: the original caption.
+        variants: its back-translations, one per language; `None` where a language has none.
         rng: the only source of randomness.
         p_bt: probability in [0, 1].
     """
@@ -53,18 +53,18 @@ def choose_variant(caption: str, variants: Sequence[str | None], rng: np.random.
 
 
 def require_language(language: str, known: Iterable[str]) -> None:
-    """Raise a `DataError` unless the language is one of the known."""
+    """Raise a `DataError` unless the language is among the known ones."""
     if language not in known:
         raise DataError(f"language: found {language!r}, expected one of {', '.join(known)}")
 
 
 class Translator(Protocol):
-    """Translate in one direction; `identity` names all that the translations depend on, except for the device."""
+    """Translator in one direction. `identity` names everything that the translations depend on except the device."""
 
     identity: str
 
     def __call__(self, sentences: Sequence[str]) -> list[str]:
-        """Translate one batch: as many translations as sentences, in their order."""
+        """Translate one batch to as many translations as sentences, in their order."""
 
 
 def length_batches(captions: Sequence[str], batch_size: int) -> list[list[int]]:
@@ -89,11 +89,11 @@ def round_trip(captions: Sequence[str], forth: Translator, back: Translator) -> 
 
 class MarianTranslator:
     """
-    Translate by a MarianMT model, such as those of opus-mt, in float32 and without any sampling.
+    Translate with a MarianMT model, such as those of opus-mt, in float32 and without sampling.
 
-    Padding is masked, so a translation does not depend on the rest of its batch but for rounding (about 1e-6 of the
-    largest logit), which may decide between two continuations that are as good as each other. The same batch gives the
-    same translations on the same machine.
+    Padding is masked, so the rest of a batch changes a translation by rounding only (about 1e-6 of the largest logit),
+    which may decide between two equally good continuations. The same batch gives the same translations on the same
+    machine.
 
     Weights come from safetensors where the model has them; a `pytorch_model.bin` is read by transformers with
     `torch.load(weights_only=True)`, which runs no code of the file.
@@ -115,7 +115,7 @@ class MarianTranslator:
         try:
             model = MarianMTModel.from_pretrained(name_or_path, dtype=torch.float32)
             with warnings.catch_warnings():
-                # It would like sacremoses for its method `normalize`, which it never calls.
+                # It recommends sacremoses for its method `normalize`, which it never calls.
                 warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
                 self.tokenizer = MarianTokenizer.from_pretrained(name_or_path)
         except (OSError, ValueError, TypeError, KeyError, AssertionError) as error:  # the tokenizer lacks a file
@@ -187,9 +187,9 @@ def _digest(model: torch.nn.Module, tokenizer) -> str:
 
 class ApertiumTranslator:
     """
-    Translate by the command `apertium`: rules and dictionaries, where no model is available. Unknown words stay.
+    Translate with the command `apertium` (rules and dictionaries) where no model is available. Unknown words stay.
 
-    Captions are given to it as paragraphs, each of which it translates alone. Across the ends of mere lines, it would
+    Each caption is a paragraph, because `apertium` translates paragraphs separately. Across mere line ends, it would
     change the order of words.
 
     Args:
@@ -214,7 +214,7 @@ class ApertiumTranslator:
         translations = [_one_line(sentence) for sentence in sentences]
         rows = [row for row, sentence in enumerate(translations) if caption_words(sentence)]  # the others stay
         paragraphs = self._translate([translations[row] for row in rows])
-        if len(paragraphs) != len(rows):  # never seen, but nothing promises it
+        if len(paragraphs) != len(rows):  # never seen, but not guaranteed
             paragraphs = [" ".join(self._translate([translations[row]])) for row in rows]
         for row, paragraph in zip(rows, paragraphs, strict=True):
             translations[row] = _one_line(paragraph)
@@ -246,7 +246,7 @@ def apertium_pair(language: str) -> tuple[ApertiumTranslator, ApertiumTranslator
     Make Apertium's translators from English to a language, and back.
 
     Raises:
-        DataError: a language that it does not have, or it is not installed.
+        DataError: Apertium does not have the language, or is not installed.
     """
     require_language(language, APERTIUM_PAIRS)
     forth, back, package = APERTIUM_PAIRS[language]

@@ -1,7 +1,7 @@
 """Easy Data Augmentation (section 5 of the paper, after Wei & Zou, 2019): four manipulations of the words of a caption.
 
-Plain code, not nlpaug: its word augmenters change a drawn number of words between a least and a most, where the paper
-gives every word a probability of its own; they draw from Python's global random state; and its `RandomWordAug` has no
+This is plain code and not nlpaug, whose word augmenters change a random number of words within a range, while the paper
+gives every word its own probability. They also draw from Python's global random state, and `RandomWordAug` has no
 insertion.
 """
 
@@ -28,7 +28,7 @@ def insert_words(words: Sequence[str], p_ins: float, vocabulary: Sequence[str], 
 
 
 def delete_words(words: Sequence[str], p_del: float, rng: np.random.Generator) -> list[str]:
-    """Delete each word with probability `p_del`; should none be left, one drawn uniformly stays."""
+    """Delete each word with probability `p_del`. If none would be left, keep one, drawn uniformly."""
     kept = [word for word, chosen in zip(words, _chosen(words, p_del, rng), strict=True) if not chosen]
     return kept or [words[_uniform(len(words), rng)]]
 
@@ -66,14 +66,14 @@ def _uniform(count: int, rng: np.random.Generator) -> int:
 
 class EDA:
     """
-    Apply, with probability `p_eda`, one of the four manipulations, each as likely (section 5 of the paper).
+    Apply, with probability `p_eda`, one of the four manipulations, drawn uniformly (section 5 of the paper).
 
     Args:
         p_eda: share of the captions that are manipulated.
-        p_syn, p_swp, p_ins, p_del: share of the words that synonym replacement, swap, insertion and deletion each apply
-            to in the captions that it is chosen for.
+        p_syn, p_swp, p_ins, p_del: share of a caption's words that synonym replacement, swap, insertion and deletion
+            apply to.
         vocabulary: the words to insert.
-        synonyms: of the words that have any.
+        synonyms: word -> its synonyms, for the words that have any.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-# dB; a bin whose standard deviation is smaller holds nothing but rounding, which must not be blown up to a signal.
+# dB; a bin whose standard deviation is smaller holds nothing but rounding, which must not be amplified to a signal.
 MIN_STD = 0.01
 
 
@@ -11,8 +11,8 @@ def draw_weight(rng: np.random.Generator, p_ms: float, ms_alpha: float) -> float
     """
     Draw lambda, the weight of a clip's own statistics.
 
-    Beta(ms_alpha, ms_alpha), the larger of lambda and 1 - lambda, so that the original always dominates, with
-    probability `p_ms`; else 1, which leaves the clip as it is. `ms_alpha` 0 is the limit in which lambda is always 1.
+    With probability `p_ms` it is the larger of lambda and 1 - lambda from Beta(ms_alpha, ms_alpha), so the original
+    always dominates; else 1, which leaves the clip as it is. In the limit of `ms_alpha` 0, lambda is always 1.
     """
     if ms_alpha == 0 or rng.random() >= p_ms:
         return 1.0
@@ -26,7 +26,7 @@ def mix_style_(
     """
     Give a clip the mixture of its own and its partner's mean and standard deviation of every mel bin, in place.
 
-    Mixed is lambda * own + (1 - lambda) * partner, as section 4 of the paper writes it. A bin that does not vary, as in
+    The mixture is lambda * own + (1 - lambda) * partner, as in section 4 of the paper. A bin that does not vary, as in
     digital silence, has no deviation to adjust and takes on the mixed mean alone.
 
     Args:

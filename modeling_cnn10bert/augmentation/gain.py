@@ -1,18 +1,18 @@
-"""Gain augmentation (section 4 of the paper): another volume, on a log-mel that is already computed."""
+"""Gain augmentation (section 4 of the paper): change the volume of a log-mel that is already computed."""
 
 import torch
 
 
 def apply_gain_(log_mel: torch.Tensor, gain_db: float, floor: float) -> torch.Tensor:
     """
-    Scale the waveform behind a log-mel by 10^(gain_db / 20), in place.
+    Change a log-mel, in place, as if its waveform were scaled by 10^(gain_db / 20).
 
-    On a log-mel in dB that is a shift. Cells at the floor hold no signal to scale, so they stay there, and no other
-    falls below it.
+    In dB this is a shift. Cells at the floor hold no signal to scale, so they stay there, and no other cell falls
+    below it.
 
     Args:
         log_mel: [T, n_mels] in dB.
-        gain_db: in dB.
+        gain_db: gain in dB.
         floor: the lowest value of a log-mel, in dB.
 
     Returns:

@@ -1,7 +1,7 @@
 """Mixup (Zhang et al. 2018) of two recordings, as PANNs (Kong et al. 2020) train with it.
 
-Of waveforms, or of power spectra, which is what a mixture of waveforms that have nothing to do with each other has on
-average and needs no decoding where log-mels are cached. Where one clip ends before the other, it goes on as silence.
+Either waveforms or power spectra are mixed. On average, mixed powers are those of mixed uncorrelated waveforms, but
+need no decoding where log-mels are cached. The shorter clip is continued with silence.
 """
 
 import numpy as np

@@ -6,16 +6,16 @@ import torch
 
 def draw_stripes(rng: np.random.Generator, count: int, max_width: int, size: int) -> np.ndarray:
     """
-    Draw stripes along an axis: width and offset uniform, as section 4 says; a stripe may have no width.
+    Draw stripes along an axis, with uniform widths and offsets (section 4). A stripe may have width 0.
 
     Args:
         rng: the source of randomness.
         count: number of stripes.
-        max_width: largest width; a wider one than the axis is cut to it.
-        size: length of the axis; no stripe leaves it.
+        max_width: largest width; at most the length of the axis is used.
+        size: length of the axis; stripes stay inside it.
 
     Returns:
-        [count, 2] first cell of each stripe and the cell behind its last.
+        [count, 2] first cell of each stripe and the cell after its last.
     """
     widths = rng.integers(0, min(max_width, size) + 1, size=count)
     starts = rng.integers(0, size - widths + 1)
@@ -28,11 +28,11 @@ def mask_stripes_(
     """
     Replace masked cells by the training set's mean of their bin, in place.
 
-    That mean becomes zero in the input normalization, and zero is what SpecAugment masks with.
+    The input normalization turns that mean into zero, the value that SpecAugment masks with.
 
     Args:
         log_mel: [T, n_mels] in dB.
-        time_stripes: [n_t, 2] first frame of each stripe and the frame behind its last.
+        time_stripes: [n_t, 2] first frame of each stripe and the frame after its last.
         frequency_stripes: [n_f, 2] the same in bins.
         fill: [n_mels] the training set's mean of each bin, in dB.
 

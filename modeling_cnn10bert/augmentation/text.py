@@ -14,7 +14,7 @@ class TextAugmentation:
 
     Args:
         p_bt: probability of a back-translation in place of the caption.
-        eda: what is done to either, or `None`.
+        eda: applied to either, or `None`.
     """
 
     def __init__(self, p_bt: float, eda: EDA | None):

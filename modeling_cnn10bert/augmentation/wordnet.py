@@ -1,4 +1,4 @@
-"""WordNet, where EDA finds its synonyms: the database through NLTK, and which of its words stand for a word."""
+"""Open WordNet through NLTK, and choose the synonyms that EDA uses."""
 
 import functools
 import re
@@ -17,7 +17,7 @@ from ..files import replaced_whole
 DEBIAN_FOLDER = Path("/usr/share/wordnet")  # of the packages wordnet-base and wordnet-sense-index: WordNet 3.0
 ASSEMBLED_FOLDER = Path.home() / ".cache" / "cnn10bert" / "nltk_data"
 
-# The table of lexicographer files of lexnames(5WN), in its order: Debian describes but does not ship it, NLTK wants it.
+# Lexicographer files in the order of lexnames(5WN). NLTK needs this table, which Debian documents but does not ship.
 _LEXNAMES = """
 adj.all adj.pert adv.all noun.Tops noun.act noun.animal noun.artifact noun.attribute noun.body noun.cognition
 noun.communication noun.event noun.feeling noun.food noun.group noun.location noun.motive noun.object noun.person
@@ -41,10 +41,10 @@ might must ought not dont doesnt isnt arent cant there here then too very just a
 """
 FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 
-# A part of speech in which a word is used at least so often, of all its uses counted in WordNet, is plausible for it.
+# A part of speech is plausible for a word if it has at least this share of the uses that WordNet counted.
 MIN_SHARE_OF_USES = 0.1
 
-# WordNet's names of ways to speak in which nobody describes a recording, as its usage pointers have them.
+# Names in WordNet's usage pointers for language that does not describe recordings.
 _MARKED_USAGE = {"obscenity", "slang", "ethnic_slur", "disparagement"}
 _CAPITALIZED = re.compile("(^|_)[A-Z][a-z]")  # Vanessa_Stephen and Canis_familiaris, but neither TV nor H2O
 
@@ -63,10 +63,10 @@ def load_wordnet() -> WordNetCorpusReader:
 
 def find_wordnet() -> nltk.data.PathPointer:
     """
-    Find WordNet in NLTK's data folders, else assemble it there from Debian's packages, else download it by NLTK.
+    Find WordNet in NLTK's data folders, else assemble it there from Debian's packages, else download it with NLTK.
 
     Raises:
-        DataError: it cannot be had in any of these ways.
+        DataError: it cannot be obtained in any of these ways.
     """
     if str(ASSEMBLED_FOLDER) not in nltk.data.path:
         nltk.data.path.append(str(ASSEMBLED_FOLDER))  # NLTK reads nothing outside its data folders
@@ -85,14 +85,14 @@ def find_wordnet() -> nltk.data.PathPointer:
 
 
 def _assemble() -> None:
-    """Copy Debian's files, as NLTK follows no link out of its folders, and adds the table they lack."""
+    """Copy Debian's files, because NLTK follows no link out of its folders, and add the table that they lack."""
     if not all((DEBIAN_FOLDER / name).is_file() for name in ("data.noun", "index.sense")):  # one of each package
         return
     target = ASSEMBLED_FOLDER / "corpora" / "wordnet"
     with replaced_whole(target) as unfinished:
         unfinished.mkdir()
         for file in DEBIAN_FOLDER.iterdir():
-            if file.is_file():  # other packages put folders beside them
+            if file.is_file():  # other packages put folders there
                 shutil.copyfile(file, unfinished / file.name)
         lines = [
             f"{number:02}\t{name}\t{_SYNTACTIC_CATEGORIES[name.split('.')[0]]}\n"
@@ -102,7 +102,7 @@ def _assemble() -> None:
 
 
 def synonyms_of(words: Iterable[str], wordnet: WordNetCorpusReader) -> dict[str, tuple[str, ...]]:
-    """Map the words that have synonyms to them; looked up once, as the database is slow."""
+    """Map each word that has synonyms to them. They are looked up once, because the database is slow."""
     found = {word: synonyms(word, wordnet) for word in tqdm(words, desc="Looking up synonyms", leave=False)}
     return {word: others for word, others in found.items() if others}
 
@@ -112,20 +112,20 @@ def synonyms(word: str, wordnet: WordNetCorpusReader) -> tuple[str, ...]:
     Return the other words of all synsets that `word` belongs to in a plausible part of speech.
 
     A part of speech is plausible if a good share of the word's uses that WordNet counted are in it, or if none was
-    counted at all: "water" is not taken for a verb, "barks" for both. Inflected words are looked up by their base form;
-    synonyms are in theirs.
+    counted at all: "water" is no verb, "barks" is noun and verb. Inflected words are looked up by their base form, and
+    synonyms are base forms.
 
-    Left out are proper names: synsets of a single person, place or thing, and capitalized words. So are synsets and
-    words that WordNet marks as slang, slurs, disparaging or obscene, and whatever holds a word of which any meaning is
-    marked as obscene.
+    Proper names are left out: synsets of a single person, place or thing, and capitalized words. So are synsets and
+    words that WordNet marks as slang, slurs, disparaging or obscene, and names with a word that has any meaning marked
+    as obscene.
 
     Args:
         word: lower-case, without punctuation.
         wordnet: from `load_wordnet`.
 
     Returns:
-        Sorted, lower-case, words of several parts with spaces; never the word itself or its base form. Empty for a word
-        of a closed class (articles, pronouns, prepositions, ...) and for one that WordNet does not know.
+        Synonyms, sorted and in lower case, with spaces in compounds; never the word itself or its base form. Empty for
+        words of a closed class (articles, pronouns, prepositions, ...) and for words that WordNet does not know.
     """
     if word in FUNCTION_WORDS:
         return ()

@@ -1,4 +1,4 @@
-"""Decode, resample and encode recordings; no other file does, so that a successor of a library is one change."""
+"""Decode, resample and encode recordings. Only this file does, so that replacing a library is one change."""
 
 import contextlib
 import dataclasses
@@ -17,34 +17,34 @@ from ..errors import AudioError, UnreadableError
 from . import ffmpeg
 from .audio_length import Part, measure
 
-LARGEST_RATIO = 100  # of two sampling rates; a damaged header's 1 Hz would make nine hours of a second
+LARGEST_RATIO = 100  # of two sampling rates; a damaged header's 1 Hz would turn a second into nine hours
 LARGEST_SAMPLE = 100.0  # 40 dB over full scale, which no recording reaches; integers stored as floats do
 BLOCK_VALUES = 1 << 20  # decoded at once, over all channels: memory does not grow with a recording
 SMALL_PIECE = 1024  # samples, read at once where a block does not decode
-SYSTEM_ERROR = 2  # by which libsndfile says that a call of the system failed
-# Encoders of mp3 and opus add samples that decoders drop, at most some frames; a loss of less is none.
+SYSTEM_ERROR = 2  # libsndfile's code for a failed system call
+# Encoders of mp3 and opus add samples that decoders drop, at most some frames. A smaller loss is ignored.
 FRAMES_OF_CODECS = 4 * 1152
 LOWEST_RATE_OF_CODECS = 8000  # Hz
 SHORTEST_LOSS = 0.1  # seconds
-SHORTEST_LOSS_BY_FFMPEG = 0.25  # whose durations are those of containers, and rounded
-KEPT_ENERGY = 0.1  # of that of channels that have nothing in common, below which they cancel
+SHORTEST_LOSS_BY_FFMPEG = 0.25  # its durations come from containers and are rounded
+KEPT_ENERGY = 0.1  # relative to channels that have nothing in common; with less, channels cancel
 ALMOST_AS_LOUD = 0.4  # of the energy of the loudest channel
-SHORTEST_PIECE = 0.1  # seconds by which it is judged
+SHORTEST_PIECE = 0.1  # seconds; a shorter piece is not judged
 
 
 def load_audio(path: str | os.PathLike, sampling_rate: int, notes: list[str] | None = None) -> np.ndarray:
-    """Read a recording as one channel at the asked sampling rate.
+    """Read a recording as one channel at the given sampling rate.
 
-    Decodes what libsndfile decodes (wav, flac, ogg, opus, mp3, aiff, ...) and, where an `ffmpeg` is installed, what
-    that does (m4a, wma, webm, ...), averages the channels, resamples where the rates differ. Of several recordings in
-    one file, as of joined mp3s, all are read. A file that is cut off or damaged is read as far as it goes; where
-    libsndfile stops, `ffmpeg` goes on. Where the channels cancel each other, the louder one is taken (see `Mixer`).
+    Decodes the formats of libsndfile (wav, flac, ogg, opus, mp3, aiff, ...) and, where `ffmpeg` is installed, its
+    formats (m4a, wma, webm, ...). Averages the channels and resamples where the rates differ. All recordings in one
+    file are read, as in joined mp3s. A file that is cut off or damaged is read as far as possible; `ffmpeg` continues
+    where libsndfile stops. Where the channels cancel each other, the louder one is taken (see `Mixer`).
 
     Args:
         path: the recording.
         sampling_rate: the rate to return, in Hz.
-        notes: takes a line, without the file's name, for each thing that a user should know of a recording that was
-            read all the same, such as that the file is cut off.
+        notes: list that gets one line, without the file's name, for each problem that a user should know of although
+            the recording was read, such as that the file is cut off.
 
     Returns:
         Waveform [samples], float32; full scale of integer formats is 1. No gain is applied.
@@ -52,17 +52,17 @@ def load_audio(path: str | os.PathLike, sampling_rate: int, notes: list[str] | N
     Raises:
         AudioError: the file is missing, undecodable, empty, or holds samples that are NaN, infinite or far beyond full
             scale.
-        UnreadableError: the system does not read it now.
+        UnreadableError: the system cannot read it now.
     """
     return np.concatenate(list(audio_blocks(path, sampling_rate, notes)))
 
 
 def audio_blocks(path: str | os.PathLike, sampling_rate: int, notes: list[str] | None = None) -> Iterator[np.ndarray]:
-    """Read a recording of any length in blocks of some seconds, which joined are what `load_audio` returns; `notes` are
-    complete after the last block.
+    """Read a recording of any length in blocks of some seconds, which `load_audio` joins. `notes` are complete after
+    the last block.
 
     Raises:
-        AudioError: as `load_audio`; where samples are of no use, after the blocks before them.
+        AudioError: as in `load_audio`; for unusable samples, after the blocks before them.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -79,7 +79,7 @@ def decode_audio(encoded: bytes, sampling_rate: int, name: str, notes: list[str]
 
 
 def printable(path: str | os.PathLike) -> str:
-    """Return a path as it can be printed and encoded: bytes of a name that are no UTF-8 become `\\xff`."""
+    """Return a path as it can be printed and encoded: bytes of a name that are not UTF-8 become `\\xff`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -94,8 +94,8 @@ def encode_audio(waveform: np.ndarray, sampling_rate: int) -> bytes:
         return encoded.getvalue()
     soundfile.write(encoded, waveform, sampling_rate, format="WAV", subtype="FLOAT")
     content = bytearray(encoded.getvalue())
-    # libsndfile writes the time of day into the chunk PEAK, behind its size and version. Without it, equal sounds are
-    # equal bytes, by which copies are found and one preparation is compared with another.
+    # libsndfile writes the time of day into the chunk PEAK, after its size and version. Without it, equal sounds have
+    # equal bytes, which is how copies are found and preparations are compared.
     peak = content.find(b"PEAK", 0, content.find(b"data"))
     if peak >= 0:
         content[peak + 12 : peak + 16] = bytes(4)
@@ -152,7 +152,7 @@ def _mono_blocks(
 def _mono_blocks_of_part(
     source: pathlib.Path | io.BytesIO, part: Part, path: pathlib.PurePath, sampling_rate: int, tally: "_Tally"
 ) -> Iterator[np.ndarray]:
-    """Mix and resample a part; samples that cannot be used are counted, and from the first one on not given out."""
+    """Mix and resample a part. Unusable samples are counted, and nothing is yielded from the first one on."""
     decoding, mixer, resampler, seconds = _Decoding(), Mixer(), None, 0.0
     for rate, channels in decoding.blocks(source, part):
         if not sampling_rate / LARGEST_RATIO <= rate <= sampling_rate * LARGEST_RATIO:
@@ -187,14 +187,14 @@ class _Tally:
     Count what was found in a recording so far.
 
     Attributes:
-        samples: decoded, and `bad` of them NaN or infinite.
+        samples: decoded samples, of which `bad` are NaN or infinite.
         peak: the largest magnitude in any channel.
-        given: samples that were handed out.
-        seconds, expected: of sound that was read, and that should have been.
+        given: samples that were yielded.
+        seconds, expected: seconds of sound that were read, and that should have been.
         cancelled: seconds in which the channels cancelled each other.
         cut: whether bytes are missing at the end of the file; `open_end`: whether only the mark of the end is.
         left: whether sound that is in the file was not decoded.
-        faults: of the decoders, each only once.
+        faults: messages of the decoders, each only once.
     """
 
     samples: int = 0
@@ -264,7 +264,7 @@ def _opened(source: pathlib.Path | io.BytesIO) -> contextlib.AbstractContextMana
 def _undecodable(path: pathlib.PurePath, size: int, error: Exception) -> AudioError:
     if ffmpeg.is_installed():
         advice = "fetch or export the file again"
-    else:  # another name, as ffmpeg does not write where it reads
+    else:  # another name, because ffmpeg does not write to its input
         ending = ".wav" if path.suffix.lower() == ".flac" else ".flac"
         convert = f"ffmpeg -i {printable(path.name)!r} {printable(path.stem + ending)!r}"
         advice = f"install ffmpeg, fetch the file again, or convert it where there is one: {convert}"
@@ -279,12 +279,12 @@ def _undecodable(path: pathlib.PurePath, size: int, error: Exception) -> AudioEr
 
 class _Decoding:
     """
-    Decode a recording by libsndfile and, where that ends early, from there on by an installed ffmpeg.
+    Decode a recording with libsndfile and, where that ends early, continue with an installed ffmpeg.
 
     Attributes:
-        duration: seconds of sound that ffmpeg finds announced in the file, `None` where nothing is.
+        duration: seconds of sound that the file announces to ffmpeg, `None` if it announces none.
         tolerance: seconds by which lengths of healthy files differ from what is announced.
-        fault: what a decoder says of damage.
+        fault: message of a decoder about damage.
     """
 
     def __init__(self, fault: str | None = None):
@@ -296,11 +296,11 @@ class _Decoding:
         """
         Yield the sampling rate in Hz with each block [samples, channels] float32.
 
-        However many channels or samples a damaged header promises, no more memory than a block's is taken.
+        Memory is limited to that of a block, however many channels or samples a damaged header promises.
 
         Raises:
-            ffmpeg.FFmpegError: nothing of it decodes.
-            OSError, MemoryError: the system does not give what reading takes.
+            ffmpeg.FFmpegError: nothing decodes.
+            OSError, MemoryError: the system lacks the resources for reading.
         """
         seen, rate, error = 0, 0, None
         try:
@@ -360,7 +360,7 @@ def _read_block(file: soundfile.SoundFile) -> np.ndarray:
 
 
 def _up_to_damage(source: pathlib.Path | io.BytesIO, seen: int) -> Iterator[np.ndarray]:
-    """Read again from a sample on where a block failed, in small pieces up to the one that is damaged."""
+    """Read again from the sample where a block failed, in small pieces up to the damaged one."""
     try:
         with _open_with_libsndfile(source) as file:
             while seen:
@@ -373,7 +373,7 @@ def _up_to_damage(source: pathlib.Path | io.BytesIO, seen: int) -> Iterator[np.n
 
 @contextlib.contextmanager
 def _open_with_ffmpeg(source: pathlib.Path | io.BytesIO, rate: int | None) -> Iterator[ffmpeg.Stream]:
-    """Open with ffmpeg, which must seek, so bytes in memory become a file."""
+    """Open with ffmpeg. It must seek, so bytes in memory are written to a file."""
     if not isinstance(source, io.BytesIO):
         with ffmpeg.open_stream(source, rate) as stream:
             yield stream
@@ -387,7 +387,7 @@ def _open_with_ffmpeg(source: pathlib.Path | io.BytesIO, rate: int | None) -> It
 
 
 def _reason(error: Exception) -> str:
-    """Return what happened, without the name of the file."""
+    """Return the reason of an error, without the file's name."""
     if isinstance(error, soundfile.LibsndfileError):
         return error.error_string.rstrip(".")
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
@@ -400,13 +400,13 @@ class Mixer:
     """
     Average the channels of a recording, block by block.
 
-    Where they cancel each other, as when a cable swapped the poles of one, the average would be silence; there the
-    channel is taken that is the loudest so far. That is judged for each second: the average of N channels that have
-    nothing in common keeps sum(E_c) / N^2 of their energies E_c, and where it keeps less than `KEPT_ENERGY` of that,
-    they cancel. Energies are without the mean, so that an offset of the zero line hides nothing.
+    Where channels cancel each other, for example because a cable swapped the poles of one, the average is silence.
+    There, the channel that is the loudest so far is taken. This is judged for each second: the average of N channels
+    that have nothing in common keeps sum(E_c) / N^2 of their energies E_c, and channels cancel where it keeps less than
+    `KEPT_ENERGY` of that. Energies exclude the mean, so that a DC offset hides nothing.
 
     Attributes:
-        cancelled: seconds in which they did.
+        cancelled: seconds in which channels cancelled each other.
     """
 
     def __init__(self) -> None:
@@ -415,14 +415,7 @@ class Mixer:
         self._chosen: int | None = None  # in the last piece, the channel instead of the average
 
     def mix(self, channels: np.ndarray, rate: int) -> np.ndarray:
-        """
-        Args:
-            channels: [samples, channels] float32.
-            rate: in Hz.
-
-        Returns:
-            [samples] float32.
-        """
+        """Mix a block [samples, channels] float32 at `rate` Hz to [samples] float32."""
         if channels.shape[1] == 1:
             return channels[:, 0]
         mono = channels.mean(axis=1)
@@ -441,15 +434,15 @@ class Mixer:
         return mono
 
     def _channel_instead(self, piece: np.ndarray, mixed: np.ndarray) -> int | None:
-        """Return the channel to take instead of the average, `None` where that is fine."""
+        """Return the channel to take instead of the average, `None` where the average is fine."""
         energies = np.array([np.var(channel, dtype=np.float64) for channel in piece.T])
         self._energy += energies * len(piece)
         if not np.var(mixed, dtype=np.float64) < KEPT_ENERGY * energies.sum() / len(energies) ** 2:
             return None
-        # One that is silent here would be no help, however loud it was before.
+        # A channel that is silent here is no help, however loud it was before.
         return int(np.argmax(np.where(energies >= ALMOST_AS_LOUD * energies.max(), self._energy, -1.0)))
 
 
 def _resampler(old_rate: int, new_rate: int) -> soxr.ResampleStream:
-    """Resample block by block, to the last bit as `soxr.resample` of the whole. Why soxr: docs/notes.md."""
+    """Make a resampler for blocks, bit-identical to `soxr.resample` of the whole. Why soxr: docs/notes.md."""
     return soxr.ResampleStream(old_rate, new_rate, 1, dtype="float32", quality="VHQ")

@@ -1,7 +1,7 @@
-"""Measure how much sound a file holds by its container, without decoding it.
+"""Measure from its container how much sound a file holds, without decoding it.
 
-Decoders end early without a word where a file is cut off, and after the first of several recordings in one file; they
-also do where FFmpeg is not installed, so that it cannot be asked instead."""
+Decoders end silently where a file is cut off, and after the first of several recordings in one file. FFmpeg, which
+could be asked instead, may not be installed."""
 
 import contextlib
 import dataclasses
@@ -11,10 +11,10 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO, Literal
 
-# Lengths that programs write which do not know it yet: 0, and the largest that fit into 31 and 32 bits, or nearly.
+# Lengths that programs write before they know the real one: 0, and values at or near the largest of 31 and 32 bits.
 UNKNOWN_LENGTHS = (range(0x7FFFF000, 0x80000001), range(0xFFFFF000, 0x100000001), range(2**63 - 4096, 2**64))
 SCANNED_AT_ONCE = 1 << 20
-MOST_PARTS = 10_000  # of a file; where there are more, the bytes are not what they seem
+MOST_PARTS = 10_000  # of a file; if there are more, the bytes are not what they seem
 FLAC_START = b"fLaC\x00\x00\x00\x22"  # and the length of the block that comes first
 MP3_HEADER = re.compile(rb"\xff[\xe2-\xe7\xf2-\xff][\x10-\xef]")
 MP3_HEAD = 54  # bytes of a frame that hold a header of lengths
@@ -32,13 +32,13 @@ MP3_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 1200
 @dataclasses.dataclass(frozen=True)
 class Part:
     """
-    Describe one of the recordings that a file holds one after the other; nearly every file holds one.
+    One of the consecutive recordings in a file; nearly every file holds only one.
 
     Attributes:
         start, end: its place in the file, in bytes.
-        seconds: of sound that are in the file, `None` where only decoding tells.
+        seconds: seconds of sound in the file, `None` where only decoding tells.
         promised: seconds of sound that its header promises, `None` where it does not.
-        share: of the bytes of sound that its header promises, what is in the file.
+        share: share of the promised bytes of sound that is in the file.
         cut: whether the file ends inside a unit of its container, or without the mark of the end.
     """
 
@@ -52,9 +52,9 @@ class Part:
 
 def measure(file: BinaryIO) -> list[Part]:
     """
-    Find the parts of a file of audio, in their order; where its container is not known here, one without any lengths.
+    Find the parts of an audio file, in their order. An unknown container gives one part without lengths.
 
-    Headers are believed only as far as they go: damaged ones make no error, but a part of which nothing is known.
+    A damaged header is no error. It gives a part of which nothing is known.
 
     Args:
         file: open at any position.
@@ -88,7 +88,7 @@ def _parts(file: BinaryIO, size: int) -> list[Part]:
     while (part := _chunked(file, position, size)) is not None and len(parts) <= MOST_PARTS:
         parts.append(part)
         position = part.end
-    if parts:  # what comes after the last belongs to it: tags, or what only a decoder knows
+    if parts:  # data after the last part belongs to it: tags, or what only a decoder knows
         parts[-1] = dataclasses.replace(parts[-1], end=size)
     return parts
 
@@ -110,7 +110,7 @@ def _after_id3(file: BinaryIO, position: int) -> int:
 
 
 def _chunked(file: BinaryIO, start: int, size: int) -> Part | None:
-    """Compare the length of the chunk of sound with what is there, where a file of chunks begins at a position."""
+    """Compare the length of the sound chunk with the file's size, where a file of chunks begins at `start`."""
     magic = _read(file, start, 40)
     if magic[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and magic[8:12] == b"WAVE":
         order: Literal["little", "big"] = "big" if magic[:4] == b"RIFX" else "little"
@@ -161,14 +161,14 @@ def _chunks(
 
 
 def _data(start: int, body: int, length: int, size: int, end: int) -> Part:
-    """Make the part of a chunk of sound; one whose length was not known when written goes to the end of the file."""
+    """Make the part of a sound chunk. If its length was unknown when written, it reaches to the end of the file."""
     if length == 0 or any(length in unknown for unknown in UNKNOWN_LENGTHS) and body + length > size:
         return Part(start, size)
     return Part(start, min(end, size), share=min(1.0, max(0, size - body) / length))
 
 
 def _mp4(file: BinaryIO, size: int) -> list[Part]:
-    """Begin a part at each `ftyp`. How long they are, ffmpeg says."""
+    """Begin a part at each `ftyp`. Only ffmpeg tells their lengths."""
     starts, position = [], 0
     while len(header := _read(file, position, 16)) >= 8:
         length = int.from_bytes(header[:4], "big")
@@ -186,7 +186,7 @@ def _mp4(file: BinaryIO, size: int) -> list[Part]:
 
 
 def _flac(file: BinaryIO, first: int, size: int) -> list[Part]:
-    """Read how many samples each header promises; how many there are, only decoding tells."""
+    """Read how many samples each header promises. Only decoding tells how many there are."""
     starts = [0, *_find(file, FLAC_START, first + 1, size)]
     parts = []
     for start, end in zip(starts, [*starts[1:], size], strict=True):
@@ -197,7 +197,7 @@ def _flac(file: BinaryIO, first: int, size: int) -> list[Part]:
 
 
 def _find(file: BinaryIO, wanted: bytes, position: int, size: int) -> Iterator[int]:
-    """Yield the places of some bytes from a position on."""
+    """Yield the positions of `wanted` from a position on."""
     while position < size:
         block = _read(file, position, SCANNED_AT_ONCE + len(wanted) - 1)
         at = block.find(wanted)
@@ -212,7 +212,7 @@ def _find(file: BinaryIO, wanted: bytes, position: int, size: int) -> Iterator[i
 
 @dataclasses.dataclass
 class _Link:
-    """Hold the numbers of one of the streams in a chained Ogg, as far as its pages were read."""
+    """Numbers of one stream in a chained Ogg, from the pages that were read so far."""
 
     start: int
     serial: bytes | None = None
@@ -226,7 +226,7 @@ class _Link:
     def part(self, end: int, cut: bool) -> Part:
         if not self.rate:
             return Part(self.start, end, cut=cut)
-        # A stream that was recorded while it was on the air counts from when it began.
+        # A stream that was recorded while on the air counts from the start of the broadcast.
         offset = self.first if self.first is not None and self.first > self.first_most else self.before
         return Part(self.start, end, seconds=max(0, self.last - offset) / self.rate, cut=cut or not self.ended)
 
@@ -245,7 +245,7 @@ def _ogg(file: BinaryIO, size: int) -> list[Part]:
         lacing = file.read(count)
         body = position + 27 + count
         end = body + sum(lacing)
-        if flags & 2:  # the first page of a stream; those of one link stand together
+        if flags & 2:  # the first page of a stream; those of one link are adjacent
             if not at_start:
                 links.append(_Link(position))
             at_start = True
@@ -297,7 +297,7 @@ class _Frame:
 
 
 def _mp3_frame(header: bytes) -> _Frame | None:
-    """Read the four bytes that a frame of MPEG audio begins with; `None` where they are none (ISO 11172-3, 2.4)."""
+    """Read the four header bytes of an MPEG audio frame; `None` where they are no header (ISO 11172-3, 2.4)."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return None
     version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)  # version 3: 1, 2: 2, 0: 2.5
@@ -314,12 +314,12 @@ def _mp3_frame(header: bytes) -> _Frame | None:
 
 def _mp3(file: BinaryIO, first: int, size: int, frame: _Frame) -> list[Part]:
     """
-    Count frames. A part begins where a header of lengths stands, where more frames come than such a header promises,
-    and where the rate or the number of channels changes: decoders end at each of these.
+    Count frames. A part begins at a header of lengths, after the frames that such a header promises, and where the rate
+    or the number of channels changes, because decoders end at each of these.
     """
     end_of_sound = _before_tags(file, size)
     promised, promised_bytes = _mp3_promise(_read(file, first, MP3_HEAD), frame)
-    if promised and abs(end_of_sound - first - promised_bytes) <= 2 * frame.length:  # all is there, and no more
+    if promised and abs(end_of_sound - first - promised_bytes) <= 2 * frame.length:  # complete, and no more
         seconds = promised * frame.samples / frame.rate
         return [Part(0, size, seconds=seconds, promised=seconds)]
     runs: list[_Run] = []
@@ -390,7 +390,7 @@ def _next_mp3_frame(file: BinaryIO, position: int, end: int) -> int:
 
 
 def _mp3_promise(head: bytes, frame: _Frame) -> tuple[int | None, int]:
-    """Return frames and bytes by the header of lengths of Xing or Fraunhofer; `None` where there is none."""
+    """Return the frames and bytes in a Xing or Fraunhofer header of lengths; `None` where there is none."""
     if head[36:40] == b"VBRI":
         return int.from_bytes(head[50:54], "big"), int.from_bytes(head[46:50], "big")
     for name in (b"Xing", b"Info"):

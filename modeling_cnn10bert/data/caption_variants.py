@@ -1,8 +1,8 @@
 """Add back-translations to a prepared data set on disk.
 
-That is a folder which `datasets` wrote (`save_to_disk` of one data set or of several splits), or a folder of soundscape
-manifests. Finished translations are kept in a hidden folder beside it until the data set has them, so that a killed run
-continues where it was.
+The data set is a folder that `datasets` wrote (`save_to_disk` of one data set or of several splits), or a folder of
+soundscape manifests. Finished translations are kept in a hidden folder next to it until the data set has them, so that
+a killed run continues where it stopped.
 """
 
 import contextlib
@@ -41,9 +41,9 @@ Variants = dict[str, dict[str, list[list[str]]]]  # split -> language -> for eac
 @dataclass
 class VariantCounts:
     """
-    Count the different captions that went by way of a language: all, those that came back unchanged, and those empty.
+    Counts of the distinct captions that were translated to a language and back: all, unchanged and empty ones.
 
-    Unchanged is what has the same words, empty what has none: then the caption itself is stored.
+    An unchanged one has the same words. An empty one has none, and the caption itself is stored instead.
     """
 
     captions: int
@@ -59,25 +59,25 @@ def add_back_translations(
     batch_size: int = 32,
 ) -> dict[str, VariantCounts]:
     """
-    Add the variants of every caption to a prepared data set; each different caption is translated once.
+    Add the variants of every caption to a prepared data set; each distinct caption is translated once.
 
-    After a kill, the same call continues after the last finished batch and ends with the same variants: which captions
-    are a batch depends on all captions and `batch_size`, never on what is still missing.
+    After a kill, the same call continues after the last finished batch and ends with the same variants, because
+    batches depend on all captions and `batch_size`, never on what is still missing.
 
     Args:
         folder: the data set; it is replaced as a whole, and everything else in it stays.
-        languages: by way of which; those that the data set has already are left alone, and where recordings were added
-            since, only their captions are translated.
+        languages: languages to translate to and back. Those that the data set already has are skipped; if recordings
+            were added since, only their captions are translated.
         make_pair: language -> the translators from English and to English; called when there is work for them.
-        splits: what to translate. A single data set without splits is translated as a whole.
+        splits: splits to translate. A single data set without splits is translated as a whole.
         batch_size: captions that are translated together.
 
     Returns:
         Language -> counts, for the languages that were missing.
 
     Raises:
-        DataError: there is no such data set, it has no captions, a line of a manifest cannot be used, or another run is
-            at work on it.
+        DataError: there is no such data set, it has no captions, a line of a manifest cannot be used, or another run
+            works on it.
     """
     folder = Path(folder).resolve()
     finish_replacement(folder)
@@ -134,7 +134,7 @@ def _add(
 
 class Progress:
     """
-    Keep finished batches in a file of JSON lines, each written out at once; a line that a kill broke off is cut.
+    File of finished batches as JSON lines, each written at once. A line that a kill cut off is removed.
 
     Attributes:
         done: number of the batch -> its results.
@@ -231,7 +231,7 @@ class _SavedDatasets:
             self.languages[split] = [name for name in names if None not in self._variants(split, name)]
 
     def _variants(self, split: str, language: str) -> list[list[str] | None]:
-        """Return those of each recording; `None` for one that was added since."""
+        """Return the variants of each recording; `None` for a recording that was added since."""
         return self.datasets[split].with_format(None)[BACK_TRANSLATION_COLUMN.format(language=language)][:]
 
     def known(self, split: str, language: str) -> dict[str, str]:
@@ -247,7 +247,7 @@ class _SavedDatasets:
             return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
 
         with replaced_whole(self.folder) as unfinished:
-            # Whatever else is in the folder is linked, not copied: recordings may take hundreds of GB.
+            # Other files in the folder are linked, not copied, because recordings may take hundreds of GB.
             shutil.copytree(self.folder, unfinished, symlinks=True, ignore=replaced_files, copy_function=_link_or_copy)
             for split in changed.values():
                 dataset = self.datasets[split]
@@ -260,7 +260,7 @@ class _SavedDatasets:
 
 
 def _captions_of(dataset: datasets.Dataset, path: Path) -> list[list[str]]:
-    prepare = "prepare the data set with a list of captions a recording"
+    prepare = "prepare the data set with a list of captions per recording"
     if "captions" not in dataset.column_names:
         raise DataError(f"{path}: column captions: found only {', '.join(dataset.column_names)}; {prepare}")
     captions = dataset.with_format(None)["captions"][:]

@@ -1,6 +1,6 @@
-"""Published files and archives: downloads that are resumed and verified, and 7z archives that nobody needs to trust.
+"""Download published files, with resuming and verification, and extract 7z archives without trusting them.
 
-The loop over requests is our own because pooch downloads in one piece: after 6 of Clotho's 7 GB it begins again.
+The loop over requests is our own, because pooch downloads in one piece: after 6 of Clotho's 7 GB, it would start again.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ CHUNK = 1 << 20  # bytes
 ATTEMPTS = 5  # without a byte of progress
 TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of data
 PAUSE = 2.0  # seconds before the second attempt, doubled before each further one
-# By these the system refuses an entry that is a file below another file, or has a name that is too long.
+# Errors of the system for an entry that is a file below another file, or has a name that is too long.
 ERRORS_OF_NAMES = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
@@ -32,7 +32,7 @@ ERRORS_OF_NAMES = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG
 
 @dataclasses.dataclass(frozen=True)
 class RemoteFile:
-    """A file of a known content: its name here, where it is, and the MD5 that its publisher gives."""
+    """File of known content: its local name, its address, and the MD5 that its publisher gives."""
 
     name: str
     url: str
@@ -41,8 +41,7 @@ class RemoteFile:
 
 def download(file: RemoteFile, folder: pathlib.Path) -> pathlib.Path:
     """
-    Download a file to a folder where it is not there, and verify it. What arrives is kept as `<name>.part` until it is
-    whole.
+    Download a file to a folder that lacks it, and verify it. Until it is complete, it is named `<name>.part`.
 
     Returns:
         The path of the file.
@@ -68,7 +67,7 @@ def download(file: RemoteFile, folder: pathlib.Path) -> pathlib.Path:
             if failures == ATTEMPTS:
                 raise DataError(
                     f"{file.url}: {error} ({ATTEMPTS} attempts; {size} bytes are kept in {part}); run the command "
-                    "again when the server can be reached: it goes on from there"
+                    "again when the server can be reached: it continues from there"
                 ) from error
         time.sleep(PAUSE * 2 ** (failures - 1))
     try:
@@ -101,7 +100,7 @@ def verify(path: pathlib.Path, md5: str) -> None:
 
 
 def _fetch(url: str, part: pathlib.Path) -> None:
-    """Download what `part` lacks; a `requests.RequestException` is a failure that may pass."""
+    """Download the rest of `part`; a `requests.RequestException` is a failure that may pass."""
     start = _size(part)
     headers = {"Accept-Encoding": "identity"}  # a range of compressed bytes is no range of the file
     if start:
@@ -144,7 +143,7 @@ def _bar(description: str, total: int | None, initial: int = 0, disable: bool | 
 
 def extract(archive: pathlib.Path, folder: pathlib.Path) -> None:
     """
-    Extract the folder of that name in a 7z archive to `folder`, where it is not there: whole, or not at all.
+    Extract the folder of the same name in a 7z archive to `folder`, unless it exists; as a whole or not at all.
 
     Raises:
         DataError: the archive is truncated or damaged, has an entry that is no plain file or would leave the
@@ -163,7 +162,7 @@ def extract(archive: pathlib.Path, folder: pathlib.Path) -> None:
         (unfinished / folder.name).rename(folder)
     except (DataError, MemoryError):
         raise
-    except Exception as error:  # py7zr gives a damaged archive's errors as those of a dozen libraries
+    except Exception as error:  # py7zr raises errors of a dozen libraries for a damaged archive
         if isinstance(error, OSError) and error.errno not in (None, *ERRORS_OF_NAMES):  # of the disk
             raise
         reason = f"{type(error).__name__}: {error}"[:300]
@@ -176,7 +175,7 @@ def extract(archive: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def _check_entries(archive: pathlib.Path, file: py7zr.SevenZipFile, folder: pathlib.Path) -> None:
-    """Check what an archive holds before anything of it is written."""
+    """Check the entries of an archive before anything is written."""
     entries = file.list()
     for entry in entries:
         parts = re.split(r"[\\/]", entry.filename)
@@ -202,7 +201,7 @@ def _check_entries(archive: pathlib.Path, file: py7zr.SevenZipFile, folder: path
 
 
 class _Progress(ExtractCallback):
-    """Moves a progress bar on with every extracted file."""
+    """Advance a progress bar with every extracted file."""
 
     def __init__(self, bar: tqdm):
         self.bar = bar
@@ -210,7 +209,7 @@ class _Progress(ExtractCallback):
     def report_end(self, processing_file_path: str, wrote_bytes: str) -> None:
         self.bar.update(int(wrote_bytes))
 
-    # The other events are abstract in py7zr, and nothing is to be done at them.
+    # The other events are abstract in py7zr and need no action.
     def report_start_preparation(self) -> None: ...
     def report_start(self, processing_file_path: str, processing_bytes: str) -> None: ...
     def report_update(self, decompressed_bytes: str) -> None: ...

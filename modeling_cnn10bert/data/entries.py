@@ -1,4 +1,4 @@
-"""The entries that a source of recordings lists, each of which becomes a row of a prepared data set."""
+"""Entries of a source of recordings, each of which becomes a row of a prepared data set."""
 
 import dataclasses
 import hashlib
@@ -16,8 +16,8 @@ from .audio_io import decode_audio, encode_audio, load_audio
 
 SAMPLING_RATE = 32_000  # Hz, of every prepared recording
 FORMAT = 1  # raise it when the meaning of a prepared row changes, so that no older one is taken for whole
-SILENCE = 1e-4  # -80 dB of full scale: nothing above it, and a recording is silent
-MIN_SECONDS = 0.15  # 16 frames at hop 320: the feature extractor fills up what is shorter
+SILENCE = 1e-4  # -80 dB of full scale; a recording with nothing above it is silent
+MIN_SECONDS = 0.15  # 16 frames at hop 320: the feature extractor pads shorter recordings
 
 CAPTIONS = datasets.List(datasets.Value("string"))
 # `datasets.Audio` stores the same, but its decoding needs torchcodec.
@@ -39,7 +39,7 @@ class StoredAudio:
     column: str
 
     def load(self, name: str, sampling_rate: int = SAMPLING_RATE, notes: list[str] | None = None) -> np.ndarray:
-        """Decode the recording as `load_audio` does, which says what the arguments are; `name` is for errors."""
+        """Decode the recording as `load_audio` does, with its arguments; `name` is for errors."""
         value = self.dataset[self.row][self.column]
         value = value if isinstance(value, dict) else {"path" if isinstance(value, str) else "bytes": value}
         if value.get("bytes") is not None:
@@ -53,7 +53,7 @@ class StoredAudio:
 
 def _wav_of(array: Any, rate: Any, name: str) -> bytes:
     """
-    Write samples as a wav file of floats, which then goes the way of every recording.
+    Write samples as a wav file of floats, which is then decoded like every recording.
 
     Args:
         array: [samples] or [channels, samples] or [samples, channels]. Whole numbers are taken as 16-bit samples.
@@ -61,7 +61,7 @@ def _wav_of(array: Any, rate: Any, name: str) -> bytes:
         name: of the recording, for errors.
 
     Raises:
-        AudioError: they are not such samples and their rate.
+        AudioError: they are not samples with their rate.
     """
     try:
         samples = np.asarray(array)
@@ -89,9 +89,9 @@ class Entry:
     Attributes:
         file_name: unique within its split.
         audio: where the recording is; `None` where it is missing.
-        columns: what else the row holds, such as captions and metadata.
+        columns: other columns of the row, such as captions and metadata.
         absence: why `audio` is `None`: what was looked for, and where.
-        remark: what should be known of a recording that is used, such as a caption that is not.
+        remark: note on a recording that is used, such as a caption that is left out.
     """
 
     file_name: str
@@ -112,7 +112,7 @@ class Entry:
         return hashlib.sha256(repr(content).encode()).hexdigest()[:24]
 
 
-# What a source lists: split -> entries, and the features of their columns.
+# Content of a source: split -> entries, and the features of their columns.
 Source = tuple[dict[str, list[Entry]], datasets.Features]
 
 

@@ -1,7 +1,7 @@
-"""The feature cache: recordings tables on disk, computed once and memory-mapped at training.
+"""Cache of features: recordings tables on disk, computed once and memory-mapped at training.
 
-A recordings table has one row a recording. Its log-mel is one binary value of 16-bit numbers, which is read hundreds of
-times faster than a list of numbers.
+A recordings table has one row per recording. Its log-mel is one binary value of 16-bit numbers, which is read hundreds
+of times faster than a list of numbers.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ def encode_log_mel(log_mel: torch.Tensor) -> bytes:
     Encode a log-mel [T, n_mels] in dB as 16-bit counts of `LOG_MEL_STEP`.
 
     Raises:
-        ValueError: a value that 16 bits do not hold.
+        ValueError: a value does not fit into 16 bits.
     """
     counts = torch.round(log_mel / LOG_MEL_STEP)
     low, high = torch.aminmax(counts)
@@ -68,7 +68,7 @@ def decode_log_mel(encoded: bytes, n_mels: int) -> torch.Tensor:
 
 def log_mel_columns(log_mel: torch.Tensor) -> dict[str, Any]:
     """
-    Compute the columns of a recordings table that hold a log-mel [T, n_mels] in dB: itself, its length, its statistics.
+    Compute the columns of a recordings table for a log-mel [T, n_mels] in dB: its encoding, length and statistics.
 
     Mean and standard deviation (of the population) of each mel bin are those of the values as they are stored.
     """
@@ -92,7 +92,7 @@ def decode_row_audio(audio: Mapping[str, Any], sampling_rate: int) -> np.ndarray
 @dataclass
 class MelStatistics:
     """
-    Hold what the augmentations know of a whole training set.
+    Statistics of a whole training set, for the augmentations.
 
     Attributes:
         mean, std: [N, n_mels] of each mel bin of each recording over its frames, in dB.
@@ -128,12 +128,12 @@ def log_mel_table(
     num_proc: int = 1,
 ) -> datasets.Dataset:
     """
-    Table of the log-mels of recordings, from the cache or computed into it.
+    Load the table of recordings' log-mels from the cache, or compute it into the cache.
 
     Args:
         rows: one for each recording.
-        read: from a row, other columns of the table and the waveform [samples].
-        features: of the table; it has those of `log_mel_columns` that are named here.
+        read: row -> other columns of the table and the waveform [samples].
+        features: features of the table, with those of `log_mel_columns` that it should have.
         feature_extractor: computes the log-mels.
         key: what the table depends on, besides the feature extractor; JSON-serializable.
         cache_dir: folder of the feature cache.
@@ -181,15 +181,15 @@ def cached_table(
     """
     Load the table that `key` describes from the cache, or compute it into the cache.
 
-    The key holds everything that the table depends on. A table gets its own name only when it is whole, so a killed
-    process leaves nothing that later reads as complete, and two at once do not meet. The next one deletes what a killed
-    one has left.
+    The key holds everything that the table depends on. A table gets its final name only when it is complete, so a
+    killed process leaves nothing that looks complete, and two processes do not conflict. The next process deletes what
+    a killed one left.
 
     Args:
         cache_dir: folder of all cached tables.
-        name: in front of the folder's name.
+        name: start of the folder's name.
         key: JSON-serializable.
-        compute: computes the table; it is given a folder for the files that it needs meanwhile.
+        compute: computes the table, given a folder for temporary files.
 
     Returns:
         The memory-mapped table.

@@ -1,4 +1,4 @@
-"""Decode by an installed `ffmpeg` what libsndfile cannot; only audio_io.py uses this."""
+"""Decode what libsndfile cannot with an installed `ffmpeg`. Only audio_io.py uses this."""
 
 import contextlib
 import errno
@@ -14,7 +14,7 @@ from typing import IO, cast
 
 import numpy as np
 
-STALL_SECONDS = 60.0  # without a byte from ffmpeg, after which it is taken for hung
+STALL_SECONDS = 60.0  # without a byte from ffmpeg, after which it is considered hung
 BLOCK_BYTES = 1 << 22
 CHUNK_BYTES = 1 << 16  # what a pipe holds on Linux
 
@@ -26,17 +26,17 @@ CONTAINERS = (
 )
 
 
-# What the system, not the file, is to blame for, as ffmpeg words it.
+# Errors of the system, not of the file, as ffmpeg words them.
 SYSTEM_ERRORS = {
     os.strerror(code): code for code in (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC)
 }
-MESSAGES_BYTES = 1 << 16  # of those at the end that are looked through
-# Messages at the level of errors that healthy files cause too: about times that our output has no place for.
+MESSAGES_BYTES = 1 << 16  # of the last messages, which are searched
+# Messages at error level that healthy files cause too, about times that our output has no place for.
 HARMLESS = ("non monotonically increasing dts", "failed to create or replace stream")
 
 
 class FFmpegError(ValueError):
-    """ffmpeg is not there, or does not decode a file; the message is its reason, without the file's name."""
+    """Error of a missing ffmpeg or an undecodable file; the message is the reason, without the file's name."""
 
 
 def is_installed() -> bool:
@@ -61,22 +61,22 @@ def open_stream(path: str | os.PathLike, sampling_rate: int | None = None) -> It
     Decode the first audio stream of a file.
 
     Args:
-        path: of a regular file, whatever its name holds.
-        sampling_rate: to resample to, in Hz; by default its own.
+        path: path of a regular file, whatever its name.
+        sampling_rate: rate to resample to, in Hz; by default that of the file.
 
     Raises:
-        FFmpegError: no ffmpeg, no audio, or not decodable; also from the blocks.
-        OSError: the system does not give what ffmpeg takes, or nothing is heard of it for `STALL_SECONDS`; also from
-            the blocks.
+        FFmpegError: there is no ffmpeg or no audio, or it does not decode; the blocks raise it too.
+        OSError: the system lacks the resources for ffmpeg, or it gives nothing for `STALL_SECONDS`; the blocks raise
+            it too.
     """
-    # `file:` makes anything a name: `-i.wav` no option, `http:x.wav` no address. An AU file starts with its rate and
-    # channels, so that one process tells them and the samples.
+    # With `file:`, anything is a file name: `-i.wav` is no option, `http:x.wav` no address. An AU file starts with its
+    # rate and channels, so that one process gives them and the samples.
     command = [find_program(), "-nostdin", "-hide_banner", "-nostats", "-v", "level+info", "-threads", "1"]
     command += ["-protocol_whitelist", "file,pipe", "-format_whitelist", CONTAINERS, "-i", f"file:{os.fspath(path)}"]
     command += ["-map", "0:a:0", "-c:a", "pcm_f32be"]
     command += [] if sampling_rate is None else ["-ar", str(sampling_rate)]
     command += ["-f", "au", "pipe:1"]
-    with tempfile.TemporaryFile() as messages:  # a pipe that nobody reads would fill up and stop ffmpeg
+    with tempfile.TemporaryFile() as messages:  # an unread pipe would fill up and stop ffmpeg
         # A session of its own: Ctrl-C reaches us alone, and we end it below.
         process = subprocess.Popen(
             command,
@@ -102,9 +102,9 @@ class Stream:
     Attributes:
         rate: in Hz.
         channels: of the blocks.
-        duration: in seconds, as the container has it, after the last block; `None` where it does not, or also holds
+        duration: seconds that the container gives, known after the last block; `None` if it gives none, or also holds
             pictures, which may last longer.
-        fault: what ffmpeg says of damage that it went past, after the last block.
+        fault: message of ffmpeg about damage that it skipped, known after the last block.
     """
 
     def __init__(self, process: subprocess.Popen, output: int, messages: IO[bytes]):
@@ -185,5 +185,5 @@ class Stream:
 
 
 def _without_name(line: str) -> str:
-    """Return the reason in a line: before its last ": ", it would repeat the name of the file."""
+    """Return the reason in a line, after its last ": ", where the file's name is not repeated."""
     return line.rsplit(": ", 1)[-1].rsplit("[error] ", 1)[-1].strip()

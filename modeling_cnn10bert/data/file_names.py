@@ -1,4 +1,4 @@
-"""Names of recordings in metadata, and the files that they mean."""
+"""Find the files that the names of recordings in metadata mean."""
 
 import functools
 import os
@@ -11,10 +11,10 @@ METADATA_FILES = ("metadata.csv", "metadata.jsonl")
 
 
 class FileFinder:
-    """Finds recordings by the names that metadata gives them.
+    """Find recordings by the names that metadata gives them.
 
-    A file of exactly that name comes first. Else backslashes may stand for slashes, spaces around the name are left
-    out, and accents may be written in another Unicode normal form, as long as one file alone then agrees.
+    A file of exactly that name comes first. Otherwise, backslashes may stand for slashes, spaces around the name are
+    ignored, and accents may have another Unicode normal form, as long as only one file then matches.
     """
 
     def __init__(self, folder: pathlib.Path):
@@ -55,7 +55,7 @@ def _names_in(folder: pathlib.Path) -> dict[str, list[str]]:
 
 
 def file_identity(path: str | os.PathLike) -> Hashable:
-    """Return what all names of one file share: links, and detours such as `./` and `..`."""
+    """Return a value that all names of one file share, also links and detours such as `./` and `..`."""
     try:
         status = os.stat(path)
         return status.st_dev, status.st_ino
@@ -64,7 +64,7 @@ def file_identity(path: str | os.PathLike) -> Hashable:
 
 
 def is_inside(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
-    """Tell whether a path, there or not, leads to a place below a folder, links and `..` followed."""
+    """Tell whether a path, which need not exist, leads below a folder when links and `..` are followed."""
     try:
         return pathlib.Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
     except ValueError:  # no file can have such a name

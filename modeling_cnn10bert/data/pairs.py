@@ -54,7 +54,7 @@ def pair_rows(recordings: datasets.Dataset) -> datasets.Dataset:
     Make one row per caption of a recordings table: `caption`, `recording` (its row), `length` (frames) and `row_id`.
 
     Where the table has back-translations, `back_translations` holds those of the caption, one per language, the
-    languages sorted; `None` for a recording that was added since they were made. Nothing of the recording is copied.
+    languages sorted; `None` for a recording that was added since they were made. Recordings are not copied.
     """
     names = [
         BACK_TRANSLATION_COLUMN.format(language=language)
@@ -95,19 +95,19 @@ class PairSampler(Sampler[int]):
     With `captions_per_recording` of k, every k pairs in a row are of one recording, so that one pass through the audio
     network serves them all. Captions are grouped differently in every epoch.
 
-    Only whole batches are drawn, and only k captions together: what is left over waits for another epoch.
+    Only whole batches and whole groups of k captions are drawn. The rest waits for another epoch.
 
     Args:
         lengths: [N] frames of each pair's recording, read before any transform runs.
         batch_size: pairs of one optimizer step, over all processes; a multiple of `captions_per_recording`.
-        seed: of the permutations.
-        epoch: which epoch it is.
+        seed: seed of the permutations.
+        epoch: the current epoch.
         group_by_length: whether to batch clips of similar length.
         recordings: [N] number of each pair's recording; without it, no two pairs share one.
         captions_per_recording: pairs of one recording that come together.
 
     Raises:
-        ValueError: fewer pairs to draw than a batch.
+        ValueError: there are fewer pairs to draw than a batch holds.
     """
 
     GROUP = 50
@@ -146,7 +146,7 @@ class PairSampler(Sampler[int]):
         return iter(order.tolist())
 
     def _units(self, rng: np.random.Generator) -> np.ndarray:
-        """[n, k] pairs, each row of one recording."""
+        """Draw [n, k] pairs, each row of one recording."""
         k = self.captions_per_recording
         if k == 1:
             return np.arange(len(self.lengths))[:, None]
@@ -169,7 +169,7 @@ class PairSampler(Sampler[int]):
 
 
 def recording_numbers(recordings: datasets.Dataset) -> np.ndarray:
-    """Number the rows of a recordings table, [N]; equal where the recording id is."""
+    """Number the rows of a recordings table, [N]; equal recording ids get equal numbers."""
     return np.unique(recordings["recording_id"][:], return_inverse=True)[1]
 
 
@@ -179,7 +179,7 @@ class LogMelReader:
 
     Args:
         recordings: the recordings table.
-        feature_extractor: computed what is cached, and computes what is not.
+        feature_extractor: computed the cached log-mels, and computes the others.
     """
 
     def __init__(self, recordings: datasets.Dataset, feature_extractor: CNN10FeatureExtractor):
@@ -203,16 +203,16 @@ class PairTransform:
 
     `caption_keys` are those of the captions before augmentation.
 
-    Every draw is keyed by (seed, epoch, row id, audio or text): it is the same whatever the number of workers or
-    processes, whatever else is in the batch, and after a resume; and a new one every epoch.
+    Every draw is keyed by (seed, epoch, row id, audio or text). It does not depend on the number of workers or
+    processes or on the rest of the batch, is the same after a resume, and differs in every epoch.
 
     Args:
         recordings: the recordings table.
         feature_extractor: computed its log-mels, or computes them where it has none.
         augment_audio: called with the log-mels of the batch and a generator for each, or `None`.
         augment_text: called with each caption, its back-translations and its generator, or `None`.
-        seed: of all draws.
-        epoch: which epoch it is.
+        seed: seed of all draws.
+        epoch: the current epoch.
         captions_per_recording: pairs that share a log-mel.
     """
 

@@ -1,12 +1,12 @@
-"""From the entries of a source to a prepared data set: a `datasets.DatasetDict` that training reads.
+"""Turn the entries of a source into a prepared data set: a `datasets.DatasetDict` that training reads.
 
 OUT/dataset_dict.json, OUT/<split>/   what `datasets.load_from_disk(OUT)` reads; the former is written last
 OUT/skipped.csv, OUT/warnings.csv     recordings that were left out, and those that were kept but look odd
-OUT/.preparation/                     the lock, unfinished shards, and what a whole preparation was made of
+OUT/.preparation/                     the lock, unfinished shards, and the record of a complete preparation
 
-Each split is cut into shards: Arrow files of some recordings that processes write in parallel, each with a report in
-JSON that is written last. A killed preparation goes on with the shards that are missing. `Dataset.from_generator` with
-`num_proc` begins again in that case, and can neither leave out a recording nor say why, so that the shards are our own.
+Each split is cut into shards. These are Arrow files that processes write in parallel, each with a JSON report that is
+written last. A killed preparation continues with the missing shards. `Dataset.from_generator` with `num_proc` would
+start again, and can neither leave out a recording nor say why, so the shards are our own.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from .entries import ROW_FEATURES, Entry, prepare_entry
 from .processes import in_processes
 from .saved_tables import load_saved
 
-ENTRIES_OF_A_SHARD = 64  # whose recording is there
+ENTRIES_OF_A_SHARD = 64  # with a recording
 ROWS_IN_MEMORY = 32  # of a shard while it is written, and at a time where it is streamed
 MARK = "dataset_dict.json"  # without it, `load_from_disk` reads nothing
 COPY = "the same sound as in another split"
@@ -52,14 +52,14 @@ class Note:
 @dataclasses.dataclass
 class Preparation:
     """
-    Sums up a preparation: what is printed at its end, and what a later one goes on from.
+    Summary of a preparation, which is printed at its end and read by the next one.
 
     Attributes:
         folder: the prepared data set.
         listed: split -> recordings that the source lists.
         stamps: split -> the stamp of each row, see `Entry.stamp`.
         skipped, warnings: recordings left out, and those kept with a warning.
-        key: equal where all entries and columns are; empty where some are to be tried again.
+        key: equal for equal entries and columns; empty if some entries should be tried again.
     """
 
     folder: pathlib.Path
@@ -71,12 +71,12 @@ class Preparation:
 
     @property
     def prepared(self) -> dict[str, int]:
-        """Split -> recordings that are there."""
+        """Return the number of prepared recordings per split."""
         return {split: len(stamps) for split, stamps in self.stamps.items()}
 
     @classmethod
     def read(cls, folder: pathlib.Path) -> "Preparation | None":
-        """Read the preparation of a folder; `None` where the folder holds no whole data set."""
+        """Read the preparation of a folder; `None` if the folder holds no complete data set."""
         try:
             content = json.loads((folder / ".preparation" / "state.json").read_text(encoding="utf-8"))
             for kind in ("skipped", "warnings"):
@@ -116,19 +116,19 @@ def prepare_dataset(
     """
     Decode, resample and store all recordings; a recording that cannot be used is left out and listed.
 
-    What is whole stays: run again, it does nothing; with other entries, it prepares those that are new. A column that
-    was added to the data set since stays too, empty for what is new.
+    A second run does nothing. With other entries, it prepares only the new ones. Columns that were added to the data
+    set since are kept, and are empty for new entries.
 
     Args:
-        splits: name -> what the source lists.
+        splits: name -> entries of the source.
         columns: the features of the entries' columns.
         out: folder of the data set.
-        num_proc: processes that decode.
+        num_proc: number of processes that decode.
         strict: whether a recording that must be left out is an error.
 
     Raises:
-        DataError: the folder holds something else or a damaged data set, is full, no recording can be used, or,
-            if `strict`, one cannot.
+        DataError: the folder holds something else or a damaged data set, the disk is full, no recording can be used,
+            or, if `strict`, one cannot.
     """
     features = datasets.Features({**ROW_FEATURES, **columns})
     with open_preparation(splits, out) as (out, folder):
@@ -139,7 +139,7 @@ def prepare_dataset(
             shards += cut(split, entries, features, math.ceil(there / ENTRIES_OF_A_SHARD))
         key = hashlib.sha256("".join(shard.key for shard in shards).encode()).hexdigest()
         earlier = Preparation.read(out)
-        tables = load_saved(out) if earlier else {}  # also if nothing is to do: a file may have been damaged since
+        tables = load_saved(out) if earlier else {}  # even if nothing is to do, as a file may be damaged since
         if earlier and earlier.key == key:
             result = earlier
             check_result(result, strict)
@@ -158,7 +158,7 @@ def prepare_dataset(
 
 
 def whole_preparation(out: str | os.PathLike) -> Preparation | None:
-    """Return what an earlier preparation came to; `None` where the folder holds no whole data set."""
+    """Return the summary of an earlier preparation; `None` if the folder holds no complete data set."""
     return Preparation.read(pathlib.Path(out))
 
 
@@ -173,7 +173,7 @@ def _known_rows(earlier: Preparation, tables: Mapping[str, datasets.Dataset]) ->
     known: KnownRows = {}
     for split, table in tables.items():
         stamps = earlier.stamps.get(split, [])
-        if len(stamps) != len(table):  # rows were taken out since: which are left is not known
+        if len(stamps) != len(table):  # rows were removed since, and it is unknown which ones
             continue
         own = (note for note in earlier.warnings if note.split == split and COPY not in note.text)
         warnings = {note.file_name: note.text for note in own}
@@ -183,7 +183,7 @@ def _known_rows(earlier: Preparation, tables: Mapping[str, datasets.Dataset]) ->
 
 
 def _save_whole(folder: pathlib.Path, shards: Sequence["Shard"], result: Preparation) -> None:
-    """Join the shards to the data set `whole`, which appears by a renaming, beside its place."""
+    """Join the shards to the data set `whole` in `folder`, which appears by a renaming."""
     staged = folder / "staged"
     shutil.rmtree(staged, ignore_errors=True)
     tables = datasets.DatasetDict()
@@ -196,7 +196,7 @@ def _save_whole(folder: pathlib.Path, shards: Sequence["Shard"], result: Prepara
 
 
 def _move_in(whole: pathlib.Path, out: pathlib.Path) -> None:
-    """Put a data set that stands whole beside its place into it, or go on with that after a kill; `MARK` moves last."""
+    """Move a complete data set to its place, or finish such a move after a kill; `MARK` moves last."""
     if (whole / MARK).is_file():
         (out / MARK).unlink(missing_ok=True)
         if (whole / "state.json").is_file():
@@ -216,14 +216,14 @@ def open_preparation(
     splits: Mapping[str, Sequence[Entry]], out: str | os.PathLike
 ) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
     """
-    Check what is to be prepared and where, and lock the folder for the time of a block.
+    Check the entries and the folder, and lock the folder for the duration of the block.
 
     Yields:
         The folder of the data set, and its folder .preparation.
 
     Raises:
-        DataError: no recording of a split is there, two have the same file name, one has no name in UTF-8, the folder
-            cannot be used, or the disk is full.
+        DataError: no recording of a split exists, two have the same file name, a name is not UTF-8, the folder cannot
+            be used, or the disk is full.
     """
     check_local_folder(out, "OUT", DataError)
     out = pathlib.Path(out)
@@ -250,7 +250,7 @@ def open_preparation(
 @contextlib.contextmanager
 def preparation_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
     """
-    Lock OUT/.preparation: a second preparation of the same folder waits, and then finds it whole.
+    Lock OUT/.preparation. A second preparation of the same folder waits, and then finds it complete.
 
     Raises:
         DataError: the folder holds something that no preparation wrote.
@@ -288,7 +288,7 @@ def one_line_when_full(out: pathlib.Path) -> Iterator[None]:
         free = shutil.disk_usage(out).free
         raise DataError(
             f"{out}: no space left on the disk (found {free / 1e6:.0f} MB free); free some and run the command again: "
-            "it goes on with what is missing"
+            "it continues with what is missing"
         ) from error
 
 
@@ -297,7 +297,7 @@ def one_line_when_full(out: pathlib.Path) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A piece of a split, of which `<name>.arrow` holds the rows and `<name>.json` the report."""
+    """Piece of a split, with its rows in `<name>.arrow` and its report in `<name>.json`."""
 
     name: str
     split: str
@@ -317,13 +317,13 @@ class Shard:
 @dataclasses.dataclass
 class ShardReport:
     """
-    What a whole shard holds.
+    Report of a complete shard.
 
     Attributes:
-        stamps: of its rows.
+        stamps: stamps of its rows.
         skipped, warnings: recordings left out, and those kept with a warning.
-        digests: file name -> a digest of the sound, equal where the sound is; empty in a report of earlier versions.
-        retry: whether the system did not read a recording, which says nothing of the recording.
+        digests: file name -> digest of the sound, equal for equal sounds; empty in reports of earlier versions.
+        retry: whether the system failed to read a recording, which says nothing about the recording.
     """
 
     stamps: list[str] = dataclasses.field(default_factory=list)
@@ -334,7 +334,7 @@ class ShardReport:
 
     @classmethod
     def read(cls, shard: Shard, folder: pathlib.Path) -> "ShardReport | None":
-        """Read the report of a shard; `None` unless the shard is there, whole, and of the same recordings."""
+        """Read the report of a shard; `None` unless the shard is complete and of the same recordings."""
         try:
             content = json.loads((folder / f"{shard.name}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -369,12 +369,12 @@ def write_shards(
     shards: Sequence[Shard], folder: pathlib.Path, num_proc: int, known: KnownRows | None = None
 ) -> list[ShardReport]:
     """
-    Write what is missing in a folder, in `num_proc` processes with a progress bar; what is whole stays as it is.
+    Write the missing shards in `num_proc` processes with a progress bar. Complete shards stay as they are.
 
     Raises:
-        OSError, DataError: they cannot be written, or a process died; the whole ones stay.
+        OSError, DataError: a shard cannot be written, or a process died; complete shards stay.
     """
-    for path in folder.glob(".*"):  # of killed processes; the folder is locked, so that no other one is at work
+    for path in folder.glob(".*"):  # of killed processes; the folder is locked, so no other process uses it
         path.unlink()
     reports = {number: report for number, shard in enumerate(shards) if (report := ShardReport.read(shard, folder))}
     missing = [number for number in range(len(shards)) if number not in reports]
@@ -418,7 +418,7 @@ def write_shard(shard: Shard, folder: pathlib.Path, known: KnownRows) -> ShardRe
 
 
 def _unfinished(shard: Shard, folder: pathlib.Path) -> pathlib.Path:
-    """Name a file while this process writes it; one that was killed a moment ago may still be at its own."""
+    """Name a file while this process writes it. A process that was just killed may still write its own."""
     return folder / f".{shard.name}.{os.getpid()}"
 
 
@@ -443,7 +443,7 @@ def sum_up(
             places_of[digest].append((shard.split, name))
     skipped = [note for report in reports for note in report.skipped]
     warnings = [note for report in reports for note in report.warnings]
-    # A recording of which another split has the same sound, under whatever name, makes the test easier than it is.
+    # A recording that another split also has, under any name, makes the test too easy.
     for split, name, digest in sounds:
         if copies := [f"{other}/{copy}" for other, copy in places_of[digest] if other != split]:
             warnings.append(Note(split, name, f"{COPY}: {', '.join(copies[:3])}"))
@@ -460,7 +460,7 @@ def sum_up(
 
 def check_result(result: Preparation, strict: bool) -> None:
     """
-    Refuse a data set that lacks too much.
+    Refuse a data set that lacks too many recordings.
 
     Raises:
         DataError: no recording of a split could be used, or, if `strict`, one could not.

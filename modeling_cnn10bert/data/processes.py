@@ -1,4 +1,4 @@
-"""Work in several processes, which end with the one that started them, however that ends."""
+"""Work in several processes, which end with their parent, however it ends."""
 
 import concurrent.futures
 import concurrent.futures.process
@@ -16,7 +16,7 @@ _work: Callable[[int], Any] = int  # of a worker, which `_begin` sets
 
 def in_processes(function: Callable[[int], Any], count: int, num_proc: int) -> Iterator[tuple[int, Any]]:
     """
-    Call a function with each number below `count`, in forked processes where there is more than one.
+    Call a function with each number below `count`, in forked processes if `num_proc` is above 1.
 
     Each process has one copy of the function, which need not be picklable; its results must be.
 
@@ -31,7 +31,7 @@ def in_processes(function: Callable[[int], Any], count: int, num_proc: int) -> I
             yield number, function(number)
         return
     others = set(multiprocessing.active_children())
-    context = multiprocessing.get_context("fork")  # another start imports the whole package in every process
+    context = multiprocessing.get_context("fork")  # other start methods import the whole package in every process
     # `multiprocessing.Pool` would wait forever for the result of a worker that died.
     with concurrent.futures.ProcessPoolExecutor(min(num_proc, count), context, _begin, (function,)) as pool:
         try:
@@ -44,13 +44,13 @@ def in_processes(function: Callable[[int], Any], count: int, num_proc: int) -> I
                 "with fewer processes (num_proc; of a training, preprocessing_num_workers)"
             ) from error
         except BaseException:
-            for worker in set(multiprocessing.active_children()) - others:  # none has to end what it is at
+            for worker in set(multiprocessing.active_children()) - others:  # none needs to finish its work
                 worker.kill()
             raise
 
 
 def _begin(function: Callable[[int], Any]) -> None:
-    """Prepare a worker: signals are its parent's to answer, with which it ends."""
+    """Prepare a worker: its parent handles signals, and the worker ends with its parent."""
     global _work
     _work = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches all processes of a terminal

@@ -38,15 +38,15 @@ def load_prepared(name: str) -> datasets.DatasetDict:
 
 def load_prepared_split(name: str, split: str | None) -> tuple[str, datasets.Dataset]:
     """
-    Load one split of a prepared data set, and its name; the other splits may be missing.
+    Load one split of a prepared data set, with its name. The other splits may be missing.
 
     Args:
         name: a folder, or a Hub id.
-        split: `None` is the only one, or else `test`.
+        split: name of the split; `None` is the only one, or `test` if there are several.
 
     Raises:
         DataError: there is no such set or split, it lacks a column, or its preparation did not end; or a
-            recording has a caption without a word. That it has none is no error here.
+            recording has a caption without a word. A recording without captions is no error here.
     """
     tables = _load_tables(name)
     found = split or (next(iter(tables)) if len(tables) == 1 else "test")
@@ -58,7 +58,7 @@ def load_prepared_split(name: str, split: str | None) -> tuple[str, datasets.Dat
 
 def _load_tables(name: str) -> datasets.DatasetDict:
     folder = pathlib.Path(name)
-    is_folder = os.path.isdir(name)  # unlike that of `Path`, it has no error at a name that no folder can have
+    is_folder = os.path.isdir(name)  # unlike `Path.is_dir`, it accepts a name that no folder can have
     if is_folder and not (folder / "dataset_dict.json").is_file():
         raise DataError(
             f"found no dataset_dict.json in the folder {name}, expected a prepared data set; run the command that "
@@ -76,10 +76,11 @@ def _load_tables(name: str) -> datasets.DatasetDict:
 
 
 def _check_split(table: datasets.Dataset, where: str, captions_may_be_unknown: bool = False) -> None:
-    """
+    """Check the columns and captions of a split.
+
     Raises:
-        DataError: a column is missing or holds something else than those of a prepared data set; a caption has no word,
-            of which the model would see nothing, or a recording has no caption.
+        DataError: a column is missing or of another type, a caption has no word, of which the
+            model would see nothing, or a recording has no caption.
     """
     if missing := [column for column in (*COLUMNS, "audio") if column not in table.column_names]:
         raise DataError(
@@ -110,10 +111,7 @@ def _check_split(table: datasets.Dataset, where: str, captions_may_be_unknown: b
 
 
 def _check_recording_ids(tables: datasets.DatasetDict, name: str) -> None:
-    """
-    Raises:
-        DataError: splits share a recording, or two recordings that are evaluated on count as one.
-    """
+    """Raise a `DataError` if splits share a recording, or two recordings that are evaluated on count as one."""
     split_of: dict[str, str] = {}
     for split in ("train", "validation", "test"):
         ids = tables[split]["recording_id"][:]
@@ -143,7 +141,7 @@ def recordings_table(
     Compute the recordings table of one split of a prepared data set, or load it from the cache.
 
     Args:
-        prepared: the split; its back-translations are carried along.
+        prepared: the split; its back-translations are kept.
         feature_extractor: computes the log-mels.
         cache_dir: folder of the feature cache.
         num_proc: processes that compute.

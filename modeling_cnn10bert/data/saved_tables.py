@@ -1,4 +1,4 @@
-"""Data sets that `save_to_disk` of datasets wrote, and what is left of them when a file was cut off or edited."""
+"""Load data sets that `save_to_disk` of datasets wrote, and report files that were cut off or edited."""
 
 import os
 

@@ -1,7 +1,7 @@
-"""Tables of captions and metadata as people and publishers write them: CSV files and JSON lines.
+"""Read tables of captions and metadata as people and publishers write them: CSV files and JSON lines.
 
-The one reader of them all. It recognizes UTF-8 and UTF-16, and commas, semicolons and tabs between cells; what it does
-not recognize is refused with the number of the line, so that no cell is ever taken for another one.
+All tables are read here. UTF-8 and UTF-16 are recognized, and commas, semicolons and tabs between cells. Anything else
+is refused with its line number, so that no cell is taken for another one.
 """
 
 import ast
@@ -31,7 +31,7 @@ def read_text(path: str | os.PathLike, encoding: str | None = None) -> str:
 
     Args:
         path: the file.
-        encoding: of the file. By default UTF-8, or UTF-16 where the first bytes say so.
+        encoding: encoding of the file; by default UTF-8, or UTF-16 where the first bytes say so.
 
     Raises:
         DataError: the file cannot be read or is in another encoding; the message names the line.
@@ -72,8 +72,8 @@ def read_rows(
 
     Args:
         path: the file.
-        columns: that it must have.
-        encoding: as of `read_text`.
+        columns: columns that it must have.
+        encoding: as in `read_text`.
         faults: a list that takes the message of each faulty line, which is then left out. By default a faulty line is
             an error.
 
@@ -113,7 +113,7 @@ def read_json(line: str) -> Any:
     Read a line of JSON.
 
     Raises:
-        ValueError, RecursionError: it is none, or writes half of a surrogate pair, which no text of a table can hold.
+        ValueError, RecursionError: it is not JSON, or has half of a surrogate pair, which no text of a table can hold.
     """
     value = json.loads(line)
     if "\\u" in line:
@@ -123,7 +123,7 @@ def read_json(line: str) -> Any:
 
 def _csv_rows(path: pathlib.Path, text: str, columns: Collection[str]) -> Iterator[tuple[int, dict[str, str] | str]]:
     """Yield the number of the line, and column -> cell or what is wrong with the line."""
-    # With the right separator, most of the columns are there, and then most cells. Commas win where all are equal.
+    # The right separator gives most of the columns, and then most cells. Commas win a tie.
     headers = {}
     for name in SEPARATORS:
         _, cells = next(read_cells(path, text, name), (1, []))
@@ -150,7 +150,7 @@ def _csv_rows(path: pathlib.Path, text: str, columns: Collection[str]) -> Iterat
             found = f"found {len(cells)} cells ({', '.join(map(repr, cells))[:120]})"
             yield number, f"{found}, expected {len(header)} ({', '.join(header)}); {hint}"
             continue
-        # A line inside a cell that would be a row of its own: a quote before it was not closed.
+        # A line inside a cell that could be its own row: a quote before it was not closed.
         lines = [line for cell in cells if "\n" in cell or "\r" in cell for line in cell.splitlines()[1:]]
         lines = [line for line in lines if line.count(separator) == len(header) - 1]
         swallowed = [line for line in lines if line.split(separator)[0].strip()]
@@ -162,7 +162,7 @@ def _csv_rows(path: pathlib.Path, text: str, columns: Collection[str]) -> Iterat
 
 
 def _shown(header: Sequence[str]) -> str:
-    """List columns on one line, however many they are and whatever their names hold."""
+    """List columns on one line, however many there are and whatever their names hold."""
     names = ", ".join(name if name.isprintable() else repr(name) for name in header)
     return names if len(names) <= 300 else f"{names[:300]}..."
 
@@ -183,7 +183,7 @@ def read_cells(
         The number of the line where a row begins, and its cells; an empty line has none.
 
     Raises:
-        DataError: a quote is not closed, or is followed by something else than a separator.
+        DataError: a quote is not closed, or is followed by anything but a separator.
     """
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=spaces, strict=True)
     number = 1
@@ -206,7 +206,7 @@ def read_cells(
 
 def has_word(text: str) -> bool:
     """Tell whether a caption has a word; without one, no token is left of it."""
-    # A letter or digit of ASCII always makes one, and is found 50 times faster.
+    # An ASCII letter or digit always makes a word, and is found 50 times faster.
     return re.search("[A-Za-z0-9]", text) is not None or bool(caption_words(text))
 
 
@@ -232,7 +232,7 @@ def captions_of(values: Iterable[Any], where: str) -> list[str]:
     """
     Return the captions in cells, each a text, a list of texts, or a list written as text.
 
-    Captions stay as they are, with their spaces: submissions are matched by them. Blank ones are dropped.
+    Captions keep their spaces, because submissions are matched by them. Blank captions are dropped.
 
     Raises:
         DataError: a value is none of these.

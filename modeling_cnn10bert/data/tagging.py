@@ -1,7 +1,7 @@
 """Tagging data: tables of recordings with class labels, the draws of an epoch, the transform and the collator.
 
-A tagging table has one row a recording: `log_mel` as in the feature cache, or `audio`, and `labels`, the numbers of its
-classes. A row of training is not a recording but a draw: which recordings it becomes is decided by the transform.
+A tagging table has one row per recording: `log_mel` as in the feature cache, or `audio`, and `labels`, the numbers of
+its classes. A training row is not a recording but a draw. The transform decides which recordings it becomes.
 """
 
 import os
@@ -81,7 +81,7 @@ def cached_clips(
 
 
 def draw_rows(table: datasets.Dataset) -> datasets.Dataset:
-    """Make the rows of a training epoch: one draw per clip of the table, known by its `row_id` alone."""
+    """Make the rows of a training epoch: one draw per clip of the table, identified by its `row_id` alone."""
     return datasets.Dataset.from_dict({"row_id": range(len(table))})
 
 
@@ -89,18 +89,18 @@ class TaggingTransform:
     """
     Turn each draw into a clip, or a mixture of two, and its targets, for training.
 
-    Class-balanced, a clip is drawn by its class first, each as likely, and then among the clips of that class: so is
-    the clip that it is mixed with. Every draw is keyed by (seed, epoch, row id).
+    If class-balanced, a class is drawn uniformly first, and then a clip of that class. The clip that it is mixed with
+    is drawn in the same way. Every draw is keyed by (seed, epoch, row id).
 
     Args:
         table: a tagging table.
         feature_extractor: computed its log-mels, or computes them.
-        num_classes: of all clips.
-        class_balanced: else every clip comes once an epoch, mixed with any other.
+        num_classes: number of classes.
+        class_balanced: whether to balance classes; if not, every clip comes once per epoch, mixed with any other.
         mixup_alpha: of the Beta distribution; 0 mixes nothing.
         mixup_domain: what is mixed, `"power"` or `"waveform"`; the latter needs a table with `audio`.
-        seed: of all draws.
-        epoch: which epoch it is.
+        seed: seed of all draws.
+        epoch: the current epoch.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class TaggingTransform:
         }
 
     def _draw(self, rng: np.random.Generator) -> int:
-        """A row of the table."""
+        """Draw a row of the table."""
         if not self.clips_of_class:
             return int(rng.integers(len(self.clips)))
         rows = self.clips_of_class[rng.integers(len(self.clips_of_class))]
@@ -163,7 +163,7 @@ class TaggingTransform:
 
 
 def _clips_of_class(labels: Sequence[Sequence[int]]) -> list[np.ndarray]:
-    """For each class that has any, the rows of its clips."""
+    """List the rows of the clips of each class that has any."""
     rows: dict[int, list[int]] = {}
     for row, classes in enumerate(labels):
         for number in classes:

@@ -130,7 +130,7 @@ def test_a_broken_connection_is_taken_up_where_it_ended(remote, server, tmp_path
 def test_the_next_run_takes_up_what_the_last_one_left(remote, server, tmp_path):
     server.cuts, server.cut_after = 100, 0
     (tmp_path / "file.bin.part").write_bytes(CONTENT[:1_500_000])
-    with pytest.raises(DataError, match=r"5 attempts; 1500000 bytes are kept in .*file\.bin\.part.*goes on"):
+    with pytest.raises(DataError, match=r"5 attempts; 1500000 bytes are kept in .*file\.bin\.part.*continues"):
         download(remote(), tmp_path)
     server.cuts, server.requests[:] = 0, []
     assert download(remote(), tmp_path).read_bytes() == CONTENT
@@ -311,7 +311,7 @@ def test_preparation_on_a_full_disk_goes_on_when_there_is_space(tmp_path, write_
     with small_disk(tmp_path / "disk", 6) as disk:
         ballast = disk / "ballast"
         ballast.write_bytes(bytes(5_700_000))
-        with pytest.raises(DataError, match=r"no space left on the disk .*goes on with what is missing"):
+        with pytest.raises(DataError, match=r"no space left on the disk .*continues with what is missing"):
             prepare_dataset(splits, columns, disk / "out")
         with pytest.raises(FileNotFoundError):
             datasets.load_from_disk(disk / "out")

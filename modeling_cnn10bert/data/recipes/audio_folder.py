@@ -2,7 +2,7 @@
 
 FOLDER/metadata.csv or .jsonl              columns file_name and caption or captions. Recordings in folders named train,
                                            validation and test belong to these splits; else splits are drawn at random
-FOLDER/{train,validation,test}/metadata.*  the same, a file for each split
+FOLDER/{train,validation,test}/metadata.*  the same, one file per split
 
 Rows that name the same recording are one recording with several captions, in one split.
 """
@@ -53,7 +53,7 @@ class _Row:
     A row of metadata or of a data set: a recording and some of its captions.
 
     Attributes:
-        where: the row stands, for errors.
+        where: place of the row, for errors.
         recording: equal for all rows of one recording.
         others: the remaining columns.
     """
@@ -81,10 +81,10 @@ def own_recordings(
         source: the folder, or the Hub id.
         audio_column: where a data set has its recordings.
         caption_columns: where the captions are, each a text or a list of texts; by default `captions` or `caption`.
-        shares: of the splits that the source lacks, such as {"validation": 0.1}, drawn from its training recordings
-            by their names.
-        allow_outside: whether rows may name files outside the folder, by `..`, an absolute path or a link. Whoever
-            wrote the rows could else have any file of this machine prepared, and uploaded with the rest.
+        shares: shares of the splits that the source lacks, such as {"validation": 0.1}, drawn from its training
+            recordings by their names.
+        allow_outside: whether rows may name files outside the folder, by `..`, an absolute path or a link. If so, the
+            author of the rows can have any file of this machine prepared, and uploaded with the rest.
 
     Raises:
         DataError: there is no such source, a column is missing, metadata cannot be read, a row names a file
@@ -122,13 +122,13 @@ def split_named(name: str) -> str | None:
 
 
 def _load_from_hub(source: str) -> datasets.DatasetDict | datasets.Dataset:
-    """Load a data set; whatever it is that fails is one error."""
+    """Load a data set, and turn every failure into one kind of error."""
     try:
         return datasets.load_dataset(source)
     except (ImportError, OSError, ValueError, datasets.exceptions.DatasetsError, pyarrow.ArrowException) as error:
         cause = error.__cause__ or error
         reason = " ".join(f"{error} ({cause})".split() if cause is not error else str(error).split())
-        if isinstance(cause, ImportError):  # datasets decodes sound files by a package of its own
+        if isinstance(cause, ImportError):  # datasets decodes sound files with a separate package
             raise DataError(
                 f"{source}: found a data set that needs a package which is not installed: {reason}; install it, or "
                 "fetch the files (hf download --repo-type dataset) and name their folder, with its metadata"
@@ -157,7 +157,7 @@ def _join(rows: list[_Row]) -> dict[str, list[Entry]]:
 
 
 def _entry(row: _Row) -> Entry:
-    """Make an entry of which only captions with a word remain: of others, no token is left."""
+    """Make an entry with only the captions that have a word, because no token is left of the others."""
     name, audio, columns = row.file_name, row.audio, {**row.others, "captions": row.captions}
     if audio is None:
         return Entry(name, None, columns, f"{name}: found no such file; correct its name, or fetch it again")
@@ -195,7 +195,7 @@ def _draw_splits(splits: dict[str, list[Entry]], shares: dict[str, float], sourc
 
 
 def _draw(entry: Entry) -> float:
-    """Return a number in [0, 1) that depends on the file name alone: recordings added later move no other."""
+    """Return a number in [0, 1) that depends on the file name alone, so recordings added later move no other."""
     return int.from_bytes(hashlib.sha256(entry.file_name.encode(errors="surrogatepass")).digest()[:6], "big") / 2**48
 
 
@@ -289,8 +289,8 @@ def _of_tables(
     """
     List the recordings of a data set.
 
-    The same recording are one file under any of its names, and equal bytes or samples that have the same name or none.
-    Files in the table that differ in name are not compared: a preparation reports those that are equal.
+    One file under any of its names is the same recording. So are equal bytes or samples with the same name or none.
+    Files in the table that differ in name are not compared, but a preparation reports those that are equal.
     """
     if isinstance(tables, datasets.Dataset):
         tables = datasets.DatasetDict({"train": tables})

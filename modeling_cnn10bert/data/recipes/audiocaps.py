@@ -1,4 +1,4 @@
-"""AudioCaps (Kim et al. 2019), from its official caption files and the recordings that are still there."""
+"""AudioCaps (Kim et al. 2019), from its official caption files and the recordings that are still available."""
 
 import pathlib
 from collections import Counter
@@ -25,15 +25,15 @@ def audiocaps_entries(tables: pathlib.Path, recordings: YouTubeFolder) -> Source
     """
     List the recordings of the three splits.
 
-    A recording that is missing is listed without its audio, and so is a faulty line, under its number. Of a video with
-    several parts, each is named with its start, and needs a file of its own.
+    A missing recording is listed without audio, and so is a faulty line, under its number. If a video has several
+    parts, each is named with its start and needs its own file.
 
     Args:
         tables: the folder of train.csv, val.csv and test.csv, of AudioCaps 1 or 2.
-        recordings: those that are there.
+        recordings: the available recordings.
 
     Raises:
-        DataError: a caption file is missing or is none.
+        DataError: a caption file is missing or invalid.
     """
     splits: dict[str, list[Entry]] = {}
     for split, name in SPLITS.items():

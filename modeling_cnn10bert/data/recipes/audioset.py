@@ -1,6 +1,6 @@
 """AudioSet (Gemmeke et al. 2017): multi-label clips, prepared as shards that two million clips stream from.
 
-OUT/data/<split>-00012-of-00064.arrow  what `open_stream` reads; the folder appears when all of it is whole
+OUT/data/<split>-00012-of-00064.arrow  what `open_stream` reads; the folder appears when it is complete
 OUT/skipped.csv, OUT/warnings.csv      clips that were left out, and those that were kept but look odd
 """
 
@@ -73,7 +73,7 @@ def audioset_entries(segments: pathlib.Path, labels: Mapping[str, int], recordin
     """
     List the clips of one segment file (`# YTID, start_seconds, end_seconds, positive_labels`).
 
-    A clip that is not at hand is listed without its audio, and so is a faulty line, under its number.
+    A missing clip is listed without audio, and so is a faulty line, under its number.
 
     Raises:
         DataError: the file is missing or no segment file.
@@ -114,7 +114,7 @@ def prepare_audioset(
     """
     Decode, resample and store all clips in shards; a clip that cannot be used is left out and listed.
 
-    What is whole stays: run again, it does nothing; with other entries, it writes the shards that they are in.
+    A second run does nothing. With other entries, it writes the shards that they are in.
 
     Args:
         splits: name -> its clips.
@@ -123,7 +123,7 @@ def prepare_audioset(
         strict: whether a clip that must be left out is an error.
 
     Raises:
-        DataError: the folder holds something else, is full, no clip can be used, or, if `strict`, one cannot.
+        DataError: the folder holds something else, the disk is full, no clip can be used, or, if `strict`, one cannot.
     """
     with open_preparation(splits, out) as (out, folder):
         data, unfinished = out / "data", folder / "shards"
@@ -151,7 +151,7 @@ def prepare_audioset(
 
 
 def num_shards(clips: int) -> int:
-    """Return a multiple of `SHARDS_SHARED` for any data set that fills so many with more than a handful of clips."""
+    """Return the number of shards: a multiple of `SHARDS_SHARED` unless that leaves only a handful of clips in each."""
     if clips < 10 * SHARDS_SHARED:
         return math.ceil(clips / 10)
     return SHARDS_SHARED * math.ceil(clips / (SHARDS_SHARED * CLIPS_OF_A_SHARD))
@@ -162,7 +162,7 @@ def num_shards(clips: int) -> int:
 
 def open_stream(folder: str | os.PathLike, split: str, rank: int = 0, world_size: int = 1) -> datasets.IterableDataset:
     """
-    Open the clips of a split, read shard by shard: memory does not grow with their number.
+    Open the clips of a split as a stream, read shard by shard, so that memory does not grow with their number.
 
     Each of `world_size` nodes gets clips of its own, and each worker of a `DataLoader` a part of them, so that each
     clip is read exactly once. `shuffle(seed, buffer_size)` shuffles the shards and the clips in a buffer.
@@ -185,7 +185,7 @@ def open_stream(folder: str | os.PathLike, split: str, rank: int = 0, world_size
 
 def open_table(folder: str | os.PathLike, split: str) -> datasets.Dataset:
     """
-    Open the clips of a split in any order that is asked for, memory-mapped: class-balanced sampling needs that.
+    Open the clips of a split memory-mapped, to read them in any order, as class-balanced sampling does.
 
     Args:
         folder: written by `prepare_audioset`.
@@ -213,7 +213,7 @@ def _shards_of(folder: str | os.PathLike, split: str) -> list[str]:
 
 
 def multi_hot(labels: Sequence[Sequence[int]], num_classes: int = NUM_CLASSES) -> torch.Tensor:
-    """Make targets [B, num_classes] float32 of the classes of each clip: 1 at its classes."""
+    """Make targets [B, num_classes] float32, which are 1 at the classes of each clip."""
     targets = torch.zeros(len(labels), num_classes)
     for row, classes in enumerate(labels):
         targets[row, list(classes)] = 1.0

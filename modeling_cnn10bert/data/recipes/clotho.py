@@ -1,8 +1,7 @@
 """Clotho v2.1 (Drossos et al. 2020; Zenodo 4783391), and the DCASE 2022 task 6b test set (Zenodo 6590983).
 
-What is odd in its files is met here: two caption files end their lines with CRLF and one with LF, metadata is
-ISO-8859-1, names begin with spaces or hold characters that some file systems refuse, names and captions repeat between
-the splits.
+Its files have oddities: two caption files end their lines with CRLF and one with LF, metadata is ISO-8859-1, names
+begin with spaces or hold characters that some file systems refuse, and names and captions repeat between the splits.
 """
 
 import html
@@ -35,8 +34,8 @@ def clotho_entries(audio: pathlib.Path, tables: pathlib.Path) -> Source:
     List the recordings of the splits whose folders are there, each with its five captions.
 
     Args:
-        audio: holds the folders development, validation and evaluation, or such of them as are at hand.
-        tables: holds clotho_captions_*.csv, and clotho_metadata_*.csv where it is at hand.
+        audio: folder that holds development, validation and evaluation, or some of them.
+        tables: folder that holds clotho_captions_*.csv and, optionally, clotho_metadata_*.csv.
 
     Raises:
         DataError: a caption file is missing or faulty, or no folder of recordings is there.
@@ -67,8 +66,8 @@ def clotho_entries(audio: pathlib.Path, tables: pathlib.Path) -> Source:
 
 def challenge_entries(audio: pathlib.Path, metadata: pathlib.Path) -> list[Entry]:
     """
-    List the recordings of the challenge's own test set. Which caption describes which of them was never published, so
-    they have none; retrieval_captions.csv holds the queries.
+    List the recordings of the challenge's own test set. They have no captions, because it was never published which
+    caption describes which recording. retrieval_captions.csv holds the queries.
 
     Args:
         audio: the folder of its recordings.
@@ -104,8 +103,7 @@ def read_metadata(path: pathlib.Path) -> dict[str, dict[str, str]]:
     """
     Read a metadata file: file name, made comparable -> the columns of its row.
 
-    It is empty where the file is not there. A faulty line is left out, rather than give a recording the licence of
-    another one.
+    The result is empty if there is no file. Faulty lines are left out, so that no recording gets another one's license.
     """
     if not path.is_file():
         return {}
@@ -115,11 +113,11 @@ def read_metadata(path: pathlib.Path) -> dict[str, dict[str, str]]:
 
 def match_recordings(names: Iterable[str], folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """
-    Name -> the file in `folder`; a name that has none is left out.
+    Map each name to its file in `folder`; a name without a file is left out.
 
-    A file of exactly that name comes first. Of the others, one that no name has exactly may differ in spaces around its
-    stem, in HTML entities, in characters that a file system refuses, and in the form of its accents, as long as only
-    one name and one file then agree.
+    A file of exactly that name comes first. The remaining names and files may differ in spaces around the stem, in HTML
+    entities, in characters that a file system refuses, and in the form of accents, as long as only one name and one
+    file then match.
     """
     names = list(names)
     on_disk = {path.name: path for path in folder.iterdir() if path.is_file()} if folder.is_dir() else {}
@@ -136,7 +134,7 @@ def match_recordings(names: Iterable[str], folder: pathlib.Path) -> dict[str, pa
 
 
 def _loose(name: str) -> str:
-    """Write a file name in the one form that all its forms on disk share."""
+    """Normalize a file name to the form that all its forms on disk share."""
     stem, dot, suffix = unicodedata.normalize("NFC", html.unescape(name)).rpartition(".")
     return re.sub(r'[\\/:*?"<>|]', "_", stem.strip()) + dot + suffix.strip().lower()
 
@@ -169,7 +167,7 @@ def fetch_tables(folders: Sequence[pathlib.Path], mirror: str = MIRROR) -> pathl
     last, into which they are downloaded.
 
     Raises:
-        DataError: a file cannot be had, or is not the published one.
+        DataError: a file cannot be downloaded, or is not the published one.
     """
     names = [name for name in MD5_OF_RECORD if name.endswith(".csv")]
     folder = next((folder for folder in folders if all((folder / name).is_file() for name in names)), folders[-1])
@@ -186,7 +184,7 @@ def fetch_audio(
     downloaded to the last of them.
 
     Raises:
-        DataError: an archive cannot be had, is not the published one, or cannot be extracted.
+        DataError: an archive cannot be downloaded, is not the published one, or cannot be extracted.
     """
     wanted = {name: f"clotho_audio_{name}.7z" for name in SPLITS.values()}
     if challenge:
@@ -215,10 +213,10 @@ def prepare_clotho(
     strict: bool = False,
 ) -> Preparation:
     """
-    Download, extract and prepare Clotho; run again, it does what is missing.
+    Download, extract and prepare Clotho. A second run does what is missing.
 
     Args:
-        out: folder of the data set. What is downloaded goes to its folders `downloads` and `audio`.
+        out: folder of the data set. Downloads go to its folders `downloads` and `audio`.
         archives: folder of archives that were downloaded before.
         audio: folder of archives that were extracted before; nothing but missing tables is downloaded.
         challenge_test: whether to add the test set of DCASE 2022 task 6b, as split `challenge_test`.

@@ -1,4 +1,4 @@
-"""Soundscapes: scenes mixed from short recordings, described by manifests of one JSON object a line.
+"""Soundscapes: scenes mixed from short recordings, described by manifests of one JSON object per line.
 
 A line of `train.jsonl`, `validation.jsonl` or `test.jsonl` is one scene:
 
@@ -34,7 +34,7 @@ from ..tables import read_json, read_text
 
 SPLITS = ("train", "validation", "test")
 MAX_DURATION = 3600.0  # seconds; a scene is mixed in memory, where an hour takes 0.5 GB
-MAX_GAIN_DB = 120.0  # far beyond any use; keeps a slip of the pen from overflowing float32
+MAX_GAIN_DB = 120.0  # far beyond any use; keeps a typing error from overflowing float32
 GAIN_RANGE_DB = (-6.0, 0.0)  # of a varied event, as in the benchmark's manifests
 MAX_JITTER = 0.3  # seconds, of a varied onset or end
 NUM_SPEEDS = 5  # at which a varied event may play its recording; a resampled recording is kept for each
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class SoundEvent:
-    """The stretch [start, end) of a recording, sounding from `onset` on; all in seconds, the gain in dB."""
+    """Section [start, end) of a recording that begins at `onset` in the scene; times in seconds, the gain in dB."""
 
     source: str  # relative to the folder of recordings
     onset: float
@@ -57,7 +57,7 @@ class SoundEvent:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """One recording to be: `duration` seconds of events, and the captions that describe it."""
+    """Recording to render: `duration` seconds of events, and the captions that describe it."""
 
     id: str
     duration: float
@@ -104,7 +104,7 @@ def read_manifests(folder: str | os.PathLike, sources: str | os.PathLike) -> dic
 
 
 def read_manifest(path: str | os.PathLike, sources: str | os.PathLike) -> list[Scene]:
-    """Read and check one manifest; blank lines are skipped, keys beyond the known ones ignored.
+    """Read and check one manifest; blank lines are skipped, unknown keys are ignored.
 
     Args:
         path: the .jsonl file, UTF-8.
@@ -114,7 +114,7 @@ def read_manifest(path: str | os.PathLike, sources: str | os.PathLike) -> list[S
         The scenes, in the file's order; at least one.
 
     Raises:
-        DataError: naming file:line, the field, the value found, what was expected and what to do.
+        DataError: a line is faulty; the message names file:line, the field, the value and what to do.
     """
     path, sources = pathlib.Path(path), pathlib.Path(sources)
     if not sources.is_dir():
@@ -264,7 +264,7 @@ class _SceneReader:
 
 
 class SourceBank:
-    """The recordings that scenes are mixed from, each decoded once, resampled and peak-normalised over the whole file.
+    """Recordings that scenes are mixed from, each decoded once, resampled and peak-normalized over the whole file.
 
     They stay in memory: a recording of 5 s at 32 kHz takes 0.64 MB.
 
@@ -281,7 +281,7 @@ class SourceBank:
     def load(self, source: str, speed: float = 1.0) -> np.ndarray:
         """Load a recording as [samples] float32, read-only, its largest magnitude 1 (0 if it is silent).
 
-        At another `speed` than 1 it is resampled: so many times as fast, and as high.
+        With a `speed` other than 1 it is resampled, to be that many times as fast and as high.
 
         Raises:
             AudioError: the recording cannot be used.
@@ -301,9 +301,9 @@ class SourceBank:
 def render(scene: Scene, bank: SourceBank) -> np.ndarray:
     """Mix a scene.
 
-    Each source is played at its speed, cut to [start, end), scaled by 10^(gain_db / 20) and added at its onset. What
-    runs past the scene's end is cut; where a source is shorter than its cut, what there is sounds. Sums are not
-    clipped, so they may exceed 1.
+    Each source is played at its speed, cut to [start, end), scaled by 10^(gain_db / 20) and added at its onset. Sound
+    after the scene's end is cut. A source that ends before `end` sounds as far as it goes. Sums are not clipped, so
+    they may exceed 1.
 
     Returns:
         Waveform [duration * sampling_rate], float32.
@@ -328,10 +328,10 @@ def render(scene: Scene, bank: SourceBank) -> np.ndarray:
 
 
 def alternatives(scenes: Iterable[Scene]) -> dict[str, list[str]]:
-    """Map every source that the scenes use to all sources of its kind that they use, itself included, sorted.
+    """Map every source that the scenes use to all used sources of its kind, including itself, sorted.
 
-    Of one kind are the recordings of one parent folder. Only what the given scenes use counts: of the scenes of the
-    training manifest, the result never names a recording of another split.
+    Recordings of one parent folder are of one kind. Only sources of the given scenes count. For the scenes of the
+    training manifest, the result therefore never names a recording of another split.
     """
     kinds: dict[pathlib.PurePath, set[str]] = {}
     for source in {event.source for scene in scenes for event in scene.events}:
@@ -349,18 +349,18 @@ def vary(
     - Every recording is played at one of five speeds, evenly spaced in pitch from 1 / `max_speed` to `max_speed`.
     - One shift is drawn for the whole scene, as far as it stays inside the duration. Then every onset and every end
       moves by at most 0.3 s and at most two fifths of the way to the nearest other onset or end, so that their order
-      never changes: events that overlapped overlap, events that followed one another do. Equal times move together.
+      never changes: overlapping events still overlap, and separate events stay separate. Equal times move together.
 
     Args:
-        scene: what to render anew; id, duration, labels and captions are kept.
+        scene: scene to vary; id, duration, labels and captions are kept.
         rng: the only source of randomness.
         alternatives: from `alternatives(scenes of the training manifest)`.
-        max_speed: 1 leaves the speed, and draws nothing for it.
+        max_speed: largest speed; 1 keeps the speed and draws nothing for it.
 
     Raises:
         ValueError: a source of the scene is not in `alternatives`.
     """
-    # When each event begins and ends in the scene, [events, 2] in seconds; what runs past the scene's end is cut.
+    # When each event begins and ends in the scene, [events, 2] in seconds; sound after the scene's end is cut.
     spans = np.array([(event.onset, event.onset + (event.end - event.start)) for event in scene.events])
     spans = np.minimum(spans, scene.duration)
     # One shift for all.
@@ -411,9 +411,9 @@ def soundscape_table(
         sources: the folder of recordings that the scenes are mixed from.
         feature_extractor: computes the log-mels.
         cache_dir: folder of the feature cache.
-        renderings: how often each scene is rendered. The first is as the manifest says, the others draw other
-            recordings of the same scenes (training only). All have the scene's recording id, so that the loss knows
-            them as positives of each other.
+        renderings: how often each scene is rendered. The first follows the manifest, the others draw other
+            recordings of the same scenes (training only). All have the scene's recording id, so that they are positives
+            of each other in the loss.
         seed: of the renderings after the first.
         num_proc: processes that render.
         name: shown in the progress bar and in the name of the cache.
@@ -442,7 +442,7 @@ def soundscape_table(
         }
         return {"file_name": file_name, "recording_id": scene.id, **texts}, render(scene, bank)
 
-    # A key changes when a recording that is used is replaced: names, sizes and times of modification.
+    # The key has names, sizes and modification times, so that it changes when a used recording is replaced.
     names = sorted({event.source for scene in scenes for event in scene.events})
     stats = [(name, (sources / name).stat().st_size, (sources / name).stat().st_mtime_ns) for name in names]
     key = {

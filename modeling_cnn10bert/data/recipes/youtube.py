@@ -1,4 +1,4 @@
-"""Recordings cut from YouTube videos, as AudioCaps and AudioSet name them, in a folder of whatever is still at hand."""
+"""Find recordings of YouTube videos, as AudioCaps and AudioSet name them, in a folder of the available ones."""
 
 import os
 import pathlib
@@ -20,7 +20,7 @@ def is_youtube_segment(youtube_id: str, start: str) -> bool:
 
 class YouTubeFolder:
     """
-    The recordings in a folder and in those below it, by the video they are from.
+    Recordings in a folder and its subfolders, by the video they are from.
 
     A recording is named `Y<youtube_id>.wav`, `<youtube_id>_<start>.wav` (start in whole seconds or as in the source's
     table) or `<youtube_id>.wav`, or the same in another format.
@@ -48,7 +48,7 @@ class YouTubeFolder:
         Args:
             youtube_id: of the video.
             start: in seconds, as in the source's table.
-            alone: whether no other part of the video is asked for: then a name without a start will do.
+            alone: whether no other part of the video is used, so that a name without a start is enough.
 
         Returns:
             Its path and an empty text, or `None` and what was looked for.
