@@ -55,7 +55,7 @@ def watch_folders(
             if not called or changes.are_due():
                 called = True
                 on_change(changes.take())
-    except Ended:  # by a signal of the system, not by the caller's `stop`
+    except Ended:  # by a signal other than Ctrl-C
         raise
     except KeyboardInterrupt:
         return
