@@ -15,8 +15,7 @@ from .metric import DivergedError
 
 @dataclass(frozen=True)
 class ClassScore:
-    """
-    Scores of a tagger on one class.
+    """Scores of a tagger on one class.
 
     Attributes:
         name: name of the class.
@@ -32,7 +31,8 @@ class ClassScore:
 
 
 def score_classes(scores: np.ndarray, targets: np.ndarray, names: Sequence[str]) -> list[ClassScore]:
-    """
+    """Score each class of a tagger.
+
     Args:
         scores: [N, C], higher if the class is likelier; logits and probabilities give the same result.
         targets: [N, C] of 0 and 1.

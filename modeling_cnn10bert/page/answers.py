@@ -205,7 +205,7 @@ def _reason(error: AudioError | RetrievalError, path: str) -> str:
 
 
 def _checked(text: str, expected: str) -> str:
-    """Return a text without lone surrogates, which tokenizers refuse; raise if it has no word."""
+    """Return a text with lone surrogates replaced, which tokenizers refuse; raise if it has no word."""
     text = text.encode("utf-8", "replace").decode("utf-8").strip()
     if not any(character.isalnum() for character in text):
         found = f"“{_shortened(text)}” has no word in it. " if text else ""

@@ -43,8 +43,8 @@ POLICY = (
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
     "object-src 'none'; base-uri 'self'"
 )
-# Number of threads for answers, clips and pictures. The 40 threads of an ASGI server would need more memory, because the
-# libraries keep memory per thread.
+# Number of threads for answers, clips and pictures. The 40 threads of an ASGI server would need more memory, because
+# the libraries keep memory per thread.
 WORKERS = 4
 CACHED = {"Cache-Control": "private, max-age=3600"}
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
