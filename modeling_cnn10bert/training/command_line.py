@@ -35,7 +35,7 @@ def write_or_say_why(write: Callable[[], object], what: str, folder: str) -> str
     """
     try:
         write()
-    except Exception as error:  # of any kind, because hours of training are saved and their results are still to be reported
+    except Exception as error:  # any error, because the results of the training must still be reported
         fault = f"{what} could not be written ({type(error).__name__}: {one_line(error)[:300]})"
         fault = without_secrets(fault)
         print(f"warning: {fault}; the model and its results are whole in {folder}", file=sys.stderr)
@@ -76,5 +76,5 @@ def run(main: Callable[[], object], option: str = "") -> None:
             if not is_full_disk(error):
                 raise
             what = without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
-            line = f"error: the disk is full ({what}); free some space, then continue with: {command_again(option)}"
+            line = f"error: the disk is full ({what}); free some space, then go on with: {command_again(option)}"
             sys.exit(line if is_first else 1)
