@@ -1,4 +1,4 @@
-"""The page in the browser on the demo's model and test recordings; with options, the same as `cnn10bert page`.
+"""Serve the page with the demo's model and test recordings; with options, the same as `cnn10bert page`.
 
 python scripts/app.py                                        after `make demo`
 python scripts/app.py --folder ~/sounds --model MODEL        a folder of recordings, indexed when it starts

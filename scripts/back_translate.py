@@ -1,4 +1,4 @@
-"""Adds back-translations of its captions to a data set: the same as `cnn10bert back-translate`."""
+"""Add back-translations of its captions to a data set; the same as `cnn10bert back-translate`."""
 
 import sys
 

@@ -1,23 +1,23 @@
-"""Measures how fast this package is, as ratios to references of the same run where there are any.
+"""Measure how fast this package is, as ratios to references of the same run if there are any.
 
     python scripts/benchmark.py SUBJECT... [--size small|full] [--out DIR]
 
-A finished subject is written to DIR/SUBJECT.json, .md and, where there are ratios, .png. What is compared is run
-in turns, A B B A A B ...; figures are medians of the rounds after a first one that does not count.
+A finished subject is written to DIR/SUBJECT.json, .md and, if there are ratios, .png. Compared programs run in turns,
+A B B A A B ...; figures are medians over the rounds, without the first one.
 
     train         a training step against the plain loop of research code, and the paper's recipe on an accelerator
     features      log-mels against torchaudio's and transformers' CLAP's
-    embed         files to embeddings against transformers' ClapModel; exports; what an import costs
+    embed         files to embeddings against transformers' ClapModel; exports; cost of an import
     search        an index on disk against numpy and faiss (pip install faiss-cpu): time, memory, size, recall
     data          the feature cache against torchaudio and against decoding; AudioSet's shards
     onnx          an exported model, in float32 and 8 bits, against PyTorch
     retriever     a text to ten results, in a warm process and as a command
-    augmentation  a batch's augmentations beside torchaudio's masks and nlpaug
+    augmentation  a batch's augmentations against torchaudio's masks and nlpaug
     app           the page under load
 
-`--size small` takes less than five minutes for a subject on two cores; the documents' figures are of `--size full`.
-Recordings are of the built-in synthesizers and models have random weights unless they are given. Everything else goes
-to a temporary folder (TMPDIR), for `--size full` some gigabytes.
+`--size small` takes less than five minutes per subject on two cores; the figures in the docs are from `--size full`.
+By default, recordings are from the built-in synthesizers and models have random weights. Everything else goes to a
+temporary folder (TMPDIR), some gigabytes for `--size full`.
 """
 
 import argparse

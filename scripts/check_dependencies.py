@@ -1,10 +1,10 @@
-"""Runs the tests on the lowest versions that pyproject.toml allows, or on the newest, each in a new environment.
+"""Run the tests on the lowest versions that pyproject.toml allows, or on the newest, each in a new environment.
 
     python scripts/check_dependencies.py lowest [TEST ...] [--over SITE_PACKAGES] [--set NAME==VERSION ...]
     python scripts/check_dependencies.py newest
 
-For use before a release. An environment takes 6 GB, most of it torch. `--over` lays it over the packages of another
-one, as `.venv/lib/python3.11/site-packages`: torch and torchaudio are then those that are there.
+Run it before a release. An environment takes 6 GB, most of it torch. `--over` reuses torch and torchaudio from the
+packages of another environment, such as `.venv/lib/python3.11/site-packages`.
 """
 
 import argparse
@@ -35,14 +35,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("versions", choices=["lowest", "newest"])
     parser.add_argument("tests", nargs="*", default=TESTS, metavar="TEST", help=f"by default {' '.join(TESTS)}")
-    parser.add_argument("--over", type=Path, metavar="SITE_PACKAGES", help="packages that are not installed anew")
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME==VERSION", help="in place of what is declared")
+    parser.add_argument("--over", type=Path, metavar="SITE_PACKAGES", help="installed packages to reuse")
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME==VERSION", help="override the declared version")
     args = parser.parse_args(argv)
     packages = requirements(args.versions == "lowest", args.set, {"torch", "torchaudio"} if args.over else set())
     with tempfile.TemporaryDirectory(prefix="cnn10bert-check-") as folder:
         python = environment(Path(folder), args.over)
         print(*packages, sep="\n", flush=True)
-        # The package's metadata, too; its files are found by the folder that the tests run in.
+        # Install the package's metadata too; its files are found by the folder that the tests run in.
         for what in (packages, ["--no-deps", str(ROOT)]):
             if code := subprocess.run([python, "-m", "pip", "install", "--quiet", *what], check=False).returncode:
                 return code
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def requirements(lowest: bool, chosen: Sequence[str], without: set[str]) -> list[str]:
-    """List what is to be installed: the lower bounds as exact versions, or the declared ranges."""
+    """List the packages to install: the lower bounds as exact versions, or the declared ranges."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     tools = extras["test"]
@@ -64,7 +64,7 @@ def requirements(lowest: bool, chosen: Sequence[str], without: set[str]) -> list
             continue
         low = next(clause.version for clause in requirement.specifier if clause.operator == ">=")
         options = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
-        is_tool = line in tools  # of the tests, whose lowest version matters to nobody
+        is_tool = line in tools  # of the tests, whose lowest version does not matter
         pinned = f"{requirement.name}{options}=={low}" if lowest and not is_tool else line
         found.append(instead.get(requirement.name, pinned))
     return found

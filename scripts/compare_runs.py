@@ -1,4 +1,4 @@
-"""Compares settings, each trained with several seeds: mean and standard deviation, as a table and as a chart.
+"""Compare settings trained with several seeds by mean and standard deviation, as a table and as a chart.
 
     python scripts/compare_runs.py "NAME=RUN RUN RUN" "OTHER NAME=RUN RUN RUN" [--metrics eval_mAP@10 test_mAP@10]
 
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def _read(setting: str, metrics: list[str]) -> tuple[str, dict[str, list[float]]]:
-    """`NAME=RUN ...` -> the name, and for each metric its value in each run."""
+    """Parse `NAME=RUN ...` and read the values of each metric in the runs."""
     name, equals, runs = setting.partition("=")
     if not equals or not runs.split():
         raise ValueError(f"found the setting {setting!r}, expected NAME=RUN RUN ...")

@@ -1,4 +1,4 @@
-"""Converts PANNs' Cnn10 to a model that training starts from: the same as `cnn10bert convert-panns`."""
+"""Convert PANNs' Cnn10 to a model for training to start from; the same as `cnn10bert convert-panns`."""
 
 import sys
 

@@ -1,10 +1,10 @@
-"""Embeds windows, in any number, mixed from real recordings: vectors to measure a search with.
+"""Embed any number of windows mixed from real recordings, to measure a search on the vectors.
 
     python scripts/embed_windows.py MODEL --sources DIR --rows 1000000 --out FILE.npy [--window 4.0] [--workers 2]
 
-A window holds one to three recordings of the folder, drawn with their onsets and gains from (seed, number of the row):
-a row is the same whatever the number of workers. FILE.npy is [rows, D] float32, L2-normalized. Until it is whole it is
-called .FILE.npy.part, and the same command goes on where it was stopped.
+A window holds one to three recordings of the folder, drawn with their onsets and gains from (seed, number of the row),
+so a row does not depend on the number of workers. FILE.npy is [rows, D] float32, L2-normalized. Until it is complete,
+it is called .FILE.npy.part, and the same command continues it.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from modeling_cnn10bert.errors import InputError
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process a core: two threads of one process would wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one process per core; threads of one process would wait for each other
 # glibc keeps the memory of spectrograms instead of asking the kernel for it a thousand times a second (a tenth of the
 # time); it reads these when a process starts, so they are for the workers.
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**30))
@@ -35,14 +35,14 @@ from modeling_cnn10bert.retrieval.embedding import load_embedder  # noqa: E402
 
 MAX_SOUNDS = 3  # in a window
 GAIN_RANGE_DB = (-20.0, 0.0)
-MIN_HEARD = 0.5  # seconds of each sound that lie in the window, or the whole sound where it is shorter
-BATCH = 16  # windows; larger ones fall out of a core's cache: 1.0 ms a window at 16, 1.4 at 32
-BLOCK = 512  # rows that a worker hands over at once, and at most lost for each worker when it is stopped
+MIN_HEARD = 0.5  # seconds of each sound that lie in the window, or the whole sound if it is shorter
+BATCH = 16  # windows; larger batches exceed a core's cache: 1.0 ms per window at 16, 1.4 at 32
+BLOCK = 512  # rows that a worker returns at once, which are the most that it loses when stopped
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What the rows of a file depend on."""
+    """The parameters that determine the rows of a file."""
 
     model: str
     fingerprint: str
@@ -53,7 +53,7 @@ class Job:
     seed: int
 
     def digest(self) -> str:
-        """Digest all that changes a row or their number; where the model and the recordings lie does not."""
+        """Digest all that changes the rows or their number, which excludes the folders of model and recordings."""
         values = [self.fingerprint, self.sources, self.rows, self.window, self.seed]
         return hashlib.sha256(json.dumps(values).encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -99,7 +99,7 @@ def find_sources(folder: Path) -> tuple[str, ...]:
 
 
 def draw_scene(row: int, job: Job, bank: SourceBank) -> Scene:
-    """Draw the window of a row: what sounds in it, from when to when and how loud."""
+    """Draw the window of a row: its sounds, their times and their gains."""
     rng = np.random.default_rng((job.seed, row))
     events = [
         _draw_event(rng, job.sources[rng.integers(len(job.sources))], job.window, bank)
@@ -109,15 +109,15 @@ def draw_scene(row: int, job: Job, bank: SourceBank) -> Scene:
 
 
 def _draw_event(rng: np.random.Generator, source: str, window: float, bank: SourceBank) -> SoundEvent:
-    """Lay a recording at random over the window, so that at least `MIN_HEARD` seconds of it are in it."""
+    """Place a recording randomly so that at least `MIN_HEARD` seconds of it are in the window."""
     length = len(bank.load(source)) / bank.sampling_rate
     heard = min(MIN_HEARD, length, window)
-    onset = rng.uniform(heard - length, window - heard)  # before 0: its beginning is not in the window
+    onset = rng.uniform(heard - length, window - heard)  # if negative, its beginning is not in the window
     return SoundEvent(source, max(onset, 0.0), max(-onset, 0.0), length, rng.uniform(*GAIN_RANGE_DB))
 
 
 class Worker:
-    """One process: the model and the recordings, each loaded once."""
+    """The model and the recordings of one process, each loaded once."""
 
     def __init__(self, job: Job):
         torch.set_num_threads(1)
@@ -150,7 +150,7 @@ def _embed(rows: range) -> np.ndarray:
 
 
 def write_rows(job: Job, dimension: int, out: Path, workers: int) -> None:
-    """Write the rows that are missing, in their order; at the end the file gets its name."""
+    """Write the missing rows in order; at the end the file gets its final name."""
     part, state = out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.state.json")
     if out.exists():
         raise SystemExit(f"{out}: found a file, expected none; remove it, or give another --out")
@@ -174,13 +174,13 @@ def write_rows(job: Job, dimension: int, out: Path, workers: int) -> None:
 def embed_all(job: Job, done: int, workers: int) -> Iterator[np.ndarray]:
     """Yield the rows from `done` on, in blocks, in order."""
     blocks = [range(start, min(start + BLOCK, job.rows)) for start in range(done, job.rows, BLOCK)]
-    # Started afresh: a fork would inherit the locks of threads that it does not have.
+    # Spawned, because a fork would inherit locks of threads that it does not have.
     with multiprocessing.get_context("spawn").Pool(workers, _start, (job,)) as pool:
         yield from pool.imap(_embed, blocks)
 
 
 def rows_done(part: Path, state: Path, job: Job) -> int:
-    """Return how many rows an earlier, stopped run of the same job has left."""
+    """Return the number of rows that an earlier, stopped run of the same job has written."""
     if not part.exists() or not state.exists():
         return 0
     found = json.loads(state.read_text(encoding="utf-8"))
@@ -193,7 +193,7 @@ def rows_done(part: Path, state: Path, job: Job) -> int:
 
 
 def reserve(part: Path, rows: int, dimension: int) -> None:
-    """Write an .npy file of zeros, to find out now and not after an hour whether the disk has room for all of it."""
+    """Write an .npy file of zeros, to find out at once whether the disk has enough room."""
     part.parent.mkdir(parents=True, exist_ok=True)
     with part.open("wb") as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": (rows, dimension)}

@@ -1,10 +1,10 @@
-"""Writes model_cards/: one card for each of the paper's own systems of table 3, from the template of every run's card.
+"""Write model_cards/, one card for each of the paper's own systems of table 3, from the template of every run's card.
 
     python scripts/make_model_cards.py
 
 Their figures are the paper's, and each card says so: no run of this project has produced them. They are not in the
-cards' metadata: a `model-index` tells machines what the weights beside a card were measured at, and none are there. A
-run of one of the recipes writes a card of its own, with figures of its own, into its output folder.
+cards' metadata, because a `model-index` reports scores of published weights and these cards have none. A run of one of
+the recipes writes a card of its own, with its own figures, to its output folder.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from reproduce.run_queue import REPOSITORY
 
 CARDS = REPOSITORY / "model_cards"
 TEXT_MODEL = "google-bert/bert-base-uncased"
-AUGMENTATIONS = {  # field that switches it on -> what it is
+AUGMENTATIONS = {  # field that switches it on -> its description
     "g_max": "gain",
     "p_ms": "Freq-MixStyle",
     "n_t": "SpecAugment",
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def paper_cards() -> dict[str, str]:
-    """File name -> card, of each row of table 3 that a recipe trains."""
+    """Return file name -> card for each row of table 3 that a recipe trains."""
     with torch.device("meta"):
         model = CNN10BertModel(CNN10BertConfig())
     return {f"{row.recipe}.md": _card(row, model) for row in TABLES[3, "clotho"] if row.recipe}
@@ -119,7 +119,7 @@ def _start(fields: Mapping[str, Any]) -> str:
 
 
 def _commands(recipe: str) -> list[str]:
-    """From nothing to the trained model; what two pretrainings share is there twice."""
+    """List all commands to the trained model; commands that two pretrainings share are repeated."""
     fields = read_recipe(RECIPES / f"{recipe}.yaml")
     commands = _commands(Path(fields["model_name_or_path"]).name) if "model_name_or_path" in fields else []
     commands.append(MADE_BY[fields["dataset_name"]])
@@ -133,7 +133,7 @@ def _commands(recipe: str) -> list[str]:
 
 
 def _sources(fields: Mapping[str, Any]) -> list[str]:
-    """The data behind a row, those of the models that it starts from first."""
+    """List the training data of a row, those of its pretrained models first."""
     from_panns = "audio_model_name_or_path" in fields or "model_name_or_path" in fields
     used = {
         "BERT": True,

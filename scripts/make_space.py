@@ -1,4 +1,4 @@
-"""Writes the page as a folder that is a Hugging Face Space: the same as `cnn10bert space`."""
+"""Write the page as a Hugging Face Space; the same as `cnn10bert space`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Pictures of experiments: what the augmentations do, and runs compared."""
+"""Plot the effects of augmentations, and comparisons of runs."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -27,17 +27,17 @@ def plot_augmentations(
 
     Args:
         log_mels: title -> [T, n_mels] in dB; all on the scale of the first, which is the original.
-        captions: name -> its words before and after; what came in is drawn green, what went is struck out in red.
+        captions: name -> words before and after; new words are drawn green, removed ones struck out in red.
         path: the PNG to write; it appears complete or not at all.
     """
     save_figure(_augmentation_figure(log_mels, captions), path)
 
 
 def plot_comparison(settings: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path) -> None:
-    """Draw a group of bars a metric, in it a bar a setting: the mean, its standard deviation, and each run as a dot.
+    """Draw a group of bars per metric with one bar per setting: mean, standard deviation, and each run as a dot.
 
     Args:
-        settings: name -> metric -> its value in each run of the setting; the same metrics for all.
+        settings: name -> metric -> values of the setting's runs; all have the same metrics.
         path: the PNG to write; it appears complete or not at all.
     """
     save_figure(_comparison_figure(settings), path)
@@ -46,12 +46,12 @@ def plot_comparison(settings: Mapping[str, Mapping[str, Sequence[float]]], path:
 def plot_table(
     rows: Mapping[str, Sequence[float]], published: Mapping[str, float], metric: str, path: str | Path
 ) -> None:
-    """Draw a bar a row of a table: the mean, its standard deviation, each run as a dot, a mark at what is published.
+    """Draw one bar per row of a table: mean, standard deviation, each run as a dot, and a mark at the published value.
 
     Args:
-        rows: name -> the metric of each of its runs, between 0 and 1; empty where none has finished.
-        published: name -> the figure that others published for this row, in percent; rows may lack one.
-        metric: what is drawn, with what is published of it: "mAP@10 on the test set of Clotho".
+        rows: name -> the metric of each of its runs, between 0 and 1; empty if none has finished.
+        published: name -> the published value of this row, in percent; rows may lack one.
+        metric: label of the metric, such as "mAP@10 on the test set of Clotho".
         path: the PNG to write; it appears complete or not at all.
     """
     save_figure(_table_figure(rows, published, metric), path)
@@ -91,7 +91,7 @@ def _table_figure(rows: Mapping[str, Sequence[float]], published: Mapping[str, f
     ax = figure.subplots()
     furthest = 1.0
     for place, (name, values) in enumerate(rows.items()):
-        ends = [0.0]  # of what the text to the right must not hide
+        ends = [0.0]  # right ends that the text must not hide
         if len(values):
             runs = 100 * np.asarray(values, dtype=float)
             mean, deviation = np.nan_to_num(mean_and_deviation(runs.tolist()))
@@ -108,7 +108,7 @@ def _table_figure(rows: Mapping[str, Sequence[float]], published: Mapping[str, f
         ax.annotate(text, (max(ends), place), color=color, **beside)
         furthest = max(furthest, *ends)
     ax.set_yticks(range(len(rows)), rows)
-    ax.set_ylim(len(rows) - 0.4, -0.6)  # the first on top; rows without a bar have their place too
+    ax.set_ylim(len(rows) - 0.4, -0.6)  # the first on top; rows without a bar take space too
     ax.set_xlim(0, 1.2 * furthest)
     ax.set_xlabel(f"{metric} (%)")
     ax.grid(axis="x", alpha=0.25)
@@ -153,7 +153,7 @@ def _augmentation_figure(
 
 
 def _changed_words(before: list[str], after: list[str], place: tuple[float, float], ax: Axes) -> AnnotationBbox:
-    """The words in a line: those that stayed, those that came in, and those that went, struck out."""
+    """Lay out the words in a line: unchanged ones, new ones, and removed ones struck out."""
     kept, gone, new = ({"color": "#222222"}, {"color": _WRONG}, {"color": _RIGHT, "weight": "bold"})
     parts = []
     for change, a, b, c, d in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():

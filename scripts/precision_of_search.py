@@ -1,10 +1,10 @@
-"""How many of the first ten recordings are right: a folder of recordings sorted into classes, a question for each.
+"""Measure the precision of searches on a folder of recordings sorted into classes, with a question per class.
 
     python scripts/precision_of_search.py MODEL FOLDER QUESTIONS.csv [--only GLOB] [--index LOCATION]
 
 FOLDER has a folder of recordings for each class; QUESTIONS.csv the columns `class` (the folder's name) and `question`.
-`--only '5-*'` counts the recordings with such names alone, as where a model has heard the others. Prints a table of
-precision@10, and of R-precision: the share that is right among the first n, where n recordings are of the class.
+`--only '5-*'` counts only recordings with such names, for example if a model was trained on the others. Prints a table
+of precision@10 and of R-precision, which is the share of right ones among the first n if n recordings are of the class.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("questions", type=Path)
     parser.add_argument("--only", default="*", help="names of the recordings that count; by default all")
-    parser.add_argument("--index", help="where to keep the index; by default it is thrown away")
+    parser.add_argument("--index", help="where to keep the index; by default it is temporary")
     options = parser.parse_args()
     with options.questions.open(newline="", encoding="utf-8") as lines:
         questions = {row["class"]: row["question"] for row in csv.DictReader(lines)}

@@ -1,4 +1,4 @@
-"""Prepares AudioCaps: the same as `cnn10bert prepare audiocaps`, whose `--help` explains it."""
+"""Prepare AudioCaps; the same as `cnn10bert prepare audiocaps`, whose `--help` explains it."""
 
 import sys
 

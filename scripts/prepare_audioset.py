@@ -1,4 +1,4 @@
-"""Prepares AudioSet as shards to stream from: the same as `cnn10bert prepare audioset`, whose `--help` explains it."""
+"""Prepare AudioSet as shards to stream from; the same as `cnn10bert prepare audioset`, whose `--help` explains it."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Prepares Clotho v2.1: the same as `cnn10bert prepare clotho`, whose `--help` explains it."""
+"""Prepare Clotho v2.1; the same as `cnn10bert prepare clotho`, whose `--help` explains it."""
 
 import sys
 

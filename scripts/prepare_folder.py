@@ -1,4 +1,4 @@
-"""Prepares your own recordings: the same as `cnn10bert prepare folder`, whose `--help` explains it."""
+"""Prepare your own recordings; the same as `cnn10bert prepare folder`, whose `--help` explains it."""
 
 import sys
 

@@ -1,12 +1,12 @@
-"""Tables 3 and 5 of the paper: runs what has not been run, and writes mean and standard deviation over seeds.
+"""Reproduce tables 3 and 5 of the paper: run what is missing, and write mean and standard deviation over seeds.
 
-    python scripts/reproduce_tables.py --table 3 --seeds 3 --dry_run                                     # what it takes
+    python scripts/reproduce_tables.py --table 3 --seeds 3 --dry_run                                     # show the plan
     python scripts/reproduce_tables.py --table 3 --seeds 3 [--num_processes 2] [--field value ...]
     python scripts/reproduce_tables.py --table 5 --ladder soundscapes --seeds 3 --manifests DIR --sources DIR --jobs 2
 
-Run from the repository. The table, with the paper's figures beside ours, is written as Markdown and as a chart behind
-every run that ends. Interrupted, the same command goes on; what has finished is never run again. Further fields, such
-as `--max_steps 10`, go to all runs; those of train_retrieval.py.
+Run from the repository. The table, with our figures next to the paper's, is written as Markdown and as a chart after
+every run. The same command continues after an interruption; finished runs are never repeated. Further fields of
+train_retrieval.py, such as `--max_steps 10`, go to all runs.
 """
 
 import argparse
@@ -42,7 +42,7 @@ TEST_METRICS = [f"test_{metric}" for metric in TABLE_METRICS]
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises where argparse prints its usage and exits."""
+    """Raises an error instead of printing the usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
         raise RecipeError(f"{message}; --help lists the options")
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    # No abbreviations: --seed is not --seeds, but a field, which the plan refuses.
+    # No abbreviations, because --seed is not --seeds but a field, which the plan refuses.
     parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--table", type=int, required=True, choices=(3, 5), help="its number in the paper")
     parser.add_argument("--ladder", default="clotho", choices=("clotho", "soundscapes"), help="what is trained on")
@@ -80,8 +80,8 @@ def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--output", type=Path, help="folder of the table and its chart; by default that of the runs")
     parser.add_argument("--num_processes", type=_positive, default=1, metavar="N", help="devices of each run")
     parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="runs at once")
-    parser.add_argument("--dry_run", action="store_true", help="say what is to be done and what it costs; do nothing")
-    parser.add_argument("--only_report", action="store_true", help="write the table of what has finished; run nothing")
+    parser.add_argument("--dry_run", action="store_true", help="only show the plan and its cost")
+    parser.add_argument("--only_report", action="store_true", help="only write the table of the finished runs")
     parser.add_argument("--seconds_per_step", type=float, help="for the cost, while no run has finished")
     parser.add_argument("--dcase_output", type=Path, help="ranked output of the DCASE baseline, a CSV file")
     parser.add_argument("--clotho_captions", type=Path, help="its ground truth: clotho_captions_evaluation.csv")
@@ -93,7 +93,7 @@ def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _token_to_environment(given: list[str]) -> list[str]:
-    """Hand `--hub_token` to the runs by the environment, where no file, log or list of processes shows it."""
+    """Pass `--hub_token` to the runs by the environment, where no file, log or process list shows it."""
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--hub_token")
     found, given = parser.parse_known_args(given)
@@ -125,7 +125,7 @@ def _run(todo: list[Run | Synthesis], plan: Plan, report: "Report", options: arg
 
 
 def _describe(plan: Plan, todo: list[Run | Synthesis], missing: list[str], options: argparse.Namespace) -> str:
-    """The plan, a line a step, what it costs, and what is missing."""
+    """Describe the plan with one line per step, its cost, and what is missing."""
     speed = measured_speed(plan.steps, options.runs, options.seconds_per_step)
     rows, total = [], 0
     for step in plan.steps:
@@ -136,9 +136,9 @@ def _describe(plan: Plan, todo: list[Run | Synthesis], missing: list[str], optio
         state = "to do" if step in todo else "finished" if is_finished(step, options.runs) else "not needed"
         cost = ["unknown" if steps is None else str(steps), "unknown" if hours is None else f"{hours:.2f}"]
         rows.append([step.name, *(cost if isinstance(step, Run) else [NOTHING, NOTHING]), state])
-    text = markdown_table(["step", "optimiser steps", "hours", "state"], rows)
+    text = markdown_table(["step", "optimizer steps", "hours", "state"], rows)
     hours = speed.hours_of(todo)
-    cost = "an unknown number of optimiser steps" if total is None else f"{total} optimiser steps"
+    cost = "an unknown number of optimizer steps" if total is None else f"{total} optimizer steps"
     time = "" if not hours else f", about {_duration(hours / options.jobs)} by {options.jobs} at once"
     text += f"to do: {len(todo)} of {len(plan.steps)}, {cost}{time}"
     return "\n".join([text, *(f"missing: {line}" for line in missing)])
@@ -149,7 +149,7 @@ def _duration(hours: float) -> str:
 
 
 class Report:
-    """The table of a plan, from the runs that have finished."""
+    """The table of a plan from its finished runs."""
 
     def __init__(self, plan: Plan, options: argparse.Namespace, given: list[str]):
         self.plan, self.options, self.given = plan, options, given
@@ -160,7 +160,7 @@ class Report:
             self.of_others = score_ranked_output(options.dcase_output, options.clotho_captions)
 
     def write(self) -> None:
-        """Writes the table and its chart, each whole or not at all."""
+        """Write the table and its chart atomically."""
         write_text(self.path.with_suffix(".md"), f"{self.title()}\n\n{self.table()}\n{self.note()}\n")
         name, column = TABLE_METRICS[-1], TABLE_METRICS.index(TABLE_METRICS[-1])
         published = {row.name: float(row.paper[column].split()[0]) for row in self.plan.rows if row.paper}
@@ -169,7 +169,7 @@ class Report:
         plot_table(values, published, metric, self.path.with_suffix(".png"))
 
     def values(self, row: Row) -> dict[str, list[float]]:
-        """Metric -> its value in each finished run of a row."""
+        """Return metric -> its value in each finished run of a row."""
         if row.recipe is None:
             return {name: [self.of_others[name]] if self.of_others else [] for name in TABLE_METRICS}
         runs = [planned for planned in self.plan.runs_of(row) if is_finished(planned, self.options.runs)]
@@ -180,7 +180,7 @@ class Report:
         return f"# Table {self.options.table}, {self.options.ladder}"
 
     def table(self) -> str:
-        """Mean and deviation of each row; where the paper has figures, each beside ours."""
+        """Return a table of mean and deviation of each row, with the paper's figures if there are any."""
         with_paper = any(row.paper for row in self.plan.rows)
         header = ["", *(cell for name in TABLE_METRICS for cell in ([name, "paper"] if with_paper else [name])), "runs"]
         rows = []
@@ -194,7 +194,7 @@ class Report:
         return markdown_table(header, rows)
 
     def note(self) -> str:
-        """What a reader must know to read the table."""
+        """Return the notes that explain the table."""
         seeds = ", ".join(map(str, range(self.plan.seeds)))
         what = "one run each (seed 0)"
         if self.plan.seeds > 1:
@@ -209,7 +209,7 @@ class Report:
         if self.options.ladder == "clotho":
             lines.append("`paper` are the figures that Primus & Widmer (2022) print, means of three runs.")
         if self.of_others:
-            lines.append("DCASE baseline: our metric on its published ranked output, beside what the paper prints.")
+            lines.append("DCASE baseline: our metric on its published ranked output, and the paper's figures.")
         if self.options.num_processes > 1:
             lines.append(f"Each run in {self.options.num_processes} processes.")
         if self.given:

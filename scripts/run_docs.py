@@ -1,4 +1,4 @@
-"""Runs what README.md and docs/ mark as runnable, as a newcomer: in a fresh clone, an empty home, a new environment.
+"""Run the runnable blocks of README.md and docs/ as a newcomer: in a fresh clone, an empty home, a new environment.
 
     python scripts/run_docs.py [--skip-tests] [--into DIR]
 
@@ -29,10 +29,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ACTIVATE = "source .venv/bin/activate"
-# What of this user's environment a newcomer would not have.
+# Environment variables that a newcomer would not have.
 NOT_A_NEWCOMERS = ("CNN10BERT_", "HF_", "HUGGING_FACE_", "TRANSFORMERS_", "PYTHONPATH", "VIRTUAL_ENV", "NLTK_DATA")
 
-# What the capitals in a command stand for; `lay_out` makes what is named here.
+# Values of the placeholders in commands; `lay_out` makes the files.
 PLACEHOLDERS = {
     "MODEL": "runs/demo",
     "DATASET": "captions.csv --audio ~/sounds",
@@ -44,7 +44,7 @@ PLACEHOLDERS = {
     "YOUR_NAME": "newcomer",
 }
 
-# Commands that write to the Hub, in whose place a server on loopback stands.
+# Commands that write to the Hub, which is replaced by a server on loopback.
 TO_A_HUB = ("cnn10bert publish",)
 HUB_SERVER = "tests/publishing/hub_server.py"
 HUB_TOKEN = "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"
@@ -71,8 +71,8 @@ class Step:
 
     Attributes:
         place: document and line.
-        shown: the command as it stands there.
-        command: what is run: the command on small data, or the code.
+        shown: the command as in the document.
+        command: the command on small data, or the code, that is run.
         is_python: whether it is code.
         is_set_up: whether only a newcomer runs it.
     """
@@ -86,7 +86,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a step."""
+    """Result of a step."""
 
     step: Step
     seconds: float
@@ -97,7 +97,7 @@ class Outcome:
 
 
 def steps_of(root: Path) -> Iterator[Step]:
-    """Yield what the README, and then each page of docs/, marks as runnable, from top to bottom."""
+    """Yield the runnable steps of the README, then of each page of docs/, from top to bottom."""
     for document in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
         place = document.relative_to(root)
         for above, line, language, text in blocks_of(document.read_text(encoding="utf-8")):
@@ -170,7 +170,7 @@ def walk(repository: Path, folder: Path, skip_tests: bool = False) -> int:
     """
     Clone a repository into an empty folder and run its documents there; return how many steps failed.
 
-    Leaves in the folder the clone, the home, and logs/LINE.txt with the output of each step.
+    The folder then has the clone, the home, and logs/LINE.txt with the output of each step.
     """
     folder = folder.resolve()
     if folder.is_dir() and any(folder.iterdir()):
@@ -186,7 +186,7 @@ def walk(repository: Path, folder: Path, skip_tests: bool = False) -> int:
         if skip_tests and step.shown == "make test":
             continue
         command = f"python - <<'END'\n{step.command}END" if step.is_python else step.command
-        # Whoever has entered the environment stays in it; each command has a shell of its own here.
+        # A user stays in an activated environment, but here each command has a shell of its own.
         command = f"{ACTIVATE} && {command}" if entered else command
         print(f"running: {step.place}: {step.shown}", flush=True)
         log = logs / f"{len(outcomes):02d} {re.sub(r'[^A-Za-z0-9.]+', ' ', step.place)}.txt"
@@ -198,7 +198,7 @@ def walk(repository: Path, folder: Path, skip_tests: bool = False) -> int:
 
 
 def newcomers_environment(ours: Mapping[str, str], home: Path) -> dict[str, str]:
-    """This environment with another home, without what we have set for our own work; pip's downloads are kept."""
+    """Return this environment with another home and without our own settings; pip's downloads are kept."""
     cache = ours.get("PIP_CACHE_DIR") or str(Path.home() / ".cache" / "pip")
     kept = {name: value for name, value in ours.items() if not name.startswith(NOT_A_NEWCOMERS)}
     if entered := ours.get("VIRTUAL_ENV"):
@@ -208,7 +208,7 @@ def newcomers_environment(ours: Mapping[str, str], home: Path) -> dict[str, str]
 
 @contextmanager
 def hub(place: Path, environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """Runs the Hub of the clone's tests on loopback; the variables by which a command talks to it."""
+    """Run the Hub of the clone's tests on loopback; yield the variables for commands to reach it."""
     command = [str(place / ".venv" / "bin" / "python"), "-c", HUB, HUB_TOKEN, HUB_SERVER]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, cwd=place, env=environment, text=True, **pipes) as server:
@@ -220,7 +220,7 @@ def hub(place: Path, environment: Mapping[str, str]) -> Iterator[dict[str, str]]
 
 
 def run(step: Step, command: str, place: Path, environment: Mapping[str, str], log: Path) -> Outcome:
-    """Runs a step by bash; its output goes to the log, the end of it to the terminal too where it failed."""
+    """Run a step by bash; its output goes to the log, and the end of it to the terminal too if it failed."""
     started = time.monotonic()
     with log.open("w") as output:
         output.write(f"$ {command}\n")
@@ -241,7 +241,7 @@ def run(step: Step, command: str, place: Path, environment: Mapping[str, str], l
 
 
 def table(outcomes: list[Outcome]) -> str:
-    """Command, seconds, and whether it succeeded."""
+    """Return a table of command, seconds, and whether it succeeded."""
     rows = [(outcome.step.shown, f"{outcome.seconds:.0f}", "yes" if outcome.ok else "NO") for outcome in outcomes]
     rows = [("command", "seconds", "ok"), *rows]
     width = max(len(row[0]) for row in rows)
@@ -252,15 +252,15 @@ def table(outcomes: list[Outcome]) -> str:
     return "\n".join([*lines, "", f"{len(outcomes)} run in {total:.0f} s, {failed} failed"])
 
 
-# ----------------------------------------------------------------------------------------- what the commands are for
+# --------------------------------------------------------------------------------------------- data of the commands
 
 
 def lay_out(folder: Path, home: Path) -> None:
     """
-    Makes what the README takes for granted: recordings with captions, and a little of AudioSet.
+    Make the files that the README assumes: recordings with captions, and a small part of AudioSet.
 
-    HOME/sounds has some.wav and eleven more with metadata.csv; `folder` has captions.csv of the same, as Clotho writes
-    it, and AudioSet's tables of eight clips, which are in clips/.
+    HOME/sounds has some.wav and eleven more with metadata.csv; `folder` has captions.csv of the same, in Clotho's
+    format, and AudioSet's tables of eight clips, which are in clips/.
     """
     sounds = home / "sounds"
     sounds.mkdir(parents=True)
@@ -295,7 +295,7 @@ _PHRASES = [
 
 
 def write_tones(path: Path, seed: int, seconds: float, rate: int = 16_000) -> None:
-    """Writes a wav file of `seed + 1` tones of random pitch, one after the other."""
+    """Write a wav file of `seed + 1` tones of random pitch, one after the other."""
     rng = random.Random(seed)
     pitches = [rng.uniform(200, 4000) for _ in range(seed + 1)]
     length = round(seconds * rate)

@@ -1,4 +1,4 @@
-"""Searches the hyperparameters of the augmentations: the same as `cnn10bert search-hyperparameters`.
+"""Search the hyperparameters of the augmentations; the same as `cnn10bert search-hyperparameters`.
 
 python scripts/search_hyperparameters.py RECIPE [--field value ...] [--storage sqlite:///study.db]
 """

@@ -1,4 +1,4 @@
-"""Draws what each augmentation does to one recording and one caption, like figure 2 and table 1 of the paper.
+"""Draw the effect of each augmentation on one recording and one caption, like figure 2 and table 1 of the paper.
 
     python scripts/show_augmentations.py CLIP "caption" [--output augmentations.png] [--field value ...]
 
@@ -49,18 +49,18 @@ BEST = {
     "p_ms": 1.0,
     "ms_alpha": 0.8286,
 }
-TRIES = {list: 10_000, np.ndarray: 20}  # of draws that may change nothing: words are cheap, clips nearly always change
+TRIES = {list: 10_000, np.ndarray: 20}  # draws may change nothing; words are cheap, clips nearly always change
 
 
 def main(argv: list[str] | None = None) -> Path:
-    """Writes the picture and returns its path."""
+    """Write the picture and return its path."""
     parser = HfArgumentParser(AugmentationArguments, description=__doc__)
     parser.add_argument("clip", type=Path, help="A recording that libsndfile reads.")
-    parser.add_argument("caption", help="What it sounds like.")
+    parser.add_argument("caption", help="Its caption.")
     parser.add_argument("--output", type=Path, default=Path("augmentations.png"), help="The PNG to write.")
     parser.add_argument("--partner", type=Path, help="The recording whose style Freq-MixStyle mixes in.")
-    parser.add_argument("--back_translation", help="The caption after a way through another language.")
-    parser.add_argument("--seed", type=int, default=0, help="Of all random draws.")
+    parser.add_argument("--back_translation", help="The back-translated caption.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of all random draws.")
     parser.set_defaults(**BEST)
     fields, options = parser.parse_args_into_dataclasses(args=argv, look_for_args_file=False)
     pictures = augmented_log_mels(fields, options.clip, options.partner, options.seed)
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> Path:
 def augmented_log_mels(
     fields: AugmentationArguments, clip: Path, partner: Path | None, seed: int
 ) -> dict[str, np.ndarray]:
-    """Title -> log-mel [T, n_mels] in dB: the clip, after each audio augmentation alone, and after all of them."""
+    """Return title -> log-mel [T, n_mels] in dB of the clip, after each audio augmentation, and after all of them."""
     extractor = CNN10FeatureExtractor()
     rate = extractor.sampling_rate
     log_mel = extractor.log_mel(load_audio(clip, rate))
@@ -81,7 +81,7 @@ def augmented_log_mels(
     mean, std = (torch.tensor([column[name] for column in columns]) for name in ("mel_mean", "mel_std"))
 
     def augmented(**options: float) -> np.ndarray:
-        """After the named augmentations alone."""
+        """Return the log-mel after the named augmentations only."""
         off = {"g_max": 0.0, "p_ms": 0.0, "ms_alpha": fields.ms_alpha, "n_f": 0, "w_f": 0, "n_t": 0, "w_t": 0}
         augment = AudioAugmentation(
             **{**off, **options}, mel_mean=mean[1:], mel_std=std[1:], overall_mean=mean.mean(dim=0)
@@ -103,7 +103,7 @@ def augmented_log_mels(
 def augmented_captions(
     fields: AugmentationArguments, caption: str, back_translation: str | None, seed: int
 ) -> dict[str, tuple[list[str], list[str]]]:
-    """Name of each text augmentation -> the words before and after it."""
+    """Return the name of each text augmentation -> the words before and after it."""
     words = caption_words(caption)
     others = vocabulary(phrase for kind in SYNTHESIZERS.values() for phrase in kind.phrases)
     synonyms = synonyms_of(words, load_wordnet()) if fields.p_syn else {}
@@ -122,7 +122,7 @@ def augmented_captions(
 
 
 def _until_changed(draw: Callable[[np.random.Generator], Changed], before: Changed, seed: int) -> Changed:
-    """The first draw that differs from what was there; what never does, as at a probability of 0, stays."""
+    """Return the first draw that differs from `before`; if none does, such as at probability 0, return `before`."""
     for attempt in range(TRIES[type(before)]):
         after = draw(np.random.default_rng([seed, attempt]))
         if not np.array_equal(after, before):

@@ -1,4 +1,4 @@
-"""Pretrains the audio tower as a tagger: `cnn10bert train-tagger` for several processes.
+"""Pretrain the audio tower as a tagger; `cnn10bert train-tagger` for several processes.
 
 accelerate launch [...] scripts/train_tagging.py RECIPE [--field value ...]
 """

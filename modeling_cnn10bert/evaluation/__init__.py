@@ -1,1 +1,1 @@
-"""How good a retrieval system is: the retrieval metric, its chance level, and the pictures that show both."""
+"""Evaluate retrieval: the metrics, their chance level, and plots of both."""

@@ -1,19 +1,19 @@
-"""Confidence intervals of retrieval metrics, by drawing the recordings of a test set again (cluster bootstrap).
+"""Confidence intervals of retrieval metrics by resampling the recordings of a test set (cluster bootstrap).
 
 The captions of a recording are not independent: a recording that is hard to find is hard to find by all of them. So
-recordings are drawn, with replacement, and a drawn recording brings all its captions along. An interval is the middle
-part of the metric's values over the resamples (percentile interval; Efron & Tibshirani 1993, chapter 13).
+recordings are drawn with replacement, each with all its captions. An interval is the central part of the metric's
+values over the resamples (percentile interval; Efron & Tibshirani 1993, chapter 13).
 
-What an interval covers: that the test set holds these recordings and captions and not others of their kind.
+An interval covers the choice of the recordings and captions of the test set.
 
-What it does not cover:
+It does not cover:
 
-* other trainings: initialisation, order of the batches, the choice of a checkpoint. For that, train with several seeds;
-* another number of candidates. Ranks are those among all recordings of the set and are not computed anew, as a
-  resample with recordings in it twice would be an easier or harder search. That the queries share their candidates is
-  left out of account;
-* what never happened: a metric at 0 or 1 for every recording has an interval of width 0;
-* few recordings: with less than about 30, percentile intervals are too narrow.
+* other trainings: initialization, order of the batches, choice of the checkpoint. For that, train with several seeds;
+* another number of candidates. Ranks are among all recordings of the set and are not recomputed, because a resample
+  with duplicate recordings would be an easier or harder search. The dependence of queries through their shared
+  candidates is ignored;
+* unobserved events: a metric that is 0 or 1 for every recording has an interval of width 0;
+* few recordings: with fewer than about 30, percentile intervals are too narrow.
 """
 
 import dataclasses
@@ -52,22 +52,22 @@ def bootstrap_intervals(
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """The metrics of a system, each with its interval.
+    """Compute the metrics of a system with their confidence intervals.
 
     Args:
         ranks: per query the ascending ranks of its relevant items, from `ranks_of_relevant` or `ranks_in_lists`.
-        recording_of_query: which recording each query belongs to: it is drawn as one.
+        recording_of_query: the recording of each query; its queries are drawn together.
         recall_at: the k of R@k.
         map_at: the k of mAP@k.
-        resamples: how often as many recordings are drawn as there are.
+        resamples: number of resamples; each draws as many recordings as there are.
         confidence: the share of the resamples that lies within the interval, such as 0.95.
-        seed: of the draws; the same draws for the same recordings, whatever the metrics.
+        seed: seed of the draws; the draws depend on the recordings, not on the metrics.
 
     Returns:
-        The metrics of `metrics_of_ranks` and their values; `MedR` is left out where it or an end is not finite.
+        The metrics of `metrics_of_ranks` with intervals; `MedR` is left out if it or an end is not finite.
 
     Raises:
-        ValueError: fewer than two recordings, not one recording for each query, or what `check_bootstrap` refuses.
+        ValueError: fewer than two recordings, not one recording for each query, or invalid for `check_bootstrap`.
     """
     if len(ranks) != len(recording_of_query) or not len(ranks):
         raise ValueError(f"got {len(recording_of_query)} recordings for {len(ranks)} queries: expected one for each")
@@ -80,7 +80,7 @@ def bootstrap_intervals(
     intervals = {}
     for name, of_query in values.items():
         value = float((np.median if name == "MedR" else np.mean)(of_query))
-        if np.isfinite([value, *resampled[name]]).all():  # lists that are cut hide the median
+        if np.isfinite([value, *resampled[name]]).all():  # truncated lists may hide the median
             low, high = np.quantile(resampled[name], _tails(confidence))
             intervals[name] = Interval(value, float(low), float(high))
     return intervals
@@ -102,7 +102,7 @@ def bootstrap_means(
 def check_bootstrap(resamples: int, confidence: float) -> None:
     """
     Raises:
-        RetrievalError: a number out of its range.
+        RetrievalError: a value is out of range.
     """
     if resamples < 1 or not 0 < confidence < 1:
         raise RetrievalError(
@@ -114,7 +114,7 @@ def check_bootstrap(resamples: int, confidence: float) -> None:
 def _draws(
     recording_of_query: Sequence[Hashable], resamples: int, confidence: float, seed: int
 ) -> Iterator[np.ndarray]:
-    """How often each query is in each resample: `resamples` times [queries] int64."""
+    """Yield for each resample how often it holds each query, [queries] int64."""
     check_bootstrap(resamples, confidence)
     number_of = {recording: number for number, recording in enumerate(dict.fromkeys(recording_of_query))}
     if len(number_of) < 2:

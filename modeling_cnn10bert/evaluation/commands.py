@@ -1,4 +1,4 @@
-"""What `cnn10bert evaluate`, `submit` and `score` do: from names on a command line to files and a table."""
+"""Run `cnn10bert evaluate`, `submit` and `score`."""
 
 import csv
 import io
@@ -30,7 +30,7 @@ from .submissions import (
 )
 
 FORMATS = ("dcase2022", "dcase2025")
-FOUND_SHOWN = 10  # the recordings that ranks.csv names for each query
+FOUND_SHOWN = 10  # recordings per query in ranks.csv
 RESULTS, RANKS_TABLE, PICTURE = "results.json", "ranks.csv", "metrics.png"
 
 
@@ -53,19 +53,19 @@ def run_evaluate(
     progress: bool = True,
 ) -> ModelEvaluation:
     """
-    Evaluates a model on one split of a data set, prints the metrics, and writes results.json, ranks.csv, metrics.png.
+    Evaluate a model on one split of a data set, print the metrics, and write results.json, ranks.csv and metrics.png.
 
     Args:
         model, device, dtype, trust_remote_code, revision: see `load_embedder`.
         dataset, split, sources, audio: see `load_evaluation_set`.
-        out: the folder to write to, by default `runs/evaluation/MODEL-DATASET-SPLIT`. One that holds the evaluation of
-            another model or on another data set is not written to.
+        out: the output folder, by default `runs/evaluation/MODEL-DATASET-SPLIT`. It must not hold an evaluation of
+            another model or on another data set.
         bootstrap_resamples, confidence, seed: of the intervals, see `bootstrap_intervals`.
-        skip_missing: leaves recordings out that cannot be used; the results say how many.
-        progress: whether to show bars.
+        skip_missing: leave out recordings that cannot be used; the results say how many.
+        progress: whether to show progress bars.
 
     Raises:
-        RetrievalError, DataError, AudioError: what is wrong with the model, the data set or a recording.
+        RetrievalError, DataError, AudioError: the model, the data set or a recording is faulty.
     """
     check_bootstrap(bootstrap_resamples, confidence)
     evaluation_set = load_evaluation_set(dataset, split=split, sources=sources, audio=audio)
@@ -111,22 +111,22 @@ def run_submit(
     progress: bool = True,
 ) -> Path:
     """
-    Searches the recordings of a data set by each of its captions and writes what a challenge is handed.
+    Search the recordings of a data set by each of its captions and write the file in a challenge's submission format.
 
     Args:
         model, device, dtype, trust_remote_code, revision: see `load_embedder`.
         dataset, split, sources, audio: see `load_evaluation_set`; or, without `dataset`, `captions` and `audio`: see
             `load_unpaired_set`.
         format: `dcase2022` or `dcase2025`.
-        out: the CSV file; it must not be there yet.
-        progress: whether to show bars.
+        out: the CSV file; it must not exist yet.
+        progress: whether to show progress bars.
 
     Returns:
         The file.
 
     Raises:
-        RetrievalError, DataError, AudioError: what is wrong with the model, the data set or a
-            recording. A recording that cannot be used is always an error: it could not be found.
+        RetrievalError, DataError, AudioError: the model, the data set or a recording is faulty. A recording that
+            cannot be used is always an error, because no query could find it.
     """
     if format not in FORMATS:
         raise RetrievalError(f"format is {format!r}, expected {' or '.join(FORMATS)}")
@@ -148,7 +148,7 @@ def run_submit(
     if wordless := [query for query in queries if not caption_words(query)]:
         raise DataError(f"{_named(searched)}: found the query {wordless[0]!r}, expected one with a word; correct it")
     embedder = load_embedder(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code, revision=revision)
-    text = embed_captions(embedder, queries, progress=progress)  # first: the faster to fail
+    text = embed_captions(embedder, queries, progress=progress)  # first, because it fails sooner
     names, embeds, _ = embed_recordings(embedder, searched.recordings, progress=progress)
     try:
         similarity = cosine_similarity(text, embeds)
@@ -170,10 +170,10 @@ def run_submit(
 
 def run_score(output: str, captions: str) -> dict[str, float]:
     """
-    Scores a challenge's output file against the truth, and prints the metrics.
+    Score a challenge's output file against the ground truth, and print the metrics.
 
     Args:
-        output: a ranked output of DCASE 2022, or a matrix of DCASE 2025; its columns tell which.
+        output: a ranked output of DCASE 2022 or a matrix of DCASE 2025; its columns tell which.
         captions: see `score_ranked_output` and `score_matrix`.
 
     Raises:
@@ -210,7 +210,7 @@ def _named(evaluation_set: EvaluationSet) -> str:
 
 
 def _default_folder(model: str, evaluation_set: EvaluationSet) -> Path:
-    # A checkpoint's own name says little: its run's goes before it.
+    # A checkpoint's own name says little, so its run's name is put before it.
     folders = Path(model).resolve().parts[-2:] if os.path.isdir(model) else [model]
     source = Path(evaluation_set.source)
     parts = [*folders, source.stem if source.is_file() else source.name, evaluation_set.split]
@@ -220,7 +220,7 @@ def _default_folder(model: str, evaluation_set: EvaluationSet) -> Path:
 def _refuse_another(folder: Path, about: dict[str, str]) -> None:
     """
     Raises:
-        RetrievalError: the folder holds results of something else, which would be lost.
+        RetrievalError: the folder holds other results, which would be lost.
     """
     path = folder / RESULTS
     if not path.exists():
@@ -248,33 +248,33 @@ def write_evaluation(evaluation: ModelEvaluation, folder: str | os.PathLike, **a
     """
     Write results.json, ranks.csv and metrics.png, each whole or not at all.
 
-    ranks.csv has a line a query: caption, its recording (`file_name`), the rank of that recording or, if other
-    recordings carry the same words, of the best of them, which ties never improve, and the first ten recordings found
-    with their scores, ties in the order of their names.
+    ranks.csv has one line per query: the caption, its recording (`file_name`), the rank, and the first ten recordings
+    found with their scores. The rank is that of the recording, or of the best of all recordings with the same caption;
+    ties never improve it. Recordings with equal scores are sorted by name.
 
     Args:
-        evaluation: what to write.
-        folder: is made where it is not there.
-        about: what results.json is to say besides, such as the data set.
+        evaluation: the evaluation to write.
+        folder: created if it does not exist.
+        about: further fields of results.json, such as the data set.
 
     Returns:
-        Name -> the file.
+        Name -> path of the file.
     """
     from .plots import plot_evaluation  # matplotlib
 
     folder = Path(folder)
     write_text(folder / RANKS_TABLE, _ranks_table(evaluation))
     plot_evaluation(evaluation, folder / PICTURE, title=_title(evaluation, about))
-    # Last: where it is, the others are.
+    # Written last: if it exists, so do the others.
     write_text(folder / RESULTS, json.dumps({**about, **evaluation.to_dict()}, indent=2, ensure_ascii=False) + "\n")
     return {name: folder / name for name in (RESULTS, RANKS_TABLE, PICTURE)}
 
 
 def best_first(similarity: np.ndarray, names: Sequence[str], count: int) -> np.ndarray:
     """
-    Return the first items that each query finds: [queries, items] -> columns [queries, count], best first.
+    Return the columns [queries, count] of the best items of each query in [queries, items], best first.
 
-    Of items with equal scores, the one whose name comes first in the alphabet comes first.
+    Items with equal scores are sorted by name.
     """
     by_name = np.array(sorted(range(len(names)), key=names.__getitem__))
     return by_name[np.argsort(-similarity[:, by_name], axis=1, kind="stable")[:, :count]]

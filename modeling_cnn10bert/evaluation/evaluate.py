@@ -1,6 +1,6 @@
-"""Any model on any recordings with captions: metrics of both directions, their intervals, and the rank of each query.
+"""Evaluate a model on recordings with captions: metrics of both directions, their intervals, and each query's rank.
 
-A recording is embedded whole, as in the paper, not in windows; each recording and each caption once.
+Recordings are embedded whole, as in the paper, not in windows. Each recording and each caption is embedded once.
 """
 
 import dataclasses
@@ -28,18 +28,18 @@ _AUDIO_AT_ONCE, _TEXTS_AT_ONCE = 32, 256  # 32 recordings of half a minute are 1
 @dataclasses.dataclass(frozen=True)
 class ModelEvaluation:
     """
-    How good a model is on a set of recordings.
+    Evaluation of a model on a set of recordings.
 
     Attributes:
-        model: which one it is.
+        model: identity of the model.
         recordings: names [A], in the order of the columns of `ranked.similarity`.
         captions: [C], in the order of its rows.
         ranked: the similarities and the ranks.
-        metrics: `R@1`, `R@5`, `R@10`, `mAP@10`, `mAP@16`, `MedR` from text to audio, the same behind `a2t_` from audio
-            to text, and for all but the median ranks what a random ranking would get behind `chance_`.
-        intervals: of the metrics, but not of the chance levels.
-        left_out: recording that could not be used -> why.
-        notes: recording that was used -> what is the matter with it, such as that it is cut off; of few or none.
+        metrics: `R@1`, `R@5`, `R@10`, `mAP@10`, `mAP@16`, `MedR` for text to audio; the same with prefix `a2t_` for
+            audio to text; and, for all but the median ranks, the chance level with prefix `chance_`.
+        intervals: intervals of the metrics, but not of the chance levels.
+        left_out: recording that could not be used -> the reason.
+        notes: recording that was used despite a flaw -> the flaw, such as that it is truncated.
         bootstrap: `resamples`, `confidence` and `seed` of the intervals.
     """
 
@@ -54,7 +54,7 @@ class ModelEvaluation:
     notes: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     def table(self) -> str:
-        """The metrics as a table of both directions: value and interval in percent, and beside it the chance level."""
+        """Return a table of both directions with value and interval in percent, next to the chance level."""
         confidence = f"{100 * self.bootstrap['confidence']:g} %"
         header = ["", "text to audio", confidence, "chance", "audio to text", confidence, "chance"]
         names = [name for name in self.metrics if not name.startswith(("a2t_", "chance_"))]
@@ -71,7 +71,7 @@ class ModelEvaluation:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """What results.json holds of it."""
+        """Return the fields for results.json."""
         return {
             "model": dataclasses.asdict(self.model),
             "num_recordings": len(self.recordings),
@@ -96,16 +96,16 @@ def evaluate_model(
     progress: bool = True,
 ) -> ModelEvaluation:
     """
-    Embeds each recording and each caption once and scores the whole set.
+    Embed each recording and each caption once and score the whole set.
 
     Args:
         embedder: the model.
-        recordings: with their captions; each caption is a query for its recording, and each recording one for its
-            captions. Captions of the same words share their recordings, see `rank_both_directions`.
+        recordings: recordings with captions; each caption is a query for its recording, and each recording is a query
+            for its captions. Captions with the same words share their recordings, see `rank_both_directions`.
         resamples, confidence, seed: of the intervals, see `bootstrap_intervals`.
-        skip_missing: leaves out recordings that cannot be used. An evaluation on fewer recordings is another one, and
-            an easier one: by default they are an error.
-        progress: whether to show a bar for each tower.
+        skip_missing: leave out recordings that cannot be used. By default they are an error, because an evaluation on
+            fewer recordings is easier and not comparable.
+        progress: whether to show a progress bar for each tower.
 
     Raises:
         AudioError: a recording is missing or does not decode.
@@ -169,7 +169,7 @@ def embed_recordings(
     embedder: Embedder, recordings: Sequence[Recording], *, skip_missing: bool = False, progress: bool = True
 ) -> tuple[list[str], np.ndarray, dict[str, str]]:
     """
-    Names [A] and embeddings [A, D] float32 of recordings, each embedded whole, and which do not decode: name -> why.
+    Embed recordings whole; return names [A], embeddings [A, D] float32, and name -> reason of unusable ones.
 
     Raises:
         AudioError: a recording is missing or does not decode, unless `skip_missing`.
@@ -197,7 +197,7 @@ def embed_recordings(
 
 def embed_captions(embedder: Embedder, captions: Sequence[str], *, progress: bool = True) -> np.ndarray:
     """
-    Embeddings [C, D] float32 of captions.
+    Embed captions -> [C, D] float32.
 
     Raises:
         RetrievalError: a caption without a word.

@@ -1,4 +1,4 @@
-"""The retrieval metric of this project on embeddings: both directions at once, each beside its chance level."""
+"""Retrieval metrics of embeddings in both directions, with their chance levels."""
 
 import dataclasses
 from collections import defaultdict
@@ -25,12 +25,12 @@ METRIC_FOLDER = Path(__file__).parent / "audio_text_retrieval"
 
 
 def load_retrieval_metric() -> evaluate.Metric:
-    """Load the metric as an `evaluate` module from this package's folder; nothing is fetched."""
+    """Load the metric as an `evaluate` module from this package's folder, without downloads."""
     return evaluate.load(str(METRIC_FOLDER))
 
 
 class DivergedError(InputError):
-    """What a model gives is not finite, or zero, so that nothing can be said of how good it is."""
+    """A model's outputs are not finite or are zero, so they cannot be scored."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +39,10 @@ class RankedTestSet:
     A whole test set, scored by cosine similarity.
 
     Attributes:
-        similarity: [C, A] float32, a row a caption, a column a recording.
-        text_to_audio: [C], per caption the ascending ranks of the recordings that carry its words: of its own alone
-            unless captions repeat. Ties count against the system.
-        audio_to_text: [A], per recording the ascending ranks of the captions that have the words of one of its own.
+        similarity: [C, A] float32, one row per caption, one column per recording.
+        text_to_audio: [C], per caption the ascending ranks of the recordings with a caption of the same words, which is
+            only its own unless captions repeat. Ties count against the system.
+        audio_to_text: [A], per recording the ascending ranks of the captions with the same words as one of its own.
         audio_of_text: [C], the column of each caption's own recording.
     """
 
@@ -56,9 +56,9 @@ class RankedTestSet:
         Compute the metrics of both directions.
 
         Returns:
-            Text-to-audio under `R@1`, `R@5`, `R@10`, `mAP@10`, `MedR`; audio-to-text, where all captions of a recording
-            are relevant, under `a2t_R@1` and so on; and for each but the median ranks the value that a uniformly random
-            ranking has in expectation, under `chance_R@1`, `chance_a2t_R@1` and so on.
+            Text-to-audio as `R@1`, `R@5`, `R@10`, `mAP@10`, `MedR`; audio-to-text, where all captions of a recording
+            are relevant, as `a2t_R@1` and so on; and for all but the median ranks the expected value of a uniformly
+            random ranking, as `chance_R@1`, `chance_a2t_R@1` and so on.
         """
         num_texts, num_audio = self.similarity.shape
         recordings_each = [len(ranks) for ranks in self.text_to_audio]
@@ -76,19 +76,18 @@ def rank_both_directions(
     recording_ids_of_text: Sequence[int | str] | np.ndarray | torch.Tensor,
     caption_keys: Sequence[Hashable] | np.ndarray | torch.Tensor | None = None,
 ) -> RankedTestSet:
-    """Rank a whole test set by cosine similarity: every caption is a query, and every recording is one the other way.
+    """Rank a whole test set by cosine similarity, with every caption and every recording as a query.
 
-    Captions of the same words have one embedding, so no system can tell which of their recordings is meant: each of
-    these recordings is right for each of these captions, and each of these captions for each of these recordings. Where
-    no two recordings share the words of a caption, the metrics are those of the DCASE challenge, which knows one right
-    recording for each caption.
+    Captions with the same words have the same embedding, so no system can tell which of their recordings is meant. All
+    of these recordings are relevant for each of these captions, and the other way round. If no two recordings share a
+    caption, the metrics are those of the DCASE challenge, which has one relevant recording per caption.
 
     Args:
-        audio_embeds: [A, D], one row a recording.
-        text_embeds: [C, D], one row a caption.
+        audio_embeds: [A, D], one row per recording.
+        text_embeds: [C, D], one row per caption.
         recording_ids_of_audio: [A], no id twice.
         recording_ids_of_text: [C], the recording that each caption describes.
-        caption_keys: [C], equal for captions of the same words, such as their `caption_key`; without them, no two
+        caption_keys: [C], equal for captions with the same words, such as their `caption_key`; without them, no two
             captions count as equal.
 
     Raises:
@@ -113,7 +112,7 @@ def rank_both_directions(
 
 
 def cosine_similarity(text_embeds: np.ndarray | torch.Tensor, audio_embeds: np.ndarray | torch.Tensor) -> np.ndarray:
-    """[C, D] and [A, D] to their cosines [C, A] float32, equal where embeddings are equal.
+    """Compute the cosines [C, A] float32 of [C, D] and [A, D]; equal embeddings have equal cosines.
 
     Raises:
         ValueError: shapes that do not fit, a zero or not finite embedding.
@@ -121,18 +120,18 @@ def cosine_similarity(text_embeds: np.ndarray | torch.Tensor, audio_embeds: np.n
     audio, text = _unit_rows(audio_embeds, "audio_embeds"), _unit_rows(text_embeds, "text_embeds")
     if audio.shape[1] != text.shape[1]:
         raise ValueError(f"audio_embeds are {audio.shape[1]} wide, text_embeds {text.shape[1]}: expected equal widths")
-    # Equal embeddings must tie, but in a float32 product they differ in the last bit, depending on their place in the
-    # matrix. The float64 product is rounded to float32, which absorbs its error.
+    # Equal embeddings must tie, but in a float32 product they differ in the last bit, depending on their position in
+    # the matrix. The float64 product is rounded to float32, which absorbs its error.
     return (text @ audio.T).astype(np.float32)
 
 
 def prefixed(prefix: str, metrics: Mapping[str, T]) -> dict[str, T]:
-    """The same values under names with a prefix."""
+    """Add a prefix to the names of metrics."""
     return {prefix + name: value for name, value in metrics.items()}
 
 
 def _unit_rows(embeds: np.ndarray | torch.Tensor, name: str) -> np.ndarray:
-    """[N, D] float64 with rows of length 1, so that a product is the cosine."""
+    """Return [N, D] float64 with rows of length 1, so that a product is the cosine."""
     if isinstance(embeds, torch.Tensor):
         embeds = embeds.detach().cpu().to(torch.float64).numpy()
     embeds = np.asarray(embeds, dtype=np.float64)
@@ -155,7 +154,7 @@ def _ids(ids: Sequence[Hashable] | np.ndarray | torch.Tensor, expected: int, nam
 
 
 def _match(ids_of_audio: list[Hashable], ids_of_text: list[Hashable]) -> tuple[list[int], list[list[int]]]:
-    """Per caption the row of its recording, and per recording the rows of its captions."""
+    """Return per caption the row of its recording, and per recording the rows of its captions."""
     row_of = {recording_id: row for row, recording_id in enumerate(ids_of_audio)}
     if len(row_of) != len(ids_of_audio):
         twice = next(i for row, i in enumerate(ids_of_audio) if row_of[i] != row)
@@ -174,7 +173,7 @@ def _match(ids_of_audio: list[Hashable], ids_of_text: list[Hashable]) -> tuple[l
 def _right_of_equal_captions(
     audio_of_text: list[int], texts_of_audio: list[list[int]], keys: list[Hashable]
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """Per caption the recordings that carry its words, and per recording the captions of the words that it carries."""
+    """Return per caption the recordings with a caption of the same words, and per recording the matching captions."""
     texts_of_key: dict[Hashable, list[int]] = defaultdict(list)
     for text, key in enumerate(keys):
         texts_of_key[key].append(text)

@@ -1,7 +1,7 @@
 """
-The pictures of a run, its training curve, and of an evaluation: both directions beside chance, and how deep to look.
+Plot the training curve of a run, and the metrics of an evaluation in both directions with their chance levels.
 
-All draw on matplotlib's object interface, so they need no display, leave no global state and work in any thread.
+All plots use matplotlib's object interface, so they need no display, leave no global state and work in any thread.
 """
 
 import textwrap
@@ -27,7 +27,7 @@ from .reports import best_position
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> x [N], y [N]
 
 DPI = 110
-# How each measure of the validation set is drawn: the one that selects the checkpoint stands out.
+# Style of each validation metric; the one that selects the checkpoint stands out.
 _VALIDATION: dict[str, dict[str, Any]] = {
     "mAP@10": {"color": "#b5179e", "linewidth": 2.2, "marker": "o", "markersize": 3.5, "zorder": 3},
     "mAP": {"color": "#b5179e", "linewidth": 2.2, "marker": "o", "markersize": 3.5, "zorder": 3},  # of a tagger
@@ -36,7 +36,7 @@ _VALIDATION: dict[str, dict[str, Any]] = {
     "R@5": {"color": "#3f88c5", "linewidth": 1.2, "linestyle": "--"},
     "R@10": {"color": "#8ab6d6", "linewidth": 1.2, "linestyle": "-."},
 }
-DIRECTIONS = {  # prefix -> label, colour of its bars and its line
+DIRECTIONS = {  # prefix -> label, color of its bars and its line
     "": ("a caption finds its recording", "#b5179e"),
     "a2t_": ("a recording finds its captions", "#3f88c5"),
 }
@@ -49,21 +49,21 @@ def plot_training_curve(log_history: Sequence[Mapping[str, Any]], path: str | Pa
 
     Args:
         log_history: `Trainer.state.log_history`: entries with `epoch` or `step`, and any of `loss`, `learning_rate`,
-            `eval_loss`, `eval_mAP@10`, `eval_R@1`, `eval_R@5`, `eval_R@10`, `eval_chance_mAP@10`, of a tagger
-            `eval_mAP`, `eval_mAUC`. Whatever is missing is left out.
+            `eval_loss`, `eval_mAP@10`, `eval_R@1`, `eval_R@5`, `eval_R@10`, `eval_chance_mAP@10`, for a
+            tagger `eval_mAP`, `eval_mAUC`. Missing values are left out.
         path: the PNG to write; it appears complete or not at all.
     """
     save_figure(_training_figure(log_history), path)
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a picture whole or not at all: a reader never meets half of it."""
+    """Write a picture atomically, so that a reader never sees half of it."""
     with replaced_whole(path) as unfinished:
         figure.savefig(unfinished, format="png", dpi=DPI)
 
 
 def _training_figure(log_history: Sequence[Mapping[str, Any]]) -> Figure:
-    """Losses and learning rate above, validation metrics below; only the panels that have something to show."""
+    """Draw losses and learning rate above, validation metrics below; empty panels are left out."""
     over = "epoch" if any("epoch" in entry for entry in log_history) else "step"
     names = ["loss", "eval_loss", "learning_rate", "eval_chance_mAP@10", *(f"eval_{name}" for name in _VALIDATION)]
     curves = {name: _series(log_history, name, over) for name in names}
@@ -86,7 +86,7 @@ def _training_figure(log_history: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _series(log_history: Sequence[Mapping[str, Any]], name: str, over: str) -> tuple[np.ndarray, np.ndarray]:
-    """(x [N], y [N]) of the entries that hold both, in order of x."""
+    """Return x [N] and y [N] of the entries that hold both, sorted by x."""
     points = sorted((float(e[over]), float(e[name])) for e in log_history if e.get(name) is not None and over in e)
     x, y = zip(*points, strict=True) if points else ((), ())
     return np.array(x), np.array(y)
@@ -104,7 +104,7 @@ def _draw_losses(ax: Axes, curves: Curves) -> None:
     lines = ax.get_lines()
     if len(curves["learning_rate"][0]):
         right = ax.twinx()
-        # a step for each logged value: the schedule is piecewise constant, and a slope would invent values between
+        # a step for each logged value, because the schedule is piecewise constant and a slope would invent values
         right.step(*curves["learning_rate"], where="post", color="#6b6b6b", linewidth=0.8, label="learning rate")
         if curves["learning_rate"][1].min() > 0:
             right.set_yscale("log")
@@ -137,7 +137,7 @@ def _draw_validation(ax: Axes, curves: Curves, over: str) -> None:
 
 
 def legend_above(ax: Axes, lines: Sequence[Any]) -> None:
-    """A legend outside the curves' area, where it can hide none of them."""
+    """Add a legend above the axes, where it hides no curve."""
     place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 6, "columnspacing": 1.2}
     size: dict[str, Any] = {"fontsize": 8, "borderpad": 0.2, "handlelength": 1.8}
     ax.legend(lines, [line.get_label() for line in lines], frameon=False, **size, **place)
@@ -147,10 +147,10 @@ def legend_above(ax: Axes, lines: Sequence[Any]) -> None:
 
 
 def plot_evaluation(evaluation: ModelEvaluation, path: str | Path, title: str = "") -> None:
-    """Draw the metrics as bars, and how deep one must look, with bootstrap intervals and the chance level.
+    """Draw the metrics as bars, and R@k over k, with bootstrap intervals and the chance level.
 
     Args:
-        evaluation: what to draw.
+        evaluation: the evaluation to draw.
         path: the PNG to write; it appears complete or not at all.
         title: such as the names of the model and the data set.
     """
@@ -186,7 +186,7 @@ def _draw_metrics(ax: Axes, evaluation: ModelEvaluation) -> None:
         values = np.array([evaluation.metrics[prefix + name] for name in names])
         intervals = [evaluation.intervals[prefix + name] for name in names]
         ends = np.array([(interval.low, interval.high) for interval in intervals]).T
-        # a percentile interval need not hold the value, a bar of errors must
+        # a percentile interval may not contain the value, but an error bar must
         errors = np.clip([values - ends[0], ends[1] - values], 0, None)
         style: dict[str, Any] = {"color": color, "alpha": 0.8, "error_kw": {"elinewidth": 1.1, "ecolor": "#333333"}}
         ax.bar(places, values, 0.36, yerr=errors, capsize=3.5, **style)
@@ -204,7 +204,7 @@ def _draw_metrics(ax: Axes, evaluation: ModelEvaluation) -> None:
 
 
 def _draw_depths(ax: Axes, evaluation: ModelEvaluation) -> None:
-    """R@k over k: how many of the first one must listen to, or read, until the right one is among them."""
+    """Draw R@k over k, the number of results one must hear or read to find the right one."""
     ranked = evaluation.ranked
     of_caption = [evaluation.recordings[audio] for audio in ranked.audio_of_text]
     searches = {
@@ -239,7 +239,7 @@ def _draw_depths(ax: Axes, evaluation: ModelEvaluation) -> None:
 
 
 def _depths(deepest: int) -> np.ndarray:
-    """1 to `deepest`, evenly on a logarithmic axis, all of them where they are few."""
+    """Return depths from 1 to `deepest`, evenly on a logarithmic axis; all if they are few."""
     return np.unique(np.geomspace(1, deepest, _DEPTHS).round().astype(int))
 
 

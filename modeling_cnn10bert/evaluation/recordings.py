@@ -1,4 +1,4 @@
-"""The recordings and captions on which a model is evaluated, from any data set."""
+"""Load recordings and captions for an evaluation from any data set."""
 
 import dataclasses
 import functools
@@ -31,16 +31,16 @@ FORMS = (
 @dataclasses.dataclass(frozen=True)
 class Recording:
     """
-    A recording and what describes it.
+    A recording with its captions.
 
     Attributes:
-        name: its file name, or the id of its scene; no other of the set has it.
-        captions: none where its captions are not known.
+        name: file name or scene id, unique in the set.
+        captions: empty if its captions are not known.
         load: sampling rate in Hz -> waveform [samples] float32, one channel.
 
             Raises AudioError: the recording cannot be used.
-        absence: why there is nothing to evaluate on, such as a file that was looked for in vain; empty where there is.
-        notes: remarks on it, once it was loaded, see `load_audio`.
+        absence: why the recording is missing, such as a file that was not found; otherwise empty.
+        notes: remarks on it, set when it is loaded, see `load_audio`.
     """
 
     name: str
@@ -53,15 +53,15 @@ class Recording:
 @dataclasses.dataclass(frozen=True)
 class EvaluationSet:
     """
-    The queries and the recordings that they search.
+    Queries and the recordings that they search.
 
     Attributes:
-        source: as it was named.
-        split: which of its splits; empty where it has none.
-        recordings: no two of a name.
-        queries: captions, of which it is not known which recording they describe; empty where `recordings` have theirs.
+        source: name of the data set as given.
+        split: name of the split; empty if there are none.
+        recordings: with unique names.
+        queries: captions without known recordings; empty if `recordings` have captions.
 
-    Captions and names are as the source has them, spaces included: a challenge finds its queries by them.
+    Captions and names are exactly as in the source, spaces included, because a challenge finds its queries by them.
     """
 
     source: str
@@ -70,7 +70,7 @@ class EvaluationSet:
     queries: tuple[str, ...] = ()
 
     def captions(self) -> list[str]:
-        """All queries, recording by recording where it is known which they describe."""
+        """Return all queries, in the order of the recordings if these have captions."""
         return list(self.queries) or [caption for recording in self.recordings for caption in recording.captions]
 
 
@@ -82,21 +82,20 @@ def load_evaluation_set(
     audio: str | os.PathLike | None = None,
 ) -> EvaluationSet:
     """
-    The recordings of one split of a data set, each with its captions.
+    Load the recordings of one split of a data set, each with its captions.
 
     Args:
         dataset: one of
-            * a prepared data set: the folder that cnn10bert prepare write, or its Hub id;
+            * a prepared data set: the folder that cnn10bert prepare wrote, or its Hub id;
             * a folder of soundscape manifests, with `sources`;
-            * a CSV file of captions as Clotho's (file_name, caption_1 to caption_5), with `audio`;
+            * a CSV file of captions like Clotho's (file_name, caption_1 to caption_5), with `audio`;
             * a folder with metadata.csv or metadata.jsonl, or with folders train, validation and test that have one.
-        split: by default `test`, or the only one that there is.
-        sources: the recordings that scenes are mixed from; by default the folder `sources` beside the manifests.
+        split: by default `test`, or the only split.
+        sources: the recordings that scenes are mixed from; by default the folder `sources` next to the manifests.
         audio: the folder of the recordings of a CSV file.
 
     Raises:
-        DataError: there is no such data set or split, or its captions or metadata cannot be read.
-        DataError: what is wrong with a manifest.
+        DataError: there is no such data set or split, or its captions, metadata or manifests are faulty.
     """
     path, name = Path(dataset), os.fspath(dataset)
     no_csv = path.is_file() and path.suffix.lower() != ".csv"
@@ -120,11 +119,11 @@ def load_evaluation_set(
 
 def load_unpaired_set(captions: str | os.PathLike, audio: str | os.PathLike) -> EvaluationSet:
     """
-    Queries and recordings of which nobody said which belong together, as the test set of DCASE 2022 task 6b.
+    Load queries and recordings without known pairs, such as the test set of DCASE 2022 task 6b.
 
     Args:
-        captions: CSV file with the column `caption`, a line a query, as retrieval_captions.csv.
-        audio: the folder of the recordings; those in its subfolders are no part of the set.
+        captions: CSV file with the column `caption`, one query per line, as retrieval_captions.csv.
+        audio: the folder of the recordings; its subfolders are ignored.
 
     Raises:
         DataError: the file cannot be read, a line has no caption, or the folder has no recording.
@@ -136,9 +135,9 @@ def load_unpaired_set(captions: str | os.PathLike, audio: str | os.PathLike) -> 
             raise DataError(
                 f"{captions}:{number}: found the caption {row['caption']!r}, expected one with a word; correct the line"
             )
-        queries.append(row["caption"])  # with its spaces, by which the challenge finds it again
+        queries.append(row["caption"])  # with its spaces, as the challenge compares it
     if not queries:
-        raise DataError(f"{captions}: found no query, expected a line each; fetch the file again")
+        raise DataError(f"{captions}: found no query, expected one per line; fetch the file again")
     files = sorted(path for path in _files_of(audio) if path.suffix[1:].lower() in ENDINGS)
     if not files:
         raise DataError(
@@ -168,7 +167,7 @@ def _of_file(name: str, path: Path, captions: Sequence[str], absence: str = "") 
 def _checked(recordings: list[Recording], where: str) -> list[Recording]:
     """
     Raises:
-        DataError: there is none, or two have one name, or a name cannot be written to a file of results.
+        DataError: there is none, two have the same name, or a name cannot be written to a results file.
     """
     if not recordings:
         raise DataError(f"{where}: found no recording, expected at least one")
@@ -189,7 +188,7 @@ def _of_caption_file(path: Path, audio: str | os.PathLike | None) -> EvaluationS
     if audio is None:
         raise DataError(f"{path} holds captions only; name the folder of their recordings as audio")
     captions, folder = read_captions(path), Path(audio)
-    _files_of(folder)  # says so where there is no such folder
+    _files_of(folder)  # raises if there is no such folder
     files = match_recordings(captions, folder)
     recordings = [
         _of_file(name, files.get(name, folder / name), texts, "" if name in files else _not_in(name, folder))
@@ -221,10 +220,10 @@ def _of_folder(folder: Path, split: str | None) -> EvaluationSet:
         for name in METADATA_FILES
     ):
         raise DataError(f"{folder}: found none of the forms of a data set, expected {FORMS}")
-    listed, _ = own_recordings(str(folder), allow_outside=True)  # they are read, and not given on
+    listed, _ = own_recordings(str(folder), allow_outside=True)  # they are only read, not published
     splits = {name: entries for name, entries in listed.items() if entries}
     if not splits:
-        raise DataError(f"{folder}: found metadata of no recording, expected a line each; write them")
+        raise DataError(f"{folder}: found metadata of no recording, expected one line per recording; write them")
     wanted = OTHER_NAMES_OF_SPLITS.get(split, split) if split else None
     wanted = wanted or (next(iter(splits)) if len(splits) == 1 else "test")
     if wanted not in splits:
@@ -246,7 +245,7 @@ def _of_entry(entry: Entry) -> Recording:
 
 def _of_prepared(name: str, split: str | None) -> EvaluationSet:
     split, table = load_prepared_split(name, split)
-    if isinstance(table.features["audio"], datasets.Audio):  # as the Hub may give it; its decoding needs torchcodec
+    if isinstance(table.features["audio"], datasets.Audio):  # possible on the Hub; decoding it would need torchcodec
         table = table.cast_column("audio", datasets.Audio(decode=False))
     columns, audio = table.select_columns(["file_name", "captions"]), table.select_columns(["audio"])
     recordings = [

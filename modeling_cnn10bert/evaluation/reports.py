@@ -1,4 +1,4 @@
-"""Results of runs: read, summed up over seeds, and written as a table."""
+"""Read the results of runs, summarize them over seeds, and write them as a table."""
 
 import json
 import logging
@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-RESULTS = "all_results.json"  # what a training script leaves in its output folder
+RESULTS = "all_results.json"  # written by a training script into its output folder
 TABLE_METRICS = ("R@1", "R@5", "R@10", "mAP@10")  # the columns of tables 3 and 5 of the paper
 NOTHING = "–"
 logger = logging.getLogger(__name__)
-ROUNDING = 1e-9  # equal results differ by up to 1e-14 with the order of a sum; one more hit in a million, by 1e-6
+ROUNDING = 1e-9  # the order of a sum changes results by up to 1e-14, one more hit in a million by 1e-6
 
 
 def read_results(run: str | os.PathLike, metrics: Sequence[str]) -> dict[str, float]:
     """
-    The results of a finished run.
+    Read the results of a finished run.
 
     Args:
         run: its output folder.
-        metrics: those that it must have.
+        metrics: the metrics that must be among them.
 
     Raises:
         ValueError: there are none, or one of the metrics is missing.
@@ -39,11 +39,11 @@ def read_results(run: str | os.PathLike, metrics: Sequence[str]) -> dict[str, fl
 
 def read_json(path: str | os.PathLike) -> dict[str, Any] | None:
     """
-    Read what a run left in one of its files.
+    Read a JSON file of a run.
 
     Returns:
-        Its fields, or `None` where there is no such file, or it is not whole: a run of an older version may have been
-        killed while it was written.
+        Its fields, or `None` if there is no such file or it is incomplete, because a run of an older version was killed
+        while writing it.
     """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -52,18 +52,18 @@ def read_json(path: str | os.PathLike) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        logger.warning("%s is not whole (%s): it is passed over, and written anew", path, error)
+        logger.warning("%s is incomplete (%s); it is ignored and will be written again", path, error)
         return None
     return found
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """The mean and the standard deviation of a sample (n - 1), which is NaN for a single value."""
+    """Return the mean and the sample standard deviation (n - 1), which is NaN for a single value."""
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def in_percent(values: Sequence[float]) -> str:
-    """Mean and deviation of shares as the paper prints them, `24.27 ± 0.19`; a single value has no deviation."""
+    """Format mean and deviation of shares as in the paper, `24.27 ± 0.19`; a single value has no deviation."""
     if not values:
         return NOTHING
     mean, deviation = mean_and_deviation([100 * value for value in values])
@@ -71,12 +71,12 @@ def in_percent(values: Sequence[float]) -> str:
 
 
 def is_gain(value: float, best: float, greater_is_better: bool = True) -> bool:
-    """Tell whether a value is better than the best so far, by more than rounding; NaN never is."""
+    """Tell whether a value is better than the best so far by more than rounding; NaN never is."""
     return (value - best if greater_is_better else best - value) > ROUNDING
 
 
 def best_position(values: Sequence[float], greater_is_better: bool = True) -> int | None:
-    """Find the first of the best values, of which none that follows is a gain; `None` where there is no number."""
+    """Find the position of the best value, the first of equal ones; `None` if there is no number."""
     best = None
     for position, value in enumerate(values):
         if not math.isnan(value) and (best is None or is_gain(value, values[best], greater_is_better)):
@@ -85,7 +85,7 @@ def best_position(values: Sequence[float], greater_is_better: bool = True) -> in
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose columns are aligned also where it is read as plain text; all but the first are figures."""
+    """Write a Markdown table with aligned columns; all columns but the first are numbers."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     lines = [
         [cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(cells)]

@@ -1,4 +1,4 @@
-"""The files of DCASE 2022 task 6b and DCASE 2025 task 6: written, read, and scored by the metric of this project."""
+"""Write, read and score the submission files of DCASE 2022 task 6b and DCASE 2025 task 6."""
 
 import ast
 import csv
@@ -15,7 +15,7 @@ from ..errors import DataError, RetrievalError
 from ..files import write_text
 from .metric import load_retrieval_metric
 
-RANKS = 10  # recordings that DCASE 2022 wants for a query
+RANKS = 10  # recordings per query in DCASE 2022
 RANK_COLUMNS = [f"file_name_{rank}" for rank in range(1, RANKS + 1)]
 QUERY_COLUMN = "index"  # of DCASE 2025's matrix
 MATRIX_MAP_AT = (10, 16)  # 16: the measure of DCASE 2025
@@ -36,10 +36,10 @@ def write_dcase2022(
     path: str | os.PathLike, captions: Sequence[str], ranked_file_names: Sequence[Sequence[str]]
 ) -> None:
     """
-    Writes a ranked output of DCASE 2022 task 6b: columns `caption` and `file_name_1` to `file_name_10`, a line a query.
+    Write a DCASE 2022 task 6b output: columns `caption` and `file_name_1` to `file_name_10`, one line per query.
 
-    UTF-8, lines that end with a line feed, quotes only where a comma or a quote needs them: byte for byte the form of
-    the challenge baseline's published output.
+    The file is UTF-8 with line feeds, and has quotes only if a comma or a quote needs them. This is byte for byte the
+    form of the challenge baseline's published output.
 
     Args:
         path: the CSV file; it appears whole or not at all.
@@ -47,7 +47,7 @@ def write_dcase2022(
         ranked_file_names: [Q] of [10] or more, best first; the first ten are written.
 
     Raises:
-        RetrievalError: fewer than ten recordings for a query, one of them twice, or not one ranking a query.
+        RetrievalError: fewer than ten recordings for a query, one of them twice, or not one ranking per query.
     """
     _check_count(path, "rankings", len(ranked_file_names), len(captions))
     rows = []
@@ -66,20 +66,19 @@ def write_dcase2025(
     path: str | os.PathLike, captions: Sequence[str], file_names: Sequence[str], scores: np.ndarray
 ) -> None:
     """
-    Writes the scores of DCASE 2025 task 6: a line a query, a column a recording, the higher the better.
+    Write the scores of DCASE 2025 task 6: one line per query, one column per recording, higher is better.
 
     The form is that of the challenge's baseline (d25_t6/predict.py in github.com/CPJKU/dcase2025_task6_baseline): a CSV
     file whose header is `index` and the file names without their folders, and whose lines are the caption and its
-    score for each recording. Two things could not be verified: the example file resources/example_predictions.csv,
-    which the copy of that repository at hand lacks, and the task's page on the columns' order, which the baseline
-    leaves to the file system; here it is that of `file_names`. The baseline writes a caption that occurs twice once;
-    here each query has its line.
+    score for each recording. The form was not compared with resources/example_predictions.csv, which our copy of that
+    repository lacks, nor with the order of columns on the task's page. The baseline leaves the order to the file
+    system; here it is that of `file_names`. The baseline writes a repeated caption once; here each query has its line.
 
     Args:
         path: the CSV file; it appears whole or not at all.
         captions: [Q].
         file_names: [A], no name twice.
-        scores: [Q, A]; written with the digits that give the same float32 again.
+        scores: [Q, A]; written with enough digits to restore the same float32.
 
     Raises:
         RetrievalError: shapes that do not fit, a score that is not finite, or a name twice.
@@ -88,22 +87,22 @@ def write_dcase2025(
     _check_count(path, "rows of scores", len(scores), len(captions))
     if scores.shape != (len(captions), len(file_names)):
         raise RetrievalError(
-            f"{path}: found scores of shape {scores.shape}, expected {(len(captions), len(file_names))}: a row a "
-            "query, a column a recording"
+            f"{path}: found scores of shape {scores.shape}, expected {(len(captions), len(file_names))}: one "
+            "row per query, one column per recording"
         )
     if not np.isfinite(scores).all():
         raise RetrievalError(f"{path}: found scores that are not finite, expected finite numbers")
     if len(set(file_names)) < len(file_names):
         twice = next(name for name in file_names if list(file_names).count(name) > 1)
         raise RetrievalError(f"{path}: found the recording {twice!r} twice, expected each once")
-    # Nine digits tell every float32 from its neighbours; numpy's shortest form takes twice as long.
+    # Nine digits tell every float32 from its neighbors; numpy's shortest form takes twice as long.
     rows = ([caption, *map("{:.9g}".format, row.tolist())] for caption, row in zip(captions, scores, strict=True))
     _write_rows(path, [QUERY_COLUMN, *file_names], rows)
 
 
 def read_dcase2022(path: str | os.PathLike) -> tuple[list[str], list[list[str]]]:
     """
-    Captions [Q] and their ranked file names [Q] of [10] of a ranked output of DCASE 2022.
+    Read the captions [Q] and their ranked file names [Q] of [10] from a ranked output of DCASE 2022.
 
     Raises:
         DataError: the file is missing or faulty.
@@ -114,12 +113,12 @@ def read_dcase2022(path: str | os.PathLike) -> tuple[list[str], list[list[str]]]
 
 def read_dcase2025(path: str | os.PathLike) -> tuple[list[str], list[str], np.ndarray]:
     """
-    Captions [Q], file names [A] and scores [Q, A] float32 of a score matrix of DCASE 2025.
+    Read captions [Q], file names [A] and scores [Q, A] float32 from a score matrix of DCASE 2025.
 
-    The header of the first column is not looked at.
+    The header of the first column is ignored.
 
     Raises:
-        DataError: the file is missing or faulty; the message says in which line.
+        DataError: the file is missing or faulty; the message names the line.
     """
     captions, scores = [], []
     reader = csv.reader(io.StringIO(read_text(path), newline=""))
@@ -137,7 +136,7 @@ def read_dcase2025(path: str | os.PathLike) -> tuple[list[str], list[str], np.nd
     except csv.Error as error:
         raise DataError(f"{path}: found {error}, expected a CSV file; write it again") from error
     if not captions:
-        raise DataError(f"{path}: found no query, expected a line each; write the file again")
+        raise DataError(f"{path}: found no query, expected one per line; write the file again")
     return captions, file_names, np.stack(scores)
 
 
@@ -171,14 +170,14 @@ def _write_rows(path: str | os.PathLike, header: Sequence[str], rows: Iterable[S
 
 def score_ranked_output(output: Path, captions: Path) -> dict[str, float]:
     """
-    Score a ranked output as participants of DCASE 2022 task 6b handed it in.
+    Score a ranked output in the submission format of DCASE 2022 task 6b.
 
-    As in the challenge, each caption has one right recording, its own, also where other recordings have equal captions.
+    As in the challenge, only a caption's own recording is relevant, even if other recordings have an equal caption.
 
     Args:
-        output: CSV file with the columns `caption` and `file_name_1` to `file_name_10`, best first, a line a query.
-        captions: the ground truth, as Clotho's clotho_captions_evaluation.csv. The lines of `output` are all its
-            captions in its order: captions repeat, so they are no keys.
+        output: CSV file with the columns `caption` and `file_name_1` to `file_name_10`, best first, one line per query.
+        captions: the ground truth, such as Clotho's clotho_captions_evaluation.csv. The lines of `output` must be all
+            its captions in its order, because captions repeat and cannot be keys.
 
     Returns:
         `R@1`, `R@5`, `R@10`, `mAP@10`, between 0 and 1.
@@ -191,28 +190,28 @@ def score_ranked_output(output: Path, captions: Path) -> dict[str, float]:
     relevant = _recordings_of(queries, output, captions)
     try:
         return load_retrieval_metric().compute(rankings=rankings, references=relevant)
-    except ValueError as error:  # a recording twice in a line
+    except ValueError as error:  # a recording is twice in a line
         raise DataError(f"{output}: {error}; write the file again") from error
 
 
 def score_matrix(output: Path, captions: Path) -> dict[str, float]:
     """
-    Score a matrix of scores as participants of DCASE 2025 task 6 handed it in.
+    Score a matrix of scores in the submission format of DCASE 2025 task 6.
 
-    As in the challenge, the right recordings of a query are those that `captions` names for it, also where other
+    As in the challenge, the relevant recordings of a query are those that `captions` names for it, even if other
     recordings have equal captions.
 
     Args:
-        output: CSV file of a line a query, a column a recording, see `write_dcase2025`.
-        captions: the ground truth, either as Clotho's clotho_captions_evaluation.csv, all of whose captions are the
-            lines of `output` in its order, or the challenge's annotations: columns `query` and `audio_filenames`, the
-            latter a list as Python writes it of all recordings that the query describes. Then the annotated queries
-            are scored; each is looked up in `output` by its text.
+        output: CSV file with one line per query and one column per recording, see `write_dcase2025`.
+        captions: the ground truth. Either a file like Clotho's clotho_captions_evaluation.csv, all of whose captions
+            are the lines of `output` in order; or the challenge's annotations with the columns `query` and
+            `audio_filenames`, a Python list of all recordings that the query describes. With annotations, only the
+            annotated queries are scored; each is looked up in `output` by its text.
 
     Returns:
         `R@1`, `R@5`, `R@10`, `mAP@10`, `mAP@16`, between 0 and 1, and `MedR`. AP@k is divided by the number of relevant
-        recordings or by k, if that is less; the challenge's baseline always divides by the former, which is the same
-        for mAP@16 on its annotations, as none has more than 12.
+        recordings or by k, whichever is less. The challenge's baseline always divides by the former, which is the same
+        for mAP@16 on its annotations, because none has more than 12.
 
     Raises:
         DataError: a file is missing or faulty, or the two do not belong together.
@@ -235,7 +234,7 @@ def score_matrix(output: Path, captions: Path) -> dict[str, float]:
 
 def is_ranked_output(output: Path) -> bool:
     """
-    Tell by its columns whether a file is a ranked output of DCASE 2022, and not a matrix of DCASE 2025.
+    Tell by its columns whether a file is a ranked output of DCASE 2022 rather than a matrix of DCASE 2025.
 
     Raises:
         DataError: the file cannot be read.
@@ -244,7 +243,7 @@ def is_ranked_output(output: Path) -> bool:
 
 
 def _kind(path: Path) -> str | None:
-    """Find which of the files with known columns this is; none of them has the columns of a matrix."""
+    """Return which of the files with known columns this is; a matrix is none of them."""
     columns = set(_columns(path))
     return next((kind for kind, known in COLUMNS_OF_KIND.items() if known <= columns), None)
 
@@ -252,7 +251,7 @@ def _kind(path: Path) -> str | None:
 def _check_pair(output: Path, captions: Path, expected: str | None, truths: Sequence[str]) -> None:
     """
     Raises:
-        DataError: the files are not of kinds that belong together.
+        DataError: the kinds of the files do not belong together.
     """
     kinds = {path: _kind(path) for path in (output, captions)}
     if kinds[output] != expected or kinds[captions] not in truths:
@@ -273,15 +272,15 @@ def _columns(path: Path) -> list[str]:
 
 def _recordings_of(queries: Sequence[str], output: Path, captions: Path) -> list[str]:
     """
-    The recording that each query describes.
+    Return the recording that each query describes.
 
     Raises:
-        DataError: the queries are not all the captions in their order.
+        DataError: the queries are not all the captions in order.
     """
     truth = [(caption, file_name) for file_name, texts in read_captions(captions).items() for caption in texts]
     if len(queries) != len(truth):
         raise DataError(
-            f"{output}: found {len(queries)} queries, expected the {len(truth)} captions of {captions}, a line each; "
+            f"{output}: found {len(queries)} queries, expected the {len(truth)} captions of {captions}, one per line; "
             "give the two files of one test set"
         )
     for number, (query, (caption, _)) in enumerate(zip(queries, truth, strict=True), start=2):
@@ -294,7 +293,7 @@ def _recordings_of(queries: Sequence[str], output: Path, captions: Path) -> list
 
 
 def _annotated(queries: Sequence[str], output: Path, annotations: Path) -> tuple[list[int], list[list[str]]]:
-    """The row of each annotated query, and its relevant recordings."""
+    """Return the row of each annotated query, and its relevant recordings."""
     row_of = {query.strip(): row for row, query in reversed(list(enumerate(queries)))}  # equal queries: the first
     rows, relevant = [], []
     for number, row in read_rows(annotations, ["query", "audio_filenames"]):

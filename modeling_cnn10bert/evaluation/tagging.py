@@ -1,4 +1,4 @@
-"""Scores of a tagger by class: average precision and area under the ROC curve, as AudioSet and PANNs report them."""
+"""Score a tagger by class: average precision and area under the ROC curve, as AudioSet and PANNs report them."""
 
 import csv
 import io
@@ -15,14 +15,13 @@ from .metric import DivergedError
 
 @dataclass(frozen=True)
 class ClassScore:
-    """
-    What a tagger reaches on one class.
+    """Scores of a tagger on one class.
 
     Attributes:
-        name: of the class.
-        clips: how many have it.
-        average_precision: not interpolated, as scikit-learn's; NaN where no clip has the class.
-        auc: area under the ROC curve; NaN where no clip or every clip has the class.
+        name: name of the class.
+        clips: number of clips with the class.
+        average_precision: not interpolated, as in scikit-learn; NaN if no clip has the class.
+        auc: area under the ROC curve; NaN if no clip or every clip has the class.
     """
 
     name: str
@@ -32,11 +31,12 @@ class ClassScore:
 
 
 def score_classes(scores: np.ndarray, targets: np.ndarray, names: Sequence[str]) -> list[ClassScore]:
-    """
+    """Score each class of a tagger.
+
     Args:
-        scores: [N, C], higher where the class is likelier; logits and probabilities give the same.
+        scores: [N, C], higher if the class is likelier; logits and probabilities give the same result.
         targets: [N, C] of 0 and 1.
-        names: of the C classes.
+        names: names of the C classes.
 
     Raises:
         ValueError: shapes that do not fit; DivergedError: a score that is not a finite number.
@@ -60,7 +60,7 @@ def _score_class(scores: np.ndarray, targets: np.ndarray, name: str) -> ClassSco
 
 
 def tagging_metrics(classes: Sequence[ClassScore]) -> dict[str, float]:
-    """`mAP` and `mAUC`: the means over the classes that have a score."""
+    """Return `mAP` and `mAUC`, the means over the classes that have a score."""
     return {
         "mAP": float(np.nanmean([score.average_precision for score in classes])),
         "mAUC": float(np.nanmean([score.auc for score in classes])),
@@ -68,7 +68,7 @@ def tagging_metrics(classes: Sequence[ClassScore]) -> dict[str, float]:
 
 
 def write_class_scores(classes: Sequence[ClassScore], path: str | os.PathLike) -> None:
-    """A CSV file of a line a class, best average precision first; it appears complete or not at all."""
+    """Write a CSV file of one line per class, best average precision first; it appears complete or not at all."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["class", "clips", "average_precision", "auc"])

@@ -1,1 +1,1 @@
-"""The page: type a sound or drop in a recording, hear and see what an index holds of it."""
+"""Web page for searching an index by a text or a recording, and hearing and seeing the results."""

@@ -1,4 +1,4 @@
-"""Questions, in words or as a recording, and the answers that the page shows."""
+"""Answer the page's questions, which are texts or recordings."""
 
 import dataclasses
 import os
@@ -18,15 +18,15 @@ from .clips import Span
 from .sound_library import SoundLibrary
 
 HITS = 10
-FITTING = 5  # captions shown of a recording that was dropped in
+FITTING = 5  # captions shown for an uploaded recording
 MAX_UPLOAD_BYTES = 50 << 20
 MAX_UPLOAD_SECONDS = 300.0
-MAX_UPLOAD_VALUES = 300 * 192_000 * 2  # samples over all channels: silence of any size is a small file
+MAX_UPLOAD_VALUES = 300 * 192_000 * 2  # samples over all channels; a small file may hold long silence
 MAX_SHOWN = 80  # characters of a question
 
 
 class QuestionError(InputError):
-    """A question cannot be answered; the message is one line for who asked it."""
+    """A question cannot be answered; the message is one line for the user."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Found:
     A recording, or a part of it, as the page shows it.
 
     Attributes:
-        name: of its file, printable.
-        folder: in which that is, printable.
-        score: cosine with the question; `None` of the question itself.
-        start, end: the part, in seconds.
-        duration: of the whole recording, in seconds.
-        captions: its own, as far as they are known.
-        key: of its clip and picture in the clip cache; `None` where the file is gone.
+        name: name of its file, printable.
+        folder: folder of the file, printable.
+        score: cosine with the question; `None` for the question itself.
+        start, end: start and end of the part, in seconds.
+        duration: duration of the whole recording, in seconds.
+        captions: its captions, empty if unknown.
+        key: key of its clip and picture in the clip cache; `None` if the file is gone.
     """
 
     name: str
@@ -57,15 +57,15 @@ class Found:
 @dataclasses.dataclass(frozen=True)
 class Answer:
     """
-    What was found for a question.
+    Answer to a question.
 
     Attributes:
-        question: as the page repeats it.
-        found: best first.
-        notes: for the user, a sentence each.
-        recording: the question, where it was a recording.
+        question: the question as shown on the page.
+        found: results, best first.
+        notes: notes for the user, one sentence each.
+        recording: the question, if it was a recording.
         fitting: captions that fit it, best first.
-        source: where they are from.
+        source: source of these captions.
     """
 
     question: str
@@ -78,11 +78,11 @@ class Answer:
 
 class Answers:
     """
-    Answer questions about a sound library, several threads at the same time.
+    Answers questions about a sound library; thread-safe.
 
     Args:
-        library: what is searched.
-        clip_cache: where clips and pictures of what is found can be fetched.
+        library: the library to search.
+        clip_cache: provides the clips and pictures of the results.
     """
 
     def __init__(self, library: SoundLibrary, clip_cache: ClipCache):
@@ -98,7 +98,7 @@ class Answers:
             without: a sound to exclude; may be empty.
 
         Raises:
-            QuestionError: a text without a word, or the same in both.
+            QuestionError: a text has no word, or both are the same.
         """
         texts = [_checked(text, "what is to be heard, such as: a dog barks")]
         if without.strip():
@@ -117,13 +117,13 @@ class Answers:
 
     def by_recording(self, path: str) -> Answer:
         """
-        Find the recordings that sound most like one, and the captions that fit it.
+        Find the recordings most similar to an upload, and the captions that fit it.
 
         Args:
-            path: of an upload.
+            path: path of the upload.
 
         Raises:
-            QuestionError: it is no recording, or an empty, damaged or too long one.
+            QuestionError: it is not a recording, or is empty, damaged or too long.
         """
         name = printable(os.path.basename(path))
         notes: list[str] = []
@@ -158,7 +158,7 @@ class Answers:
             raise QuestionError(f"{name} cannot be used: {_reason(error, path)}.") from error
         except QuestionError:
             raise
-        except Exception as error:  # a decoder or the model met what it was not made for
+        except Exception as error:  # an unexpected error of a decoder or the model
             raise QuestionError(f"{name} cannot be used: it makes the program that reads it fail.") from error
         return np.concatenate(embeds), end
 
@@ -176,7 +176,7 @@ class Answers:
 
 
 def _check_upload(path: str, name: str) -> None:
-    """Refuse a file that is empty, or too much to be decoded by its size or by what its header says."""
+    """Refuse a file that is empty, or too large to decode by its size or its header."""
     size = os.path.getsize(path)
     if size == 0:
         raise QuestionError(f"{name} is empty: 0 bytes.")
@@ -185,8 +185,8 @@ def _check_upload(path: str, name: str) -> None:
     try:
         header = soundfile.info(os.fsencode(path))
     except (soundfile.SoundFileError, OSError, TypeError, ValueError):
-        return  # nothing that libsndfile reads: decoding says what it is
-    # A header may promise any length; what is longer is refused when so much is decoded.
+        return  # libsndfile cannot read it; decoding says what it is
+    # A header may state any length, so the limit on the length is checked while decoding.
     values = min(header.frames, round(MAX_UPLOAD_SECONDS * header.samplerate)) * header.channels
     if values > MAX_UPLOAD_VALUES:
         raise QuestionError(
@@ -196,16 +196,16 @@ def _check_upload(path: str, name: str) -> None:
 
 
 def _reason(error: AudioError | RetrievalError, path: str) -> str:
-    """Say why an upload cannot be used, without its path here and without advice for files of one's own."""
+    """Say why an upload cannot be used, without its path on this machine and without advice for local files."""
     if isinstance(error, UnreadableError):
         return "it cannot be read now; try again"
-    if isinstance(error, AudioError) and error.__cause__ is not None:  # a decoder's own words, which help nobody
+    if isinstance(error, AudioError) and error.__cause__ is not None:  # a decoder's own message does not help the user
         return "it does not decode as wav, flac, ogg, mp3 or any other format that is known here"
     return str(error).removeprefix(f"{printable(path)}: ").split("; ")[0]
 
 
 def _checked(text: str, expected: str) -> str:
-    """Return a text with a word in it, and no half of a surrogate pair, which no tokenizer takes."""
+    """Return a text with lone surrogates replaced, which tokenizers refuse; raise if it has no word."""
     text = text.encode("utf-8", "replace").decode("utf-8").strip()
     if not any(character.isalnum() for character in text):
         found = f"“{_shortened(text)}” has no word in it. " if text else ""

@@ -1,4 +1,4 @@
-"""The captions of a collection: which recording they describe, and a list of them to choose from."""
+"""Captions of a collection: those of each recording, and a list to choose from."""
 
 import dataclasses
 import os
@@ -11,7 +11,7 @@ from ..data.tables import TABLES, caption_columns_of, captions_of, has_word, rea
 from ..errors import DataError, RetrievalError
 from ..retrieval.tags import read_labels
 
-# Where a collection has no captions: what is often heard. Nouns and verbs that captions of Clotho and AudioCaps use.
+# Common sounds, for a collection without captions, in nouns and verbs that captions of Clotho and AudioCaps use.
 EVERYDAY_SOUNDS = (
     "a dog barks", "a cat meows", "birds sing", "a rooster crows", "insects chirp", "frogs croak", "a horse trots",
     "a cow moos", "sheep bleat", "bees buzz", "a man speaks", "a woman speaks", "children play and shout",
@@ -35,10 +35,10 @@ class Captions:
     Captions of recordings.
 
     Attributes:
-        texts: to choose from, each once, at least one.
-        source: what they are, as the page says it.
+        texts: captions to choose from, without duplicates, at least one.
+        source: their source, as shown on the page.
         of_path: absolute path -> the captions of that recording.
-        of_name: the same by file name, for recordings that lie elsewhere than their captions.
+        of_name: the same by file name, for recordings that are in another folder than their captions.
     """
 
     texts: list[str]
@@ -47,7 +47,7 @@ class Captions:
     of_name: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     def of(self, path: str) -> Sequence[str]:
-        """Return the captions of a recording, none where they are not known."""
+        """Return the captions of a recording, empty if they are unknown."""
         return self.of_path.get(path) or self.of_name.get(os.path.basename(path), ())
 
 
@@ -57,7 +57,7 @@ def built_in_captions() -> Captions:
 
 
 def find_captions(folder: str | os.PathLike) -> Captions:
-    """Read those of the metadata file in a folder of recordings, or return the built-in ones."""
+    """Read the captions from the metadata file of a folder, or return the built-in ones."""
     path = next((path for name in METADATA_FILES if (path := Path(folder, name)).is_file()), None)
     return built_in_captions() if path is None else read_captions(path)
 
@@ -67,11 +67,11 @@ def read_captions(path: str | os.PathLike) -> Captions:
     Read a file of captions.
 
     A table (`.csv`, `.tsv`, `.jsonl`) has a column file_name, relative to the file, and columns of captions, each a
-    text or a list of texts: `captions`, or `caption`, `caption_1`, ... as the metadata of a folder or Clotho's files.
-    Any other ending: a text file, a caption a line.
+    text or a list of texts: `captions`, or `caption`, `caption_1`, ... as in a folder's metadata or Clotho's files. A
+    file with any other ending is a text file with one caption per line.
 
     Raises:
-        DataError, RetrievalError: it cannot be read, or holds no caption.
+        DataError, RetrievalError: it cannot be read, or has no caption.
     """
     path = Path(path)
     if path.suffix.lower() not in TABLES:
@@ -90,7 +90,7 @@ def read_captions(path: str | os.PathLike) -> Captions:
         paths_of_name[os.path.basename(full_name)].add(full_name)
         captions.of_path.setdefault(full_name, []).extend(found)
         captions.texts += found
-    # A name that several recordings share does not tell which of them it is.
+    # A name that several recordings share is ambiguous.
     for name, paths in paths_of_name.items():
         if len(paths) == 1:
             captions.of_name[name] = captions.of_path[paths.pop()]

@@ -1,4 +1,4 @@
-"""The clips and pictures that a browser may have: those of search results, by keys that only an answer hands out."""
+"""Cache of the clips and pictures of search results; a browser gets them by keys that are in the answers."""
 
 import contextlib
 import hashlib
@@ -16,21 +16,21 @@ from ..files import scratch_folder
 from .clips import Span, encode_clip, read_span
 from .pictures import log_mel_png
 
-MAX_BYTES = 256 << 20  # of clips and pictures, on disk
-MAX_SPANS = 20_000  # whose keys are remembered
+MAX_BYTES = 256 << 20  # of clips and pictures on disk
+MAX_SPANS = 20_000  # number of remembered keys
 FILE_LOCKS = 64
 
 
 class ClipCache:
     """
-    Make clips and pictures when they are first asked for, and keep them on disk up to a bound.
+    Creates clips and pictures on request, and keeps them on disk up to a size limit.
 
-    A key says nothing of a path and no path makes a key: a browser can ask for what was found, and for nothing else.
+    Keys and paths cannot be derived from each other, so a browser can only request what an answer contained.
 
     Args:
-        extractor: makes the pictures.
-        max_bytes: of the files kept; those that were not asked for the longest go first.
-        max_spans: whose keys are valid, the latest.
+        extractor: computes the pictures.
+        max_bytes: maximum size of the files; the least recently used are deleted first.
+        max_spans: number of the latest keys that stay valid.
     """
 
     def __init__(self, extractor: CNN10FeatureExtractor, max_bytes: int = MAX_BYTES, max_spans: int = MAX_SPANS):
@@ -38,15 +38,15 @@ class ClipCache:
         self.max_bytes, self.max_spans = max_bytes, max_spans
         self._secret = secrets.token_bytes(32)
         self._spans: OrderedDict[str, Span] = OrderedDict()
-        self._sizes: OrderedDict[Path, int] = OrderedDict()  # in bytes; the file that was asked for last comes last
+        self._sizes: OrderedDict[Path, int] = OrderedDict()  # in bytes, the most recently used file last
         self._lock = threading.Lock()
-        self._file_locks = [threading.Lock() for _ in range(FILE_LOCKS)]  # so that no file is made twice at a time
+        self._file_locks = [threading.Lock() for _ in range(FILE_LOCKS)]  # so that no file is made twice
         stack = contextlib.ExitStack()
         self._folder = stack.enter_context(scratch_folder(tempfile.gettempdir(), "cnn10bert-clips-"))
-        self.close = weakref.finalize(self, stack.close)  # deletes the files, when the program ends at the latest
+        self.close = weakref.finalize(self, stack.close)  # deletes the files, at the latest at exit
 
     def put(self, span: Span) -> str:
-        """Return the key of a part of a recording, the same for the same part."""
+        """Return the key of a part of a recording; equal parts have equal keys."""
         text = f"{span.start!r} {span.end!r} {span.path}".encode("utf-8", "surrogatepass")
         key = hashlib.blake2b(text, key=self._secret, digest_size=16).hexdigest()
         with self._lock:
@@ -61,13 +61,13 @@ class ClipCache:
         Return the FLAC file of a part of a recording.
 
         Raises:
-            KeyError: nothing was found by that key, or long ago.
-            AudioError: the recording is gone, or cannot be decoded any more.
+            KeyError: the key is unknown or too old.
+            AudioError: the recording is gone or no longer decodes.
         """
         return self._file(key, ".flac", lambda span: encode_clip(*read_span(span)))
 
     def picture(self, key: str) -> Path:
-        """Return the PNG file of its log-mel; raises as `clip`."""
+        """Return the PNG file of its log-mel; raise as `clip` does."""
         return self._file(key, ".png", lambda span: log_mel_png(*read_span(span), self.extractor))
 
     def _file(self, key: str, suffix: str, make: Callable[[Span], bytes]) -> Path:
@@ -77,7 +77,7 @@ class ClipCache:
             if path in self._sizes:
                 self._sizes.move_to_end(path)
         with self._file_locks[int(key[:8], 16) % FILE_LOCKS]:
-            if path.is_file():  # unless it went for another one, or what cleans up temporary folders deleted it
+            if path.is_file():  # unless it was evicted, or deleted by a cleanup of temporary folders
                 return path
             self._folder.mkdir(exist_ok=True)
             unfinished = path.with_suffix(".tmp")

@@ -1,4 +1,4 @@
-"""A part of a recording: its samples as they are in the file, and a clip of them that any browser plays."""
+"""Read a part of a recording, and encode it as a clip for browsers."""
 
 import contextlib
 import dataclasses
@@ -11,10 +11,10 @@ import soundfile
 from ..data.audio_io import SHORTEST_LOSS, Mixer, audio_blocks, printable
 from ..errors import AudioError
 
-FALLBACK_RATE = 32_000  # Hz, of what only FFmpeg decodes
-LONGEST = 120.0  # seconds of a clip, whatever the windows of an index are
-MOST_VALUES = 1 << 24  # of a clip over all channels: 64 MB, and a few times that while it is encoded
-HIGHEST_RATE = 192_000  # Hz; browsers play no more, and FLAC ends at 655,350
+FALLBACK_RATE = 32_000  # Hz, for files that only FFmpeg decodes
+LONGEST = 120.0  # seconds of a clip, for any window length
+MOST_VALUES = 1 << 24  # of a clip over all channels: 64 MB, and a few times that during encoding
+HIGHEST_RATE = 192_000  # Hz; browsers play no higher rate, and FLAC ends at 655,350
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Span:
     A part of a recording.
 
     Attributes:
-        path: of the recording.
+        path: path of the recording.
         start, end: in seconds.
     """
 
@@ -36,8 +36,8 @@ def read_span(span: Span) -> tuple[np.ndarray, int]:
     """
     Read the samples [frames, channels] float32 of a part of a recording, and their rate in Hz.
 
-    libsndfile jumps to the part; what it does not read, or would fill the memory, is decoded as one channel, from its
-    beginning on.
+    libsndfile seeks to the part. A file that it cannot read, or that has too many values, is decoded from the beginning
+    to one channel.
 
     Raises:
         AudioError: the recording is gone, cannot be decoded, or ends before the part begins.
@@ -54,7 +54,7 @@ def read_span(span: Span) -> tuple[np.ndarray, int]:
         if wanted - len(samples) > SHORTEST_LOSS * rate:  # libsndfile does not read the file to its end
             samples, rate = _decode(span.path, span.start, end), FALLBACK_RATE
     except (soundfile.SoundFileError, OSError, TypeError, ValueError):
-        samples, rate = _decode(span.path, span.start, end), FALLBACK_RATE  # which says what is wrong, if it is
+        samples, rate = _decode(span.path, span.start, end), FALLBACK_RATE  # raises with the reason, if it fails too
     if not len(samples):
         raise AudioError(f"{printable(span.path)}: found nothing from {span.start:g} s on; index the recording again")
     return np.nan_to_num(samples), rate

@@ -1,11 +1,11 @@
 // Arrow keys walk through the results and play them, space pauses, "/" leads to the search field.
-// Gradio runs this once, with `element`, which holds the results, and `watch`, which tells of a new answer.
+// Gradio runs this once, with `element`, which holds the results, and `watch`, which reports a new answer.
 const hits = () => [...element.querySelectorAll(".hit")];
 const selected = () => element.querySelector(".hit[aria-current]");
 const players = () => [...element.querySelectorAll("audio")];
 const field = () => document.querySelector("#text textarea, #text input");
 const steps = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 };
-let asked = false; // by Enter in the search field: the keys then belong to the answer
+let asked = false; // by Enter in the search field; then the keys belong to the answer
 
 function bring(target, block) {
   const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -13,7 +13,7 @@ function bring(target, block) {
 }
 
 function toggle(audio) {
-  if (audio.paused) audio.play().catch(() => {}); // the next key interrupts it, or the file is gone: the player shows it
+  if (audio.paused) audio.play().catch(() => {}); // interrupted by the next key, or the file is gone
   else audio.pause();
 }
 
@@ -37,7 +37,7 @@ function walk(step) {
   toggle(audio);
 }
 
-// In the capture phase: the arrows of a focused player would wind and change its loudness.
+// In the capture phase, because in a focused player the arrows would seek and change the volume.
 document.addEventListener("keydown", (event) => {
   const target = event.target;
   asked = event.key === "Enter" && target === field();
@@ -61,9 +61,9 @@ element.addEventListener("click", (event) => {
   if (audio) toggle(audio);
 });
 
-// One recording sounds at a time, and the one that does is the selected one.
+// Only one recording plays at a time, and it is the selected one.
 element.addEventListener("play", ({ target }) => {
-  if (target.paused) return; // the event comes late, and another recording has begun meanwhile
+  if (target.paused) return; // the event comes late, and another recording has started meanwhile
   players().forEach((other) => other !== target && other.pause());
   const box = target.closest(".hit, .asked");
   if (box.matches(".hit")) select(box);
@@ -75,7 +75,7 @@ element.addEventListener("play", ({ target }) => {
   move();
 }, true);
 
-// A new answer comes into view; Gradio changes the old one into it, element by element.
+// Scroll a new answer into view; Gradio changes the old one into it, element by element.
 watch("value", () => {
   selected()?.removeAttribute("aria-current");
   element.querySelectorAll(".now").forEach((line) => (line.style.left = ""));

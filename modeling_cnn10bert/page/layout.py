@@ -1,4 +1,4 @@
-"""The Gradio page: the search field, the upload and the results; what comes from a file or a user is escaped."""
+"""The Gradio page with search field, upload and results; text from files and users is escaped."""
 
 import html
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,14 +20,14 @@ EXAMPLES = (
     "thunder rolls, then a bird sings",
     "waves break on the shore",
 )
-TEXTS_AT_ONCE = 4  # answered at the same time; the others wait in a queue
+TEXTS_AT_ONCE = 4  # concurrent answers; other questions wait in a queue
 RECORDINGS_AT_ONCE = 1
 MAX_WAITING = 200
 UPLOADS_KEPT = 3600  # seconds
 
 FOLDER = Path(__file__).parent
 STYLE = f"<style>{(FOLDER / 'style.css').read_text(encoding='utf-8')}</style>"  # Gradio rewrites the selectors of `css`
-# Only fonts of the system, so that the page works offline.
+# Only system fonts, so that the page works offline.
 THEME = gr.themes.Base(
     primary_hue="indigo",
     neutral_hue="slate",
@@ -35,17 +35,17 @@ THEME = gr.themes.Base(
     font_mono=["ui-monospace", "monospace"],
 )
 TEMPLATES = Environment(loader=PackageLoader("modeling_cnn10bert", "page"), autoescape=True)
-# Gradio fills the value into a template of its own, in which these characters begin what is computed.
+# Gradio inserts the value into its own template, in which these characters start an expression.
 GRADIO_CHARACTERS = str.maketrans({"{": "&#123;", "}": "&#125;", "$": "&#36;", "`": "&#96;"})
 
 
 def make_page(answers: Answers, run: Callable[..., Awaitable]) -> gr.Blocks:
     """
-    Make the page that asks for answers.
+    Make the search page.
 
     Args:
-        answers: to questions about a sound library.
-        run: calls a function with the arguments that follow it, in one of the threads for such work.
+        answers: answers questions about a sound library.
+        run: calls a function with the given arguments in a worker thread.
     """
     frequencies = frequency_ticks(answers.clip_cache.extractor)
 
@@ -113,7 +113,7 @@ def make_page(answers: Answers, run: Callable[..., Awaitable]) -> gr.Blocks:
         results.render()
         recording.upload(similar, recording, results, concurrency_limit=RECORDINGS_AT_ONCE, show_progress="minimal")
 
-    # Gradio would fetch what a program names by an address instead of uploading it; here nothing is fetched.
+    # Gradio would fetch a URL that a client sends instead of an upload; here nothing is fetched.
     keep = recording.async_move_resource_to_block_cache
 
     async def keep_upload(path: str | Path | None) -> str | None:
@@ -123,18 +123,18 @@ def make_page(answers: Answers, run: Callable[..., Awaitable]) -> gr.Blocks:
 
     recording.async_move_resource_to_block_cache = keep_upload
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=TEXTS_AT_ONCE)
-    # Without it, Gradio 6.31 does not check that a path which a program names as its upload lies among the uploads.
+    # Without it, Gradio 6.31 does not check that a path sent by a client as its upload is among the uploads.
     page.has_launched = True
     return page
 
 
 def answer_html(answer: Answer, frequencies: Sequence[Tick]) -> str:
     """
-    Write an answer as the list of what was found, with the question before it where that is a recording.
+    Render an answer as a list of results, after the question if that is a recording.
 
     Args:
-        answer: to write.
-        frequencies: ticks of the pictures' axes.
+        answer: the answer to render.
+        frequencies: ticks of the pictures' frequency axes.
     """
     template = TEMPLATES.get_template("answer.html")
     return template.render(answer=answer, frequencies=frequencies, clock=clock, time_ticks=time_ticks).translate(
@@ -143,13 +143,13 @@ def answer_html(answer: Answer, frequencies: Sequence[Tick]) -> str:
 
 
 def problem(message: str) -> str:
-    """Write one line that says what is wrong with a question."""
+    """Render one line that says what is wrong with a question."""
     text = html.escape(" ".join(message.split())).translate(GRADIO_CHARACTERS)
     return f'<p class="problem" role="alert">{text}</p>'
 
 
 def welcome(recordings: int) -> str:
-    """Write the line that is shown before the first question."""
+    """Render the line that is shown before the first question."""
     return (
         f'<p class="say" role="status">{recordings:,} recordings are ready. Describe a sound, click on an example, or '
         "drop in a recording.</p>"

@@ -1,6 +1,6 @@
-"""The log-mel of a part of a recording as a picture, and where its axes have their ticks.
+"""Draw the log-mel of a part of a recording, and compute the ticks of its axes.
 
-The picture is of the values alone. The page writes the ticks beside it, as text, which stays sharp at any width.
+The picture has no axes. The page renders the ticks as text, which stays sharp at any width.
 """
 
 import io
@@ -16,22 +16,22 @@ from PIL import Image
 from ..data.audio_io import Mixer
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 
-Tick = tuple[str, float]  # what it says, and where: 0 at the left or the bottom, 1 at the right or the top
+Tick = tuple[str, float]  # label and position: 0 at the left or bottom, 1 at the right or top
 
 DYNAMIC_RANGE_DB = 80  # shown of a log-mel, down from its loudest cell
 WIDEST = 1000  # columns of a picture
 FREQUENCIES = (500, 1000, 2000, 4000, 8000)  # Hz
 SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60)  # between two ticks
 MOST_TICKS = 8
-OWN_FIELDS = {"n_fft", "hop_length", "f_min", "f_max", "min_frames"}  # of CNN10FeatureExtractor and no other
+OWN_FIELDS = {"n_fft", "hop_length", "f_min", "f_max", "min_frames"}  # only CNN10FeatureExtractor has these
 
 
 def feature_extractor(features: Mapping[str, Any]) -> CNN10FeatureExtractor:
     """
-    Make the front end of the pictures: the model's own, or the paper's for a model of another kind.
+    Make the pictures' feature extractor: the model's own, or the paper's for another kind of model.
 
     Args:
-        features: the parameters of the model's, as `ModelIdentity.features` has them.
+        features: parameters of the model's feature extractor, from `ModelIdentity.features`.
     """
     return CNN10FeatureExtractor(**features) if features.keys() >= OWN_FIELDS else CNN10FeatureExtractor()
 
@@ -54,7 +54,7 @@ def log_mel_png(samples: np.ndarray, rate: int, extractor: CNN10FeatureExtractor
 
 
 def frequency_ticks(extractor: CNN10FeatureExtractor) -> list[Tick]:
-    """Return where round frequencies lie between the lower and the upper edge of a picture."""
+    """Return the positions of round frequencies between the lower and the upper edge of a picture."""
     filters = extractor.mel_filters  # [frequencies, n_mels]
     bins = np.linspace(0, extractor.sampling_rate / 2, len(filters))  # in Hz
     centers = (bins @ filters) / filters.sum(axis=0)  # of each mel bin
@@ -67,7 +67,7 @@ def frequency_ticks(extractor: CNN10FeatureExtractor) -> list[Tick]:
 
 
 def time_ticks(start: float, end: float) -> list[Tick]:
-    """Return where a few round times of the recording lie between the left and the right edge of a picture."""
+    """Return the positions of a few round times between the left and the right edge of a picture."""
     length = max(end - start, 1e-9)
     step = next((step for step in SECONDS if length / step <= MOST_TICKS), length / MOST_TICKS)
     numbers = range(math.ceil(start / step - 1e-9), math.floor(end / step + 1e-9) + 1)

@@ -1,4 +1,4 @@
-"""The server of the page: Gradio's, with routes for the clips and pictures of what was found."""
+"""Serve the page with Gradio, and the clips and pictures of the results."""
 
 import asyncio
 import atexit
@@ -16,8 +16,8 @@ from typing import Any
 
 from ..files import scratch_folder
 
-# Read when gradio is imported and when its app is made: nothing is sent home, and uploads go when the server does, or
-# when the next one starts, where it was killed.
+# Read when gradio is imported and when its app is made: no telemetry is sent, and uploads are deleted when the server
+# ends or, if it was killed, when the next one starts.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 _at_exit = contextlib.ExitStack()
 atexit.register(_at_exit.close)
@@ -37,33 +37,33 @@ from .layout import STYLE, THEME, make_page  # noqa: E402
 from .pictures import feature_extractor  # noqa: E402
 from .sound_library import SoundLibrary  # noqa: E402
 
-# The browser itself keeps the page from asking anyone else for anything; Gradio's pages start scripts inline.
+# The browser blocks requests of the page to other hosts; Gradio's pages need inline scripts.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
     "object-src 'none'; base-uri 'self'"
 )
-# Answers, clips and pictures are made by so many threads, and not by the 40 of an ASGI server: each keeps the memory
-# that the libraries once needed in it.
+# Number of threads for answers, clips and pictures. The 40 threads of an ASGI server would need more memory, because
+# the libraries keep memory per thread.
 WORKERS = 4
 CACHED = {"Cache-Control": "private, max-age=3600"}
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
-SECONDS_TO_END = 3  # for answers under way
+SECONDS_TO_END = 3  # for answers in progress
 
 
 class Policy:
     """
-    Add the policy to every response, and only answer requests for this page by its name.
+    Middleware that adds the policy to every response and only answers requests for this page by its name.
 
-    A page of somebody else, open in a visitor's browser, could give its own name the address of this machine and then
-    read along: so a `Host` must be a name that is known here. It could also send questions and files, if not read the
-    answers: so an `Origin` must be this page. Gradio's headers that invite others to read are left out. Starlette's
-    TrustedHostMiddleware checks neither an `Origin` nor a host like [::1]:7860.
+    Another site open in a visitor's browser could point its own name at this machine and read the answers (DNS
+    rebinding), so the `Host` must be a known name. It could also send questions and files without reading the answers,
+    so the `Origin` must be this page. Gradio's CORS headers are removed. Starlette's TrustedHostMiddleware checks
+    neither an `Origin` nor a host like [::1]:7860.
 
     Args:
-        app: what answers.
+        app: the application.
         host: address that the server listens at.
-        names: that the page has besides, such as that of a proxy before it; `*` is any.
+        names: further names of the page, such as that of a proxy; `*` allows any.
     """
 
     def __init__(self, app, host: str, names: Collection[str]):
@@ -89,7 +89,7 @@ class Policy:
         await self.app(scope, receive, send_with_headers)
 
     def _refusal(self, scope) -> str | None:
-        """Say in one line what is wrong with a request, if anything."""
+        """Say in one line why a request is refused, if it is."""
         if "*" in self.names:
             return None
         headers = {name: value.decode("latin-1").lower() for name, value in scope["headers"]}
@@ -111,7 +111,7 @@ def _name(address: str) -> str | None:
 
 
 def hosts_of(host: str) -> set[str]:
-    """Return the names and addresses of a page whose server listens at an address."""
+    """Return the names and addresses of a server that listens at an address."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:  # a name
@@ -126,13 +126,13 @@ def hosts_of(host: str) -> set[str]:
         found |= {entry[4][0].lower() for entry in socket.getaddrinfo(socket.gethostname(), None)}
     for family, somewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((somewhere, 9))  # sends nothing, but chooses the address to send from
+            probe.connect((somewhere, 9))  # sends nothing, but selects the local address
             found.add(probe.getsockname()[0])
     return found
 
 
 def make_app(library: SoundLibrary, host: str = "127.0.0.1", names: Collection[str] = ()) -> FastAPI:
-    """Make the app of a sound library, for any ASGI server; `host` and `names` as for `Policy`."""
+    """Make the ASGI app of a sound library; `host` and `names` as for `Policy`."""
     clip_cache = ClipCache(feature_extractor(library.retriever.store.info.model.features))
     app = FastAPI(title="cnn10bert", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Policy, host=host, names=names)
@@ -147,10 +147,10 @@ def make_app(library: SoundLibrary, host: str = "127.0.0.1", names: Collection[s
             return FileResponse(await run(make, key), media_type=media_type, headers=CACHED)
         except KeyError:
             raise HTTPException(404, "found by no answer, or long ago: ask again") from None
-        except Exception as error:  # AudioError, or a decoder or encoder met what it was not made for
+        except Exception as error:  # AudioError, or an unexpected error of a decoder or encoder
             raise HTTPException(410, "the recording is gone or cannot be read any more") from error
 
-    # Routes of our own: Gradio serves files that exist when it answers, and these are made when they are asked for.
+    # Separate routes, because Gradio serves only existing files and these are made on request.
     @app.get("/clip/{key}")
     async def clip(key: str) -> FileResponse:
         return await cached_file(clip_cache.clip, key, "audio/flac")
@@ -181,4 +181,4 @@ def serve(library: SoundLibrary, host: str = "127.0.0.1", port: int = 7860, name
     print(f"{library.size} recordings: http://{host}:{port} (Ctrl-C ends it)", flush=True)
     config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=SECONDS_TO_END)
     with orderly_exit("start it again with"):
-        uvicorn.Server(config).run()  # which hands on the signal that ended it
+        uvicorn.Server(config).run()  # re-raises the signal that ended it

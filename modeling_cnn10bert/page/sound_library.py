@@ -1,4 +1,4 @@
-"""The sound library that the page searches: an index with its model, and the captions of its recordings."""
+"""The sound library of the page: an index with its model, and the captions of its recordings."""
 
 import dataclasses
 import os
@@ -20,9 +20,9 @@ class SoundLibrary:
     An index with its model, and captions.
 
     Attributes:
-        retriever: the index, and the model that made it.
-        captions: of its recordings.
-        tagger: finds those that fit a recording.
+        retriever: the index with its model.
+        captions: captions of the recordings.
+        tagger: finds the captions that fit a recording.
     """
 
     retriever: AudioRetriever
@@ -31,7 +31,7 @@ class SoundLibrary:
 
     @property
     def size(self) -> int:
-        """Number of recordings."""
+        """Return the number of recordings."""
         return len(self.retriever.store.files())
 
 
@@ -45,7 +45,7 @@ def open_index(index: str, model: str | None = None, captions: str | os.PathLike
         captions: a file, see `read_captions`; by default a built-in list.
 
     Raises:
-        RetrievalError: there is no such index, it is of another model, or a file cannot be used.
+        RetrievalError: there is no such index, it has another model, or a file cannot be used.
     """
     read = built_in_captions() if captions is None else read_captions(captions)
     return _ready(AudioRetriever.from_pretrained(model, index), read)
@@ -53,13 +53,13 @@ def open_index(index: str, model: str | None = None, captions: str | os.PathLike
 
 def open_folder(folder: str | os.PathLike, model: str, captions: str | os.PathLike | None = None) -> SoundLibrary:
     """
-    Open the recordings below a folder, by an index beside it that is brought up to date, with a progress bar.
+    Open a folder of recordings; its index next to it is updated with a progress bar.
 
-    Where nothing can be written beside the folder, the index is temporary. The folder may have been moved together with
-    its index: the recordings are recognized by their content, and not embedded again.
+    If nothing can be written next to the folder, the index is temporary. The folder may have been moved together with
+    its index: recordings are recognized by their content and not embedded again.
 
     Args:
-        folder: of recordings.
+        folder: the folder of recordings.
         model: folder or Hub id.
         captions: a file, see `read_captions`; by default the folder's metadata.csv or .jsonl, or a built-in list.
 
@@ -82,13 +82,13 @@ def open_folder(folder: str | os.PathLike, model: str, captions: str | os.PathLi
 
 
 def folder_index(folder: str | os.PathLike, embedder: Embedder) -> Path:
-    """Return where the index of a folder is kept: beside it, one for each model."""
+    """Return the location of a folder's index, which is next to the folder, one per model."""
     folder = Path(canonical(folder))
     return folder.parent / f"{folder.name}-{embedder.identity.fingerprint[:8]}.index"
 
 
 def _ready(retriever: AudioRetriever, captions: Captions) -> SoundLibrary:
-    """Load all of the model now, so that the first question is answered as fast as the others."""
+    """Load the whole model now, so that the first question is answered as fast as the others."""
     embedder = retriever.embedder
     embedder.embed_audio([np.zeros(embedder.sampling_rate, np.float32)])
     return SoundLibrary(retriever, captions, Tagger(embedder, captions.texts))

@@ -1,4 +1,4 @@
-"""The page as a Hugging Face Space: a folder that runs by itself, with this code, the recordings and their index."""
+"""Write the page as a Hugging Face Space: a folder with this code, the recordings and their index."""
 
 import contextlib
 import csv
@@ -27,7 +27,7 @@ from ..retrieval.stores import open_store
 from .captions import built_in_captions, find_captions, read_captions
 from .sound_library import folder_index
 
-# Of this package's requirements, what a page imports; torchaudio is not among them.
+# The requirements of this package that a page imports; torchaudio is not among them.
 NEEDED = ("torch", "transformers", "huggingface-hub", "soundfile", "soxr", "scipy", "matplotlib", "tqdm", "lancedb")
 MODEL_FILES = (
     "config.json",
@@ -88,20 +88,20 @@ def make_space(
     """
     Write a Space: app.py, requirements.txt, README.md, the code, the recordings, their index, and a model in a folder.
 
-    The index holds no path of this machine. The folder appears when all of it is written.
+    The index holds no path of this machine. The folder appears when it is complete.
 
     Args:
-        out: where to write; absent or empty.
-        model: folder, which is copied, or Hub id, which the Space loads from there.
-        sounds: folder of recordings, or the location of an index of this model, whose embeddings are taken over.
+        out: folder to write; missing or empty.
+        model: a folder, which is copied, or a Hub id, which the Space loads.
+        sounds: folder of recordings, or the location of an index of this model, whose embeddings are reused.
         captions: a file, see `read_captions`; by default the folder's metadata.
-        title: of the Space.
+        title: title of the Space.
 
     Returns:
         The folder.
 
     Raises:
-        RetrievalError: there is something at `out`, no recording, no such model, or a file that cannot be used.
+        RetrievalError: `out` is not empty, there is no recording or no such model, or a file cannot be used.
     """
     out = Path(out).absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -127,7 +127,7 @@ def make_space(
 
 
 def _copy_sounds(space: Path, model: str, sounds: str | os.PathLike, captions: str | os.PathLike | None) -> int:
-    """Copy the recordings with their captions, make their index, and return how many there are."""
+    """Copy the recordings with their captions, make their index, and return the number of recordings."""
     embedder = load_embedder(model)
     in_folder = os.path.isdir(model)
     with contextlib.ExitStack() as stack:
@@ -146,7 +146,7 @@ def _copy_sounds(space: Path, model: str, sounds: str | os.PathLike, captions: s
         info = IndexInfo(embedder.identity) if store is None else store.info
         check_same_model(info.model, embedder.identity)
 
-        # What is indexed are links in a folder for temporary files: the index, which is published, tells their names.
+        # Links in a temporary folder are indexed, because the index is published and holds the paths.
         root = stack.enter_context(scratch_folder(tempfile.gettempdir(), "cnn10bert-space-")).resolve() / "sounds"
         for path, name in names.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +181,7 @@ def _copy_sounds(space: Path, model: str, sounds: str | os.PathLike, captions: s
 
 
 def _names(paths: list[str], root: str | None) -> dict[str, str]:
-    """Name each path as below the folder that was given; what is elsewhere, or in an index, by its file name alone."""
+    """Name each path relative to the given folder; a path elsewhere or from an index gets its file name alone."""
     names: dict[str, str] = {}
     taken: set[str] = set()
     for path in paths:
@@ -199,12 +199,12 @@ def _names(paths: list[str], root: str | None) -> dict[str, str]:
 
 
 def _requirements() -> str:
-    """List the ranges of this package for what a page imports; the Space's `sdk_version` brings gradio."""
+    """List this package's version ranges of what a page imports; gradio comes by the Space's `sdk_version`."""
     requirements = map(Requirement, importlib.metadata.requires("cnn10bert") or ())
     ranges = {one.name: f"{one.name}{one.specifier}" for one in requirements if one.marker is None}
     lines = [
-        "# torch as the package wants it: with a newer one, the last torchaudio that may lie beside it breaks.",
-        "# Its build for CUDA, 3 GB, is what a Space without a GPU gets too; it works there.",
+        "# torch in the package's range: a newer one breaks an installed torchaudio.",
+        "# A Space without a GPU also gets the CUDA build (3 GB), which works there.",
         *(ranges[name] for name in NEEDED),
         f"gradio=={importlib.metadata.version('gradio')}",
     ]

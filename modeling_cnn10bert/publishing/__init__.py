@@ -1,1 +1,1 @@
-"""Publishing a trained model on the Hub: whether it may be, what goes there, and its card."""
+"""Publish a trained model on the Hub, with its card."""

@@ -1,4 +1,4 @@
-"""The model card of a run: what its facts and its results say, in the words of model_card_template.md."""
+"""Write the model card of a run from its facts and results, with model_card_template.md."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from .facts import data_of_run, read_facts
 EVAL_RESULTS = ".eval_results"  # folder of a repository
 MAIN_METRIC = "mAP@10"  # of the paper, section 6.4
 METRIC_TYPES = {"R@1": "recall_at_1", "R@5": "recall_at_5", "R@10": "recall_at_10", "mAP@10": "map_at_10"}
-# Task -> how it is called, and what stands before its metrics.
+# Task -> its name, and the prefix of its metrics.
 DIRECTIONS = {
     "text-to-audio-retrieval": ("Text to audio", ""),
     "audio-to-text-retrieval": ("Audio to text", "a2t_"),
@@ -26,9 +26,9 @@ DIRECTIONS = {
 
 def scores(facts: Mapping[str, Any], results: Mapping[str, float], split: str) -> dict[str, dict[str, float]] | None:
     """
-    Map task and metric to the value on `validation` or `test`; return `None` where the run did not score that.
+    Map task and metric to the value on `validation` or `test`; return `None` if the run did not score that.
 
-    What an earlier run left in the same `all_results.json` is not of this one.
+    Values that an earlier run left in the same `all_results.json` are ignored.
     """
     if not facts["scored"][split]:
         return None
@@ -60,14 +60,14 @@ def model_index_results(facts: Mapping[str, Any], results: Mapping[str, float]) 
 
 def eval_entries(facts: Mapping[str, Any], results: Mapping[str, float]) -> list[EvalResultEntry]:
     """
-    Return what `.eval_results/*.yaml` has: mAP@10 of each direction, the other metrics in the notes.
+    Return the entries for `.eval_results/*.yaml`: mAP@10 of each direction, with the other metrics in the notes.
 
     The format (https://huggingface.co/docs/hub/eval-results) has one value for each task of a data set on the Hub, so a
-    run on a folder, or on soundscapes, has no entries. The Hub shows a leaderboard where the data set's `eval.yaml`
+    run on a folder or on soundscapes has no entries. The Hub shows a leaderboard where the data set's `eval.yaml`
     defines the tasks `text-to-audio-retrieval` and `audio-to-text-retrieval`.
     """
     dataset = facts["data"]["hub_id"]
-    if dataset is None or facts["data"]["limits"].get("max_eval_samples"):  # a part of a benchmark is not its result
+    if dataset is None or facts["data"]["limits"].get("max_eval_samples"):  # not the whole benchmark
         return []
     entries = []
     for task, metrics in (scores(facts, results, "test") or {}).items():
@@ -78,7 +78,7 @@ def eval_entries(facts: Mapping[str, Any], results: Mapping[str, float]) -> list
 
 
 def write_eval_results(folder: str | os.PathLike, facts: Mapping[str, Any], results: Mapping[str, float]) -> None:
-    """Write what `eval_entries` gives to FOLDER/.eval_results; delete what an earlier run left there."""
+    """Write the `eval_entries` to FOLDER/.eval_results; delete those of an earlier run."""
     target = Path(folder) / EVAL_RESULTS
     for left in target.glob("*.yaml"):
         left.unlink()
@@ -89,7 +89,7 @@ def write_eval_results(folder: str | os.PathLike, facts: Mapping[str, Any], resu
 
 CARD = "README.md"
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
-# The Hub has no task of retrieval, nor transformers' zero-shot-audio-classification: what this model gives is vectors.
+# The Hub has no retrieval task, and zero-shot-audio-classification does not fit, because this model returns vectors.
 PIPELINE_TAG = "feature-extraction"
 TAGS = [
     "audio",
@@ -115,7 +115,7 @@ LICENCES = {
     "BERT": "[google-bert/bert-base-uncased](https://huggingface.co/google-bert/bert-base-uncased), from which the "
     "text tower starts: its weights are under Apache-2.0; it was trained on BookCorpus and the English Wikipedia.",
 }
-# What stands for them in a card's metadata; PANNs were trained on AudioSet, which stands before them.
+# Their names in a card's metadata; PANNs were trained on AudioSet, which is listed before them.
 DATASETS = {
     "Clotho": ["Clotho"],
     "AudioCaps": ["AudioCaps"],
@@ -124,16 +124,16 @@ DATASETS = {
     "BERT": ["bookcorpus", "wikipedia"],
 }
 _NO_COMMIT = "not from a git checkout: the commit is not known"
-SHOWN = 20  # licences that a card names
+SHOWN = 20  # licenses that a card names
 
 
 def write_card_of_run(folder: str | os.PathLike, model_id: str | None = None) -> Path:
     """
-    Write the card again, and the evaluation results, from the facts and results that a run left in its folder.
+    Write the card and the evaluation results again, from the facts and results in a run's folder.
 
     Args:
-        folder: of the run.
-        model_id: by which name the model is opened; by default, the one that its facts have.
+        folder: folder of the run.
+        model_id: the name that opens the model; by default, the one in its facts.
 
     Returns:
         The path of the card.
@@ -180,7 +180,7 @@ def card_of_run(facts: Mapping[str, Any], results: Mapping[str, float]) -> Model
 def card_data(
     name: str, datasets: list[str], base_models: list[str], eval_results: list | None = None
 ) -> ModelCardData:
-    """Make the metadata of a card; what is empty is left out."""
+    """Make the metadata of a card; empty fields are left out."""
     return ModelCardData(
         language="en",
         license="apache-2.0",
@@ -190,7 +190,7 @@ def card_data(
         datasets=datasets or None,
         base_model=base_models or None,
         metrics=list(METRIC_TYPES.values()),
-        model_name=name if eval_results else None,  # which stands in a model-index alone
+        model_name=name if eval_results else None,  # only used in a model-index
         eval_results=eval_results or None,
     )
 
@@ -198,7 +198,7 @@ def card_data(
 def render_card(data: ModelCardData, **context: Any) -> ModelCard:
     """Fill in the template."""
     card = ModelCard.from_template(data, template_path=str(TEMPLATE), **context)
-    card.text = re.sub(r"\n{3,}", "\n\n", card.text) + "\n"  # what the template's conditions leave behind
+    card.text = re.sub(r"\n{3,}", "\n\n", card.text) + "\n"  # left by the template's conditions
     return card
 
 
@@ -206,7 +206,7 @@ def render_card(data: ModelCardData, **context: Any) -> ModelCard:
 
 
 def results_table(facts: Mapping[str, Any], results: Mapping[str, float]) -> str:
-    """Tabulate each direction beside its chance, on test or, where that was not scored, on validation; else nothing."""
+    """Tabulate each direction with its chance level on test, else on validation; empty if neither was scored."""
     split = _scored_split(facts)
     if split is None:
         return ""
@@ -221,7 +221,7 @@ def results_table(facts: Mapping[str, Any], results: Mapping[str, float]) -> str
 
 
 def results_note(facts: Mapping[str, Any], results: Mapping[str, float]) -> str:
-    """Say what the results were measured on, and how the weights were chosen."""
+    """Describe the data of the results, and how the weights were chosen."""
     split, data = _scored_split(facts), facts["data"]
     if split is None:
         return "The run that made this model scored nothing."
@@ -256,7 +256,7 @@ def _scored_split(facts: Mapping[str, Any]) -> str | None:
 
 
 def how_it_was_trained(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Describe a run as rows of a name and a text."""
+    """Describe a run as rows of name and text."""
     training, code, model = facts["training"], facts["code"], facts["model"]
     steps = (
         f"{training['steps']:,} steps of {training['pairs_per_step']} pairs of a caption and a recording "
@@ -326,7 +326,7 @@ def _hardware(hardware: Mapping[str, Any]) -> str:
 
 
 def described_data(data: Mapping[str, Any]) -> str:
-    """Name the data as running text does."""
+    """Name the data for running text."""
     if data["kind"] == "soundscapes":
         return f"the {'synthetic ' if data['synthetic'] else ''}soundscapes `{data['name']}`"
     if data["hub_id"]:
@@ -348,7 +348,7 @@ def _training_data(data: Mapping[str, Any]) -> str:
 
 
 def data_notes(data: Mapping[str, Any]) -> list[str]:
-    """Tell what the data are and under which licences they stand, as far as they say so."""
+    """Describe the data and their licenses, as far as these are known."""
     if data["kind"] == "known":
         return [LICENCES[data["source"]]]
     part = data.get("part")
@@ -368,7 +368,7 @@ def data_notes(data: Mapping[str, Any]) -> list[str]:
 
 
 def _card_note(data: Mapping[str, Any]) -> str:
-    """Say what a model's own card says of its licence and data."""
+    """Summarize what a model's own card says about its license and data."""
     if data["kind"] == "unknown":
         return "what it was trained on is not known, nor under which licences that stands"
     says = f"its own card names the licence {data['licence']}" if data["licence"] else "its own card names no licence"
@@ -400,6 +400,6 @@ def _soundscape_note(data: Mapping[str, Any]) -> str:
 
 
 def known_sounds(data: Mapping[str, Any]) -> str:
-    """List the kinds of sound of the training recordings, where their folders tell."""
+    """List the kinds of sound of the training recordings, if their folders name them."""
     kinds = data.get("kinds_of_sound") or []
     return ", ".join(re.sub(r"^\d+\W+", "", kind).lower() for kind in kinds)

@@ -1,6 +1,6 @@
-"""The facts of a finished run: how it was made, with what and on what. Its card says nothing else.
+"""Collect the facts of a finished run: code, hardware, hyperparameters and data. Its card is written from them.
 
-The facts are published: no secret and no folder of the machine is among them.
+The facts are published, so they contain no secrets and no folders of the machine.
 """
 
 import datetime
@@ -33,51 +33,51 @@ from ..files import write_text
 from ..masking import is_secret, without_secrets
 from ..model_folder import PACKAGED_TEXT_MODEL, packaged_text_model
 
-# In the folder of a retrieval run; run.json there is what reproduce_tables.py starts it with.
+# In the folder of a retrieval run; reproduce_tables.py writes a run.json there with the run's settings.
 FACTS = "run_facts.json"
-DATA_FACTS = "data_facts.json"  # in the folder of a tagger: what it was trained on
+DATA_FACTS = "data_facts.json"  # in the folder of a tagger: its training data
 AUDIO, TEXT = "audio tower", "text tower"
 _KNOWN_MODELS = {"bert-base-uncased": "BERT", "google-bert/bert-base-uncased": "BERT"}
 
 
 def earlier_data(name: str, shown: Mapping[str, str | None], part: str | None = None) -> list[dict[str, Any]]:
     """
-    Tell what a model was trained on, the first data first.
+    List the training data of a model, the first data first.
 
     Args:
-        name: its folder or Hub id.
-        shown: its `name` and `hub_id`, as they are published.
+        name: folder or Hub id of the model.
+        shown: its `name` and `hub_id` as published.
         part: the tower that starts from it.
     """
     if name in _KNOWN_MODELS:
         return [{"kind": "known", "source": _KNOWN_MODELS[name], "part": part}]
     try:
         folder = packaged_text_model() if name == PACKAGED_TEXT_MODEL and not Path(name).is_dir() else name
-    except ImportError:  # its package is not installed here
+    except ImportError:  # its package is not installed
         return [{"kind": "unknown", **shown, "part": part}]
     if (facts := _json_of(folder, FACTS)) is not None:
         found = data_of_run(facts)
     elif (facts := _json_of(folder, DATA_FACTS)) is not None:
         found = facts
     elif len((_json_of(folder, "config.json") or {}).get("id2label", ())) == NUM_CLASSES:
-        found = [{"kind": "known", "source": "AudioSet"}]  # converted before facts were left, or by others
+        found = [{"kind": "known", "source": "AudioSet"}]  # converted by others, or before facts were written
     else:
         found = [{**(_card_of(folder) or {"kind": "unknown"}), **shown}]
-    other = {AUDIO: TEXT, TEXT: AUDIO}.get(part)  # of a whole model, a tower that is not taken over
+    other = {AUDIO: TEXT, TEXT: AUDIO}.get(part)  # the tower of a whole model that is not used
     return [
         {**entry, "part": part or entry.get("part")} for entry in found if other is None or entry.get("part") != other
     ]
 
 
 def data_of_run(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Tell what the model of a run was trained on, from the facts of the run; older ones say nothing of its towers."""
+    """List the training data of a run's model from the run's facts; older facts do not have the towers' data."""
     start = facts["start"]
     found = list(start["earlier_data"])
     if start["model"] and not found:
         found = [{"kind": "unknown", **start["model"]}]
     for part, model in ((TEXT, start["text_model"]), (AUDIO, start["audio_model"])):
         if model and not any(entry.get("part") == part for entry in found):
-            # A name without a slash may be the last part of a folder that was somewhere else.
+            # A name without a slash may be the last part of a folder elsewhere.
             is_whole = "/" in model["name"] or model["name"] in (*_KNOWN_MODELS, PACKAGED_TEXT_MODEL)
             unknown = [{"kind": "unknown", **model, "part": part}]
             found = (earlier_data(model["name"], model, part) if is_whole else unknown) + found
@@ -85,12 +85,12 @@ def data_of_run(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def write_data_facts(folder: str | os.PathLike, data: Sequence[Mapping[str, Any]]) -> None:
-    """Leave in the folder of a tagger what it was trained on, the first data first."""
+    """Write the training data of a tagger to its folder, the first data first."""
     write_text(Path(folder) / DATA_FACTS, json.dumps(list(data), indent=2) + "\n")
 
 
 def _file_of(model: str, name: str) -> Path | None:
-    """Find a file of a model's folder, or of its repository on the Hub."""
+    """Find a file in a model's folder or in its repository on the Hub."""
     try:
         path = cached_file(
             model,
@@ -99,7 +99,7 @@ def _file_of(model: str, name: str) -> Path | None:
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
-    except (OSError, ValueError):  # no name of a repository
+    except (OSError, ValueError):  # not the name of a repository
         return None
     return None if path is None else Path(path)
 
@@ -113,11 +113,11 @@ def _json_of(model: str, name: str) -> Any:
 
 
 def _card_of(model: str) -> dict[str, Any] | None:
-    """Read what a model's card says of licence and data; `None` where it has no card or that says nothing of them."""
+    """Read the license and data sets in a model's card; `None` if there is no card or it has neither."""
     path = _file_of(model, "README.md")
     try:
         data = None if path is None else ModelCard.load(path, ignore_metadata_errors=True).data
-    except (OSError, ValueError, TypeError, AttributeError):  # whatever stands there as metadata
+    except (OSError, ValueError, TypeError, AttributeError):  # metadata of any form
         return None
     licence, datasets = getattr(data, "license", None), getattr(data, "datasets", None) or []
     datasets = [datasets] if isinstance(datasets, str) else datasets
@@ -135,8 +135,8 @@ _SOURCES = {
     "Clotho": {"captions", *clotho.METADATA_COLUMNS},
     "AudioCaps": set(audiocaps.FEATURES),
 }
-NOTICES = ("ATTRIBUTION.md", "LICENSE", "LICENSE.md", "LICENSE.txt")  # beside the recordings of soundscapes
-SYNTHETIC_MARK = "soundscapes.json"  # what the built-in synthesizers leave beside their manifests
+NOTICES = ("ATTRIBUTION.md", "LICENSE", "LICENSE.md", "LICENSE.txt")  # in the folder of the soundscapes' recordings
+SYNTHETIC_MARK = "soundscapes.json"  # written by the built-in synthesizers next to their manifests
 _CREATIVE_COMMONS = re.compile(r"https?://creativecommons\.org/(licenses|publicdomain)/([\w.+-]+)/(\d+\.\d+)", re.I)
 
 
@@ -145,14 +145,14 @@ def data_facts(fields: Mapping[str, Any], tables: Mapping[str, datasets.Dataset]
     Describe the data that a retrieval run was trained and scored on.
 
     Args:
-        fields: of the recipe.
+        fields: fields of the recipe.
         tables: the recordings of `train`, `validation` and `test`.
 
     Returns:
         `name`: the last part of the folder, or the Hub id; `hub_id`: the latter or `None`; `kind`: `prepared` or
-        `soundscapes`; `splits`: the recordings and captions of each, as the run had them; `licences`: how many of the
-        training recordings, or for soundscapes of the recordings that they are mixed of, name which; and what is
-        particular to a kind.
+        `soundscapes`; `splits`: the numbers of recordings and captions in each, as used by the run; `licences`:
+        license -> number of training recordings, or of the recordings mixed into soundscapes; and fields of the
+        particular kind.
     """
     splits = {}
     for split in ("train", "validation", "test"):
@@ -175,7 +175,7 @@ def _prepared(name: str) -> dict[str, Any]:
 
 
 def _named(name: str, source: str | None, licences: Mapping[str, int]) -> dict[str, Any]:
-    """Tell of a prepared data set by its folder or Hub id."""
+    """Describe a prepared data set by its folder or Hub id."""
     is_folder = Path(name).is_dir()
     return {
         "kind": "prepared",
@@ -187,7 +187,7 @@ def _named(name: str, source: str | None, licences: Mapping[str, int]) -> dict[s
 
 
 def _licences(rows: datasets.Dataset) -> dict[str, int]:
-    """Count the recordings that name a licence, whatever type the column has; a recording may name several."""
+    """Count the recordings per license, for any type of column; a recording may have several."""
     feature = rows.features["license"]
     counts = Counter()
     for value in rows["license"][:]:
@@ -198,20 +198,20 @@ def _licences(rows: datasets.Dataset) -> dict[str, int]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Yield the texts that a value of a table holds, each on one line."""
+    """Yield the texts in a value of a table, each as one line."""
     if isinstance(value, list | tuple | set):
         for item in value:
             yield from _texts(item)
     elif isinstance(value, Mapping):
         yield ", ".join(f"{name}: {text}" for name, item in value.items() for text in _texts(item))
-    elif value is not None and value == value and (text := one_line(value)):  # NaN is not itself
+    elif value is not None and value == value and (text := one_line(value)):  # not NaN
         yield text
 
 
 def tagging_facts(
     fields: Mapping[str, Any], tables: Mapping[str, datasets.Dataset], num_classes: int
 ) -> dict[str, Any]:
-    """Describe the data of a tagger, as `data_facts`; its recordings have classes and no captions."""
+    """Describe the data of a tagger, as `data_facts` does; its recordings have classes and no captions."""
     if fields["manifests"]:
         found = _soundscapes(fields)
     else:
@@ -244,14 +244,14 @@ def _soundscapes(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _licence(found: re.Match) -> str:
-    """Name a licence by its address: `https://creativecommons.org/licenses/by-nc/3.0/` is CC BY-NC 3.0."""
+    """Name a license by its URL: `https://creativecommons.org/licenses/by-nc/3.0/` is CC BY-NC 3.0."""
     area, name, version = found[1].lower(), found[2].upper(), found[3]
     return f"CC0 {version}" if (area, name) == ("publicdomain", "ZERO") else f"CC {name} {version}"
 
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "accelerate", "huggingface-hub")
-# Fields that change nothing of the model: where it lies, what is shown, where it goes.
+# Fields that do not change the model, such as those of folders, logging and publishing.
 _NOT_PUBLISHED = re.compile(
     r"(hub|push_to_hub|trackio)_.*|push_to_hub|cache_dir|disable_tqdm|log_level(_replica)?|logging_dir|output_dir|"
     r"project|report_to|resume_from_checkpoint|run_name"
@@ -273,17 +273,17 @@ def collect_facts(
     code: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """
-    Collect the facts of a run that has ended, as JSON has them.
+    Collect the facts of a finished run as JSON values.
 
     Args:
-        arguments, state, model, processor: of the trainer, after training and scoring.
-        model_id: by which name the model is opened.
-        fields: of the recipe, with their defaults.
-        given: those that the recipe and the command line set.
+        arguments, state, model, processor: from the trainer, after training and scoring.
+        model_id: the name that opens the model.
+        fields: fields of the recipe, including defaults.
+        given: the fields that the recipe and the command line set.
         recipe: `recipe`, its name, and `command`, which repeats the run.
         tables: the recordings of `train`, `validation` and `test`.
-        resumed_from_step: where training began.
-        code: what `code_version` said when the run began; by default, what it says now.
+        resumed_from_step: step at which training began.
+        code: `code_version` at the beginning of the run; by default the current one.
     """
     published = published_fields(given)
     return {
@@ -309,14 +309,14 @@ def collect_facts(
 
 def read_facts(folder: str | os.PathLike) -> dict[str, Any]:
     """
-    Read the facts that a run left in its folder.
+    Read the facts of a run from its folder.
 
     Raises:
         ValueError: there are none.
     """
     path = Path(folder) / FACTS
     try:
-        if path.exists() and not path.is_file():  # reading a pipe may never end
+        if path.exists() and not path.is_file():  # reading a pipe might never end
             raise OSError("no file but a folder, a pipe or a device")
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -329,7 +329,7 @@ def read_facts(folder: str | os.PathLike) -> dict[str, Any]:
 
 
 def published_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Select the fields that made the model, without secrets and without folders of the machine."""
+    """Select the fields that determine the model, without secrets or folders of the machine."""
     return {
         name: without_folders(value)
         for name, value in fields.items()
@@ -338,7 +338,7 @@ def published_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_folders(value: Any) -> Any:
-    """Return a field's value as JSON has it, with only the last part of a path from outside the working folder."""
+    """Return a field's value as JSON, with only the last part of a path outside the working folder."""
     if isinstance(value, enum.Enum):
         return without_folders(value.value)
     if isinstance(value, Mapping):
@@ -350,12 +350,12 @@ def without_folders(value: Any) -> Any:
     text = without_secrets(os.fspath(value))
     outside = os.path.isabs(text) or PureWindowsPath(text).is_absolute() or text.startswith("~")
     if outside or ".." in re.split(r"[\\/]", text):
-        return PureWindowsPath(text.rstrip("/\\")).name  # which takes both kinds of slash
+        return PureWindowsPath(text.rstrip("/\\")).name  # accepts both kinds of slash
     return text.replace(str(Path.home()), "~")
 
 
 def hub_id(name: str | None) -> str | None:
-    """Return the name where it is that of a repository on the Hub, and not of a folder here."""
+    """Return the name if it is that of a repository on the Hub, and not of a local folder."""
     if name is None or name == PACKAGED_TEXT_MODEL or Path(name).exists():
         return None
     return name if re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name) else None
@@ -366,9 +366,9 @@ def hub_id(name: str | None) -> str | None:
 
 def code_version() -> dict[str, Any]:
     """
-    Return the commit of this code and whether what a run is made of differs from it; `None` outside a git checkout.
+    Return the commit of this code and whether the files that a run uses differ from it; `None` outside a git checkout.
 
-    Ask when a run begins: the files may change while it goes on.
+    Call this when a run begins, because the files may change during the run.
     """
     try:
         if Path(_git("rev-parse", "--show-toplevel")).resolve() != PACKAGE.parent:  # installed within another checkout
@@ -404,10 +404,10 @@ def hardware_facts(arguments: TrainingArguments) -> dict[str, Any]:
 
 def training_facts(args: TrainingArguments, state: TrainerState, resumed_from_step: int) -> dict[str, Any]:
     """
-    Tell of the training: steps, epochs and the choice of the weights are of the whole run, also where it was resumed.
+    Describe the training; steps, epochs and the choice of the weights are those of the whole run, even if resumed.
 
-    `seconds` are those since `resumed_from_step`: what came before nobody noted. Where no step was left to a resumed
-    run, both are as its facts have them already.
+    `seconds` counts only from `resumed_from_step`, because earlier time was not recorded. If a resumed run had no step
+    left, both are taken from its existing facts.
     """
     runtimes = [entry["train_runtime"] for entry in state.log_history if "train_runtime" in entry]
     timed = {"seconds": runtimes[-1] if runtimes else None, "resumed_from_step": resumed_from_step}
@@ -434,7 +434,7 @@ def training_facts(args: TrainingArguments, state: TrainerState, resumed_from_st
 
 
 def model_facts(model: nn.Module, processor: Any) -> dict[str, Any]:
-    """Return the sizes of both towers, each with its head, and what goes in."""
+    """Return the sizes of both towers, each with its head, and the parameters of the inputs."""
     extractor = processor.feature_extractor
     return {
         "audio": parameters_of(model.audio_model, model.audio_projection),
@@ -456,8 +456,8 @@ def parameters_of(*modules: nn.Module) -> dict[str, int]:
 
 def start_facts(fields: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Tell what the run started from: `model`, or `text_model` and `audio_model`, each a name and its id on the Hub or
-    `None`; and `earlier_data`, what these were trained on.
+    Describe the start of the run: `model`, or `text_model` and `audio_model`, each with its name and Hub id or `None`;
+    and `earlier_data`, the training data of these.
     """
 
     def named(name: str | None) -> dict[str, str | None] | None:
@@ -466,7 +466,7 @@ def start_facts(fields: Mapping[str, Any]) -> dict[str, Any]:
     if model := fields["model_name_or_path"]:
         try:
             before = read_facts(model)["start"]
-        except ValueError:  # a model of others, or of the Hub
+        except ValueError:  # a model from elsewhere, or from the Hub
             before = {"text_model": None, "audio_model": None}
         towers, data = {name: before[name] for name in ("text_model", "audio_model")}, earlier_data(model, named(model))
     else:

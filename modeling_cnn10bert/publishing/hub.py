@@ -1,4 +1,4 @@
-"""Publishes a saved model on the Hub, whole or not at all, and tells before a training whether that may be."""
+"""Publish a saved model on the Hub in one commit, and check before training whether that is allowed."""
 
 import contextlib
 import json
@@ -33,16 +33,16 @@ from ..masking import without_secrets
 from ..model_folder import check_model_folder
 
 FIELD = "hub_model_id"
-# The Hub's client waits for ever. A request in which no byte moves for so many seconds is at an end.
+# The Hub's client has no timeout. A request fails when no byte moves for so many seconds.
 PATIENCE = 60
-# Statuses that pass by themselves: timeouts, another commit that came between, too many requests.
+# Temporary statuses: timeouts, a concurrent commit, too many requests.
 TEMPORARY = (408, 409, 412, 429)
 WAITS = (1, 2, 4, 8)  # seconds between one try and the next
-UPLOAD_PATIENCE = 300  # seconds; the Hub looks at what it is given before it answers
+UPLOAD_PATIENCE = 300  # seconds; the Hub checks the files before it answers
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 CARD, FACTS = "README.md", "run_facts.json"
-# What is published of a folder; of such files, those in the repository that the folder lacks are deleted. Never a
-# pickle (training_args.bin), a checkpoint, the state of a training, or run.json, which names folders of the machine.
+# Files of a folder that are published; those in the repository that the folder lacks are deleted. Not among them are
+# pickles (training_args.bin), checkpoints, the training state, and run.json, which names folders of the machine.
 MODEL_FILES = (
     *("config.json", WEIGHTS, INDEX, "model-*-of-*.safetensors", "*_cnn10bert.py"),
     *("processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"),
@@ -50,7 +50,7 @@ MODEL_FILES = (
     *(FACTS, "data_facts.json", "all_results.json", "train_results.json", "eval_results.json", "test_results.json"),
     *("*_classes.csv", "curve.png"),
 )
-# Published too, but never deleted: others may have written them in the repository.
+# Published too, but never deleted, because others may have written them in the repository.
 TEXTS = (CARD, ".eval_results/*.yaml")
 
 
@@ -58,12 +58,12 @@ def check_access(
     name: str, *, token: str | None = None, private: bool | None = None, revision: str | None = None, field: str = FIELD
 ) -> str:
     """
-    Make sure that a repository can be written to; one that is missing is created, one that is there stays as it is.
+    Check that a repository can be written to; a missing one is created, an existing one is not changed.
 
     Args:
-        name: of the repository; without an organization, it is the user's.
-        token: by default that of the environment, or the stored one.
-        private: of a repository that is created; one that is there must be so if it is `True`.
+        name: name of the repository; without an organization, it is the user's.
+        token: by default the one in the environment, or the stored one.
+        private: whether to create a private repository; if `True`, an existing one must be private.
         revision: the branch to write to, which may be missing.
         field: where the user wrote the name, for errors.
 
@@ -71,7 +71,7 @@ def check_access(
         The name with its namespace.
 
     Raises:
-        PublishError: why it cannot be written to.
+        PublishError: it cannot be written to.
     """
     api = connect(name, token, field)
     try:
@@ -86,10 +86,10 @@ def check_access(
 
 def connect(name: str, token: str | None = None, field: str = FIELD) -> HfApi:
     """
-    Make the Hub's client with the token to write by; nothing is asked of the Hub yet.
+    Make the Hub's client with the token to write with; this sends no request yet.
 
     Raises:
-        PublishError: the name is no repository's, there is no token, or the Hub must not be asked.
+        PublishError: the name is not valid, there is no token, or offline mode is set.
     """
     try:
         validate_repo_id(name)
@@ -116,7 +116,7 @@ def connect(name: str, token: str | None = None, field: str = FIELD) -> HfApi:
 
 def open_repository(api: HfApi, name: str, *, private: bool | None, revision: str | None, field: str = FIELD) -> str:
     """
-    Do as `check_access`, by a connection; raise what may pass by itself as it is.
+    Do the same as `check_access` with an existing client; temporary errors are raised unchanged.
 
     Raises:
         PublishError: the Hub refuses.
@@ -156,7 +156,7 @@ def open_repository(api: HfApi, name: str, *, private: bool | None, revision: st
 
 
 def is_temporary(error: Exception) -> bool:
-    """Tell whether the same request may well succeed a little later."""
+    """Tell whether the same request may succeed a little later."""
     cause = _cause(error)
     if isinstance(cause, HfHubHTTPError):
         return cause.response.status_code in TEMPORARY or cause.response.status_code >= 500
@@ -164,7 +164,7 @@ def is_temporary(error: Exception) -> bool:
 
 
 def reason(error: Exception, api: HfApi) -> str:
-    """Say what went wrong, in one line without the token."""
+    """Describe an error in one line without the token."""
     cause = _cause(error)
     if isinstance(cause, HfHubHTTPError):
         said = cause.server_message or cause.response.reason_phrase
@@ -182,7 +182,7 @@ def reason(error: Exception, api: HfApi) -> str:
 
 @contextlib.contextmanager
 def patience(seconds: float) -> Iterator[None]:
-    """Let requests of the Hub's client raise in the block when no byte moves for so long."""
+    """Make requests of the Hub's client raise in the block when no byte moves for so long."""
     session = get_session()
     before, session.timeout = session.timeout, seconds
     try:
@@ -211,14 +211,14 @@ def _user(api: HfApi) -> dict:
 
 def _ask_to_write(api: HfApi, repo_id: str, revision: str | None) -> None:
     """
-    Ask how a file would be uploaded, which is told only to those who may write, and changes nothing.
+    Ask how a file would be uploaded; the Hub answers only if we may write, and nothing changes.
 
-    An empty file is never uploaded ahead of its commit.
+    An empty file is never uploaded before its commit.
     """
     file = CommitOperationAdd("README.md", b"")
     try:
         api.preupload_lfs_files(repo_id, [file], revision=revision)
-    except RevisionNotFoundError:  # a branch that publishing makes
+    except RevisionNotFoundError:  # publishing creates the branch
         if revision is None:
             raise
         _ask_to_write(api, repo_id, None)
@@ -233,9 +233,9 @@ def _source(token: str) -> str:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Find the error of the connection or of the Hub that an error comes from, or return the error itself."""
+    """Return the error of the connection or of the Hub that caused an error, or the error itself."""
     if isinstance(error, ValueError) and not isinstance(error, (HTTPError, json.JSONDecodeError)):
-        return error  # such as of a card: it tells more than the answer that it comes from
+        return error  # such as one about a card, which says more than its cause
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, (HTTPError, ConnectionError, TimeoutError, json.JSONDecodeError)):
@@ -255,25 +255,25 @@ def publish(
     field: str = FIELD,
 ) -> CommitInfo:
     """
-    Bring a repository to the state of a folder in one commit: model, processor, code, card and results.
+    Update a repository to the contents of a folder in one commit: model, processor, code, card and results.
 
-    A fault that may pass is waited for and tried again; what has arrived is not sent again. A repository that already
-    is as the folder gets no commit. Files of the repository that are none of ours stay.
+    Temporary errors are retried after a wait; files that have arrived are not sent again. If nothing differs, there is
+    no commit. Other files of the repository stay.
 
     Args:
-        folder: of a finished run, or of any saved model.
-        name: of the repository; without an organization, it is the user's. It is made if missing.
-        token: by default that of the environment, or the stored one.
-        private: of a repository that is made.
-        revision: the branch, by default main. It is made if missing.
-        message: of the commit.
+        folder: folder of a finished run, or of any saved model.
+        name: name of the repository; without an organization, it is the user's. It is created if missing.
+        token: by default the one in the environment, or the stored one.
+        private: whether to create a private repository.
+        revision: the branch, by default main. It is created if missing.
+        message: commit message.
         field: where the user wrote the name, for errors.
 
     Returns:
         The commit that holds the model now.
 
     Raises:
-        PublishError: the folder holds no whole model, or it could not be published; what is in the folder stays.
+        PublishError: the folder has no complete model, or it could not be published; the folder is not changed.
     """
     folder = Path(folder)
     files = files_to_publish(folder)
@@ -316,7 +316,7 @@ def files_to_publish(folder: Path) -> dict[str, Path]:
     Map names in the repository to files of the folder.
 
     Raises:
-        PublishError: the folder holds no whole model.
+        PublishError: the folder has no complete model.
     """
     if not folder.is_dir():
         raise PublishError(f"{folder}: found no such folder, expected that of a finished run or of a saved model")
@@ -327,7 +327,7 @@ def files_to_publish(folder: Path) -> dict[str, Path]:
     if missing:
         raise PublishError(
             f"{folder}: found no {', '.join(missing)}, expected the folder of a finished run or of a saved model with "
-            "its processor; a run that was interrupted goes on with resume_from_checkpoint true"
+            "its processor; to continue an interrupted run, set resume_from_checkpoint true"
         )
     check_model_folder(folder, PublishError)
     paths = sorted(path for pattern in (*MODEL_FILES, *TEXTS) for path in folder.glob(pattern) if path.is_file())
@@ -335,7 +335,7 @@ def files_to_publish(folder: Path) -> dict[str, Path]:
 
 
 def _missing_weights(folder: Path) -> list[str]:
-    """List the files of weights that are not there, or were not written to their end."""
+    """List the files of weights that are missing or incomplete."""
     names = [WEIGHTS]
     if (folder / INDEX).is_file():
         try:
@@ -356,9 +356,9 @@ def _missing_weights(folder: Path) -> list[str]:
 
 def _publish_once(api: HfApi, files: dict[str, Path], repo_id: str, revision: str | None, message: str) -> CommitInfo:
     """
-    Make one commit, or none where nothing differs.
+    Make one commit, or none if nothing differs.
 
-    Its parent is the commit that was looked at: if somebody else's comes between, the Hub refuses ours.
+    Its parent is the commit that was compared, so the Hub refuses it if there was another commit in between.
     """
     if FACTS in files:
         _name_in_card(files[FACTS].parent, repo_id)
@@ -370,7 +370,7 @@ def _publish_once(api: HfApi, files: dict[str, Path], repo_id: str, revision: st
     url = f"{api.endpoint}/{repo_id}"
     _say(f"publishing {len(files)} files ({size / 1e6:.1f} MB) to {url}")
     operations = [CommitOperationAdd(name, path) for name, path in files.items()]
-    # Of the files that are there, those of our kind that the folder lacks go, such as an old shard.
+    # Delete published files that the folder lacks, such as an old shard.
     operations += [
         CommitOperationDelete(name)
         for name in sorted(there - files.keys())
@@ -393,9 +393,9 @@ def _publish_once(api: HfApi, files: dict[str, Path], repo_id: str, revision: st
 
 
 def _name_in_card(folder: Path, repo_id: str) -> None:
-    """Write the card of a run again where it opens the model by another name; one that was changed by hand stays."""
+    """Rewrite the card of a run if it opens the model by another name; a manually edited card stays."""
     from ..evaluation.reports import read_results
-    from .card import card_of_run, write_card_of_run  # which needs torch
+    from .card import card_of_run, write_card_of_run  # needs torch
 
     facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
     if facts["model_id"] == repo_id:
@@ -408,7 +408,7 @@ def _name_in_card(folder: Path, repo_id: str) -> None:
             write_card_of_run(folder, repo_id)
         elif written != str(card_of_run(facts | named, results)):
             fault = "was changed by hand"
-    except Exception as error:  # whatever is wrong with the facts, the model is to be published
+    except Exception as error:  # faulty facts must not prevent publishing the model
         fault = f"could not be written again ({type(error).__name__}: {error})"
     if fault:
         _say(f"warning: {folder / CARD} {fault}: see that it opens the model as {repo_id}")

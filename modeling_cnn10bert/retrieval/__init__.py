@@ -1,4 +1,4 @@
-"""Search your own sounds: an index of embeddings, kept up to date with the folders it was made of."""
+"""Search your own sounds: an index of embeddings that is kept up to date with your folders."""
 
 from ..errors import RetrievalError
 from .records import Hit, SearchFilter

@@ -1,4 +1,4 @@
-"""Recordings and captions to embeddings: what a search engine needs of a model, whatever runs it."""
+"""The interface of an embedding model, for PyTorch and ONNX alike."""
 
 import os
 from collections.abc import Sequence
@@ -21,28 +21,28 @@ class Embedder(Protocol):
     A model that embeds recordings and captions in one space.
 
     Attributes:
-        identity: which model it is.
-        sampling_rate: of the waveforms, in Hz.
+        identity: identifies the model.
+        sampling_rate: sampling rate of the waveforms, in Hz.
     """
 
     identity: ModelIdentity
     sampling_rate: int
 
     def embed_audio(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
-        """Mono waveforms [samples] float32 at `sampling_rate` -> [N, D] float32, L2-normalised, in their order.
+        """Embed mono waveforms [samples] float32 at `sampling_rate` -> [N, D] float32, L2-normalized, in their order.
 
-        An embedding does not depend on what else is embedded with it (1e-5).
+        An embedding does not depend on the rest of the batch (1e-5).
         """
 
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
-        """Captions -> [N, D] float32, L2-normalised, in their order.
+        """Embed captions -> [N, D] float32, L2-normalized, in their order.
 
         Raises:
             RetrievalError: a text without a word.
         """
 
     def is_cut(self, text: str) -> bool:
-        """Whether the model reads only the beginning of a text."""
+        """Tell whether the model truncates a text."""
 
 
 def load_embedder(
@@ -56,21 +56,21 @@ def load_embedder(
     batch_size: int = BATCH_SIZE,
 ) -> Embedder:
     """
-    The embedder of a model, ready to use.
+    Load a model as an embedder.
 
     Args:
         model: folder or Hub id of a `CNN10BertModel`, of any transformers model that has `get_audio_features` and
             `get_text_features`, such as CLAP, or the folder of an ONNX export.
         device: such as `cpu` or `cuda:1`; by default the first CUDA device if there is one.
-        dtype: `float32`, which is exact, or `bfloat16` by autocast; the log-mel is computed in float32 in any case.
+        dtype: `float32`, which is exact, or `bfloat16` by autocast; the log-mel is always computed in float32.
         backend: `torch`, `onnx`, or `auto`: ONNX if the folder is an export.
         revision: branch, tag or commit on the Hub.
-        trust_remote_code: whether a model may bring code of its own.
-        batch_size: most recordings, or texts, in a batch.
+        trust_remote_code: whether to run code that comes with a model.
+        batch_size: maximum number of recordings or texts in a batch.
 
     Raises:
-        RetrievalError: no such model, a model of another kind, a device or precision that cannot be had, or a missing
-            package; with the way out.
+        RetrievalError: no such model, an unsupported kind of model, an unavailable device or precision, or a missing
+            package. The message says what to do.
     """
     model = os.fspath(model)
     for name, value, choices in (("dtype", dtype, DTYPES), ("backend", backend, BACKENDS)):
@@ -86,7 +86,7 @@ def load_embedder(
         return OnnxEmbedder(model, device=device, batch_size=batch_size)
     if exported:
         raise RetrievalError(f"{model} is an ONNX export, but backend is 'torch'; leave backend out, or name the model")
-    from .torch_embedding import TorchEmbedder  # which imports torch and transformers; a search by ONNX needs neither
+    from .torch_embedding import TorchEmbedder  # imports torch and transformers, which a search by ONNX does not need
 
     return TorchEmbedder.from_pretrained(
         model,

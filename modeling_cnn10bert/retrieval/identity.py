@@ -1,4 +1,4 @@
-"""Which model is it: a digest of its weights, and the comparison of two models."""
+"""Identify a model by a digest of its weights, and compare two models."""
 
 import hashlib
 import json
@@ -13,23 +13,23 @@ from .records import ModelIdentity
 
 SAFETENSORS = "model.safetensors"
 PICKLED = "pytorch_model.bin"
-# Of an extractor's dictionary: which class it was saved from, not what it computes.
+# Fields of an extractor's dictionary that name the class it was saved from and do not change what it computes.
 CLASS_FIELDS = {"auto_map", "feature_extractor_type", "processor_class", "image_processor_type"}
 
 
 def weights_fingerprint(model: str, revision: str | None = None) -> str:
     """
-    SHA-256 over the names, types, shapes and bytes of a model's weights, in hexadecimal.
+    Return the SHA-256 of the names, types, shapes and bytes of a model's weights, in hexadecimal.
 
-    The tensors count in the order of their names, so that neither their order in the file nor the number of files
-    matters. Weights of PyTorch's old format count as the bytes of their files.
+    Tensors are sorted by name, so neither their order in a file nor the number of files matters. For weights in
+    PyTorch's old format, the bytes of the files are hashed.
 
     Args:
-        model: folder or Hub id, whose files are found where transformers finds or puts them.
+        model: folder or Hub id; its files are looked up where transformers looks for them.
         revision: branch, tag or commit on the Hub.
 
     Raises:
-        RetrievalError: no weights there.
+        RetrievalError: the model has no weights.
     """
     digest = hashlib.sha256()
     for name, add in ((SAFETENSORS, _add_tensors), (PICKLED, _add_files)):
@@ -76,7 +76,7 @@ def _add_tensors(digest, paths: list[str]) -> None:
 
 
 def _tensors(path: str) -> Iterator[tuple[str, tuple[str, list[int]], memoryview]]:
-    """Name, type and shape, and bytes of every tensor of a safetensors file, without reading the bytes."""
+    """Yield name, type and shape, and memory-mapped bytes of every tensor in a safetensors file."""
     with open(path, "rb") as file:
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     header_size = int.from_bytes(content[:8], "little")
@@ -88,7 +88,7 @@ def _tensors(path: str) -> Iterator[tuple[str, tuple[str, list[int]], memoryview
 
 
 def feature_parameters(feature_extractor) -> dict[str, Any]:
-    """What a feature extractor computes with, as JSON values: not from which class or commit it was loaded."""
+    """Return the parameters of a feature extractor as JSON values, without the class or commit it was loaded from."""
     fields = feature_extractor.to_dict()
     kept = {name: value for name, value in fields.items() if name not in CLASS_FIELDS and not name.startswith("_")}
     return json.loads(json.dumps(kept, default=str, sort_keys=True))
@@ -96,12 +96,12 @@ def feature_parameters(feature_extractor) -> dict[str, Any]:
 
 def check_same_model(stored: ModelIdentity, given: ModelIdentity) -> None:
     """
-    Refuses a model whose embeddings cannot be compared with those of an index.
+    Refuse a model whose embeddings cannot be compared with those of an index.
 
-    Where a model lies and what it is called plays no part: weights, feature extractor and dimension do.
+    Weights, feature extractor and dimension must be equal. The model's name and location do not matter.
 
     Raises:
-        RetrievalError: another model, naming both and what differs.
+        RetrievalError: the models differ; the message names both and the differences.
     """
     differences = []
     if stored.fingerprint != given.fingerprint:

@@ -1,4 +1,4 @@
-"""Brings an index up to date with the folders that it was made of."""
+"""Update an index from its folders."""
 
 import csv
 import dataclasses
@@ -25,26 +25,26 @@ from .windows import check_windows
 
 WORKERS = 2  # threads that decode
 BATCH_SECONDS = 160.0  # 32 recordings of 5 s, or 5 windows of 30 s
-BATCHES_AT_ONCE = 4  # among which windows are sorted by length, so that little of a batch is padding
-COMMIT_SECONDS = 30.0  # at most so much work is lost when the program is killed
-COMMIT_WINDOWS = 4096  # that wait to be stored: 16 MB at 1024 dimensions
-TWINS_AT_ONCE = 256  # looked up in the index at once
+BATCHES_AT_ONCE = 4  # windows of so many batches are sorted by length, to reduce padding
+COMMIT_SECONDS = 30.0  # the most work that is lost when the program is killed
+COMMIT_WINDOWS = 4096  # windows per commit: 16 MB at 1024 dimensions
+TWINS_AT_ONCE = 256  # recordings per lookup in the index
 
 
 @dataclasses.dataclass
 class IndexReport:
     """
-    What bringing an index up to date came to.
+    Report of an index update.
 
     Attributes:
-        added, changed, renamed, removed, unchanged: recordings.
-        skipped: files that could not be used; `problems` says why.
-        other_files: files that are no recordings by their ending.
-        audio_seconds: of the recordings that were decoded and embedded.
-        wall_seconds: that it took.
-        problems: (path, reason) of files and folders that could not be used or looked at.
-        notes: (path, remark) of recordings that are in the index, but not as they should be, such as cut-off ones; of
-            those that were decoded now.
+        added, changed, renamed, removed, unchanged: numbers of recordings.
+        skipped: number of files that could not be used; `problems` says why.
+        other_files: number of files whose ending is not that of a recording.
+        audio_seconds: duration of the recordings that were decoded and embedded.
+        wall_seconds: duration of the update.
+        problems: (path, reason) of files and folders that could not be used or read.
+        notes: (path, remark) of recordings that were decoded in this update and are indexed with a flaw, such as
+            truncated ones.
     """
 
     added: int = 0
@@ -61,11 +61,11 @@ class IndexReport:
 
     @property
     def hours_per_minute(self) -> float:
-        """Hours of audio in a minute."""
+        """Return the hours of audio embedded per minute."""
         return self.audio_seconds / 60 / max(self.wall_seconds, 1e-9)
 
     def write_csv(self, path: str | os.PathLike) -> None:
-        """Lists problems and notes; bytes of a name that are no UTF-8 become `\\xff`."""
+        """Write problems and notes to a CSV file; bytes of a name that are not UTF-8 become `\\xff`."""
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(["path", "reason", "outcome"])
@@ -100,26 +100,26 @@ def index_folders(
     commit_seconds: float = COMMIT_SECONDS,
 ) -> IndexReport:
     """
-    Adds what is new below some folders, embeds anew what changed, renames what moved, removes what is gone.
+    Add new recordings below some folders, embed changed ones again, rename moved ones and remove deleted ones.
 
-    What was stored stays when the run is stopped at any moment; the same call does the rest. A file that cannot be used
-    never stops it. One whose content is no recording leaves the index; one that cannot be read now stays in it.
+    A run may be stopped at any moment: what was stored stays, and the same call does the rest. A file that cannot be
+    used never stops the run. It leaves the index if its content is not a recording, and stays if it cannot be read now.
 
     Args:
         store: the index.
         embedder: the model that the index was made with.
-        paths: folders and files, see `scanning.scan`; what the index holds elsewhere stays as it is.
-        workers: threads that decode.
-        batch_seconds: of audio embedded at once, padding included.
-        progress: whether to show a bar, on a terminal.
-        full_check: read every file, also those whose size and time of modification are as in the index.
-        allow_empty: whether a folder of which the index holds recordings may have none now.
+        paths: folders and files, see `scanning.scan`; recordings of the index outside of them are not touched.
+        workers: number of decoding threads.
+        batch_seconds: seconds of audio in a batch, padding included.
+        progress: whether to show a progress bar on a terminal.
+        full_check: read every file, even if its size and modification time are as in the index.
+        allow_empty: whether an indexed folder may have lost all its recordings.
         unfinished: paths to leave as they are in the index, such as those of files that are being written.
-        commit_seconds: after which what is embedded is stored.
+        commit_seconds: store embeddings at least this often.
 
     Raises:
         RetrievalError: another model; a path that does not exist; a folder whose recordings are all gone; the index
-            cannot be written. What the index held stays.
+            cannot be written. The index keeps its contents.
     """
     began = time.monotonic()
     check_windows(store.info.window, store.info.overlap)
@@ -149,7 +149,7 @@ def index_folders(
 
 
 def _find_gone(found: Scan, known: dict[str, FileRecord], report: IndexReport) -> set[str]:
-    """The recordings of the index that were below the folders and are not; what the scan passed over joins it."""
+    """Return the indexed recordings that are gone from the folders; add those that the scan passed over to it."""
     gone = set()
     for path in known:
         if path in found.files or not found.covers(path) or any(is_below(path, folder) for folder in found.blocked):
@@ -170,7 +170,7 @@ def _find_gone(found: Scan, known: dict[str, FileRecord], report: IndexReport) -
 def _check_not_empty(found: Scan, gone: set[str]) -> None:
     """
     Raises:
-        RetrievalError: a folder has no recording now, and the index holds some of it.
+        RetrievalError: a folder has no recordings now, but the index holds some.
     """
     for root in found.roots:
         lost = sum(is_below(path, root) for path in gone)
@@ -185,14 +185,14 @@ def _check_not_empty(found: Scan, gone: set[str]) -> None:
 @dataclasses.dataclass
 class _Content:
     """
-    What a run knows of one content, which files may share.
+    State of one content, which several files may share.
 
     Attributes:
-        holder: a path of the index, or of what waits to be stored, that has its embeddings.
-        gone: paths of the index that had it and are gone; a new file of it is one of them that was renamed.
-        waiting: files that take its embeddings when these are there.
-        fault: why it is no recording.
-        notes: those of `load_audio`, where it was decoded in this run.
+        holder: a path with its embeddings, in the index or waiting to be stored.
+        gone: indexed paths that had it and no longer exist; a new file with this content is one of them, renamed.
+        waiting: files that wait for its embeddings.
+        fault: why it is not a recording.
+        notes: notes of `load_audio`, if it was decoded in this run.
     """
 
     holder: str | None = None
@@ -203,7 +203,7 @@ class _Content:
 
 
 class _Run:
-    """One run: what is known of contents, what waits for the model, and what waits to be stored."""
+    """State of one run: the known contents, and what waits for the model or to be stored."""
 
     def __init__(
         self,
@@ -221,9 +221,9 @@ class _Run:
             self._content(record).holder = path
         for path in sorted(gone):
             self._content(known[path]).gone.append(path)
-        self.twins: list[_Content] = []  # contents with a holder for which files wait
-        self.windows: list[Window] = []  # that wait for the model
-        self.window_seconds = 0.0  # of them, and of the batches made of them
+        self.twins: list[_Content] = []  # contents with a holder and waiting files
+        self.windows: list[Window] = []  # waiting for the model
+        self.window_seconds = 0.0  # of these windows and the batches made of them
         self.model_is_sound = False
         self.puts: dict[str, EmbeddedFile] = {}
         self.put_windows = 0
@@ -233,7 +233,7 @@ class _Run:
         self.wrote = False
 
     def read(self, paths: list[str], workers: int, batch_seconds: float, progress: bool) -> None:
-        """Read and embed files; what is whole is stored also when the user interrupts it."""
+        """Read and embed files; store complete ones even when the user interrupts."""
         info, enough = self.store.info, BATCHES_AT_ONCE * batch_seconds
         rate = self.embedder.sampling_rate
         self.reader = Reader(workers, rate, info.window, info.overlap, self.claim, ahead=enough)
@@ -252,7 +252,7 @@ class _Run:
                         self.windows = []
                     if batches:
                         self._embed_batch(batches.pop(0))
-                    # What was decoded meanwhile makes room for what is to be decoded next.
+                    # Take what was decoded meanwhile, to make room for the next recordings.
                     while self.window_seconds < enough and self.reader.has_next():
                         self._take(self.reader.next())
                     if not (self.reader.unread or self.windows or batches):
@@ -265,7 +265,7 @@ class _Run:
                 self.reader.close()
 
     def finish(self) -> None:
-        """Store what waits, remove what is gone, and make the index fast."""
+        """Store what waits, remove deleted recordings, and optimize the index."""
         self.removes |= self.gone
         self.report.removed += len(self.gone)
         self.commit()
@@ -273,8 +273,8 @@ class _Run:
             self.store.optimize()
 
     def commit(self) -> None:
-        """Store what is whole."""
-        self._put_twins()  # before what they are copied from may be replaced
+        """Store the complete recordings."""
+        self._put_twins()  # before the recordings they are copied from may be replaced
         if self.relabels:
             self.store.relabel(self.relabels)
         if self.puts:
@@ -282,7 +282,7 @@ class _Run:
         if self.removes:
             self.store.remove(self.removes)
         self.wrote = self.wrote or bool(self.relabels or self.puts or self.removes)
-        for path in [*self.relabels, *self.puts, *self.removes]:  # which hold another content now, or none
+        for path in [*self.relabels, *self.puts, *self.removes]:  # their content is another one now, or none
             if path in self.known and self._content(self.known[path]).holder == path:
                 self._content(self.known[path]).holder = None
         for record in [*self.relabels.values(), *(file.record for file in self.puts.values())]:
@@ -293,7 +293,7 @@ class _Run:
     def claim(self, record: FileRecord) -> bool:
         """Tell a thread of the reader whether the content of a file is new, so that it decodes the file."""
         new = _Content()
-        return self.contents.setdefault(_key(record), new) is new  # one step, in which no other thread comes between
+        return self.contents.setdefault(_key(record), new) is new  # atomic
 
     def _content(self, record: FileRecord) -> _Content:
         return self.contents.setdefault(_key(record), _Content())
@@ -301,7 +301,7 @@ class _Run:
     # --------------------------------------------------------------------------------------------- what was decoded
 
     def _take(self, message: Window | File) -> None:
-        """Put a window to those that wait for the model, or deal with a file that was read to its end."""
+        """Queue a window for the model, or handle a file that was read to its end."""
         if isinstance(message, Window):
             self.windows.append(message)
             self.window_seconds += message.end - message.start
@@ -312,7 +312,7 @@ class _Run:
             self.commit()
 
     def _settle(self, file: File) -> None:
-        """Store a file if it is whole, or copies of one that is; list it if it cannot be used."""
+        """Store a file if it is complete, or a copy of another's embeddings; list it if it cannot be used."""
         if not file.is_read:
             return
         if file.fault is not None:
@@ -324,7 +324,7 @@ class _Run:
             self._embedded(file, file.record)
 
     def _embedded(self, file: File, record: FileRecord) -> None:
-        """Put a file, and those that wait for its content."""
+        """Put a file, and the files that wait for its content."""
         content = self._content(record)
         content.holder, content.notes = file.path, file.notes
         whole = file.embedded(record)
@@ -333,7 +333,7 @@ class _Run:
             self._put(copy)
 
     def _recognized(self, record: FileRecord) -> None:
-        """Deal with a file that holds what the index holds already, or what is being embedded for another one."""
+        """Handle a file whose content is in the index already, or is being embedded for another file."""
         content, old = self._content(record), self.known.get(record.path)
         if old is not None and _key(old) == _key(record):
             self.relabels[record.path] = dataclasses.replace(record, duration=old.duration)
@@ -353,7 +353,7 @@ class _Run:
                     self._put_twins()
 
     def _put_twins(self) -> None:
-        """Put the files that wait for embeddings which are in the index, or wait to be stored, already."""
+        """Put the waiting files whose embeddings are in the index or queued to be stored."""
         if not self.twins:
             return
         twins = {content.holder: content for content in self.twins if content.holder is not None}
@@ -367,14 +367,14 @@ class _Run:
                     self._put(_copied(file, copy))
 
     def _read_orphans(self) -> None:
-        """Have the first of the files read that wait for one which could not be read, or for what left the index."""
-        for content in list(self.contents.values()):  # to which the threads add what they read
+        """Read the first of the files that wait for an unreadable file or for content that left the index."""
+        for content in list(self.contents.values()):  # a copy, as the threads add to it
             if content.waiting:
                 content.holder = None
                 self.reader.submit([content.waiting.pop(0).path], unconditionally=True)
 
     def _failed(self, file: File, reason: str) -> None:
-        """List a file that cannot be used, and those of the same content where that is at fault."""
+        """List a file that cannot be used, and those of the same content if the content is at fault."""
         if file.record is None or not file.is_no_recording:
             self._list(file.path, reason)
             return
@@ -385,7 +385,7 @@ class _Run:
             self._unusable(record, reason)
 
     def _unusable(self, record: FileRecord, reason: str) -> None:
-        """List a file that is no recording; it leaves the index."""
+        """List a file that is not a recording and remove it from the index."""
         self._list(record.path, reason)
         if record.path in self.known:
             self.removes.add(record.path)
@@ -419,13 +419,13 @@ class _Run:
             self._settle(file)
 
     def _embed(self, batch: list[Window]) -> None:
-        """Give windows their embeddings, or the file a fault that the model refuses."""
+        """Give windows their embeddings, or give the file that the model refuses a fault."""
         if not batch:
             return
         try:
             embeds = np.asarray(self.embedder.embed_audio([window.waveform for window in batch]), np.float32)
-        except Exception as error:  # whatever a model raises: a recording that it cannot embed must not stop the run
-            if len(batch) > 1:  # find the one that is at fault
+        except Exception as error:  # a model may raise anything, and one recording must not stop the run
+            if len(batch) > 1:  # find the recording at fault
                 for window in batch:
                     self._embed([window])
             else:
@@ -439,10 +439,10 @@ class _Run:
 
     def _refuse(self, file: File, reason: str) -> None:
         """
-        Note that the model does not embed a file, unless it embeds nothing.
+        Note that the model cannot embed a file, unless it cannot embed anything.
 
         Raises:
-            RetrievalError: the model does not embed a second of silence.
+            RetrievalError: the model cannot embed a second of silence.
         """
         if not self.model_is_sound:
             silence = np.zeros(self.embedder.sampling_rate, np.float32)
@@ -469,10 +469,10 @@ def _batches(windows: list[Window], batch_seconds: float) -> list[list[Window]]:
 
 
 def _copied(file: EmbeddedFile, record: FileRecord) -> EmbeddedFile:
-    """Return the embeddings of a file as those of another of the same content."""
+    """Return the embeddings of a file as those of another file with the same content."""
     return EmbeddedFile(dataclasses.replace(record, duration=file.record.duration), file.spans, file.embeds)
 
 
 def _key(record: FileRecord) -> tuple[str, int]:
-    """What two files of the same bytes share."""
+    """Return the key that files with the same bytes share."""
     return record.content_hash, record.size

@@ -1,4 +1,4 @@
-"""Hits of a search as text: a table for the eye, JSON and CSV for programs, a playlist for the ear."""
+"""Write search hits as a table, JSON, CSV or a playlist."""
 
 import csv
 import datetime
@@ -18,24 +18,24 @@ from .tags import Tag
 
 FORMATS = ("table", "json", "csv", "m3u")
 CSV_COLUMNS = ("rank", "score", "file", "start", "end", "duration")
-# Of a control character, or one that is invisible or turns the direction of what follows: what is shown instead.
+# Replacements for control characters, invisible characters and those that change the text direction.
 UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 SURROGATES = re.compile("[\ud800-\udfff]")
-WIDE = 10_000  # columns of a table that no terminal shows: a hit a line
+WIDE = 10_000  # columns of a table that is not shown on a terminal: one line per hit
 
 
 def listing(hits: Sequence[Hit], form: str, tags: Sequence[Sequence[Tag]] | None = None) -> bytes:
     """
-    Hits as one of `FORMATS`, ready to be written; the table as for a file, without colours.
+    Return hits in one of `FORMATS`, encoded; the table has no colors.
 
-    JSON and CSV are UTF-8. What is no UTF-8 in a file's name is an escape there: in JSON as `os.fsdecode` has it, so
-    that `os.fsencode` of what Python's json reads is the name; in CSV and the table as text. A playlist has the bytes.
+    JSON and CSV are UTF-8. Bytes of a file name that are not UTF-8 are escaped: in JSON as by `os.fsdecode`, so that
+    `os.fsencode` of the parsed value is the name; in CSV and the table as text. A playlist has the raw bytes.
 
     Args:
         hits: best first.
         form: one of `FORMATS`.
-        tags: of each hit, best first.
+        tags: tags of each hit, best first.
     """
     if form == "json":
         return to_json(hit_rows(hits, tags))
@@ -47,7 +47,7 @@ def listing(hits: Sequence[Hit], form: str, tags: Sequence[Sequence[Tag]] | None
 
 
 def hit_rows(hits: Sequence[Hit], tags: Sequence[Sequence[Tag]] | None = None) -> list[dict[str, Any]]:
-    """What a program wants to know of each hit, as JSON values; times in seconds."""
+    """Return each hit as a dictionary of JSON values; times in seconds."""
     rows = []
     for rank, hit in enumerate(hits, start=1):
         row = {"rank": rank, "score": round(hit.score, 6), **file_row(hit.record)}
@@ -59,7 +59,7 @@ def hit_rows(hits: Sequence[Hit], tags: Sequence[Sequence[Tag]] | None = None) -
 
 
 def file_row(record: FileRecord) -> dict[str, Any]:
-    """Tell what is known of a file, as JSON values; a time beyond the years 1 to 9999 is `None`."""
+    """Return the record of a file as JSON values; a time outside the years 1 to 9999 is `None`."""
     modified: str | None
     try:
         moment = _EPOCH + datetime.timedelta(microseconds=record.modified_ns // 1000)
@@ -79,7 +79,7 @@ def tag_rows(tags: Sequence[Tag]) -> list[dict[str, Any]]:
 
 
 def to_json(value: Any) -> bytes:
-    """Encode as UTF-8, what is no UTF-8 in a name as an escape, and what is no finite number as `null`."""
+    """Encode as UTF-8 JSON; bytes of a name that are not UTF-8 are escaped, numbers that are not finite are `null`."""
 
     def finite(value: Any) -> Any:
         if isinstance(value, dict):
@@ -93,7 +93,7 @@ def to_json(value: Any) -> bytes:
 
 
 def to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> bytes:
-    """A table with a header; several tags in a cell are separated by semicolons."""
+    """Write a table with a header; several tags in a cell are separated by semicolons."""
     file = io.StringIO(newline="")
     writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -105,27 +105,27 @@ def to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> bytes:
 
 
 def _playlist(hits: Sequence[Hit]) -> bytes:
-    """An extended M3U; VLC begins where the window of a hit does, other players at the beginning."""
+    """Write an extended M3U; VLC starts at the window of a hit, other players at the beginning."""
     lines = [b"#EXTM3U"]
     for hit in hits:
         title = printable(os.path.basename(hit.file)).encode("utf-8")
         seconds = hit.record.duration
-        length = max(1, round(seconds)) if math.isfinite(seconds) else -1  # which a player takes for unknown
+        length = max(1, round(seconds)) if math.isfinite(seconds) else -1  # unknown to a player
         lines.append(b"#EXTINF:%d,%b" % (length, title))
         if hit.start > 0:
             lines.append(b"#EXTVLCOPT:start-time=%b" % f"{hit.start:.3f}".encode())
         name = os.fsencode(hit.file)
-        if any(byte < 32 for byte in name):  # which would break the line: as an address
+        if any(byte < 32 for byte in name):  # would break the line, so write an address
             name = b"file://" + urllib.parse.quote(name).encode("ascii")
         lines.append(name)
     return b"\n".join(lines) + b"\n"
 
 
-# ---------------------------------------------------------------------------------------------------- for the eye
+# ------------------------------------------------------------------------------------------------------- terminal
 
 
 def printable(text: str) -> str:
-    """A text that a terminal shows as it is: control characters, invisible ones and bytes that are no UTF-8 escaped."""
+    """Escape control characters, invisible characters and bytes that are not UTF-8, for a terminal."""
     return "".join(
         _escape(character) if unicodedata.category(character) in UNPRINTABLE else character for character in text
     )
@@ -133,13 +133,13 @@ def printable(text: str) -> str:
 
 def _escape(character: str) -> str:
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # of os.fsdecode: a byte
+    if 0xDC80 <= code <= 0xDCFF:  # a byte, as os.fsdecode has it
         return f"\\x{code - 0xDC00:02x}"
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def hits_table(hits: Sequence[Hit], tags: Sequence[Sequence[Tag]] | None = None):
-    """A table of rich, of plain text: a name with square brackets is shown as it is."""
+    """Return hits as a rich table of plain text; a name with square brackets is shown as it is."""
     columns = ["", ">score", "file", ">from", ">to", ">of"] + (["tags"] if tags is not None else [])
     rows = []
     for rank, hit in enumerate(hits, start=1):
@@ -151,7 +151,7 @@ def hits_table(hits: Sequence[Hit], tags: Sequence[Sequence[Tag]] | None = None)
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]):
-    """A table of rich; a column whose name begins with `>` is aligned on the right."""
+    """Return a rich table; a column whose name begins with `>` is right-aligned."""
     from rich.table import Table
     from rich.text import Text
 
@@ -165,7 +165,7 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]):
 
 
 def table_text(table) -> str:
-    """A table of rich as text without colours, a row a line."""
+    """Return a rich table as text without colors, one line per row."""
     from rich.console import Console
 
     text = io.StringIO()
@@ -174,7 +174,7 @@ def table_text(table) -> str:
 
 
 def print_table(table) -> None:
-    """Prints a table of rich to a terminal in its width, to a pipe or a file with a row a line."""
+    """Print a rich table, on a terminal in its width, to a pipe or file with one line per row."""
     if sys.stdout.isatty():
         from rich.console import Console
 
@@ -184,7 +184,7 @@ def print_table(table) -> None:
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, such as `3:07.5`; hours before them where there are any. `?` is no length."""
+    """Format seconds as `3:07.5` or `1:03:07.5`; `?` if the length is unknown."""
     if not math.isfinite(seconds):
         return "?"
     tenths = round(seconds * 10)

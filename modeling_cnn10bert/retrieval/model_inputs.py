@@ -1,4 +1,4 @@
-"""Waveforms and texts to the arrays that a model takes, in batches: the same for whatever runs the model."""
+"""Turn waveforms and texts into batches of model inputs, for PyTorch and ONNX alike."""
 
 import contextlib
 import dataclasses
@@ -18,11 +18,11 @@ _numpy_state = threading.Lock()
 @dataclasses.dataclass(frozen=True)
 class Batch:
     """
-    Arguments of a model for some recordings or texts.
+    Model arguments for some recordings or texts.
 
     Attributes:
-        rows: [N] which of the given recordings or texts each row is of; a recording may have several rows.
-        arguments: name to array, the first axis of each being the rows.
+        rows: [N] index of the recording or text of each row; a recording may have several rows.
+        arguments: name -> array, with the rows as first axis.
     """
 
     rows: np.ndarray
@@ -31,17 +31,17 @@ class Batch:
 
 class ModelInputs:
     """
-    A processor, called so that what it makes of a recording or a text depends on nothing else.
+    A processor whose output for a recording or text does not depend on its batch or on random numbers.
 
-    CLAP's feature extractor draws random numbers for clips longer than its 10 s. Of `truncation="rand_trunc"`, where
-    it would keep 10 s of its choice, such a clip is cut into pieces of 10 s instead, the last one ending with the
-    clip, and its embedding is the normalised mean of theirs. Of `"fusion"`, which is shown the whole clip and three
-    crops, the crops are drawn with the same seed for every clip; numpy's global state is left as it was.
+    CLAP's feature extractor draws random numbers for clips longer than its 10 s. With `truncation="rand_trunc"` it
+    would keep a random 10 s. Here such a clip is cut into pieces of 10 s instead, the last one ending with the clip,
+    and its embedding is their normalized mean. With `"fusion"`, which takes the whole clip and three crops, the crops
+    are drawn with the same seed for every clip; numpy's global state is left as it was.
 
     Args:
         processor: holds a `feature_extractor` and a `tokenizer`.
-        max_tokens: longest text that the model takes, where the tokenizer does not know.
-        batch_size: most recordings, or texts, in a batch.
+        max_tokens: maximum length of a text, used if the tokenizer has none.
+        batch_size: maximum number of recordings or texts in a batch.
     """
 
     def __init__(self, processor, max_tokens: int | None = None, batch_size: int = 32):
@@ -54,17 +54,17 @@ class ModelInputs:
             self._text_length["max_length"] = max_tokens
 
     def audio(self, waveforms: Sequence[np.ndarray]) -> Iterator[Batch]:
-        """Mono waveforms [samples] -> batches of similar length, the longest first.
+        """Batch mono waveforms [samples] of similar length, the longest first.
 
         Raises:
-            RetrievalError: a waveform that is not mono, empty, or not of finite floats.
+            RetrievalError: a waveform is not mono, is empty, or is not of finite floats.
         """
         pieces = [
             (row, piece)
             for row, waveform in enumerate(waveforms)
             for piece in self._pieces(self._checked(waveform, row))
         ]
-        pieces.sort(key=lambda piece: len(piece[1]), reverse=True)  # stable; the longest batch first fails first
+        pieces.sort(key=lambda piece: len(piece[1]), reverse=True)  # stable; a lack of memory shows in the first batch
         start = 0
         while start < len(pieces):
             longest = len(pieces[start][1])
@@ -76,7 +76,7 @@ class ModelInputs:
             yield Batch(rows, _stack(features, self.feature_extractor.padding_value))
 
     def text(self, texts: Sequence[str]) -> Iterator[Batch]:
-        """Texts -> batches of similar length, as the processor normalises and cuts them.
+        """Batch texts of similar length, as the processor normalizes and truncates them.
 
         Raises:
             RetrievalError: a text without a word.
@@ -93,7 +93,7 @@ class ModelInputs:
             yield Batch(rows, dict(tokens))
 
     def is_cut(self, text: str) -> bool:
-        """Whether the model reads only the beginning of a text."""
+        """Tell whether the model truncates a text."""
         tokenizer = self.processor.tokenizer
         tokens = tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"]
         return len(tokens) > min(tokenizer.model_max_length, self._text_length.get("max_length", len(tokens)))
@@ -119,7 +119,7 @@ class ModelInputs:
         return [waveform[start : start + longest] for start in starts]
 
     def _features(self, waveform: np.ndarray) -> dict[str, np.ndarray]:
-        """Of one clip at a time, and with one seed: CLAP's extractor makes a clip depend on its batch, and draws."""
+        """Extract one clip at a time with a fixed seed: CLAP's extractor is random and depends on the batch."""
         with _numpy_state:
             state = np.random.get_state()
             np.random.seed(0)
@@ -141,7 +141,7 @@ def check_text(text: str) -> None:
 
 
 def _stack(clips: list[dict[str, np.ndarray]], padding_value: float) -> dict[str, np.ndarray]:
-    """Arrays [1, T, ...] of clips -> one array [N, T, ...] a name, padded behind the end of each clip; masks with 0."""
+    """Stack arrays [1, T, ...] of clips to [N, T, ...] per name, padded at the end; masks are padded with 0."""
     stacked = {}
     for name in clips[0]:
         arrays = [clip[name] for clip in clips]
@@ -158,9 +158,9 @@ def _stack(clips: list[dict[str, np.ndarray]], padding_value: float) -> dict[str
 @contextlib.contextmanager
 def model_faults(identity: ModelIdentity) -> Iterator[None]:
     """
-    Turn what a model or its processor raises at an input that was checked into one line.
+    Turn an error of a model or its processor into a one-line error; the input was checked before.
 
-    A lack of memory is raised as it is: less at once may help.
+    A lack of memory is raised unchanged, because a smaller batch may help.
 
     Raises:
         RetrievalError: the model cannot embed.
@@ -170,7 +170,7 @@ def model_faults(identity: ModelIdentity) -> Iterator[None]:
     except (RetrievalError, MemoryError):
         raise
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # of torch, which may not be imported
+        if type(error).__name__ == "OutOfMemoryError":  # torch's class; torch may not be imported here
             raise
         raise RetrievalError(
             f"{identity.name}: the model cannot embed ({type(error).__name__}: {one_line(error)[:300]}); "
@@ -180,12 +180,12 @@ def model_faults(identity: ModelIdentity) -> Iterator[None]:
 
 def gather(batches: Iterator[tuple[np.ndarray, np.ndarray]], count: int, dimension: int) -> np.ndarray:
     """
-    Embeddings of batches to [N, D] float32 in the order of the input, each the normalised mean of its rows.
+    Collect the embeddings of batches into [N, D] float32, in input order, each the normalized mean of its rows.
 
     Args:
-        batches: rows [B] and their L2-normalised embeddings [B, D].
+        batches: rows [B] and their L2-normalized embeddings [B, D].
         count: N.
-        dimension: D, which an empty input has too.
+        dimension: D, also for an empty input.
     """
     total = np.zeros((count, dimension), dtype=np.float32)
     for rows, embeds in batches:

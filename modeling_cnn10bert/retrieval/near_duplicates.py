@@ -1,4 +1,4 @@
-"""Recordings of an index that are the same, or nearly: copies, other formats of one recording, trimmed ones."""
+"""Find near duplicates in an index: copies, other formats of a recording, and trimmed versions."""
 
 import collections
 import dataclasses
@@ -12,15 +12,15 @@ from .records import EmbeddedFile, FileRecord, SearchFilter
 from .stores import VectorStore
 
 THRESHOLD = 0.998  # finds other formats of a recording, and rarely errs (docs/notes.md)
-MAX_SHIFT = 0.5  # seconds by which the durations of near duplicates may differ, and their windows be shifted;
-MAX_STRETCH = 0.05  # or this share of the duration, if that is more
-FIRST_LIMIT = 16  # windows looked up at first for each recording
+MAX_SHIFT = 0.5  # near duplicates may differ by so many seconds in duration and in the position of their windows,
+MAX_STRETCH = 0.05  # or by this share of the duration, if that is more
+FIRST_LIMIT = 16  # windows in the first lookup of each recording
 
 
 @dataclasses.dataclass(frozen=True)
 class DuplicateGroup:
     """
-    Recordings of which one might be enough.
+    A group of near duplicates.
 
     Attributes:
         files: at least two, the longest first, then by path.
@@ -35,21 +35,21 @@ class DuplicateGroup:
 
 def find_near_duplicates(store: VectorStore, threshold: float = THRESHOLD) -> list[DuplicateGroup]:
     """
-    Groups of recordings with the same bytes, or of about the same duration and with nearly the same embeddings.
+    Find groups of recordings with the same bytes, or with similar durations and embeddings.
 
-    Each recording's first window is searched for in the store, so that the time grows with the number of recordings
-    and not with its square; of a pair that is found, every window must be as close to the other's. A group holds what
-    is joined by such pairs, whose ends may be less close to each other. It is a suggestion: listen before you delete.
+    The first window of each recording is searched for in the store, so the time grows with the number of recordings
+    and not with its square. All windows of a pair must be as close as their first ones. A group is a connected
+    component of such pairs, so two of its members may be less similar. It is a suggestion: listen before you delete.
 
     Args:
         store: the index.
-        threshold: least cosine of two near duplicates; 1 or more for the same bytes only.
+        threshold: minimum cosine of two near duplicates; 1 or more for the same bytes only.
 
     Returns:
         The groups, the largest first.
 
     Raises:
-        RetrievalError: the threshold is no number.
+        RetrievalError: the threshold is not a number.
     """
     if math.isnan(threshold):
         raise RetrievalError(f"threshold: found {threshold}, expected a cosine, a number from -1 to 1")
@@ -79,16 +79,16 @@ def _same_bytes(records: Iterable[FileRecord]) -> list[list[str]]:
 def _close_pairs(
     store: VectorStore, records: dict[str, FileRecord], threshold: float
 ) -> Iterator[tuple[str, str, float]]:
-    """Path, path and similarity of near duplicates; of recordings with the same bytes only one is compared."""
+    """Yield path, path and similarity of near duplicates; only one of several identical recordings is compared."""
     copies = {path for same in _same_bytes(records.values()) for path in same[1:]}
     for file in store.embedded():
         path = file.record.path
         if path not in records or path in copies or not len(file.embeds) or not math.isfinite(file.record.duration):
             continue
         found = [other for other in _candidates(store, file, threshold) if other in records and other not in copies]
-        # A pair is met from both sides, but only an exact search finds it from both: it is looked at twice.
+        # Only an exact search is certain to find a pair from both sides, so pairs are looked at twice.
         for other in store.embedded(found) if found else ():
-            # The lowest cosine of windows at the same place; of the longer one, a last window may be without partner.
+            # The lowest cosine of windows at the same position; the longer recording may have one window more.
             count = min(len(file.embeds), len(other.embeds))
             if max(len(file.embeds), len(other.embeds)) > count + 1:
                 continue
@@ -98,7 +98,7 @@ def _close_pairs(
 
 
 def _candidates(store: VectorStore, file: EmbeddedFile, threshold: float) -> set[str]:
-    """Paths of other recordings of about its duration whose beginning is close to its beginning."""
+    """Return the paths of recordings with a similar duration and beginning."""
     shift = max(MAX_SHIFT, MAX_STRETCH * file.record.duration)
     where = SearchFilter(min_duration=file.record.duration - shift, max_duration=file.record.duration + shift)
     limit = FIRST_LIMIT
@@ -116,13 +116,13 @@ class _Groups:
 
     def __init__(self) -> None:
         self._parent: dict[str, str] = {}
-        self._similarity: dict[str, float] = {}  # of a component, by its root
+        self._similarity: dict[str, float] = {}  # root of a component -> its similarity
 
     def join(self, one: str, other: str, similarity: float) -> None:
         first, second = self._root(one), self._root(other)
         lowest = min(self._similarity.pop(first, 1.0), self._similarity.pop(second, 1.0))
         self._parent[second] = first
-        # A pair within a component does not loosen it: the first that joined them does.
+        # A pair within one component does not change its similarity; a pair that joins two does.
         self._similarity[first] = lowest if first == second else min(lowest, similarity)
 
     def members(self) -> list[tuple[list[str], float]]:

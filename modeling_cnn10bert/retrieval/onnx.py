@@ -1,4 +1,4 @@
-"""Models as ONNX, in a folder with both towers, the processor and what they are: embedding, export, 8-bit weights."""
+"""Export models to ONNX, quantize them to 8 bits, and embed with ONNX Runtime."""
 
 import dataclasses
 import functools
@@ -19,16 +19,16 @@ from ..model_folder import check_model, read_object
 from .model_inputs import Batch, ModelInputs, check_text, gather, model_faults
 from .records import ModelIdentity
 
-# torch and transformers are imported where they are used: a search in an export needs neither, and they take seconds.
+# torch and transformers take seconds to import and a search by ONNX needs neither, so they are imported where used.
 
 CONFIG_NAME = "onnx_config.json"
-FORMAT_VERSION = 1  # of an export; raise it when older code could no longer read what is written
+FORMAT_VERSION = 1  # of an export; raise it when older code can no longer read new exports
 MAX_TOKENS = 32  # of a text, as `CNN10BertProcessor` cuts it
 CAPTIONS_IN_A_GROUP = 8  # of similar length: padding costs a CPU as much as words
 
-OPSET = 18  # what torch's exporter writes; to another one it converts, and may silently fail to
-FLOAT32_TOLERANCE = 1e-4  # of an embedding's values, to PyTorch's
-INT8_SIMILARITY = 0.9  # least cosine to PyTorch's embedding
+OPSET = 18  # the one that torch's exporter writes; conversion to another may fail silently
+FLOAT32_TOLERANCE = 1e-4  # maximum difference of an embedding's values from PyTorch's
+INT8_SIMILARITY = 0.9  # minimum cosine to PyTorch's embedding
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 CALIBRATION_RECORDINGS = 64
@@ -38,14 +38,14 @@ CALIBRATION_SECONDS = 30.0  # of each
 @dataclasses.dataclass(frozen=True)
 class OnnxConfig:
     """
-    What `onnx_config.json` says of an export.
+    Contents of an export's `onnx_config.json`.
 
     Attributes:
-        model: the model that it was made from.
-        opset: ONNX's, of both files.
-        project_version: that made it.
-        files: by tower, `audio` and `text`: `file`, `precision` (`float32` or `int8`), `inputs` and `outputs`, each
-            by name with type and shape, of which a name stands for any size.
+        model: the exported model.
+        opset: ONNX opset of both files.
+        project_version: version of this package that made the export.
+        files: tower (`audio` or `text`) -> `file`, `precision` (`float32` or `int8`), `inputs` and `outputs`; the last
+            two map a name to type and shape, in which a named axis has any size.
         format_version: `FORMAT_VERSION` of the code that made it.
     """
 
@@ -56,7 +56,7 @@ class OnnxConfig:
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
-        """Write it as text."""
+        """Return it as JSON text."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     @classmethod
@@ -65,7 +65,7 @@ class OnnxConfig:
         Read it from the folder of an export.
 
         Raises:
-            RetrievalError: the folder holds no export, or one of a newer version.
+            RetrievalError: the folder holds no export, or one in a newer format.
         """
         path = Path(folder) / CONFIG_NAME
         if not path.exists():
@@ -95,16 +95,16 @@ class OnnxConfig:
 
 class OnnxEmbedder:
     """
-    An exported model in ONNX Runtime. Each tower is loaded when it is first used.
+    An exported model in ONNX Runtime. Each tower is loaded on first use.
 
     Args:
-        folder: that `export_onnx` wrote.
+        folder: the folder that `export_onnx` wrote.
         device: `cpu` (the default), or `cuda` with onnxruntime-gpu.
-        batch_size: most recordings in a batch.
-        threads: of one operation, by default ONNX Runtime's choice: as many as there are cores.
+        batch_size: maximum number of recordings in a batch.
+        threads: threads per operation, by default as many as there are cores.
 
     Raises:
-        RetrievalError: no export there, or a package or device that is missing.
+        RetrievalError: the folder holds no export, or a package or device is missing.
     """
 
     def __init__(
@@ -133,15 +133,15 @@ class OnnxEmbedder:
         self.sampling_rate = rate
 
     def embed_audio(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
-        """Mono waveforms [samples] float32 at `sampling_rate` -> [N, D] float32, L2-normalised, in their order.
+        """Embed mono waveforms [samples] float32 at `sampling_rate` -> [N, D] float32, L2-normalized, in their order.
 
         Raises:
-            RetrievalError: a waveform that is not mono, empty, or not of finite floats.
+            RetrievalError: a waveform is not mono, is empty, or is not of finite floats.
         """
         return self._embed("audio", self._audio_inputs.audio(waveforms), len(waveforms))
 
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
-        """Captions -> [N, D] float32, L2-normalised, in their order.
+        """Embed captions -> [N, D] float32, L2-normalized, in their order.
 
         Raises:
             RetrievalError: a text without a word.
@@ -149,7 +149,7 @@ class OnnxEmbedder:
         return self._embed("text", self._text_inputs(texts), len(texts))
 
     def is_cut(self, text: str) -> bool:
-        """Whether the model reads only the beginning of a text."""
+        """Tell whether the model truncates a text."""
         return bool(self._tokenizer.encode(text).overflowing)
 
     @functools.cached_property
@@ -158,14 +158,14 @@ class OnnxEmbedder:
 
         try:
             processor = CNN10BertProcessor.from_pretrained(self.folder)
-        except Exception as error:  # whatever transformers raises at what its files say
+        except Exception as error:  # transformers may raise anything
             raise RetrievalError(
                 f"{self.folder}: cannot load its processor: {one_line(error)}; export the model again"
             ) from error
         return ModelInputs(processor, batch_size=self._batch_size)
 
     def _text_inputs(self, texts: Sequence[str]) -> Iterator[Batch]:
-        """Texts -> batches of similar length."""
+        """Batch texts of similar length."""
         for text in texts:
             check_text(text)
         order = np.argsort([len(text) for text in texts], kind="stable")
@@ -206,12 +206,12 @@ class OnnxEmbedder:
 
 
 def as_declared(array: np.ndarray) -> np.ndarray:
-    """Features are float32, tokens and masks int64, whatever a processor makes of them."""
+    """Convert features to float32, and tokens and masks to int64."""
     return array.astype(np.float32 if np.issubdtype(array.dtype, np.floating) else np.int64, copy=False)
 
 
 def _tokenizer(folder: Path):
-    """The tokenizer of the processor, without transformers."""
+    """Load the tokenizer of the processor without transformers."""
     from tokenizers import Tokenizer
 
     path, fields_path = folder / "tokenizer.json", folder / "tokenizer_config.json"
@@ -256,7 +256,7 @@ def _providers(device: str | None) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class _Tower:
-    """One of the two networks: how it is called, and what its inputs look like."""
+    """One of the two networks: its name and its inputs."""
 
     name: str
     inputs: dict[str, tuple[str, list]]  # name -> type and shape
@@ -266,7 +266,7 @@ class _Tower:
         return f"{self.name}_model.onnx"
 
     def module(self, model):
-        """Return the part of the model that computes its embeddings."""
+        """Return the part of the model that computes this tower's embeddings."""
         import torch
 
         class Embeds(torch.nn.Module):
@@ -303,30 +303,30 @@ def export_onnx(
     trust_remote_code: bool = False,
 ) -> Path:
     """
-    Writes both towers of a `CNN10BertModel` as ONNX, with its processor and `onnx_config.json`.
+    Write both towers of a `CNN10BertModel` as ONNX, with its processor and `onnx_config.json`.
 
-    The files take any number of recordings or texts of any length. They are checked, by onnx and against PyTorch on
-    inputs of other shapes than they were exported with, before the folder appears under its name.
+    The files take any number of recordings or texts of any length. Before the folder gets its final name, they are
+    checked by onnx and compared with PyTorch on inputs of other shapes than those of the export.
 
     Args:
         model: folder or Hub id.
-        out: the folder to write; an export that is there is replaced.
-        int8: 8-bit weights in the text tower, and in the audio tower where there are recordings to calibrate it with;
-            without them it stays float32. What this costs stands in docs/notes.md.
-        calibration: a folder of recordings such as are to be embedded, or mono waveforms [samples] at the model's
-            sampling rate.
+        out: the folder to write; an existing export is replaced.
+        int8: use 8-bit weights in the text tower, and in the audio tower if `calibration` is given; otherwise the
+            audio tower stays float32. docs/notes.md has the loss in accuracy.
+        calibration: a folder of typical recordings, or mono waveforms [samples] at the model's sampling rate, to
+            calibrate the audio tower.
         revision: branch, tag or commit on the Hub.
-        trust_remote_code: whether the model may bring code of its own.
+        trust_remote_code: whether to run code that comes with the model.
 
     Returns:
         The folder.
 
     Raises:
-        RetrievalError: a model that cannot be loaded or exported, a folder that holds something else, a missing
-            package, or a file that does not compute what PyTorch does.
-        AudioError: a recording to calibrate with cannot be used.
+        RetrievalError: the model cannot be loaded or exported, `out` holds something else, a package is missing, or
+            a file does not compute what PyTorch does.
+        AudioError: a calibration recording cannot be used.
     """
-    # What can be refused at once
+    # Check the arguments
     if missing := [package for package in PACKAGES if importlib.util.find_spec(package) is None]:
         raise RetrievalError(
             f'an export needs {", ".join(missing)}, not installed here; install them: pip install "cnn10bert[onnx]"'
@@ -387,7 +387,7 @@ def export_onnx(
 def _export_tower(model, tower: _Tower, path: Path) -> None:
     import torch
 
-    # Without the exporter's notes on torchvision, and on two axes that share a name, which is meant.
+    # Hide the exporter's notes on torchvision, and on two axes that share a name, which is intended.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     batch, length = torch.export.Dim("batch"), torch.export.Dim(next(iter(tower.inputs.values()))[1][1])
     try:
@@ -410,7 +410,7 @@ def _export_tower(model, tower: _Tower, path: Path) -> None:
 
 
 def _describe(path: Path, identity: ModelIdentity, version: str) -> None:
-    """Write into the file which model it is."""
+    """Write the identity of the model into the file."""
     import onnx
 
     properties = {
@@ -463,11 +463,11 @@ def calibration_waveforms(
     recordings: str | os.PathLike | Sequence[np.ndarray], sampling_rate: int
 ) -> Sequence[np.ndarray]:
     """
-    Return the waveforms themselves, or the beginnings of 64 recordings spread evenly over a folder.
+    Return the given waveforms, or the beginnings of 64 recordings spread evenly over a folder.
 
     Args:
         recordings: waveforms [samples], or the folder.
-        sampling_rate: of the result, in Hz.
+        sampling_rate: sampling rate of the result, in Hz.
 
     Raises:
         RetrievalError: there is no such folder, or no recording below it.
@@ -488,7 +488,7 @@ def calibration_waveforms(
 def quantize_text(path: Path) -> None:
     """Rewrite a text tower with 8-bit weights in its matrix products and embedding tables.
 
-    What goes into a matrix product is rounded to 8 bits on the fly, at a scale of its own.
+    The input of each matrix product is rounded to 8 bits on the fly, with its own scale.
     """
     from onnxruntime.quantization import quantize_dynamic
 
@@ -498,12 +498,12 @@ def quantize_text(path: Path) -> None:
 
 
 def quantize_audio(path: Path, processor, waveforms: Sequence[np.ndarray]) -> None:
-    """Rewrite an audio tower with 8-bit convolutions, but for the first, and an 8-bit head.
+    """Rewrite an audio tower with an 8-bit head and 8-bit convolutions, except for the first.
 
     Args:
         path: the file.
-        processor: of the model.
-        waveforms: [samples] each; the ranges of what goes into each layer are taken from them.
+        processor: the processor of the model.
+        waveforms: [samples] each; they determine the input range of each layer.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static

@@ -1,4 +1,4 @@
-"""Files are hashed and decoded in the background, some windows ahead of the model."""
+"""Hash and decode files in the background, some windows ahead of the model."""
 
 import collections
 import contextlib
@@ -16,23 +16,23 @@ from .records import EmbeddedFile, FileRecord, file_stamp
 from .scanning import reason_of
 from .windows import content_hash, read_windows
 
-THREAD = "cnn10bert-reader"  # what the names of the threads begin with
+THREAD = "cnn10bert-reader"  # prefix of the threads' names
 
 
 @dataclasses.dataclass(eq=False)
 class File:
     """
-    A file while it is read and embedded.
+    A file that is being read and embedded.
 
     Attributes:
         path: the file.
-        record: what is known of it, once it is hashed; its duration once it is decoded.
+        record: its record, set when it is hashed; the duration is set when it is decoded.
         is_decoded: whether it is decoded, and not only hashed.
         is_read: whether all its windows were taken from the reader.
         fault: why it cannot be used, without its name.
-        is_no_recording: whether its content is at fault, and not what happened while it was read.
-        notes: those of `load_audio`.
-        num_windows: that were decoded.
+        is_no_recording: whether its content is at fault, rather than an error while reading it.
+        notes: notes of `load_audio`.
+        num_windows: number of decoded windows.
         embeds: start and end of a window in seconds -> [D], its embedding.
     """
 
@@ -64,14 +64,14 @@ class Window:
 
 class Reader:
     """
-    Threads that read files; decoders and hashes release Python's lock.
+    Threads that read files; decoding and hashing release Python's lock.
 
     Args:
-        workers: threads.
-        sampling_rate: of the waveforms, in Hz.
+        workers: number of threads.
+        sampling_rate: sampling rate of the waveforms, in Hz.
         window, overlap: in seconds.
-        claim: tells whether a hashed file is to be decoded; called in the threads.
-        ahead: seconds of audio that wait to be taken at most, plus one window per thread.
+        claim: tells whether to decode a hashed file; called in the threads.
+        ahead: maximum seconds of audio that wait to be taken, plus one window per thread.
     """
 
     def __init__(
@@ -87,12 +87,12 @@ class Reader:
         self.claim = claim
         self.unread = 0  # files that were submitted and not yet taken
         self._jobs: queue.SimpleQueue[tuple[str, bool] | None] = queue.SimpleQueue()
-        # No queue.Queue, which would count windows: a hundred short ones take no more memory than one of 30 s.
+        # Not a queue.Queue, which counts windows: a hundred short ones take no more memory than one of 30 s.
         self._messages: collections.deque[Window | File] = collections.deque()
         self._ahead, self._waiting = ahead, 0.0  # seconds
         self._changed = threading.Condition()
         self._closed = False
-        # Daemons, and no ThreadPoolExecutor, which waits for its threads when the program ends: a decoder may hang.
+        # Daemon threads, because a ThreadPoolExecutor waits for its threads at exit and a decoder may hang.
         self._threads = [
             threading.Thread(target=self._work, name=f"{THREAD}-{n}", daemon=True) for n in range(max(1, workers))
         ]
@@ -100,7 +100,7 @@ class Reader:
             thread.start()
 
     def submit(self, paths: Iterable[str], unconditionally: bool = False) -> None:
-        """Have files read, and decoded `unconditionally` whether their content is known or not."""
+        """Queue files to be read; `unconditionally` decodes them even if their content is known."""
         for path in paths:
             self.unread += 1
             self._jobs.put((path, unconditionally))
@@ -122,7 +122,7 @@ class Reader:
         return bool(self._messages)
 
     def close(self) -> None:
-        """End the threads, each after the block that it is decoding."""
+        """Stop the threads, each after the block that it is decoding."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -142,7 +142,7 @@ class Reader:
                 file.fault, file.is_no_recording = reason_of(error), False
             except MemoryError:
                 file.fault, file.is_no_recording = "there is too little memory to read it now", False
-            except Exception as error:  # a decoder met what it was not made for: one file, not the run
+            except Exception as error:  # an unexpected error of a decoder skips one file and does not end the run
                 file.fault, file.is_no_recording = f"{type(error).__name__}: {error}", file.is_decoded
             self._put(file)
 
@@ -156,8 +156,8 @@ class Reader:
                 self._decode(file, file.record)
             except AudioError as error:
                 fault = error
-        # The content is to blame only if it is still what was hashed, and the system gave all that it was asked for,
-        # such as another open file.
+        # The content is at fault only if it is still what was hashed and the system did not run out of a resource,
+        # such as open files.
         if file_stamp(os.stat(file.path)) != status:
             file.fault, file.is_no_recording = "it changed while it was read; index again when it is whole", False
         elif fault is not None:
@@ -173,7 +173,7 @@ class Reader:
                     return
 
     def _put(self, message: Window | File) -> bool:
-        """Hand out a message, a window as soon as there is room for it; `False` once the reader is closed."""
+        """Queue a message, a window as soon as there is room for it; return `False` once the reader is closed."""
         with self._changed:
             if isinstance(message, Window):
                 self._changed.wait_for(lambda: self._closed or self._waiting < self._ahead)

@@ -1,4 +1,4 @@
-"""What an index holds and what a search gives back."""
+"""Records of an index, and hits of a search."""
 
 import dataclasses
 import datetime
@@ -7,25 +7,25 @@ from typing import Any
 
 import numpy as np
 
-MAX_DIMENSION = 1_000_000  # of an embedding; far above any
-FORMAT_VERSION = 1  # of an index; raise it when older code could no longer read what is written
+MAX_DIMENSION = 1_000_000  # of an embedding; far above that of any model
+FORMAT_VERSION = 1  # of an index; raise it when older code can no longer read new indices
 
-# Nanoseconds since 1970 in 64 bits, which is what the stores hold: the years 1677 to 2262. Without -2**63, which is no
-# literal in the language of Milvus.
+# The stores hold nanoseconds since 1970 in 64 bits, which are the years 1677 to 2262. -2**63 is left out because Milvus
+# has no literal for it.
 FIRST_NS, LAST_NS = 1 - 2**63, 2**63 - 1
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelIdentity:
     """
-    Which model made the embeddings of an index.
+    Identity of the model that made the embeddings of an index.
 
     Attributes:
         name: its folder (absolute) or Hub id.
         revision: the Hub's commit, `None` for a folder.
-        fingerprint: a digest of its weights, which decides whether two models are the same.
+        fingerprint: digest of its weights, which decides whether two models are the same.
         dimension: width of its embeddings.
-        features: the parameters of its feature extractor, JSON values.
+        features: parameters of its feature extractor, as JSON values.
     """
 
     name: str
@@ -53,12 +53,12 @@ class ModelIdentity:
 @dataclasses.dataclass(frozen=True)
 class IndexInfo:
     """
-    What is fixed when an index is made, and stored in it.
+    Settings that are fixed when an index is made, and stored in it.
 
     Attributes:
-        model: made its embeddings.
-        window: longest piece of a recording that is embedded as one, in seconds.
-        overlap: what neighbouring windows share, in seconds.
+        model: the model that made its embeddings.
+        window: maximum length of a window, in seconds.
+        overlap: overlap of neighboring windows, in seconds.
         format_version: `FORMAT_VERSION` of the code that made it.
     """
 
@@ -92,11 +92,11 @@ class FileRecord:
     One recording of an index.
 
     Attributes:
-        path: absolute, as the file system has it: a name that is no UTF-8 holds surrogate escapes, as `os.fsdecode`
-            makes them.
+        path: absolute, as the file system has it; bytes that are not UTF-8 are surrogate escapes, as by
+            `os.fsdecode`.
         content_hash: digest of its bytes.
         size: in bytes.
-        modified_ns: time of modification, nanoseconds since 1970, from `FIRST_NS` to `LAST_NS`.
+        modified_ns: modification time in nanoseconds since 1970, from `FIRST_NS` to `LAST_NS`.
         duration: in seconds.
     """
 
@@ -112,12 +112,12 @@ class FileRecord:
 
     @property
     def format(self) -> str:
-        """The ending of its name in lower case, without the dot."""
+        """Return the file extension in lower case, without the dot."""
         return os.path.splitext(self.path)[1][1:].lower()
 
 
 def file_stamp(status: os.stat_result) -> tuple[int, int]:
-    """Give size and time of modification as a `FileRecord` has them: file systems know later years than 64 bits do."""
+    """Return size and modification time as in a `FileRecord`; later years than 64 bits allow are clipped."""
     return status.st_size, min(max(status.st_mtime_ns, FIRST_NS), LAST_NS)
 
 
@@ -129,7 +129,7 @@ class EmbeddedFile:
     Attributes:
         record: the recording.
         spans: [W] start and end of each window in seconds.
-        embeds: [W, D] float32, L2-normalised.
+        embeds: [W, D] float32, L2-normalized.
     """
 
     record: FileRecord
@@ -140,12 +140,12 @@ class EmbeddedFile:
 @dataclasses.dataclass(frozen=True)
 class SearchFilter:
     """
-    Which recordings a search may find; what is `None` or empty does not restrict.
+    Filter of the recordings that a search may find; a field that is `None` or empty does not restrict.
 
     Attributes:
-        min_duration, max_duration: in seconds, both inclusive, of the whole recording.
-        folders: absolute; below any of them, at any depth.
-        formats: any of these, lower case without the dot, such as `wav`.
+        min_duration, max_duration: of the whole recording in seconds, inclusive.
+        folders: absolute paths; a recording must lie below one of them, at any depth.
+        formats: allowed file extensions, lower case without the dot, such as `wav`.
         modified_after, modified_before: the first inclusive, the second exclusive; aware, or local time.
     """
 
@@ -164,8 +164,8 @@ class Hit:
 
     Attributes:
         record: the recording.
-        score: inner product of the query with its best window, which is the cosine for queries of length 1.
-        start, end: that window, in seconds.
+        score: inner product of the query with its best window; the cosine if the query has length 1.
+        start, end: start and end of that window, in seconds.
         embed: [D] float32, the embedding of that window.
     """
 

@@ -1,4 +1,4 @@
-"""`AudioRetriever`: an index of your own sounds, searched by a text or by a sound."""
+"""`AudioRetriever`: index your own sounds, and search them by a text or by a sound."""
 
 import contextlib
 import io
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from .indexing import IndexReport
     from .tags import Tag
 
-WITHOUT_WEIGHT = 0.8  # of the words to keep out; see `without_words`
-MAX_TEXT = 4000  # characters of a text that are handed to a tokenizer; models read 32 to 512 tokens
+WITHOUT_WEIGHT = 0.8  # of the excluded concept; see `without_words`
+MAX_TEXT = 4000  # characters of a text that are tokenized; models read 32 to 512 tokens
 
 
 class RetrievalWarning(UserWarning):
-    """Something about a query or an index that its user should know; the result is there all the same."""
+    """A warning about a query or an index; the result is valid all the same."""
 
 
 class AudioRetriever:
     """
-    An index of recordings, and the model that it is searched with.
+    An index of recordings with the model that searches it.
 
         retriever = AudioRetriever.from_pretrained("runs/demo", index="sounds.index")
         retriever.index(["~/sounds"])
@@ -39,11 +39,11 @@ class AudioRetriever:
             print(hit.score, hit.file, hit.start, hit.end)
         retriever.similar("some.wav", k=5)
 
-    The model is loaded when it is first needed, and once. It must be the one that made the index.
+    The model is loaded once, when it is first needed. It must be the one that made the index.
 
     Args:
-        store: the index; or its location, where it is opened, or made by `index`, when it is first needed.
-        embedder: the model; or its folder or Hub id; `None` for the one that made the index.
+        store: the index or its location; a location is opened, or created by `index`, when it is first needed.
+        embedder: the model, its folder or its Hub id; `None` for the one that made the index.
         options: keyword arguments of `load_embedder`.
     """
 
@@ -69,16 +69,16 @@ class AudioRetriever:
         **options,
     ) -> "AudioRetriever":
         """
-        A retriever of a model and an index.
+        Create a retriever from a model and an index.
 
         Args:
             model: folder or Hub id; `None` for the one recorded in the index.
-            index: where the index is, or will be made by `index`: a folder, a `.db` file or the address of a Milvus
-                server; `None` for one that goes with the retriever.
+            index: location of an existing or new index: a folder, a `.db` file or the address of a Milvus server;
+                `None` for a temporary index, which is deleted with the retriever.
             device, dtype, backend, options: see `load_embedder`.
 
         Raises:
-            RetrievalError: neither is given, or no model and there is no index.
+            RetrievalError: neither is given, or no model is given and there is no index.
         """
         if model is None and index is None:
             raise RetrievalError("found neither a model nor an index, expected at least one of them")
@@ -91,14 +91,14 @@ class AudioRetriever:
         retriever = cls(os.path.expanduser(os.fspath(index)), model, **options)
         retriever._temporary = temporary
         if model is None:
-            retriever.store  # noqa: B018 (that there is none is said here)
+            retriever.store  # noqa: B018 (raises here if there is none)
         return retriever
 
     # ------------------------------------------------------------------------------------------- model and index
 
     @property
     def store(self) -> VectorStore:
-        """The index.
+        """Return the index.
 
         Raises:
             RetrievalError: there is none yet, or it cannot be read.
@@ -110,10 +110,10 @@ class AudioRetriever:
 
     @property
     def embedder(self) -> Embedder:
-        """The model, which is the one that made the index where there is one.
+        """Return the model; an existing index must have been made with it.
 
         Raises:
-            RetrievalError: it cannot be loaded, or is another one.
+            RetrievalError: it cannot be loaded, or is not the model of the index.
         """
         with self._lock:
             if self._loaded is None and self._model is not None:
@@ -133,7 +133,7 @@ class AudioRetriever:
             return self._loaded
 
     def close(self) -> None:
-        """Lets go of the index, and deletes one that was made for this retriever alone."""
+        """Close the index; delete it if it is temporary."""
         with self._lock:
             if self._opened is not None:
                 self._opened.close()
@@ -151,13 +151,13 @@ class AudioRetriever:
 
     def open_or_make(self, window: float | None = None, overlap: float | None = None) -> VectorStore:
         """
-        The index, made where there is none.
+        Return the index; create it if there is none.
 
         Args:
-            window, overlap: of a new index, in seconds, by default 30 and 10; an index that is there keeps its own.
+            window, overlap: of a new index in seconds, by default 30 and 10; an existing index keeps its own.
 
         Raises:
-            RetrievalError: the index there has other windows or is of another model, or cannot be read or made.
+            RetrievalError: the existing index has other windows or another model, or cannot be read or created.
         """
         from .windows import check_windows
 
@@ -167,9 +167,9 @@ class AudioRetriever:
                 self._opened = open_store(self._location)
             elif self._opened is None:
                 length = given.get("window", IndexInfo.window)
-                # An overlap of 10 s would not go with windows of 8.
+                # An overlap of 10 s does not fit windows of 8 s.
                 shared = given.get("overlap", min(IndexInfo.overlap, length / 3))
-                check_windows(length, shared)  # before an index is made that could never be filled
+                check_windows(length, shared)  # before an unusable index is created
                 self._opened = open_store(self._location, IndexInfo(self.embedder.identity, length, shared))
             info = self._opened.info
         if changed := [name for name, value in given.items() if value != getattr(info, name)]:
@@ -178,7 +178,7 @@ class AudioRetriever:
                 f"{' and '.join(f'{name} {given[name]:g}' for name in changed)} was asked for; leave it out, or make "
                 "another index"
             )
-        self.embedder  # noqa: B018 (that it is another model is said before anything is written)
+        self.embedder  # noqa: B018 (raises for another model before anything is written)
         return self._opened
 
     def index(
@@ -190,7 +190,7 @@ class AudioRetriever:
         **options,
     ) -> "IndexReport":
         """
-        Brings the index up to date with folders: adds what is new or changed, removes what is gone.
+        Update the index from folders: add new and changed recordings, remove deleted ones.
 
         Args:
             paths: folders and files.
@@ -198,7 +198,7 @@ class AudioRetriever:
             options: see `indexing.index_folders`.
 
         Raises:
-            RetrievalError: no such folder, another model than that of the index, or nowhere to write.
+            RetrievalError: no such folder, not the model of the index, or the index cannot be written.
         """
         from .indexing import index_folders
 
@@ -229,20 +229,20 @@ class AudioRetriever:
         without: str | Sequence[str] | None = None,
     ) -> list[Hit] | list[list[Hit]]:
         """
-        The recordings that a text describes, best first.
+        Find the recordings that match a text, best first.
 
         Args:
-            text: what is to be heard; or several texts. Never a path: `similar` takes those.
-            k: how many recordings; all where there are fewer.
-            where: which of them may be found.
-            without: words, or several, for what is not to be heard; see `without_words`.
+            text: description of the sound, or several. Not a path: `similar` takes those.
+            k: number of recordings; fewer are returned if there are not so many.
+            where: filter of the recordings.
+            without: a concept to exclude, or several; see `without_words`.
 
         Returns:
-            The hits of the text, or a list of them for each text.
+            The hits of the text, or a list of hits per text.
 
         Raises:
-            RetrievalError: a text without a word, the same words asked for and unwanted, `k` below 1, no index, or
-                another model than that of the index.
+            RetrievalError: a text without a word, the same words in `text` and `without`, `k` below 1, no index, or
+                not the model of the index.
         """
         texts = _texts(text, "text")
         without = _texts(without, "without") if without is not None else []
@@ -252,7 +252,7 @@ class AudioRetriever:
             raise RetrievalError(
                 f"{contradictions[0][:80]!r} is both asked for and unwanted; change what is to be left out (without)"
             )
-        store = self.store  # that there is none is said before the model is loaded
+        store = self.store  # raises if there is none, before the model is loaded
         if not texts or not len(store):
             hits: list[list[Hit]] = [[] for _ in texts]
             return [] if isinstance(text, str) else hits
@@ -271,19 +271,17 @@ class AudioRetriever:
         sampling_rate: int | None = None,
     ) -> list[Hit]:
         """
-        The recordings that sound most like one, best first; a recording longer than a window counts as the mean of its
-        windows.
+        Find the recordings most similar to a recording, best first. The query is the mean embedding of its windows.
 
         Args:
-            audio: the path of a recording, which its index leaves out of its own hits; or a waveform [samples] or
-                [samples, channels] of floats. Never a text: `search` takes those.
+            audio: the path of a recording, which is left out of its own hits; or a waveform [samples] or
+                [samples, channels] of floats. Not a text: `search` takes those.
             k, where, without: as in `search`.
-            sampling_rate: of a waveform, in Hz.
+            sampling_rate: sampling rate of a waveform, in Hz.
 
         Raises:
-            RetrievalError: `k` below 1, a waveform without its sampling rate, no index, or another model than that of
-                the index.
-            AudioError: a recording or waveform that cannot be used.
+            RetrievalError: `k` below 1, a waveform without its sampling rate, no index, or not the model of the index.
+            AudioError: the recording or waveform cannot be used.
         """
         without = _texts(without, "without") if without is not None else []
         _check_k(k)
@@ -303,12 +301,12 @@ class AudioRetriever:
         return [hit for hit in hits if hit.file != itself][:k]
 
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
-        """Texts -> [N, D] float32, L2-normalised; warns of one that is longer than the model reads."""
+        """Embed texts -> [N, D] float32, L2-normalized; warn of a text that the model truncates."""
         if not texts:
             return np.zeros((0, self.store.info.model.dimension), np.float32)
         embedder = self.embedder
         for text in texts:
-            is_cut = getattr(embedder, "is_cut", None)  # a model of another kind may not tell
+            is_cut = getattr(embedder, "is_cut", None)  # other kinds of embedders may lack it
             if len(text) > MAX_TEXT or (is_cut is not None and is_cut(text)):
                 warnings.warn(
                     f"the text {text[:40]!r}... of {len(text.split())} words is longer than the model reads; what "
@@ -319,7 +317,7 @@ class AudioRetriever:
         return embedder.embed_text([text[:MAX_TEXT] for text in texts])
 
     def _embed_path(self, path: str | os.PathLike) -> tuple[np.ndarray, str | None]:
-        """The windows of a recording [W, D], and its path in the index, `None` if it is not in there."""
+        """Return the embeddings [W, D] of a recording, and its path in the index or `None`."""
         from .windows import read_windows
 
         itself = self._find(path)
@@ -337,7 +335,7 @@ class AudioRetriever:
         return embeds, itself
 
     def _find(self, path: str | os.PathLike) -> str | None:
-        """The path in the index of the recording that a path leads to."""
+        """Return the path under which the index holds a recording."""
         from .scanning import canonical
 
         real = os.path.realpath(os.path.expanduser(os.fsdecode(path)))
@@ -354,7 +352,7 @@ class AudioRetriever:
         return next((name for name in links if os.path.realpath(name) == real), None)
 
     def _embed_waveform(self, waveform: np.ndarray, sampling_rate: int | None) -> np.ndarray:
-        """[samples] or [samples, channels] -> [W, D]."""
+        """Embed a waveform [samples] or [samples, channels] -> [W, D]."""
         import soundfile
 
         from ..data.audio_io import decode_audio
@@ -372,7 +370,7 @@ class AudioRetriever:
         info, embedder = self.store.info, self.embedder
         rate = embedder.sampling_rate
         notes: list[str] = []
-        # As a file of floats, so that a waveform is checked, mixed and resampled as a recording is.
+        # Written to a file, so that a waveform is checked, mixed and resampled as a recording is.
         file = io.BytesIO()
         soundfile.write(file, waveform, int(sampling_rate), format="WAV", subtype="FLOAT")
         samples = decode_audio(file.getvalue(), rate, "waveform", notes)
@@ -383,7 +381,7 @@ class AudioRetriever:
     # ------------------------------------------------------------------------------------------------------- tags
 
     def tag(self, labels: Sequence[str], count: int = 1) -> Iterator[tuple[EmbeddedFile, list["Tag"]]]:
-        """Every recording of the index with its best labels, best first; see `tags.Tagger`."""
+        """Yield every recording of the index with its best labels, best first; see `tags.Tagger`."""
         from .tags import Tagger
 
         tagger = Tagger(self.embedder, labels)
@@ -392,20 +390,20 @@ class AudioRetriever:
 
 
 def _warn_of(name: str, notes: Sequence[str]) -> None:
-    """Warns of what is the matter with a recording that is searched for."""
+    """Warn of flaws in the query recording."""
     if notes:
         warnings.warn(f"{name}: {'; '.join(notes)}", RetrievalWarning, stacklevel=4)
 
 
 def without_words(queries: np.ndarray, unwanted: np.ndarray) -> np.ndarray:
     """
-    Queries that keep away from something: q - 0.8 n, normalised, n being the normalised sum of what is unwanted.
+    Exclude concepts from queries: q - 0.8 n, normalized, where n is the normalized sum of the unwanted embeddings.
 
-    How this form and its weight were chosen: docs/notes.md. Any store can search for a vector.
+    The result is a vector, so any store can search for it. docs/notes.md tells how the form and weight were chosen.
 
     Args:
-        queries: [N, D], L2-normalised.
-        unwanted: [M, D], L2-normalised; M may be 0.
+        queries: [N, D], L2-normalized.
+        unwanted: [M, D], L2-normalized; M may be 0.
     """
     if not len(unwanted):
         return queries
@@ -414,7 +412,7 @@ def without_words(queries: np.ndarray, unwanted: np.ndarray) -> np.ndarray:
 
 
 def _mean(embeds: np.ndarray) -> np.ndarray:
-    """[N, D] -> [D], L2-normalised; the first where they cancel out."""
+    """Return the L2-normalized mean [D] of [N, D]; the first row if they cancel out."""
     mean = embeds.mean(axis=0)
     length = np.linalg.norm(mean)
     return mean / length if length > 1e-6 else embeds[0]

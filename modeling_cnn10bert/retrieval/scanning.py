@@ -1,4 +1,4 @@
-"""Which recordings lie below some folders."""
+"""Find the recordings below some folders."""
 
 import dataclasses
 import os
@@ -9,8 +9,8 @@ from ..data.audio_io import printable
 from ..errors import RetrievalError
 from .records import file_stamp
 
-# What libsndfile or FFmpeg decode and people have, by the ending of its name in lower case. Of containers of video only
-# those that recordings come in too.
+# Lower-case extensions of common files that libsndfile or FFmpeg decode. Video containers are included only if they are
+# also used for recordings.
 LIBSNDFILE_ENDINGS = (
     "aif aifc aiff au caf flac mp1 mp2 mp3 mpga nist oga ogg opus pvf rf64 sd2 snd sph voc w64 wav wave"
 )
@@ -23,15 +23,15 @@ ENDINGS = frozenset(f"{LIBSNDFILE_ENDINGS} {FFMPEG_ENDINGS}".split())
 @dataclasses.dataclass
 class Scan:
     """
-    What lies below some folders.
+    Result of a scan.
 
     Attributes:
-        roots: the folders and files asked for, by their canonical names.
-        files: path of each recording -> its size in bytes and its time of modification in nanoseconds since 1970.
-        problems: (path, reason) of what cannot be looked at, or is no file.
-        blocked: those of them below which there may be anything.
-        other_files: how many files are no recordings by their ending.
-        targets: files and folders, without any link in their name: each is met once.
+        roots: canonical paths of the given folders and files.
+        files: path of each recording -> its size in bytes and its modification time in nanoseconds since 1970.
+        problems: (path, reason) of paths that cannot be read or are not files.
+        blocked: paths among `problems` below which there may be recordings.
+        other_files: number of files whose ending is not that of a recording.
+        targets: visited files and folders, with links resolved; each is visited once.
     """
 
     roots: list[str]
@@ -42,20 +42,20 @@ class Scan:
     targets: set[str] = dataclasses.field(default_factory=set, repr=False)
 
     def block(self, path: str, error: OSError) -> None:
-        """Lists a folder or file that the system does not let us look at."""
+        """List a folder or file that the system does not let us read."""
         self.problems.append((path, reason_of(error)))
         self.blocked.append(path)
 
     def covers(self, path: str) -> bool:
-        """Whether a path is one of the roots or lies below one."""
+        """Tell whether a path is one of the roots or lies below one."""
         return any(is_below(path, root) for root in self.roots)
 
     def look_up(self, path: str) -> tuple[int, int] | None:
-        """Size and time of a file that the scan passed over, such as one once given by name; `None` where it is gone
-        or was found under another name.
+        """Return size and time of a file that the scan passed over, such as one that was once given by name; `None` if
+        it is gone or was found under another name.
 
         Raises:
-            OSError: nobody knows whether it is there.
+            OSError: it is unknown whether the file exists.
         """
         try:
             status = os.stat(path)
@@ -68,17 +68,17 @@ class Scan:
 
 def scan(paths: Iterable[str | os.PathLike]) -> Scan:
     """
-    Finds the recordings among files and below folders.
+    Find the recordings among files and below folders.
 
-    Links are followed. A file that can be reached in several ways counts once: by a way without links where there is
-    one, else by the first that is found. Files and folders whose name begins with a dot are skipped; devices, pipes and
-    sockets are never opened. A file that is given itself counts whatever its name is.
+    Links are followed. A file with several paths counts once, under a path without links if there is one, else under
+    the first that is found. Files and folders whose name begins with a dot are skipped. Devices, pipes and sockets are
+    never opened. A file that is given directly counts whatever its name is.
 
     Args:
         paths: folders and files.
 
     Raises:
-        RetrievalError: one of them does not exist, or there are none.
+        RetrievalError: one of them does not exist, or none are given.
     """
     found = Scan(roots=list(dict.fromkeys(canonical(path) for path in paths)))
     if not found.roots:
@@ -91,7 +91,7 @@ def scan(paths: Iterable[str | os.PathLike]) -> Scan:
             _walk(root, found, links)
         else:
             _add(root, os.path.realpath(root), found)
-    while links:  # what only a link leads to comes last
+    while links:  # links come last
         link = links.pop(0)
         try:
             mode = os.stat(link).st_mode
@@ -112,7 +112,7 @@ def scan(paths: Iterable[str | os.PathLike]) -> Scan:
 def check_existence(root: str) -> None:
     """
     Raises:
-        RetrievalError: a folder or file that was given does not exist.
+        RetrievalError: a given folder or file does not exist.
     """
     try:
         os.stat(root)
@@ -126,9 +126,9 @@ def check_existence(root: str) -> None:
 
 
 def canonical(path: str | os.PathLike) -> str:
-    """The name under which a given folder or file is indexed: absolute, a folder without links in it.
+    """Return the path under which a given folder or file is indexed: absolute, with links in its folders resolved.
 
-    A file's own name stays, though it may be a link: it can tell what its target's name does not.
+    A file that is itself a link keeps its name, because the name may say more than that of its target.
     """
     path = os.path.abspath(os.path.expanduser(os.fsdecode(path)))
     if os.path.isdir(path):
@@ -137,17 +137,17 @@ def canonical(path: str | os.PathLike) -> str:
 
 
 def is_below(path: str, root: str) -> bool:
-    """Whether a path is `root` or lies below it, by their names."""
+    """Tell by their names whether a path is `root` or lies below it."""
     return path == root or path.startswith(root if root.endswith(os.sep) else root + os.sep)
 
 
 def is_recording(path: str) -> bool:
-    """Whether a file is taken for a recording, by its ending."""
+    """Tell by its ending whether a file is taken for a recording."""
     return os.path.splitext(path)[1][1:].lower() in ENDINGS
 
 
 def _walk(folder: str, found: Scan, links: list[str]) -> None:
-    """Adds what lies below a folder, without what is hidden; links are put off."""
+    """Add what lies below a folder, except hidden files; links are collected for later."""
     waiting = [(folder, os.path.realpath(folder))]
     while waiting:
         folder, target = waiting.pop()
@@ -178,7 +178,7 @@ def _walk(folder: str, found: Scan, links: list[str]) -> None:
 
 
 def _add(path: str, target: str, found: Scan) -> None:
-    """Adds a file, which is `target` without links, unless it is there under another name."""
+    """Add a file unless it is there under another name; `target` is its path with links resolved."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -194,5 +194,5 @@ def _add(path: str, target: str, found: Scan) -> None:
 
 
 def reason_of(error: OSError) -> str:
-    """What the system says, without the path."""
+    """Return the system's message without the path."""
     return error.strerror or str(error)

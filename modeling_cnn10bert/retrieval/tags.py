@@ -1,4 +1,4 @@
-"""Tags: which labels of a list fit a recording best, without any training on them."""
+"""Tag recordings with the best-fitting labels of a list (zero-shot)."""
 
 import dataclasses
 import io
@@ -18,8 +18,8 @@ class Tag:
     A label that fits a recording.
 
     Attributes:
-        label: as it was given.
-        score: cosine of the label and the recording's window that it fits best.
+        label: the label as given.
+        score: cosine of the label with the recording's window that it fits best.
     """
 
     label: str
@@ -28,7 +28,7 @@ class Tag:
 
 def read_labels(path: str | os.PathLike) -> list[str]:
     """
-    Read the labels of a text file, one a line; empty lines, and lines that begin with `#`, are skipped.
+    Read labels from a text file, one per line; empty lines and lines that begin with `#` are skipped.
 
     Raises:
         DataError: no such file, or no text in it.
@@ -40,16 +40,16 @@ def read_labels(path: str | os.PathLike) -> list[str]:
             raise RetrievalError(f"{path}:{number}: found {line[:80]!r}, expected a label of at least one word")
     labels = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
     if not labels:
-        raise RetrievalError(f"{path}: found no label, expected one a line, such as: dog barking")
+        raise RetrievalError(f"{path}: found no label, expected one per line, such as: dog barking")
     return labels
 
 
 class Tagger:
     """
-    Labels of a recording by their cosine with it, the number that a search ranks by.
+    Ranks labels for a recording by their cosine with it, as a search ranks recordings.
 
-    Not a softmax at the model's temperature: its probabilities depend on which other labels there are, and promise
-    that one of them is right. The cosine of a label is the same in any list, and can be compared between recordings.
+    A softmax at the model's temperature is not used, because its probabilities depend on the other labels and imply
+    that one of them is right. The cosine of a label is the same in any list and comparable between recordings.
 
     Args:
         embedder: the model that embedded the recordings.
@@ -63,9 +63,9 @@ class Tagger:
         self._embeds = embedder.embed_text(self.labels)  # [L, D]
 
     def best(self, embeds: np.ndarray, count: int = 1) -> list[Tag]:
-        """The `count` best labels of a recording with the windows `embeds` [W, D], best first; all if they are fewer.
+        """Return the `count` best labels of a recording with windows `embeds` [W, D], best first; all if fewer.
 
-        A label counts at the window that it fits best, as in a search.
+        The score of a label is that of its best window, as in a search.
         """
         scores = (self._embeds @ np.atleast_2d(embeds).T).max(axis=1)  # [L]
         order = np.argsort(-scores, kind="stable")[:count]

@@ -1,4 +1,4 @@
-"""Embeddings by PyTorch, of any transformers model with an audio and a text tower."""
+"""Embed with PyTorch, using any transformers model with an audio and a text tower."""
 
 import inspect
 import os
@@ -27,10 +27,10 @@ class TorchEmbedder:
     Args:
         model: is moved to `device` and set to evaluation mode.
         processor: holds a `feature_extractor` and a `tokenizer`.
-        identity: which model it is.
-        device: where it runs.
+        identity: identifies the model.
+        device: the device it runs on.
         dtype: `float32`, or `bfloat16` by autocast.
-        batch_size: most recordings, or texts, in a batch.
+        batch_size: maximum number of recordings or texts in a batch.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class TorchEmbedder:
         trust_remote_code: bool = False,
         batch_size: int = 32,
     ) -> "TorchEmbedder":
-        """Loads a folder or Hub id; see `load_embedder`."""
+        """Load a folder or Hub id; see `load_embedder`."""
         register()
         given = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
@@ -87,15 +87,15 @@ class TorchEmbedder:
         return cls(network, processor, identity, device=given, dtype=dtype, batch_size=batch_size)
 
     def embed_audio(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
-        """Mono waveforms [samples] float32 at `sampling_rate` -> [N, D] float32, L2-normalised, in their order.
+        """Embed mono waveforms [samples] float32 at `sampling_rate` -> [N, D] float32, L2-normalized, in their order.
 
         Raises:
-            RetrievalError: a waveform that is not mono, empty, or not of finite floats.
+            RetrievalError: a waveform is not mono, is empty, or is not of finite floats.
         """
         return self._embed(self.model.get_audio_features, self._inputs.audio(waveforms), len(waveforms))
 
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
-        """Captions -> [N, D] float32, L2-normalised, in their order.
+        """Embed captions -> [N, D] float32, L2-normalized, in their order.
 
         Raises:
             RetrievalError: a text without a word.
@@ -103,11 +103,11 @@ class TorchEmbedder:
         return self._embed(self.model.get_text_features, self._inputs.text(texts), len(texts))
 
     def is_cut(self, text: str) -> bool:
-        """Whether the model reads only the beginning of a text."""
+        """Tell whether the model truncates a text."""
         return self._inputs.is_cut(text)
 
     def _embed(self, tower, batches, count: int) -> np.ndarray:
-        # A tokenizer may make more than a model takes.
+        # A tokenizer may return inputs that the model does not take.
         names = inspect.signature(tower).parameters
         embeds = (
             (batch.rows, self._run(tower, {name: array for name, array in batch.arguments.items() if name in names}))
@@ -129,7 +129,7 @@ class TorchEmbedder:
 
 
 def _load_whole(model: str, revision: str | None, trust_remote_code: bool):
-    """The network, its configuration and its processor, which together can embed."""
+    """Load the network, its configuration and its processor, and check that they can embed."""
     source = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = _load(AutoConfig, model, **source)
     bar_was_shown = logging.is_progress_bar_enabled()
@@ -146,7 +146,7 @@ def _load_whole(model: str, revision: str | None, trust_remote_code: bool):
             f"{model} is a {type(network).__name__}, which has no {' and no '.join(missing)}; expected a model "
             "that embeds recordings and captions in one space, such as CNN10BertModel or ClapModel"
         )
-    if missing := sorted(report["missing_keys"]):  # else they would silently be random
+    if missing := sorted(report["missing_keys"]):  # they would silently be random
         raise RetrievalError(
             f"{model} lacks {len(missing)} weights of a {type(network).__name__} ({', '.join(missing[:5])}, ...); "
             "save the whole model again"
@@ -161,10 +161,10 @@ def _load_whole(model: str, revision: str | None, trust_remote_code: bool):
 
 
 def _load(auto_class, model: str, **arguments):
-    """Something of a folder or Hub id, by an Auto class."""
+    """Load from a folder or Hub id with an Auto class."""
     try:
         return auto_class.from_pretrained(model, **arguments)
-    except Exception as error:  # whatever the code of a model raises at what its files say
+    except Exception as error:  # the code of a model may raise anything
         reason = one_line(error)
         raise RetrievalError(
             f"cannot load {model} by {auto_class.__name__}: {reason} Give the folder of a saved model with its "
@@ -173,7 +173,7 @@ def _load(auto_class, model: str, **arguments):
 
 
 def _dimension(network, config) -> int:
-    """Width of the embeddings: as configured, or else of a probe."""
+    """Return the width of the embeddings from the configuration, or else from a probe."""
     if isinstance(width := getattr(config, "projection_dim", None), int):
         return width
     with torch.inference_mode():
@@ -182,7 +182,7 @@ def _dimension(network, config) -> int:
 
 
 def _longest_text(config) -> int | None:
-    """Tokens for which the text tower has positions; RoBERTa's begin behind the padding token."""
+    """Return the number of positions of the text tower; RoBERTa's begin after the padding token."""
     text = getattr(config, "text_config", config)
     positions = getattr(text, "max_position_embeddings", None)
     if positions is None:

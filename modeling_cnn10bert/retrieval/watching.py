@@ -1,4 +1,4 @@
-"""Says when the recordings below some folders have changed."""
+"""Watch folders for changes of their recordings."""
 
 import contextlib
 import os
@@ -12,9 +12,9 @@ from ..interrupts import Ended
 from .records import file_stamp
 from .scanning import canonical, check_existence, is_below, is_recording
 
-SETTLE_SECONDS = 2.0  # without a change, after which a file counts as whole
-STEP_SECONDS = 0.5  # between two looks
-PATIENCE = 10  # times `settle` that what is whole waits for what is being written
+SETTLE_SECONDS = 2.0  # without a change, after which a file counts as complete
+STEP_SECONDS = 0.5  # between two polls
+PATIENCE = 10  # times `settle` that complete files wait for those being written
 
 
 def watch_folders(
@@ -27,16 +27,16 @@ def watch_folders(
     stop: threading.Event | None = None,
 ) -> None:
     """
-    Calls `on_change` at once, and again whenever recordings appeared, changed, moved or went; ends on Ctrl-C.
+    Call `on_change` now, and whenever recordings were added, changed, moved or deleted, until Ctrl-C.
 
-    What changes while `on_change` runs leads to another call, so that `index_folders` misses nothing.
+    Changes while `on_change` runs lead to another call, so that `index_folders` misses nothing.
 
     Args:
         paths: folders and files.
-        on_change: gets the paths that are still being written, as `unfinished` of `index_folders`; when they hold
-            still it is called again.
-        settle: seconds without a change after which a file counts as whole.
-        step: seconds between two looks.
+        on_change: gets the paths that are still being written, for `unfinished` of `index_folders`; it is called
+            again when they are complete.
+        settle: seconds without a change after which a file counts as complete.
+        step: seconds between two polls.
         ignored: folders whose changes do not count, such as that of the index.
         stop: ends the watching when it is set.
 
@@ -45,7 +45,7 @@ def watch_folders(
     """
     roots = [canonical(path) for path in paths]
     for root in roots:
-        check_existence(root)  # the watcher of folders would wait for nothing
+        check_existence(root)  # the watcher would wait forever
     skipped = [canonical(path) for path in ignored]
     changes = _Changes(settle)
     called = False
@@ -55,22 +55,22 @@ def watch_folders(
             if not called or changes.are_due():
                 called = True
                 on_change(changes.take())
-    except Ended:  # by the system, and not by who reads along
+    except Ended:  # by a signal other than Ctrl-C
         raise
     except KeyboardInterrupt:
         return
 
 
 class _Changes:
-    """What changed and was not told of yet; `settle` in seconds."""
+    """Changes that were not reported yet; `settle` in seconds."""
 
     def __init__(self, settle: float):
         self.settle = settle
         self.since = 0.0  # when the first of them was seen
-        self.seen: dict[str, tuple[float, tuple[int, int] | None]] = {}  # path -> when it changed, what it was then
+        self.seen: dict[str, tuple[float, tuple[int, int] | None]] = {}  # path -> time of the change, its state then
 
     def add(self, paths: Iterable[str]) -> None:
-        """Takes what was seen now; also looks at what is waiting, as not every system tells of each write."""
+        """Add changes seen now; also check the waiting files, because not every system reports each write."""
         now = time.monotonic()
         if not self.seen:
             self.since = now
@@ -83,13 +83,13 @@ class _Changes:
                 self.seen[path] = now, status
 
     def are_due(self) -> bool:
-        """Whether something is whole and need not wait for the rest."""
+        """Tell whether something is complete and need not wait for the rest."""
         growing = self._growing()
         waited_enough = time.monotonic() - self.since >= PATIENCE * self.settle
         return len(growing) < len(self.seen) and (not growing or waited_enough)
 
     def take(self) -> frozenset[str]:
-        """Forgets what is whole; what is not."""
+        """Forget the complete files and return the others."""
         growing = self._growing()
         self.seen = {path: self.seen[path] for path in growing}
         self.since = time.monotonic()
@@ -101,7 +101,7 @@ class _Changes:
 
 
 def _looks(roots: list[str], step: float, stop: threading.Event) -> Iterator[set[str]]:
-    """Every `step` seconds, the paths that changed since."""
+    """Yield every `step` seconds the paths that changed since the last time."""
     import watchfiles  # only watching needs it
     from watchfiles._rust_notify import WatchfilesRustInternalError
 
@@ -122,9 +122,9 @@ def _looks(roots: list[str], step: float, stop: threading.Event) -> Iterator[set
                 paths = {path for _, path in seen}
                 yield paths
                 if any(path in paths and not os.path.isdir(path) for path in roots):
-                    break  # a given file may have been replaced by another, and it is the old one that is watched
+                    break  # a given file may have been replaced, and the watcher still watches the old one
         except WatchfilesRustInternalError:
-            yield set(roots)  # a name that is no UTF-8: nobody says which, so look at everything
+            yield set(roots)  # an unknown name that is not UTF-8, so check everything
         except (OSError, UnicodeError) as error:
             raise RetrievalError(
                 f"{', '.join(printable(root) for root in roots)}: cannot be watched ({error}); check that it exists; "
@@ -134,7 +134,7 @@ def _looks(roots: list[str], step: float, stop: threading.Event) -> Iterator[set
 
 
 def _counts(path: str, roots: list[str], skipped: list[str]) -> bool:
-    """Whether a change of this path can change what is to be indexed."""
+    """Tell whether a change of this path can change what is to be indexed."""
     if path in roots:
         return True
     if any(is_below(path, folder) for folder in skipped):
@@ -142,5 +142,5 @@ def _counts(path: str, roots: list[str], skipped: list[str]) -> bool:
     root = max((root for root in roots if is_below(path, root)), key=len, default="")
     if any(part.startswith(".") for part in path[len(root) :].split(os.sep)):
         return False
-    # What is gone may have been a folder.
+    # A path that is gone may have been a folder.
     return is_recording(path) or os.path.isdir(path) or not os.path.lexists(path)

@@ -1,4 +1,4 @@
-"""A recording of any length as windows of one length, which is what is embedded."""
+"""Cut recordings into windows of one length, which are embedded."""
 
 import contextlib
 import hashlib
@@ -17,13 +17,13 @@ CHUNK_BYTES = 1 << 20
 
 def window_spans(duration: float, window: float, overlap: float) -> list[tuple[float, float]]:
     """
-    Where the windows of a recording begin and end.
+    Return the start and end of each window of a recording.
 
-    All are as long as `window` and share `overlap` with their neighbours, but the last ends with the recording and
-    shares more; a recording no longer than `window` is one.
+    All windows have length `window` and share `overlap` with their neighbors. The last one ends with the recording and
+    may share more. A recording no longer than `window` is one window.
 
     Args:
-        duration: of the recording, in seconds.
+        duration: duration of the recording, in seconds.
         window, overlap: in seconds.
 
     Raises:
@@ -33,7 +33,7 @@ def window_spans(duration: float, window: float, overlap: float) -> list[tuple[f
     if duration <= window:
         return [(0.0, duration)]
     step = window - overlap
-    # 1e-9: a recording that ends with a window has no second one there that rounding made.
+    # 1e-9: rounding must not add a window to a recording that ends with one.
     before_last = math.ceil((duration - window) / step - 1e-9)
     return [(k * step, k * step + window) for k in range(before_last)] + [(duration - window, duration)]
 
@@ -42,27 +42,27 @@ def read_windows(
     path: str | os.PathLike, sampling_rate: int, window: float, overlap: float, notes: list[str] | None = None
 ) -> Generator[tuple[float, float, np.ndarray], None, None]:
     """
-    The windows of a recording, while it is decoded: memory does not grow with its length.
+    Yield the windows of a recording while it is decoded, so that memory does not grow with its length.
 
     Args:
         path: the recording.
-        sampling_rate: of the waveforms, in Hz.
+        sampling_rate: sampling rate of the waveforms, in Hz.
         window, overlap: in seconds, see `window_spans`; rounded to whole samples.
         notes: see `load_audio`; complete after the last window.
 
     Yields:
-        Start and end in seconds, and the waveform [samples] float32. The last end is the recording's duration. A
-        recording of one window is what `load_audio` returns.
+        Start and end in seconds, and the waveform [samples] float32. The last end is the recording's duration. The
+        only window of a short recording equals the output of `load_audio`.
 
     Raises:
         RetrievalError: `overlap` is negative or not shorter than `window`.
-        AudioError: as `load_audio`, but some windows may have been yielded before.
+        AudioError: as in `load_audio`, possibly after some windows were yielded.
     """
     check_windows(window, overlap)
     length = max(1, round(window * sampling_rate))
     step = max(1, length - round(overlap * sampling_rate))
-    kept = np.zeros(0, np.float32)  # the samples up to `seen`, from the next window or the last `length` on
-    seen = start = 0  # samples decoded, and where the next window begins
+    kept = np.zeros(0, np.float32)  # the samples up to `seen`, starting at the next window or the last `length`
+    seen = start = 0  # number of decoded samples, and start of the next window
     fresh: list[np.ndarray] = []
     with contextlib.closing(audio_blocks(path, sampling_rate, notes)) as blocks:  # type: ignore[type-var]
         for block in blocks:
@@ -77,13 +77,13 @@ def read_windows(
                 start += step
             kept = kept[max(0, kept.size - length) :].copy()
     last_end = start - step + length if start else 0
-    if seen > last_end:  # else the last window ended with the recording
+    if seen > last_end:  # otherwise the last window ended with the recording
         kept = np.concatenate([kept, *fresh])
         yield _cut(kept, seen - kept.size, max(0, seen - length), seen, sampling_rate)
 
 
 def content_hash(path: str | os.PathLike) -> str:
-    """A digest of a file's bytes: 16 bytes of BLAKE2b as hexadecimal digits.
+    """Return a digest of a file's bytes: 16 bytes of BLAKE2b as hexadecimal digits.
 
     Raises:
         OSError: the file cannot be read.
@@ -104,5 +104,5 @@ def check_windows(window: float, overlap: float) -> None:
 
 
 def _cut(samples: np.ndarray, first: int, start: int, end: int, sampling_rate: int) -> tuple[float, float, np.ndarray]:
-    """A window out of samples that begin at sample `first` of the recording; a copy, so that the rest is let go of."""
+    """Copy a window out of samples that begin at sample `first` of the recording, so that the rest can be freed."""
     return start / sampling_rate, end / sampling_rate, samples[start - first : end - first].copy()

@@ -1,4 +1,4 @@
-"""From the arguments of a recipe to the trainer that runs it: the model, the data, and both together."""
+"""Build the trainer of a recipe from its arguments: the model, the data, and both together."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +30,11 @@ from .trainer import RetrievalTrainer
 
 def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel, CNN10BertProcessor]:
     """
-    Load the whole model of `model_name_or_path`, or join two towers under fresh heads (section 6.2 of the paper).
+    Load the whole model of `model_name_or_path`, or join two towers with new heads (section 6.2 of the paper).
 
     Raises:
-        RecipeError: a model that is neither in a folder nor on the Hub or is of another kind, or the packaged text
-            model without its package.
+        RecipeError: a model is neither in a folder nor on the Hub, is of another kind, or the package of the packaged
+            text model is not installed.
     """
     names = ("model_name_or_path", "audio_model_name_or_path", "text_model_name_or_path")
     models = {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
@@ -49,7 +49,7 @@ def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel,
             model, processor = _join_towers(arguments)
     except (RecipeError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever a library raises at what the files of a model say
+    except Exception as error:  # a library may raise anything for the files of a model
         given = ", ".join(f"{name} {model!r}" for name, model in models.items())
         raise RecipeError(f"cannot start from {given}: {one_line(error)}") from error
     if arguments.text_dropout is not None:
@@ -67,7 +67,7 @@ def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel,
 
 
 def _set_text_dropout(model: CNN10BertModel, dropout: float) -> None:
-    """Set both kinds of BERT's dropout, in the network and in the configuration that is saved with it."""
+    """Set both kinds of BERT's dropout, in the network and in its saved configuration."""
     for config in (model.config.text_config, model.text_model.config):
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
     for module in model.text_model.modules():
@@ -80,7 +80,7 @@ def _join_towers(arguments: ModelArguments) -> tuple[CNN10BertModel, CNN10BertPr
     audio_fields = None
     if arguments.audio_model_name_or_path:
         audio_model = arguments.audio_model_name_or_path
-        # Its convolutions, in the network of table 2 of the paper: a tagger pools and drops as PANNs does.
+        # Use only its convolutions, in the paper's network (table 2): a tagger has the pooling and dropout of PANNs.
         audio_fields = {"time_pooling": "average", "block_dropout": arguments.block_dropout}
         feature_extractor = CNN10FeatureExtractor.from_pretrained(audio_model)
     else:
@@ -105,7 +105,7 @@ def _join_towers(arguments: ModelArguments) -> tuple[CNN10BertModel, CNN10BertPr
 
 
 def resolve_text_model(name: str) -> str:
-    """Return a folder or Hub id: of the packaged MiniLM its folder, unless a folder here has that name."""
+    """Return a folder or Hub id; for the packaged MiniLM, its folder, unless a local folder has that name."""
     if name != PACKAGED_TEXT_MODEL or Path(name).is_dir():
         return name
     try:
@@ -122,7 +122,7 @@ def resolve_text_model(name: str) -> str:
 
 @dataclass
 class RecordingTables:
-    """Holds the recordings tables of a run."""
+    """The recordings tables of a run."""
 
     train: datasets.Dataset
     validation: datasets.Dataset
@@ -131,11 +131,11 @@ class RecordingTables:
 
 def load_recordings(arguments: DataArguments, feature_extractor: CNN10FeatureExtractor, seed: int) -> RecordingTables:
     """
-    Load the recordings tables that the arguments name, from the feature cache where they are there.
+    Load the recordings tables that the arguments name, from the feature cache if possible.
 
     Raises:
-        RecipeError: the arguments name no data, or half of it.
-        DataError, AudioError: what is wrong with a manifest or a recording.
+        RecipeError: the arguments name no data, or only a part.
+        DataError, AudioError: a manifest or a recording is faulty.
     """
     if arguments.dataset_name:
         return _prepared_recordings(arguments, feature_extractor)
@@ -185,7 +185,7 @@ def rendered_soundscapes(
     Map each split to its scenes and their recordings table.
 
     Raises:
-        DataError, AudioError: what is wrong with a manifest or a recording.
+        DataError, AudioError: a manifest or a recording is faulty.
     """
     splits = {}
     for split, scenes in read_manifests(arguments.manifests, arguments.sources).items():
@@ -218,7 +218,7 @@ def training_pairs(
     Make the pairs of the training recordings, augmented as the arguments say.
 
     Raises:
-        RecipeError: an augmentation needs what is not there, or a recording has too few captions.
+        RecipeError: a requirement of an augmentation is missing, or a recording has too few captions.
     """
     pairs = pair_rows(tables.train)
     _check_captions(tables.train, captions_per_recording)
@@ -231,7 +231,7 @@ def training_pairs(
 
 
 def _check_captions(recordings: datasets.Dataset, captions_per_recording: int) -> None:
-    """Refuse recordings with fewer captions, of which none would ever be drawn."""
+    """Refuse recordings with fewer captions, because they would never be drawn."""
     if captions_per_recording == 1:
         return
     counts = [len(captions) for captions in recordings["captions"]]
@@ -303,13 +303,13 @@ def build_trainer(
     training_args: RetrievalTrainingArguments,
 ) -> tuple[RetrievalTrainer, RecordingTables]:
     """
-    Build the trainer of a recipe, which has the model, the validation set and, with `do_train`, the training pairs; and
-    the recordings' tables.
+    Build the trainer of a recipe with the model, the validation set and, with `do_train`, the training pairs; also
+    return the recordings tables.
 
-    Sets all random seeds: fresh weights are drawn here.
+    This sets all random seeds, because new weights are drawn here.
 
     Raises:
-        RecipeError, DataError, AudioError: what is wrong with the arguments or with what they name.
+        RecipeError, DataError, AudioError: the arguments, or the data they name, are faulty.
     """
     set_seed(training_args.seed)
     model, processor = load_model_and_processor(model_args)
@@ -317,7 +317,7 @@ def build_trainer(
     with training_args.main_process_first(desc="preparing the recordings"):
         tables = load_recordings(data_args, feature_extractor, training_args.seed)
     epoch, pairs = SharedEpoch(), None
-    if training_args.do_train:  # else nothing is asked of the augmentations' needs, such as WordNet
+    if training_args.do_train:  # otherwise requirements of the augmentations, such as WordNet, do not matter
         pairs = training_pairs(
             tables,
             augmentation_args,

@@ -1,11 +1,11 @@
-"""Contrastive batches beyond memory: the cached gradients of Gao et al. (2021), for both towers.
+"""Contrastive batches that exceed memory, by the cached gradients of Gao et al. (2021), for both towers.
 
-A batch is embedded in chunks without keeping anything for the backward pass; the loss over all embeddings gives each
-of them its gradient; then each chunk is embedded again and passes its embeddings' gradients on to the weights. So
-memory holds one chunk at a time, and the gradients are those of the whole batch, for half as much computing again.
+First, the batch is embedded in chunks without a graph. Second, the loss over all embeddings gives their gradients.
+Third, each chunk is embedded again and passes the gradients of its embeddings on to the weights. So memory holds one
+chunk at a time and the gradients are those of the whole batch, at 1.5 times the computation.
 
-Dropout draws alike both times. Batch normalization that learns takes the statistics of a chunk, not of the batch: only
-where it stays in evaluation mode, as in a frozen tower, are the gradients exactly those of the whole batch.
+Dropout is the same in both passes. Batch normalization in training mode uses the statistics of a chunk, not of the
+batch, so the gradients are exactly those of the whole batch only if it is in evaluation mode, as in a frozen tower.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from torch.utils.checkpoint import get_device_states, set_device_states
 
 
 class RandomDraws:
-    """Keeps the states of the random number generators of the CPU and of a tensor's device."""
+    """The states of the random number generators of the CPU and of a tensor's device."""
 
     def __init__(self, tensor: torch.Tensor):
         self.cpu = torch.get_rng_state()
@@ -26,7 +26,7 @@ class RandomDraws:
 
     @contextlib.contextmanager
     def again(self) -> Iterator[None]:
-        """Draw within the block what was drawn after the states were taken."""
+        """Repeat in the block the draws that followed the saved states."""
         options = {"device_type": self.device_type} if self.devices else {}
         with torch.random.fork_rng(self.devices, **options):
             torch.set_rng_state(self.cpu)
@@ -36,7 +36,7 @@ class RandomDraws:
 
 @contextlib.contextmanager
 def kept_buffers(model: nn.Module) -> Iterator[None]:
-    """Undo whatever happens in the block to the buffers of a model, such as running statistics."""
+    """Undo changes in the block to the buffers of a model, such as running statistics."""
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
         yield
@@ -56,16 +56,16 @@ def backward_in_chunks(
     no_sync: Callable[[], contextlib.AbstractContextManager],
 ) -> torch.Tensor:
     """
-    Add the gradients of a batch's loss to the weights, with the memory of one of its chunks.
+    Add the gradients of a batch's loss to the weights, using the memory of one chunk.
 
     Args:
         model: returns `audio_embeds` [A, D] and `text_embeds` [C, D].
-        inputs: its arguments, a row a recording or a caption.
-        num_chunks: at most as many as recordings, and as captions.
-        loss_of: the loss of all `audio_embeds` and `text_embeds`.
-        other_weights: those which that loss depends on beside the embeddings, such as a learned temperature.
-        backward: is called once a chunk.
-        no_sync: within it, `backward` leaves the gradients of several processes apart; the last chunk's joins them.
+        inputs: its arguments, one row per recording or caption.
+        num_chunks: at most the number of recordings and of captions.
+        loss_of: computes the loss of all `audio_embeds` and `text_embeds`.
+        other_weights: further weights that the loss depends on, such as a learned temperature.
+        backward: called once per chunk.
+        no_sync: context in which `backward` does not synchronize processes; it is not used for the last chunk.
 
     Returns:
         `torch.Tensor` of shape `()`: the loss.
@@ -89,7 +89,7 @@ def backward_in_chunks(
         with contextlib.nullcontext() if is_last else no_sync():
             with drawn.again():
                 outputs = model(**chunk)
-            # Its gradients are the chunk's share of those of the loss.
+            # The gradients of this product are the chunk's share of the loss's gradients.
             share = (outputs.audio_embeds * of_audio).sum() + (outputs.text_embeds * of_text).sum()
             if is_last:
                 share = share + sum((w * gradient).sum() for w, gradient in zip(other_weights, others, strict=True))

@@ -1,4 +1,4 @@
-"""What the scripts that train have in common: a fault of the input ends them with one line."""
+"""Common code of the training scripts; an input error ends them with one line."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from ..files import is_full_disk
 from ..interrupts import command_again, orderly_exit, say_interrupted
 from ..masking import without_secrets
 
-RESUME = "--resume_from_checkpoint true"  # with which a training goes on
+RESUME = "--resume_from_checkpoint true"  # continues a training
 OUT_OF_MEMORY = (
     "the device has too little memory ({error}); lower --total_train_batch_size (or --per_device_eval_batch_size, if "
     "it happened at an evaluation), or set --bf16 true or --gradient_checkpointing true"
@@ -23,19 +23,19 @@ OUT_OF_MEMORY = (
 
 def write_or_say_why(write: Callable[[], object], what: str, folder: str) -> str | None:
     """
-    Write what only describes a training that has ended; a fault there is one line, and not the end of the run.
+    Write a description of a finished training; an error becomes a one-line warning and does not end the run.
 
     Args:
-        write: writes it.
-        what: it is.
-        folder: of the run.
+        write: writes the description.
+        what: name of the description.
+        folder: folder of the run.
 
     Returns:
-        The fault, or `None`.
+        The error, or `None`.
     """
     try:
         write()
-    except Exception as error:  # whatever it is: hours of training are saved, and their results are still to be told
+    except Exception as error:  # any error, because the results of the training must still be reported
         fault = f"{what} could not be written ({type(error).__name__}: {one_line(error)[:300]})"
         fault = without_secrets(fault)
         print(f"warning: {fault}; the model and its results are whole in {folder}", file=sys.stderr)
@@ -45,14 +45,14 @@ def write_or_say_why(write: Callable[[], object], what: str, folder: str) -> str
 
 def run(main: Callable[[], object], option: str = "") -> None:
     """
-    End a script with one line at what is wrong with its input or too large for its device, a full disk, or a signal.
+    Run a script; end it with one line for an input error, a lack of memory, a full disk, or a signal.
 
     Args:
-        main: of the script.
-        option: that its command needs to go on with what was interrupted.
+        main: main function of the script.
+        option: option that its command needs to continue an interrupted run.
     """
     is_first, is_alone = os.environ.get("RANK", "0") == "0", "RANK" not in os.environ
-    # A process of several may wait for the others, where no signal reaches it: the one that started them ends them all.
+    # A process may be waiting for others, where no signal reaches it, so the one that started them ends them all.
     with orderly_exit(option=option) if is_alone else contextlib.nullcontext():
         try:
             main()
@@ -61,7 +61,7 @@ def run(main: Callable[[], object], option: str = "") -> None:
                 raise
             sys.exit(say_interrupted(error, option=option) if is_first else 128 + signal.SIGINT)
         except (RecipeError, PublishError) as error:
-            # Every process finds the same fault in the same arguments: the first one says so.
+            # Every process finds the same fault in the same arguments, so only the first one reports it.
             sys.exit(f"error: {without_secrets(str(error))}" if is_first else 1)
         except DivergedError as error:
             sys.exit(f"error: the training has diverged: {error}; lower --learning_rate, or clip by --max_grad_norm 1")

@@ -43,29 +43,29 @@ MODULES = {
     "fc_audioset": "classifier",
 }
 
-# Between a constant of PANNs' front end and ours: above rounding, and far below any other front end (docs/notes.md).
+# Maximum difference between PANNs' front end and ours: above rounding, far below other front ends (docs/notes.md).
 FRONT_END_TOLERANCE = 1e-6
 
-NAMES_SHOWN = 5  # of those at fault, in an error
+NAMES_SHOWN = 5  # faulty tensors named in an error
 
 
 def convert_panns_checkpoint(
     out: Path, checkpoint: Path | None = None, labels: Path | None = None, mirror: str = MIRROR
 ) -> tuple[Path, CNN10ForAudioClassification]:
     """
-    Convert PANNs' Cnn10 to a model that training starts from, saved with its feature extractor.
+    Convert PANNs' Cnn10 to a model for training to start from, saved with its feature extractor.
 
     Args:
         out: new folder of the model.
         checkpoint: PANNs' file; by default the published one, which is downloaded once.
-        labels: AudioSet's class_labels_indices.csv, for the names of the classes.
-        mirror: server that has Zenodo's files.
+        labels: AudioSet's class_labels_indices.csv, for the class names.
+        mirror: server with Zenodo's files.
 
     Returns:
         The checkpoint and the model.
 
     Raises:
-        DataError: `out` holds something, or the checkpoint is missing, cannot be read or is of another network.
+        DataError: `out` is not empty, or the checkpoint is missing, unreadable or of another network.
     """
     require_free(out)  # before the download, not after it
     class_names = read_class_names(labels) if labels else None
@@ -79,21 +79,21 @@ def convert_panns_checkpoint(
 
 
 def default_folder() -> Path:
-    """Return the folder in which the published checkpoint is kept."""
+    """Return the folder of the published checkpoint."""
     return Path.home() / ".cache" / "cnn10bert" / "panns"
 
 
 def fetch_checkpoint(folder: Path, mirror: str = MIRROR) -> Path:
     """
-    Return the published checkpoint (25 MB) in `folder`, verified; download it if it is not there, and go on with a
-    download that broke off.
+    Return the published checkpoint (25 MB) in `folder`, verified; download it if it is missing, and resume an
+    interrupted download.
 
     Raises:
-        DataError: it cannot be had, or is not the published one.
+        DataError: it cannot be downloaded, or is not the published one.
     """
     url = f"{mirror}/records/{RECORD}/files/{urllib.parse.quote(CHECKPOINT)}?download=1"
     folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / "lock"):  # two downloads at once would append to one file
+    with filelock.FileLock(folder / "lock"):  # two concurrent downloads would append to one file
         return download(RemoteFile(CHECKPOINT, url, MD5), folder)
 
 
@@ -102,7 +102,7 @@ def fetch_checkpoint(folder: Path, mirror: str = MIRROR) -> Path:
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     """
-    Read the state dict of a checkpoint of PANNs: name -> tensor, on the CPU. No code in it is ever run.
+    Read the state dict of a PANNs checkpoint, name -> tensor, to the CPU. Code in it is never run.
 
     Raises:
         DataError: the file is missing, damaged, of another kind, or holds more than plain data.
@@ -112,7 +112,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         raise DataError(f"{path}: found no such file, {wanted}; check the path")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no checkpoint make the unpickler raise almost anything
+    except Exception as error:  # on other files, the unpickler raises almost anything
         if found := re.search(r"GLOBAL (\S+)", str(error)):
             raise DataError(
                 f"{path}: found pickled code ({found[1]}), which was not run, {wanted}, of tensors alone; download it "
@@ -132,7 +132,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
 
 
 def data_facts(path: Path) -> list[dict[str, str]]:
-    """Tell what the network of a checkpoint was trained on; the published file's licence is known, others' are not."""
+    """List the training data of a checkpoint; the license is known only for the published file."""
     with path.open("rb") as file:
         is_published = hashlib.file_digest(file, "md5").hexdigest() == MD5
     return [{"kind": "known", "source": source} for source in ("AudioSet", *(["PANNs"] if is_published else []))]
@@ -145,29 +145,29 @@ def convert_state(
     state: Mapping[str, torch.Tensor], source: str | os.PathLike, class_names: Sequence[str] | None = None
 ) -> tuple[CNN10ForAudioClassification, CNN10FeatureExtractor]:
     """
-    Make PANNs' network with the weights of a checkpoint, in evaluation mode, and the front end it was trained with.
+    Make PANNs' network with the weights of a checkpoint, in evaluation mode, and its feature extractor.
 
-    The widths of the blocks are those of the checkpoint, all else is the published network's. Every tensor of the
-    checkpoint is either taken over or compared; but its hop, centring and padding leave no trace in a checkpoint.
+    The block widths are those of the checkpoint; all else is as in the published network. Every tensor of the
+    checkpoint is used or compared, but a checkpoint does not hold the hop, centering and padding of its front end.
 
     Args:
         state: from `read_checkpoint`.
-        source: where it is from, for error messages.
-        class_names: AudioSet's, in the order of their numbers; without them, `LABEL_0` and so on.
+        source: name of the checkpoint, for error messages.
+        class_names: AudioSet's class names in order; without them, `LABEL_0` and so on.
 
     Raises:
-        DataError: the checkpoint is of another network, or of one with another front end.
+        DataError: the checkpoint is of another network, or has another front end.
     """
-    # The model of these widths, and PANNs' name of each of its tensors -> ours.
+    # The model with these widths, and PANNs' name of each tensor -> ours.
     feature_extractor = CNN10FeatureExtractor()
     model = CNN10ForAudioClassification(_config(state, feature_extractor, class_names)).eval()
     theirs = {ours: theirs for theirs, ours in MODULES.items()}
     split = [name.rpartition(".") for name in model.state_dict()]
     names = {f"{theirs[module]}.{tensor}": f"{module}.{tensor}" for module, _, tensor in split}
-    # Counters of batches: PyTorch before 0.4.1 had none, which is read as 0.
+    # Batch counters: PyTorch before 0.4.1 had none, so a missing one is 0.
     counters = {name for name in names if name.endswith(".num_batches_tracked")}
 
-    # PANNs' front end is a layer of its network: what it must hold to compute our log-mel.
+    # PANNs' front end is a layer of its network. These values compute our log-mel.
     window = torch.hann_window(feature_extractor.n_fft, dtype=torch.float64)
     fourier = torch.fft.rfft(torch.diag(window)).T[:, None]  # [n_fft // 2 + 1, 1, n_fft], as a convolution
     constants = {
@@ -194,7 +194,7 @@ def convert_state(
             f"{CHECKPOINT}"
         )
 
-    # Values, of which the constants are those of our front end.
+    # Values; constants must equal those of our front end.
     if bad := [name for name, tensor in state.items() if name not in counters and not _is_finite(tensor)]:
         raise DataError(
             f"{source}: found values that are no finite floating-point numbers in {len(bad)} tensors ({_some(bad)}), "
@@ -219,7 +219,7 @@ def _config(
     widths = list(HIDDEN_SIZES)
     for block in range(len(widths)):
         weight = state.get(f"conv_block{block + 1}.conv1.weight")
-        if weight is not None and weight.ndim == 4 and len(weight) > 0:  # else its shape is an error
+        if weight is not None and weight.ndim == 4 and len(weight) > 0:  # otherwise its shape is an error
             widths[block] = len(weight)
     classes = dict(enumerate(class_names)) if class_names else {n: f"LABEL_{n}" for n in range(NUM_CLASSES)}
     return CNN10Config(
@@ -239,7 +239,7 @@ def _is_finite(tensor: torch.Tensor) -> bool:
 
 
 def _some(names: Sequence) -> str:
-    """Join the first of some names."""
+    """Join the first few names."""
     return ", ".join([*map(str, list(names)[:NAMES_SHOWN]), *(["..."] if len(names) > NAMES_SHOWN else [])])
 
 
@@ -248,10 +248,10 @@ def _some(names: Sequence) -> str:
 
 def require_free(out: Path) -> None:
     """
-    Refuse a folder in which something is.
+    Refuse a folder that is not empty.
 
     Raises:
-        DataError: something is there that a model would overwrite.
+        DataError: there is something that a model would overwrite.
     """
     if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
         return
@@ -271,10 +271,10 @@ def save_whole(
     data: Sequence[Mapping[str, str]],
 ) -> None:
     """
-    Save both, with the facts of the data behind the weights, to the folder `out`, which appears when it is whole.
+    Save both, with the facts of the training data, to the folder `out`, which appears when it is complete.
 
     Raises:
-        DataError: something is there already, or it cannot be written.
+        DataError: `out` is not empty, or cannot be written.
     """
     try:
         with replaced_whole(os.path.abspath(out)) as unfinished:

@@ -1,4 +1,4 @@
-"""Publishing a run: what its recipe and its trainer know goes to `publishing` as plain values."""
+"""Publish a run: pass plain values from its recipe and trainer to `publishing`."""
 
 import json
 import shlex
@@ -24,17 +24,17 @@ from .trainer import KeyedTrainer, RetrievalTrainer
 
 def check_before_training(arguments: TrainingArguments) -> None:
     """
-    With `--push_to_hub`, make sure that the model can be published when it is trained; otherwise do nothing.
+    Check with `--push_to_hub` that the model can be published after training; otherwise do nothing.
 
-    `hub_model_id` becomes the name of the repository with its namespace, by which the card opens the model. Of several
-    processes, the first asks the Hub and tells the others, so that all of them end.
+    `hub_model_id` becomes the repository's name with its namespace, which opens the model in the card. The first of
+    several processes asks the Hub and tells the others, so that all of them end.
 
     Raises:
-        PublishError: it could not be published.
+        PublishError: the model could not be published.
     """
     if not arguments.push_to_hub:
         return
-    found: list = [None, None]  # the name, or else what is wrong
+    found: list = [None, None]  # the name, or an error
     if arguments.process_index == 0:
         try:
             found[0] = check_access(
@@ -61,13 +61,13 @@ def write_model_card(
     """
     Write OUTPUT_DIR/run_facts.json, OUTPUT_DIR/.eval_results and, last, the card OUTPUT_DIR/README.md.
 
-    Call it on the main process, after a training and once all results are in all_results.json. Each file is written
-    whole or not at all.
+    Call it on the main process, after training and when all results are in all_results.json. Each file is written
+    atomically.
 
     Args:
-        trainer, tables: as `build_trainer` gave them.
-        argv: what `parse_recipe` was given; `None` are the arguments of the process.
-        code: what `code_version` said when the run began; by default, what it says now.
+        trainer, tables: from `build_trainer`.
+        argv: arguments of `parse_recipe`; `None` for those of the process.
+        code: `code_version` at the beginning of the run; by default the current one.
 
     Returns:
         The path of the card.
@@ -95,7 +95,7 @@ def write_model_card(
 
 
 def recipe_facts(words: Sequence[str], num_processes: int) -> dict[str, str | None]:
-    """Return the recipe's name, `None` without one, and the command that repeats the run."""
+    """Return the recipe's name, if there is one, and the command that repeats the run."""
     command, fields, recipe = "cnn10bert train", given_fields(words), None
     if num_processes > 1:
         command = f"accelerate launch --multi_gpu --num_processes {num_processes} train_retrieval.py"
@@ -117,17 +117,17 @@ def _option(name: str, value: Any) -> str:
 
 def finish_run(trainer: KeyedTrainer, describe: Callable[[], object], what: str) -> None:
     """
-    Write what describes a training that has ended, and publish the run where it is to be published.
+    Write the description of a finished training, and publish the run if requested.
 
-    A fault in what describes it does not end the run, but such a run is not published.
+    An error in the description does not end the run, but the run is then not published.
 
     Args:
         trainer: after training and scoring.
         describe: writes the description.
-        what: it is.
+        what: name of the description.
 
     Raises:
-        PublishError: there is a fault, or the run could not be published; the model stays in the output folder.
+        PublishError: there was an error, or the run could not be published; the model stays in the output folder.
     """
     args, fault = trainer.args, None
     if args.do_train and trainer.is_world_process_zero():

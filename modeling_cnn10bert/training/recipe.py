@@ -1,4 +1,4 @@
-"""Recipes: YAML files of fields, on top of each other, and the command line on top of them."""
+"""Read recipes: YAML files of fields that extend one another, and that the command line overrides."""
 
 import argparse
 import difflib
@@ -21,17 +21,17 @@ from .arguments import ARGUMENT_CLASSES
 
 EXTENDS = "extends"  # names the recipe that a recipe differs from, relative to its own folder
 RUNS = Path("runs")
-RECIPES = Path(__file__).parents[1] / "recipes"  # that come with the package
-MAX_EXTENDED, MAX_BYTES, MAX_DEPTH = 20, 100_000, 10  # recipes that one stands on, size and levels of each
+RECIPES = Path(__file__).parents[1] / "recipes"  # included in the package
+MAX_EXTENDED, MAX_BYTES, MAX_DEPTH = 20, 100_000, 10  # recipes in a chain, size and levels of each
 _FAULTS_OF_VALUES = (ValueError, TypeError, AttributeError, LookupError, OverflowError)  # of PyYAML, by odd values
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows the default of each field, and the description as it is written."""
+    """Shows the default of each field, and the description without reformatting."""
 
 
 class _Parser(HfArgumentParser):
-    """Raises where argparse prints its usage, dozens of lines long here, and exits."""
+    """Raises an error instead of printing the usage, which has dozens of lines, and exiting."""
 
     def error(self, message: str) -> NoReturn:
         raise RecipeError(message)
@@ -48,13 +48,13 @@ def parse_recipe(
     Args:
         argv: the arguments; by default those of the process.
         description: shown by `--help`.
-        argument_classes: whose fields a recipe may set.
+        argument_classes: dataclasses whose fields a recipe may set.
 
     Returns:
         One instance of each of `argument_classes`.
 
     Raises:
-        RecipeError: the recipe cannot be read, a field that nobody knows, or a value that does not fit its field.
+        RecipeError: the recipe cannot be read, a field is unknown, or a value does not fit its field.
     """
     description = inspect.cleandoc(description) if description else None
     parser = _Parser(argument_classes, description=description, usage=argparse.SUPPRESS, formatter_class=_HelpFormatter)
@@ -68,7 +68,7 @@ def given_fields(
     argv: Sequence[str] | None = None, argument_classes: Sequence[type] = ARGUMENT_CLASSES
 ) -> dict[str, Any]:
     """
-    Return the fields that `[RECIPE] [--field value ...]` sets, without those that are left at their default.
+    Return the fields that `[RECIPE] [--field value ...]` sets, without those at their default.
 
     Raises:
         RecipeError: as `parse_recipe`.
@@ -81,7 +81,7 @@ def given_fields(
 
 
 def _without_recipe(argv: Sequence[str] | None, parser: HfArgumentParser) -> list[str]:
-    """Put the recipe's fields in the place of its path."""
+    """Replace the path of the recipe by its fields."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and not argv[0].startswith("-"):
         return _recipe_as_arguments(find_recipe(argv[0]), parser) + argv[1:]
@@ -89,13 +89,13 @@ def _without_recipe(argv: Sequence[str] | None, parser: HfArgumentParser) -> lis
 
 
 def find_recipe(name: str, folder: Path = Path()) -> Path:
-    """Return the file of a recipe: a path in a folder, or the name of one of the package, such as `clotho_baseline`."""
+    """Return the file of a recipe, given as a path or as the name of a packaged one, such as `clotho_baseline`."""
     path, shipped = folder / name, RECIPES / f"{os.path.basename(name)}.yaml"
     return shipped if os.path.basename(name) == name and not os.path.exists(path) and os.path.isfile(shipped) else path
 
 
 def shipped_recipes() -> dict[str, str]:
-    """Return the names of the recipes that come with the package, each with the first sentence of its comment."""
+    """Return the names of the packaged recipes, each with the first sentence of its comment."""
     described = {}
     for path in sorted(RECIPES.glob("*.yaml")):
         lines = [line[2:] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
@@ -105,11 +105,11 @@ def shipped_recipes() -> dict[str, str]:
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """
-    Read the fields of a recipe and their values, those of the recipes that it extends included.
+    Read the fields of a recipe and their values, including those of the recipes that it extends.
 
-    `extends: OTHER` takes over the fields of another recipe: a path relative to this one's folder, or the name of one
-    that comes with the package. `null` gives a field back its default. The output folder is no one else's: where the
-    recipe does not name it, it is `runs/<name of the recipe>`.
+    `extends: OTHER` inherits the fields of another recipe, given as a path relative to this one's folder or as the name
+    of a packaged one. `null` resets a field to its default. The output folder is not inherited: if the recipe does not
+    name it, it is `runs/<name of the recipe>`.
 
     Raises:
         RecipeError: the recipe, or one that it extends, cannot be read, or they extend each other.
@@ -118,7 +118,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, tuple[Any, Path]]:
-    """Map each field to its value and the file that it stands in; `above` are the recipes that extend this one."""
+    """Map each field to its value and the file that sets it; `above` are the recipes that extend this one."""
     extended = f"{above[-1]}: field {EXTENDS}: " if above else ""
     try:
         recipe = yaml.load(_text_of(path), _Loader)
@@ -152,7 +152,7 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, tuple[Any, Path
 
 
 def _text_of(path: Path) -> str:
-    """Read a recipe; nothing but a file of a reasonable size is opened, as reading a pipe may never end."""
+    """Read a recipe; only files of a reasonable size are opened, because reading a pipe might never end."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise OSError("found no file but a folder, a pipe or a device")
@@ -162,12 +162,12 @@ def _text_of(path: Path) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what YAML allows and no recipe means: a field twice, a list or mapping that is repeated, deep nesting."""
+    """Refuses valid YAML that is a mistake in a recipe: duplicate fields, repeated lists or mappings, deep nesting."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
         event = self.peek_event()
         self.depth = getattr(self, "depth", 0) + 1
-        if self.depth > MAX_DEPTH:  # PyYAML's time grows by the square of the depth
+        if self.depth > MAX_DEPTH:  # PyYAML's time grows with the square of the depth
             raise yaml.composer.ComposerError(None, None, f"found more than {MAX_DEPTH} levels", event.start_mark)
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -178,7 +178,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
-        """Refuse what is a number of another base in YAML 1.1: 010 is eight there, and 1:30 is ninety."""
+        """Refuse numbers that YAML 1.1 reads in another base, where 010 is eight and 1:30 is ninety."""
         number = self.construct_yaml_int(node) if node.tag.endswith(":int") else self.construct_yaml_float(node)
         if ":" in node.value or (isinstance(number, int) and re.match(r"[-+]?0[\d_]", node.value)):
             raise yaml.constructor.ConstructorError(
@@ -190,7 +190,7 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                continue  # which is no field, as is said later
+                continue  # not a field, which is reported later
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"found the field {key.value!r} twice, expected it once", key.start_mark
@@ -205,7 +205,7 @@ for _kind in ("int", "float"):
 
 def check_recipe(path: Path, argument_classes: Sequence[type] = ARGUMENT_CLASSES, given: Sequence[str] = ()) -> None:
     """
-    Check that a recipe's fields, and those `given` as `--field value ...`, are fields and that their values fit them.
+    Check that the fields of a recipe, and those `given` as `--field value ...`, exist and that their values fit them.
 
     Raises:
         RecipeError: as `parse_recipe`.
@@ -216,7 +216,7 @@ def check_recipe(path: Path, argument_classes: Sequence[type] = ARGUMENT_CLASSES
 
 
 def _recipe_as_arguments(path: Path, parser: HfArgumentParser) -> list[str]:
-    """Write the recipe's fields as if they stood on the command line, so that both are checked in one place."""
+    """Convert the recipe's fields to command-line arguments, so that both are checked in one place."""
     known = sorted({name for cls in parser.dataclass_types for name in cls.__dataclass_fields__})
     arguments = []
     for name, (value, source) in _read(path).items():
@@ -226,13 +226,13 @@ def _recipe_as_arguments(path: Path, parser: HfArgumentParser) -> list[str]:
             raise RecipeError(f"{source}: unknown field {_shown(name)} (value {_shown(value, name)}); {hint}")
         if value is None:
             continue
-        if value == []:  # to argparse, it would switch a field on
+        if value == []:  # argparse would switch the field on
             raise RecipeError(f"{source}: field {name} is an empty list, expected a value, or null for its default")
         text = json.dumps(value) if isinstance(value, dict) else value
-        # "=", as the value may begin with a dash.
+        # With "=", because the value may begin with a dash.
         words = [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={text}"]
         try:
-            _, surplus = parser.parse_known_args(words)  # alone, so that an error is known to be the recipe's
+            _, surplus = parser.parse_known_args(words)  # alone, so that an error is certain to be the recipe's
         except RecipeError as error:
             reason = without_secrets({name: str(error)})[name]
             raise RecipeError(f"{source}: field {name} is {_shown(value, name)}: {reason[:500]}") from error
@@ -243,6 +243,6 @@ def _recipe_as_arguments(path: Path, parser: HfArgumentParser) -> list[str]:
 
 
 def _shown(value: Any, name: Any = "") -> str:
-    """Show a value in an error: no secret, and only the beginning of a long one."""
+    """Format a value for an error message: secrets are hidden, and long values truncated."""
     text = repr(without_secrets({str(name): value})[str(name)])
     return text if len(text) <= 100 else f"{text[:100]}..."

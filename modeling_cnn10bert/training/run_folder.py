@@ -1,4 +1,4 @@
-"""The output folder of a run: never another run's, and resumed from its last complete checkpoint."""
+"""The output folder of a run: protect it from other runs, and find the checkpoint to resume from."""
 
 import contextlib
 import json
@@ -14,11 +14,11 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 from ..errors import RecipeError
 from ..files import UNFINISHED, is_full_disk
 
-# The trainer writes its state last, so a checkpoint that has it was whole; one that was being deleted may lack others.
+# The trainer writes its state last, so a checkpoint that has it was complete; a deletion may have removed other files.
 LAST_FILE_OF_CHECKPOINT = "trainer_state.json"
 OTHER_FILES_OF_CHECKPOINT = ("model.safetensors", "optimizer.pt", "scheduler.pt")
 LOCK = ".lock"
-WAIT_SECONDS = 10  # the data loader's workers of a run that was killed hold its lock for five more
+WAIT_SECONDS = 10  # the data loader's workers of a killed run hold its lock for five more
 MARKS_OF_A_FINISHED_RUN = ("all_results.json", "model.safetensors")
 MARK_OF_A_SEARCH = "search.json"
 MARKS_OF_A_RUN = (*MARKS_OF_A_FINISHED_RUN, f"{PREFIX_CHECKPOINT_DIR}-*")
@@ -29,12 +29,12 @@ logger = logging.getLogger(__name__)
 @contextlib.contextmanager
 def sole_run(arguments: TrainingArguments) -> Iterator[None]:
     """
-    Keep every other run out of the output folder for the time of a block, and delete what a killed one left unfinished.
+    Lock the output folder against other runs in the block, and delete unfinished files of a killed run.
 
-    Of several processes that train together the first one does so.
+    If several processes train together, the first one does so.
 
     Raises:
-        RecipeError: another run is at work there.
+        RecipeError: another run is using the folder.
     """
     if arguments.process_index:
         yield
@@ -44,7 +44,7 @@ def sole_run(arguments: TrainingArguments) -> Iterator[None]:
         for part in (folder, folder / ".eval_results"):
             for path in part.glob(".*.tmp"):  # of earlier versions
                 path.unlink(missing_ok=True)
-            for path in part.glob(f".*{UNFINISHED}*"):  # see `replaced_whole`; nobody else is at work here
+            for path in part.glob(f".*{UNFINISHED}*"):  # see `replaced_whole`; no other run is active here
                 shutil.rmtree(path, ignore_errors=True)
         yield
 
@@ -52,12 +52,12 @@ def sole_run(arguments: TrainingArguments) -> Iterator[None]:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """
-    Hold the lock of an output folder for the time of a block; it ends with its process, however that ends.
+    Hold the lock of an output folder in the block; the end of the process releases it too.
 
-    A new folder into which nothing was written is deleted again.
+    A new folder is deleted again if nothing was written to it.
 
     Raises:
-        RecipeError: another process holds it, or no such folder can be made.
+        RecipeError: another process holds the lock, or the folder cannot be made.
     """
     try:
         is_new = not folder.exists()
@@ -78,7 +78,7 @@ def locked(folder: Path) -> Iterator[None]:
             "output_dir"
         ) from error
     except NotImplementedError:  # the file system has no locks
-        logger.warning("%s cannot be locked: start no second run there", folder)
+        logger.warning("%s cannot be locked; do not start a second run there", folder)
     try:
         yield
     finally:
@@ -91,14 +91,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
     """
-    Find where training begins: a checkpoint, or `None` for the first step.
+    Find the checkpoint to resume training from; `None` starts at the first step.
 
-    `--resume_from_checkpoint true` takes the last complete checkpoint of the output folder; a run that was killed
-    before its first one starts again, but a finished one that kept none stays as it is. Without it, the output folder
-    must not hold a run.
+    `--resume_from_checkpoint true` takes the last complete checkpoint of the output folder. A run that was killed
+    before its first checkpoint starts again, but a finished one without checkpoints is refused. Without this option,
+    the output folder must not hold a run.
 
     Raises:
-        RecipeError: the output folder holds another run or a search, or the checkpoint to resume is not a complete one.
+        RecipeError: the output folder holds another run or a search, or the checkpoint to resume is not complete.
     """
     resume, folder = arguments.resume_from_checkpoint, Path(arguments.output_dir)
     if (folder / MARK_OF_A_SEARCH).exists():
@@ -127,7 +127,7 @@ def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
 
 
 def step_of(checkpoint: str) -> int:
-    """Read after how many steps a checkpoint was written."""
+    """Read the number of steps of a checkpoint."""
     return json.loads((Path(checkpoint) / LAST_FILE_OF_CHECKPOINT).read_text(encoding="utf-8"))["global_step"]
 
 
@@ -138,6 +138,6 @@ def _found(folder: Path, marks: tuple[str, ...]) -> list[str]:
 def _is_complete(checkpoint: str) -> bool:
     try:
         json.loads((Path(checkpoint) / LAST_FILE_OF_CHECKPOINT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # ValueError: killed while it was written
+    except (OSError, ValueError):  # ValueError: the run was killed while writing it
         return False
     return all((Path(checkpoint) / name).is_file() for name in OTHER_FILES_OF_CHECKPOINT)

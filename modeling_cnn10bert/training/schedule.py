@@ -1,4 +1,4 @@
-"""Learning rate schedules: the paper's step decay, one-cycle, and those of transformers by their names."""
+"""Learning rate schedules: the paper's step decay, one-cycle, and those of transformers by name."""
 
 import math
 
@@ -16,7 +16,7 @@ def one_cycle(optimizer: torch.optim.Optimizer, total_steps: int, warmup_steps: 
     """
     Rise from 1/25 of each group's learning rate and fall to 1/250,000 of it, both by cosine (Smith & Topin, 2018).
 
-    The values are those of torch's OneCycleLR, which divides by zero where a training has only a few steps.
+    The values are those of torch's OneCycleLR, which divides by zero if a training has only a few steps.
     """
     first, last = 1 / 25, 1 / 250_000
 
@@ -42,13 +42,13 @@ def create_schedule(
     decay_factor: float,
 ) -> LRScheduler:
     """
-    Create the schedule called `name`, over a training of `total_steps` optimizer steps.
+    Create the schedule `name` for a training of `total_steps` optimizer steps.
 
     Args:
         name: `"step"`, `"one_cycle"`, or a name that transformers knows, such as `"cosine"` or `"linear"`.
         warmup_steps: steps of the rise; the step decay has none.
         decay_epochs: epochs between two drops of the step decay.
-        decay_factor: what each drop divides by.
+        decay_factor: divisor of each drop.
 
     Raises:
         ValueError: an unknown name.

@@ -1,12 +1,12 @@
 """Sequential model-based optimization of the augmentations (section 6.5 of the paper) by `hyperparameter_search`.
 
-Each trial is a whole training with the recipe's seed and hyperparameters of its own; its value is the validation
-mAP@10 of its best epoch. The storage holds all that a search knows: killed at any moment, the same command goes on with
-it, and several processes, on one machine or many, take part in it by the same command. One trial runs in one process;
-to use several devices, start a process for each.
+Each trial is a whole training with the recipe's seed and its own hyperparameters; its value is the validation mAP@10 of
+its best epoch. The storage holds the whole state of a search. So the same command continues a search that was killed at
+any moment, or joins a running one from another process or machine. One trial runs in one process; to use several
+devices, start a process for each.
 
 Optuna records a heartbeat of each running trial in the storage. A trial without one for `GRACE_SECONDS` belongs to a
-process that was killed; whoever takes part in the search marks it as failed, and the next trial repeats it.
+killed process; another process of the search marks it as failed, and the next trial repeats it.
 """
 
 import logging
@@ -49,18 +49,18 @@ from .trainer import RetrievalTrainer
 
 OBJECTIVE = "mAP@10"
 EARLY_STOPPING_PATIENCE = 10  # section 6.5
-FAILURES_IN_A_ROW = 3  # then it is the recipe or the machine, not a trial
+FAILURES_IN_A_ROW = 3  # after so many, the recipe or the machine is at fault
 POLL_SECONDS = 1
-SEARCH = "search"  # user attribute of the study: what its trials have in common
+SEARCH = "search"  # user attribute of the study: the settings that its trials share
 ERROR, BEST_EPOCH, EPOCHS = "error", "best_epoch", "epochs"  # user attributes of a trial
 
 HEARTBEAT_SECONDS = 10
 GRACE_SECONDS = 30
-REPETITIONS = 2  # of a trial whose process is killed each time: the trial itself may be why
+REPETITIONS = 2  # of a trial whose process is killed each time, possibly because of the trial
 SQLITE_WAIT_SECONDS = 60  # for another process that is writing
 CONNECT_SECONDS = 10
-ATTEMPTS = 3  # at a new storage, whose tables two processes may want to create at once
-# A plain URL picks another driver from one SQLAlchemy to the next.
+ATTEMPTS = 3  # at a new storage, because two processes may create its tables at once
+# The default driver of a plain URL depends on the version of SQLAlchemy.
 DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "mysql": "mysql+pymysql"}
 STORAGE_ERRORS = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
 
@@ -93,7 +93,7 @@ class SearchArguments:
 
 @dataclass
 class SearchTrainingArguments(RetrievalTrainingArguments):
-    """Holds the training arguments of trials, which keep no checkpoint: nothing is demanded of when they would."""
+    """Training arguments of trials; without checks of checkpoint settings, because trials keep no checkpoints."""
 
     def __post_init__(self):
         self.load_best_model_at_end = False
@@ -104,20 +104,20 @@ class SearchTrainingArguments(RetrievalTrainingArguments):
 
 
 class SurplusTrial(Exception):
-    """Other processes run the last of the wanted trials already."""
+    """Raised when other processes already run the last of the wanted trials."""
 
 
 class SearchTrainer(RetrievalTrainer):
     """
-    Trains one trial after another, each from a fresh model.
+    Trains one trial after another, each from a new model.
 
-    Trainer sets what a trial draws on its training arguments only and takes the last evaluation for the trial's value;
-    here a trial gets training pairs of its own, and its value is its best evaluation.
+    Trainer sets a trial's values only on its training arguments, and takes the last evaluation for the trial's value.
+    Here a trial gets its own training pairs, and its value is its best evaluation.
 
     Args:
-        space: what a trial draws.
-        pairs_of: from the values of a trial to its training pairs.
-        n_trials: complete trials wanted in all.
+        space: ranges of the values of a trial.
+        pairs_of: returns the training pairs for the values of a trial.
+        n_trials: total number of complete trials wanted.
         args, kwargs: as for `RetrievalTrainer`.
     """
 
@@ -136,16 +136,16 @@ class SearchTrainer(RetrievalTrainer):
         self.trial_number: int | None = None
 
     def bind(self, trial: optuna.Trial) -> dict[str, Any]:
-        """Draw the trial's values and train it on pairs of these; nothing is set on the training arguments."""
+        """Draw the trial's values and make its training pairs; the training arguments stay unchanged."""
         self.train_dataset = self.pairs_of(suggest(trial, self.space))
         return {}
 
     def train(self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, **kwargs):
         """
-        Train as Trainer does. A trial that fails keeps its error.
+        Train as Trainer does. A failed trial stores its error.
 
         Raises:
-            SurplusTrial: the trial is one more than wanted.
+            SurplusTrial: the trial exceeds the wanted number.
         """
         if trial is None:
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
@@ -176,10 +176,10 @@ class SearchTrainer(RetrievalTrainer):
 
 def search_training_arguments(arguments: RetrievalTrainingArguments) -> RetrievalTrainingArguments:
     """
-    Change the training arguments to those of a trial: it keeps no checkpoint, pushes nothing, and stops without gain.
+    Change the training arguments to those of a trial: no checkpoints, no upload, and early stopping.
 
     Raises:
-        RecipeError: what a search cannot do.
+        RecipeError: the arguments are not possible in a search.
     """
     if arguments.world_size > 1:
         raise RecipeError(
@@ -211,8 +211,8 @@ def build_search_trainer(
     Build the trainer of a recipe's trials.
 
     Raises:
-        RecipeError, DataError, AudioError: what is wrong with the arguments or with what they name, also where only
-            some trials would meet it.
+        RecipeError, DataError, AudioError: the arguments, or the data they name, are faulty, even if only some trials
+            would fail.
     """
     space = search_space(augmentation_args, search_args.fixed)
     training_args = search_training_arguments(training_args)
@@ -226,7 +226,7 @@ def build_search_trainer(
         together = training_args.captions_per_recording
         return training_pairs(tables, augmentation, feature_extractor, training_args.seed, epoch, together)
 
-    try:  # at the upper ends of the ranges, which need whatever any trial needs
+    try:  # at the upper ends of the ranges, which have the requirements of all trials
         train_dataset = pairs_of({name: range_.high for name, range_ in space.items()})
     except RecipeError as error:
         named = re.match(r"field (\w+)", str(error))
@@ -257,11 +257,11 @@ def run_search(
     after_trial: Callable[[optuna.Study, FrozenTrial], None],
 ) -> None:
     """
-    Run trials until the study has `trainer.n_trials` complete ones, however many processes do so at once.
+    Run trials until the study has `trainer.n_trials` complete ones, in any number of processes.
 
-    While other processes run the last of them it waits, and takes over if one fails. A failed trial is recorded with
-    its error and replaced, and one whose process was killed is repeated: in one process, a search that was killed ends
-    with the trials of an uninterrupted one.
+    While other processes run the last trials, this one waits, and takes over if one fails. A failed trial is recorded
+    with its error and replaced. A trial whose process was killed is repeated, so in one process, a killed search ends
+    with the same trials as an uninterrupted one.
 
     Args:
         trainer: from `build_search_trainer`.
@@ -269,9 +269,9 @@ def run_search(
         after_trial: called after each trial of this process.
 
     Raises:
-        RecipeError: the recipe is at fault, or `FAILURES_IN_A_ROW` trials failed one after the other.
+        RecipeError: the recipe is at fault, or `FAILURES_IN_A_ROW` trials failed in a row.
         torch.OutOfMemoryError: the device is too small for a trial.
-        OSError, and what others raise for it: the disk is full.
+        OSError, and other errors caused by it: the disk is full.
         KeyboardInterrupt: the trial is marked as failed.
     """
     liveness, failures = Liveness(study, storage), 0
@@ -285,8 +285,8 @@ def run_search(
                 time.sleep(POLL_SECONDS)
                 continue
             try:
-                # One at a time: `hyperparameter_search` takes no callbacks, so no MaxTrialsCallback, whose count of
-                # complete trials would begin too many besides where several processes run their last ones at once.
+                # One at a time, because `hyperparameter_search` takes no callbacks. Optuna's MaxTrialsCallback counts
+                # complete trials, so several processes would also begin too many at the end.
                 trainer.hyperparameter_search(
                     hp_space=trainer.bind,
                     compute_objective=lambda metrics: metrics[f"eval_{OBJECTIVE}"],
@@ -308,33 +308,33 @@ def run_search(
                 if failures == FAILURES_IN_A_ROW:
                     raise RecipeError(
                         f"{failures} trials failed one after the other, the last one by {type(error).__name__}: "
-                        f"{one_line(error)[:500]}; mend the cause, then the same command goes on"
+                        f"{one_line(error)[:500]}; fix the cause, then run the same command to continue"
                     ) from error
             after_trial(study, study.get_trials(deepcopy=False)[trainer.trial_number])
     except KeyboardInterrupt:
-        if trainer.trial_number is not None:  # it may have come while the trial's end was being stored
+        if trainer.trial_number is not None:  # the interrupt may have come while the trial's end was being stored
             study.tell(trainer.trial_number, state=TrialState.FAIL, skip_if_finished=True)
         raise
 
 
 class Liveness:
     """
-    Tells the trials that a living process runs from those of a killed one.
+    Tells trials of running processes from those of killed ones.
 
-    Optuna knows that of trials with a heartbeat, but a process may be killed between the start of a trial and its first
-    one: whoever sees a trial for the first time gives it one. And as the trial of a killed process is to be repeated
-    before any other, a process that joins a search begins no trial until it is known which of them are alive.
+    Optuna does so for trials with a heartbeat, but a process may be killed between the start of a trial and its first
+    heartbeat. So the first process that sees a trial records one for it. Trials of killed processes are to be repeated
+    first, so a process that joins a search begins no trial until it is known which trials are alive.
     """
 
     def __init__(self, study: optuna.Study, storage: RDBStorage):
         self.study = study
         self.storage = storage
         self._seen: set[int] = set()
-        self._unsettled: set[int] | None = None  # trials that ran at first, and may be dead
+        self._unsettled: set[int] | None = None  # trials that ran at the start, and may be dead
         self._settled_at = time.monotonic() + GRACE_SECONDS + 2  # storages count in whole seconds
 
     def counts(self) -> tuple[int, int]:
-        """Count the complete trials and those that run; mark those of killed processes as failed, to be repeated."""
+        """Count the complete and the running trials; mark those of killed processes as failed, to be repeated."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             fail_stale_trials(self.study)
@@ -347,16 +347,16 @@ class Liveness:
         return len(trials) - len(running), len(running)
 
     def is_settled(self) -> bool:
-        """Tell whether of each trial that ran at the first `counts` it is known if its process lives."""
+        """Tell whether it is known for each trial running at the first `counts` if its process is alive."""
         return not self._unsettled or time.monotonic() > self._settled_at
 
 
 def is_surplus(study: optuna.Study, number: int, wanted: int) -> bool:
     """
-    Tell whether the trials before trial `number` that are complete or run are already as many as wanted.
+    Tell whether enough trials before trial `number` are complete or running.
 
-    Numbers are given in order and never twice, so of the trials that several processes begin at once exactly those that
-    are wanted go on.
+    Numbers are given in order and never twice, so if several processes begin trials at once, exactly the wanted ones
+    continue.
     """
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
     return sum(trial.number < number for trial in trials) >= wanted
@@ -366,7 +366,7 @@ def is_surplus(study: optuna.Study, number: int, wanted: int) -> bool:
 
 
 class SearchStorage(RDBStorage):
-    """Survives one lost heartbeat, at which Optuna's thread would end and the trial would be taken for dead."""
+    """Storage that survives a lost heartbeat, which would end Optuna's thread and make the trial count as dead."""
 
     def record_heartbeat(self, trial_id: int) -> None:
         try:
@@ -379,16 +379,16 @@ def open_study(
     arguments: SearchArguments, training_args: RetrievalTrainingArguments
 ) -> tuple[optuna.Study, RDBStorage]:
     """
-    Open the study of these arguments, made if it is new, and its storage.
+    Open the study of these arguments and its storage; create it if it is new.
 
     Raises:
-        RecipeError: the storage cannot be used, or holds what no search wrote.
+        RecipeError: the storage cannot be used, or its contents are not from a search.
     """
     storage = open_storage(arguments.storage)
     sampler = KeyedTPESampler(training_args.seed, arguments.n_startup_trials)
     with storage_faults(arguments.storage, Exception):
         study = optuna.create_study(**_study_options(arguments.study_name, storage, sampler))
-        # Read all that a search reads, as a database may have been edited.
+        # Read everything that a search reads, because the database may have been edited.
         if study.direction != StudyDirection.MAXIMIZE:
             raise ValueError(f"the direction of study {study.study_name!r} is {study.direction.name}")
         if (recorded := study.user_attrs.get(SEARCH)) is not None:
@@ -412,10 +412,10 @@ def _study_options(name: str, storage: RDBStorage, sampler: KeyedTPESampler) -> 
 
 def open_storage(url: str) -> RDBStorage:
     """
-    Open the storage of `sqlite:///FILE`, `postgresql://...` or `mysql://...`; make its tables if it is new.
+    Open the storage of `sqlite:///FILE`, `postgresql://...` or `mysql://...`; create its tables if it is new.
 
     Raises:
-        RecipeError: not such a URL, a driver that is not installed, or a storage that cannot be reached.
+        RecipeError: the URL is not valid, its driver is not installed, or the storage cannot be reached.
     """
     parsed = _parse(url)
     kind = parsed.get_backend_name()
@@ -440,7 +440,7 @@ def open_storage(url: str) -> RDBStorage:
                     f"field storage: the driver of {storage_name(url)} is not installed; "
                     f'install it with `pip install "cnn10bert[{kind}]"`'
                 ) from error
-            except Exception:  # of a database that was damaged, of any kind
+            except Exception:  # a damaged database may raise anything
                 if attempt == ATTEMPTS:
                     raise
                 time.sleep(attempt)
@@ -450,11 +450,11 @@ def open_storage(url: str) -> RDBStorage:
 @contextmanager
 def storage_faults(url: str, kinds: type[Exception] | tuple[type[Exception], ...] = STORAGE_ERRORS) -> Iterator[None]:
     """
-    Turn what the storage raises into one line.
+    Convert errors of the storage into one line.
 
     Args:
-        url: of the storage.
-        kinds: what it raises; of a database that was damaged or edited, where it is opened and read, that is anything.
+        url: URL of the storage.
+        kinds: the exceptions; opening and reading a database that was damaged or edited may raise anything.
 
     Raises:
         RecipeError: the storage failed.
@@ -477,7 +477,7 @@ def storage_faults(url: str, kinds: type[Exception] | tuple[type[Exception], ...
 
 
 def storage_name(url: str) -> str:
-    """Return the URL as it may be shown: without its password and without options, which may hold one."""
+    """Return the URL without its password and options, which may hold one, to be shown."""
     return _parse(url).set(query={}).render_as_string(hide_password=True)
 
 
@@ -485,9 +485,9 @@ def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
         parsed = parsed.set(drivername=DRIVERS.get(parsed.drivername, parsed.drivername))
-        parsed.get_dialect()  # knows the kind of database; loads no driver
+        parsed.get_dialect()  # checks the kind of database; loads no driver
     except (ArgumentError, ValueError) as error:
-        # Nothing of the value: it may hold a password.
+        # The message must not show the value, because it may hold a password.
         raise RecipeError(
             "field storage is not the URL of a database; expected sqlite:///FILE, "
             "postgresql://USER:PASSWORD@HOST/DATABASE or mysql://USER:PASSWORD@HOST/DATABASE"

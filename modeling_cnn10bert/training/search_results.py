@@ -1,4 +1,4 @@
-"""The output folder of a search: which study it belongs to, and what the study has found so far."""
+"""The output folder of a search: its study, and the results so far."""
 
 import csv
 import io
@@ -29,9 +29,9 @@ from .search import BEST_EPOCH, EPOCHS, ERROR, OBJECTIVE, SEARCH, SearchArgument
 from .search_space import SearchSpace
 
 STUDY_FILE, TRIALS_FILE, BEST_FILE = "search.json", "trials.csv", "best.yaml"
-KILLED = "its process ended"  # the error of a trial that left none
-IMPORTANCE_FROM = 10  # complete trials: of fewer, an importance says nothing
-PICTURE_SECONDS = 60  # between two drawings while the search goes on
+KILLED = "its process ended"  # the error of a trial that stored none
+IMPORTANCE_FROM = 10  # complete trials; with fewer, importances are meaningless
+PICTURE_SECONDS = 60  # between two drawings during the search
 # Fields of a recipe that a trial's value does not depend on.
 WITHOUT_EFFECT = re.compile(
     r"(dataloader|do|hub|log|logging|save|trackio)_\w+|cache_dir|disable_tqdm|load_best_model_at_end|output_dir|"
@@ -43,22 +43,22 @@ _SEARCH_FIELDS = tuple(SearchArguments.__dataclass_fields__)
 def relevant_fields(
     given: Mapping[str, Any], space: SearchSpace, training_args: RetrievalTrainingArguments
 ) -> dict[str, Any]:
-    """Select those of a recipe's given fields that change a trial's value, besides what the trial draws."""
+    """Select the given fields that change a trial's value, besides the values that the trial draws."""
     fields = {
         name: value
         for name, value in given.items()
         if not (name in space or name in _SEARCH_FIELDS or WITHOUT_EFFECT.fullmatch(name) or is_secret(name))
     }
     effective = {"seed": training_args.seed, "early_stopping_patience": training_args.early_stopping_patience}
-    return json.loads(json.dumps(fields | effective, default=str))  # as a storage gives it back
+    return json.loads(json.dumps(fields | effective, default=str))  # as a storage returns it
 
 
 def claim_folder(folder: Path, storage_url: str, study: optuna.Study) -> None:
     """
-    Make the folder the study's.
+    Assign the folder to the study.
 
     Raises:
-        RecipeError: it holds a run, or another search.
+        RecipeError: the folder holds a run or another search.
     """
     if found := sorted({path.name for mark in MARKS_OF_A_RUN for path in folder.glob(mark)}):
         raise RecipeError(f"output_dir {folder} holds a run ({', '.join(found)}); give another output_dir")
@@ -78,14 +78,14 @@ def claim_folder(folder: Path, storage_url: str, study: optuna.Study) -> None:
 
 def claim_study(study: optuna.Study, description: dict[str, Any], defaults: Mapping[str, Any]) -> None:
     """
-    Record in a new study what its trials have in common; an old one must have it in common with us.
+    Record the description of the search in a new study; an existing one must have the same description.
 
     Args:
-        description: `space` (name -> lowest and highest value) and `fields` of the recipe, whatever changes a trial.
+        description: `space` (name -> lowest and highest value), and the `fields` of the recipe that change a trial.
         defaults: value of a field that only one side names.
 
     Raises:
-        RecipeError: the study is that of another search.
+        RecipeError: the study belongs to another search.
     """
     recorded = study.user_attrs.get(SEARCH)
     if recorded is None:
@@ -110,14 +110,14 @@ def claim_study(study: optuna.Study, description: dict[str, Any], defaults: Mapp
 @dataclass
 class SearchResults:
     """
-    Writes what a study has found: `trials.csv`, `best.yaml`, `history.png`, `slices.png` and `importance.png`.
+    Writes the results of a study: `trials.csv`, `best.yaml`, `history.png`, `slices.png` and `importance.png`.
 
     Args:
-        folder: where.
+        folder: the output folder.
         given: the fields that the recipe and the command line set.
-        space: what was searched.
-        training_args: of the trials.
-        n_trials: complete trials wanted in all.
+        space: the search space.
+        training_args: training arguments of the trials.
+        n_trials: total number of complete trials wanted.
     """
 
     folder: Path
@@ -128,7 +128,7 @@ class SearchResults:
     drawn_at: float = field(default_factory=time.monotonic, init=False)
 
     def after_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Print a line about the trial and write the results; the pictures only now and then."""
+        """Print a line about the trial and write the results; the pictures are drawn only now and then."""
         print(progress_line(study.get_trials(deepcopy=False), trial, self.n_trials), flush=True)
         self.write_tables(study)
         if time.monotonic() - self.drawn_at > PICTURE_SECONDS:
@@ -147,14 +147,14 @@ class SearchResults:
             write_text(self.folder / BEST_FILE, self._best_recipe(study, best))
 
     def draw(self, study: optuna.Study) -> None:
-        """Draw Optuna's pictures of the study; of few trials, none of the importance."""
+        """Draw Optuna's pictures of the study; the importance needs enough trials."""
         from matplotlib import pyplot
         from optuna.visualization import matplotlib as pictures
 
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         drawn = {}
         pyplot.switch_backend("agg")
-        with pyplot.rc_context(), warnings.catch_warnings():  # Optuna changes the style of all pictures to come
+        with pyplot.rc_context(), warnings.catch_warnings():  # Optuna changes the global style
             warnings.simplefilter("ignore")  # that they are experimental, and that one trial has no range
             if complete:
                 drawn["history.png"] = pictures.plot_optimization_history(study, target_name=OBJECTIVE)
@@ -180,7 +180,7 @@ class SearchResults:
         fields |= {"do_train": True, "early_stopping_patience": self.training_args.early_stopping_patience}
         fields |= best.params
         fields |= {"output_dir": str(self.folder / "best")}
-        if fields.get("load_best_model_at_end"):  # then the best evaluation needs a checkpoint, which a trial does not
+        if fields.get("load_best_model_at_end"):  # unlike a trial, it needs a checkpoint at the best evaluation
             fields |= {"save_strategy": self.training_args.eval_strategy.value}
             if fields["save_strategy"] == "steps":
                 fields |= {"save_steps": self.training_args.eval_steps}
@@ -193,24 +193,24 @@ class SearchResults:
 
 
 def best_trial(trials: list[FrozenTrial]) -> FrozenTrial | None:
-    """Find the complete trial of the highest value, the first of those that are equal but for rounding, if any."""
+    """Return the complete trial with the highest value, if any; the first of those that are equal up to rounding."""
     complete = sorted((trial for trial in trials if trial.state == TrialState.COMPLETE), key=lambda t: t.number)
     best = best_position([trial.value for trial in complete])
     return None if best is None else complete[best]
 
 
 def importance(study: optuna.Study, complete: list[FrozenTrial]) -> dict[str, float]:
-    """Return the shares of the variance by fANOVA (Hutter et al., 2014), none where trials are few or alike."""
+    """Return the shares of variance by fANOVA (Hutter et al., 2014); empty if trials are few or alike."""
     if len(complete) < IMPORTANCE_FROM:
         return {}
     try:
         return optuna.importance.get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
-    except RuntimeError:  # the values do not vary, or by no more than rounding
+    except RuntimeError:  # the values vary by no more than rounding
         return {}
 
 
 def progress_line(trials: list[FrozenTrial], trial: FrozenTrial, n_trials: int) -> str:
-    """Say how a trial ended, the best so far, how many are complete, and about how long the others will take."""
+    """Format how a trial ended, the best so far, the number of complete ones, and an estimate of the time left."""
     complete = [other for other in trials if other.state == TrialState.COMPLETE]
     if trial.state == TrialState.COMPLETE:
         outcome = f"{OBJECTIVE} {trial.value:.4f} at epoch {trial.user_attrs[BEST_EPOCH]:.4g}"

@@ -1,4 +1,4 @@
-"""What a trial draws: the ranges of table 4 of the paper, at random and then by Optuna's TPE."""
+"""The search space: the ranges of table 4 of the paper, drawn at random and then by Optuna's TPE."""
 
 import dataclasses
 from collections.abc import Collection
@@ -37,7 +37,7 @@ TABLE_4: SearchSpace = TEXT_SPACE | AUDIO_SPACE
 
 def search_space(augmentation: AugmentationArguments, fixed: Collection[str] = ()) -> SearchSpace:
     """
-    Return table 4 without the hyperparameters of `fixed` and those that the recipe switches off altogether.
+    Return table 4 without the hyperparameters in `fixed` and those that the recipe switches off.
 
     Raises:
         RecipeError: nothing is left to search.
@@ -62,12 +62,12 @@ def suggest(trial: optuna.Trial, space: SearchSpace) -> dict[str, float | int]:
 
 
 def augmentation_of(values: dict[str, float | int], base: AugmentationArguments) -> AugmentationArguments:
-    """Return the augmentation of a trial: `base` where the trial has no value of its own."""
+    """Return the augmentation of a trial; `base` supplies the values that the trial lacks."""
     return dataclasses.replace(base, **values)
 
 
 def ranges(space: SearchSpace) -> dict[str, list[float | int]]:
-    """Map each name to its lowest and its highest value, as a study keeps them."""
+    """Map each name to its lowest and highest value, as a study stores them."""
     return {name: [range_.low, range_.high] for name, range_ in space.items()}
 
 
@@ -75,18 +75,18 @@ class KeyedTPESampler(BaseSampler):
     """
     Draws the first trials at random, then by the Tree-structured Parzen Estimator (section 6.5 of the paper).
 
-    Optuna's own sampler starts its random numbers again in every process, so it would repeat draws. Here each draw is
-    keyed by (seed, `draw_number`, hyperparameter): whichever process runs a trial, it draws the same, and no two trials
-    draw the same unless one repeats the other.
+    Optuna's own sampler restarts its random numbers in every process, so it would repeat draws. Here each draw is keyed
+    by (seed, `draw_number`, hyperparameter). So a trial's draws do not depend on its process, and two trials draw the
+    same only if one repeats the other.
 
-    A trial is drawn at random while fewer than `n_startup_trials` are complete; failed ones tell the estimator nothing.
-    In one process these are the paper's ten random trials; with k processes up to k - 1 more. The estimator is that of
-    Bergstra et al. (2011), whom the paper cites: each hyperparameter by itself, which not every version of Optuna does
-    by default.
+    A trial is drawn at random while fewer than `n_startup_trials` are complete; failed ones do not inform the
+    estimator. In one process these are the paper's ten random trials; with k processes there are up to k - 1 more. The
+    estimator is that of Bergstra et al. (2011), which the paper cites. It treats each hyperparameter by itself, which
+    is not the default in every version of Optuna.
 
     Args:
-        seed: of all draws.
-        n_startup_trials: complete trials that the estimator needs.
+        seed: seed of all draws.
+        n_startup_trials: number of complete trials that the estimator needs.
     """
 
     def __init__(self, seed: int, n_startup_trials: int):
@@ -94,7 +94,7 @@ class KeyedTPESampler(BaseSampler):
         self.n_startup_trials = n_startup_trials
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        # Decided once a trial: another process may complete one between two draws.
+        # Decided once per trial, because another process may complete one between two draws.
         self.draw_number = draw_number(study, trial)
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         self.at_random = len(complete) < self.n_startup_trials
@@ -120,11 +120,11 @@ class KeyedTPESampler(BaseSampler):
 
 def draw_number(study: optuna.Study, trial: FrozenTrial) -> int:
     """
-    Return the number that a trial would have if none had been repeated, by which its draws are keyed.
+    Return the number that a trial would have if no trial had been repeated, which keys its draws.
 
-    Numbers are given in order and never change, so every process finds the same.
+    Numbers are given in order and never change, so every process finds the same one.
     """
-    # `failed_trial` is what RetryHeartbeatStaleTrialCallback notes: the number of the trial that is repeated.
+    # RetryHeartbeatStaleTrialCallback stores the number of the repeated trial as `failed_trial`.
     number = trial.system_attrs.get("failed_trial", trial.number)
     trials = study.get_trials(deepcopy=False)
     return number - sum("failed_trial" in other.system_attrs for other in trials if other.number < number)

@@ -1,4 +1,4 @@
-"""Pretraining of the audio tower as a tagger, as PANNs do (Kong et al. 2020; section 6.2 of the paper)."""
+"""Pretrain the audio tower as a tagger, as in PANNs (Kong et al. 2020; section 6.2 of the paper)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from .trainer import KeyedTrainer
 
 @dataclass
 class TaggingTables(RecordingTables):
-    """Holds the tagging tables of a run and the names of their classes."""
+    """The tagging tables of a run and the names of their classes."""
 
     classes: list[str]
 
@@ -51,12 +51,12 @@ def build_tagging_trainer(
     tagger_args: TaggerArguments, data_args: TaggingDataArguments, training_args: TaggingTrainingArguments
 ) -> tuple[TaggingTrainer, TaggingTables]:
     """
-    Build the trainer of a recipe, which has the tagger, the training draws and the validation set; and the tables.
+    Build the trainer of a recipe with the tagger, the training draws and the validation set; also return the tables.
 
-    Sets all random seeds: fresh weights are drawn here.
+    This sets all random seeds, because new weights are drawn here.
 
     Raises:
-        RecipeError, DataError, AudioError: what is wrong with the arguments or what they name.
+        RecipeError, DataError, AudioError: the arguments, or the data they name, are faulty.
     """
     set_seed(training_args.seed)
     feature_extractor = _feature_extractor(tagger_args)

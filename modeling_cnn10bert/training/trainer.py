@@ -1,7 +1,7 @@
-"""The trainers: transformers' Trainer, of which a run that was interrupted resumes as if it had never been.
+"""Trainers based on transformers' Trainer; a resumed run gives the same results as an uninterrupted one.
 
-`KeyedTrainer` has what all trainings share. `RetrievalTrainer` adds the contrastive loss and an evaluation over the
-whole set; `TaggingTrainer` stands in tagging.py.
+`KeyedTrainer` has the common code of all trainings. `RetrievalTrainer` adds the contrastive loss and an evaluation over
+the whole set; `TaggingTrainer` is in tagging.py.
 """
 
 import json
@@ -43,10 +43,10 @@ from .schedule import create_schedule
 
 class KeyedDrawsCallback(TrainerCallback):
     """
-    Makes every random draw of training a function of the seed and of where training stands, also after a resume.
+    Makes every random draw of training a function of the seed and the step or epoch, also after a resume.
 
-    The sampler and the transform are told which epoch begins. Dropout draws from torch's own state, which is seeded for
-    every step: data loaders draw from it too, and how often depends on their workers, on evaluations and on resumes.
+    The sampler and the transform get the number of the epoch. Dropout draws from torch's global state, which is seeded
+    at every step, because data loaders draw from it too, depending on their workers, evaluations and resumes.
     """
 
     def __init__(self, epoch: SharedEpoch):
@@ -61,7 +61,7 @@ class KeyedDrawsCallback(TrainerCallback):
 
 
 class InterruptCallback(TrainerCallback):
-    """Ends a training that was asked to end in a moment in which nothing can be raised, at its next step."""
+    """Ends training at the next step if the request to end came when no exception could be raised."""
 
     def on_step_begin(self, args, state, control, **kwargs):
         raise_again()
@@ -71,7 +71,7 @@ class InterruptCallback(TrainerCallback):
 
 
 class LogAtCheckpointCallback(TrainerCallback):
-    """Logs the loss where a checkpoint is written: a run resumed from there logs what an uninterrupted one does."""
+    """Logs the loss at every checkpoint, so that a run resumed from it has the same log as an uninterrupted one."""
 
     def on_step_end(self, args, state, control, **kwargs):
         control.should_log = control.should_log or control.should_save
@@ -81,10 +81,10 @@ class LogAtCheckpointCallback(TrainerCallback):
 
 class StopWithoutGainCallback(TrainerCallback):
     """
-    Ends training after `patience` evaluations in a row without gain, also where the best model is not kept.
+    Ends training after `patience` evaluations in a row without gain, even if the best model is not kept.
 
-    They are counted in the log of the run, which a checkpoint restores: a resumed run ends where an uninterrupted one
-    does, at once if that is where its checkpoint was written.
+    They are counted in the log of the run, which a checkpoint restores. So a resumed run ends at the same step as an
+    uninterrupted one, or at once if its checkpoint is from that step.
     """
 
     def __init__(self, patience: int):
@@ -119,7 +119,7 @@ class KeyedTrainer(Trainer):
 
     Args:
         args, kwargs: as for `Trainer`; the arguments are `KeyedTrainingArguments`. The training set has a transform
-            that was given the same `epoch`, and a column `length` if clips of similar length are to be batched.
+            with the same `epoch`, and a column `length` if clips of similar length are to be batched.
         epoch: shared with the transform.
     """
 
@@ -127,7 +127,7 @@ class KeyedTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False  # the models' **kwargs are not for the loss
         self.model.to(memory_format=torch.channels_last)  # convolutions are 1.3 times faster on a CPU
-        # The arguments are written beside every checkpoint: the token is kept apart from them.
+        # The arguments are saved with every checkpoint, so the token is kept separately.
         self._hub_token, self.args.hub_token = self.args.hub_token, None
         self.resumed_from_step = 0
         self.epoch = epoch or SharedEpoch()
@@ -138,19 +138,19 @@ class KeyedTrainer(Trainer):
             self.add_callback(StopWithoutGainCallback(self.args.early_stopping_patience))
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
-        """Make the model of a new trial, in the layout that `__init__` gives to the first."""
+        """Make the model of a new trial, in the same memory format as in `__init__`."""
         return super().call_model_init(trial).to(memory_format=torch.channels_last)
 
     def train_and_save(self, checkpoint: str | None) -> dict[str, float]:
         """
-        Train, from a checkpoint if there is one; leave model, metrics, state and curve in the output folder.
+        Train, from a checkpoint if there is one; save model, metrics, state and curve to the output folder.
 
-        The loss is that of all steps, also of a resumed run; the time is that since the resume. A run that is resumed
-        after its last step keeps the time of its training.
+        The loss is the mean over all steps, even in a resumed run; the time counts from the resume. A run that is
+        resumed after its last step keeps its training time.
         """
         if self.args.device.type == "cpu":
             keep_freed_memory()
-        # Read now: it may be one of those that training deletes, by `save_total_limit`.
+        # Read now, because training may delete this checkpoint, by `save_total_limit`.
         self.resumed_from_step = 0 if checkpoint is None else step_of(checkpoint)
         metrics = self.train(resume_from_checkpoint=checkpoint).metrics
         folder = Path(self.args.output_dir)
@@ -158,7 +158,7 @@ class KeyedTrainer(Trainer):
             metrics = self._metrics_without_a_step()
         else:
             metrics["train_loss"] = self.state.log_history[-1]["train_loss"] = self._mean_loss(metrics["train_loss"])
-            if self.is_world_process_zero():  # what lies there are the results of other weights
+            if self.is_world_process_zero():  # existing results belong to other weights
                 for name in (RESULTS, "eval_results.json", "test_results.json"):
                     (folder / name).unlink(missing_ok=True)
         self.save_model()
@@ -169,18 +169,18 @@ class KeyedTrainer(Trainer):
         return metrics
 
     def _mean_loss(self, since_resume: float) -> float:
-        """Compute the mean loss over all steps, from that since the resume and from the log."""
+        """Compute the mean loss over all steps from the log and the loss since the resume."""
         steps = self.state.global_step - self.resumed_from_step
         total, last = steps * since_resume, 0
         for entry in self.state.log_history:
-            if "loss" in entry and entry["step"] <= self.resumed_from_step:  # the mean since the entry before
+            if "loss" in entry and entry["step"] <= self.resumed_from_step:  # the mean since the previous entry
                 total += (entry["step"] - last) * entry["loss"]
                 last = entry["step"]
-        return total / (last + steps)  # a checkpoint of an earlier version may lack the last ones before it
+        return total / (last + steps)  # a checkpoint of an earlier version may lack the last entries before it
 
     def _metrics_without_a_step(self) -> dict[str, float]:
-        """Take metrics and log from the output folder, as no step was left; where it has none, the loss of the log."""
-        summary = self.state.log_history.pop()  # a loss of zero, over no step
+        """Read metrics and log from the output folder if no step was left; without them, return the log's loss."""
+        summary = self.state.log_history.pop()  # a loss of zero over no steps
         folder = Path(self.args.output_dir)
         metrics, state = read_json(folder / "train_results.json"), read_json(folder / LAST_FILE_OF_CHECKPOINT)
         if metrics is None or state is None or state.get("global_step") != self.state.global_step:
@@ -193,7 +193,7 @@ class KeyedTrainer(Trainer):
         return metrics
 
     def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
-        """Do as Trainer does, but write each file whole or not at all, and replace one that was torn."""
+        """Save metrics as Trainer does, but write each file atomically, and replace an incomplete one."""
         if not self.is_world_process_zero():
             return
         folder = Path(self.args.output_dir)
@@ -203,13 +203,13 @@ class KeyedTrainer(Trainer):
             write_text(folder / RESULTS, json.dumps(every, indent=4, sort_keys=True))
 
     def save_state(self) -> None:
-        """Do as Trainer does, but write the file whole or not at all."""
+        """Save the state as Trainer does, but write the file atomically."""
         if self.is_world_process_zero():
             with replaced_whole(Path(self.args.output_dir) / LAST_FILE_OF_CHECKPOINT) as unfinished:
                 self.state.save_to_json(unfinished)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
-        """Create the schedule of the arguments, by default the paper's step decay, which Trainer has no name for."""
+        """Create the schedule of the arguments, by default the paper's step decay, which Trainer does not have."""
         if self.lr_scheduler is None:
             batches = self._get_train_sampler().num_batches
             self.lr_scheduler = create_schedule(
@@ -243,14 +243,14 @@ class KeyedTrainer(Trainer):
             raise RecipeError(f"{error}; give more data or a smaller total_train_batch_size") from error
 
     def _run_epoch(self, *args, **kwargs) -> None:
-        # Resumed after its last step, Trainer would take one more.
+        # When resumed after its last step, Trainer would take one more.
         if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **kwargs)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """Note an evaluation as the best one only if it gains more than rounding, and if its weights can be kept."""
+        """Record an evaluation as the best only if it gains more than rounding and its weights can be kept."""
         if self.args.metric_for_best_model is None:
             return False
         value, best = metrics[evaluated_name(self.args)], self.state.best_metric
@@ -269,18 +269,18 @@ class KeyedTrainer(Trainer):
         return SequentialSampler(eval_dataset)  # the set is scored as a whole, so its order does not matter
 
     def get_eval_dataloader(self, eval_dataset: str | datasets.Dataset | None = None) -> DataLoader:
-        # Trainer keeps a loader with persistent workers and hands it out for every other set: the test set would be
-        # scored on the validation recordings.
+        # Trainer reuses a loader with persistent workers for every other set, so the test set would be scored on the
+        # validation recordings.
         persistent, self.args.dataloader_persistent_workers = self.args.dataloader_persistent_workers, False
         try:
             return super().get_eval_dataloader(eval_dataset)
         finally:
             self.args.dataloader_persistent_workers = persistent
 
-    # Trainer would make the repository when it is built, and push every saved model. Here only `push_to_hub` publishes.
+    # Trainer would create the repository in its constructor and push every saved model. Only `push_to_hub` publishes.
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Make nothing: `push_to_hub` does."""
+        """Do nothing, because `push_to_hub` creates the repository."""
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model and its processor, and publish nothing."""
@@ -299,15 +299,15 @@ class KeyedTrainer(Trainer):
         Save the model and publish the output folder in one commit; see `publish`.
 
         Args:
-            commit_message, revision, private, token: as for `publish`; by default as the arguments say.
-            blocking: whether to return only when it is published.
-            **kwargs: for `create_model_card`, where there is no card.
+            commit_message, revision, private, token: as for `publish`; by default from the training arguments.
+            blocking: whether to wait until it is published.
+            **kwargs: for `create_model_card`, if there is no card.
 
         Returns:
-            The commit, or the future of it where `blocking` is off; `None` in all processes but the first.
+            The commit, or a future of it if `blocking` is off; `None` in all processes but the first.
 
         Raises:
-            PublishError: it could not be published; the model stays in the output folder.
+            PublishError: the model could not be published; it stays in the output folder.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         self.save_model()
@@ -334,13 +334,13 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     """
     Gather rows [B, ...] of each process to [B * processes, ...] in the order of their ranks.
 
-    Gradients flow back to the process of each row. Every process computes the same loss from all rows, so their sum is
-    as many times too large as there are processes, and DistributedDataParallel's average makes up for it.
+    Gradients flow back to the process of each row. Every process computes the same loss from all rows, so the sum of
+    gradients is too large by the number of processes, which the averaging of DistributedDataParallel corrects.
     """
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
         return rows
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # what is to take its place is private yet
+        warnings.simplefilter("ignore", FutureWarning)  # its replacement is still private
         return torch.cat(all_gather(rows))
 
 
@@ -365,7 +365,7 @@ class RetrievalTrainer(KeyedTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """Return the model's `contrastive_loss` over the rows of all processes: each sees every other's negatives."""
+        """Return the model's `contrastive_loss` over the rows of all processes, so that negatives are shared."""
         inputs, targets = self._split_batch(inputs)
         outputs = model(**inputs)
         loss = self._loss_of_embeddings(outputs.audio_embeds, outputs.text_embeds, **targets)
@@ -374,13 +374,13 @@ class RetrievalTrainer(KeyedTrainer):
     def _split_batch(
         self, batch: dict[str, torch.Tensor]
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor | None]]:
-        """Split a batch into what the model is given, and what the loss is told of the rows of all processes."""
+        """Split a batch into the model's inputs, and the loss's inputs about the rows of all processes."""
         inputs = dict(batch)
         audio_ids, text_ids = gather_rows(inputs.pop("recording_ids")), gather_rows(inputs.pop("text_recording_ids"))
         positives, keys = None, inputs.pop("caption_keys", None)
         if self.args.equal_captions_are_positives:
             keys = gather_rows(keys)
-            # A caption describes every recording of which a caption in the batch has the same words.
+            # A caption describes every recording that has a caption with the same words in the batch.
             same_recording = audio_ids[:, None] == text_ids[None, :]  # [A, C]
             same_words = keys[:, None] == keys[None, :]  # [C, C]
             positives = same_recording.float() @ same_words.float() > 0
@@ -403,7 +403,7 @@ class RetrievalTrainer(KeyedTrainer):
         inputs: dict[str, torch.Tensor],
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Do as Trainer does; with `contrastive_cache_chunk`, in chunks by cached gradients."""
+        """Train on a batch as Trainer does; with `contrastive_cache_chunk`, in chunks by cached gradients."""
         chunk = self.args.contrastive_cache_chunk
         if chunk is None:
             return super().training_step(model, inputs, num_items_in_batch)
@@ -423,7 +423,7 @@ class RetrievalTrainer(KeyedTrainer):
         return loss / accumulated
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Create the optimizer of the arguments, in which the text network may have a learning rate of its own."""
+        """Create the optimizer of the arguments, in which the text network may have its own learning rate."""
         text_rate = self.args.text_learning_rate
         if self.optimizer is None:
             model = self.model if model is None else model
@@ -478,7 +478,7 @@ class RetrievalTrainer(KeyedTrainer):
         """Map recording numbers to embeddings [D], those of their captions [n, D], and the captions' keys [n]."""
         model = self.model.to(self.args.device).eval()
         if self.args.world_size > 1:
-            # Running statistics differ by what each process saw last; those of process 0 are saved.
+            # Running statistics differ between processes; those of process 0 are saved.
             for buffer in model.buffers():
                 distributed.broadcast(buffer, src=0)
         rows = []
@@ -494,5 +494,5 @@ class RetrievalTrainer(KeyedTrainer):
                 (number, embed.clone(), text[text_ids == number], keys[text_ids == number])  # a view pickles the batch
                 for number, embed in zip(inputs["recording_ids"].tolist(), audio, strict=True)
             ]
-        # The last batch of several processes is filled up with repeated rows: a mapping keeps one of each.
+        # With several processes, the last batch is filled up with repeated rows; the mapping keeps one of each.
         return {number: parts for number, *parts in sorted(gather_object(rows), key=lambda row: row[0])}

@@ -1,1 +1,1 @@
-"""The subjects of scripts/benchmark.py, one a module."""
+"""The subjects of scripts/benchmark.py, one per module."""

@@ -1,4 +1,4 @@
-"""The page under load: users at once who ask, listen, look, and now and then upload a recording.
+"""Measure the page under load from concurrent users who ask questions and upload recordings.
 
 The page is a process of its own on loopback. Each user asks one question after the other without a pause, every tenth
 by a recording, and fetches the first clips and pictures of each answer.
@@ -63,7 +63,7 @@ def measure(folder: Path, options) -> list[Row]:
 
 
 class User(threading.Thread):
-    """Ask until the end, and note how long each request took, by its kind, and what went wrong."""
+    """A user who asks until the end, and records the duration of each kind of request, and errors."""
 
     def __init__(self, number: int, address: str, end: float):
         super().__init__(daemon=True)

@@ -1,8 +1,8 @@
-"""The augmentations of a training batch on one core, beside torchaudio's masks and nlpaug on the same input.
+"""Measure the augmentations of a training batch on one core, against torchaudio's masks and nlpaug.
 
-Audio: gain, Freq-MixStyle and SpecAugment at the best values of table 4 of the paper, from decoded log-mels to
-augmented ones; torchaudio's masks do SpecAugment alone. Text: EDA at its best values, one call per caption; nlpaug's
-augmenters do one manipulation each.
+Audio: gain, Freq-MixStyle and SpecAugment at the best values of table 4 of the paper, from decoded to augmented
+log-mels; torchaudio's masks are only SpecAugment. Text: EDA at its best values, one call per caption; each of nlpaug's
+augmenters does one manipulation.
 """
 
 import csv

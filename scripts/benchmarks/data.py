@@ -1,4 +1,4 @@
-"""The way of the data on one core: the feature cache against torchaudio and against decoding, and AudioSet's shards.
+"""Measure data loading on one core: the feature cache against torchaudio and decoding, and AudioSet's shards.
 
 Times of clips are processor time. The AudioSet part writes 1.1 MB per clip to the temporary folder.
 """
@@ -30,7 +30,7 @@ from .harness import Row, compared, figure, memory, seconds_in_turns
 from .inputs import SECONDS, write_clips
 
 BATCH = 30
-DIFFERENT_CLIPS = 100  # the others are links to them: as much to read, decode and write
+DIFFERENT_CLIPS = 100  # the others are links to them, which cost the same to read, decode and write
 NODES, WORKERS = 4, 2
 
 
@@ -73,7 +73,7 @@ def _feature_cache(folder: Path, options) -> list[Row]:
 
 
 def _audioset(folder: Path, options) -> list[Row]:
-    """Put clips into AudioSet's shards and read them again, whole and by several nodes."""
+    """Write clips to AudioSet's shards and read them back, whole and by several nodes."""
     count = options.size.audioset
     different = write_clips(folder / "different", min(DIFFERENT_CLIPS, count), options.sources)
     (folder / "clips").mkdir()

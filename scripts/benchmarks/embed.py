@@ -1,4 +1,4 @@
-"""Files to embeddings, end to end, against transformers' CLAP; exported models; what an import costs."""
+"""Measure files to embeddings against transformers' CLAP, exported models, and the cost of an import."""
 
 import importlib.util
 import json
@@ -74,7 +74,7 @@ def measure(folder: Path, options) -> list[Row]:
 
 
 def _export(models: dict[str, Path], folder: Path, options) -> dict[tuple[str, str], Path]:
-    """Export each model in float32 and 8 bits; nothing where there is no ONNX, float32 alone where it must be quick."""
+    """Export each model in float32 and 8 bits; nothing without ONNX, only float32 for the quick size."""
     if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("onnxscript") is None:
         return {}
     exports = {}
@@ -122,7 +122,7 @@ def _files_on_cpu(files: Path, models: dict[str, Path], exports: dict, options) 
 
 
 def build_ours(files: Path, model: Path, device: str, dtype: str) -> Round:
-    """Build a round of what `cnn10bert index` does with a folder, from the files to the index on disk."""
+    """Build a round of `cnn10bert index` on a folder, from the files to the index on disk."""
     embedder = load_embedder(model, device=device, dtype=dtype)
 
     def run() -> dict[str, float]:
@@ -140,13 +140,13 @@ def build_ours(files: Path, model: Path, device: str, dtype: str) -> Round:
 
 
 def build_clap(files: Path, device: str, dtype: str, threads: int, tiny: bool = False) -> Round:
-    """Build a round of CLAP: a data loader that decodes, resamples and computes features, batches through the model."""
+    """Build a round of CLAP, with a data loader that decodes, resamples and computes features."""
     torch.manual_seed(0)
     model = ClapModel(_tiny_clap() if tiny else ClapConfig()).to(device).eval()
-    extractor = ClapFeatureExtractor(truncation="rand_trunc")  # as of the published models without fusion
+    extractor = ClapFeatureExtractor(truncation="rand_trunc")  # as in the published models without fusion
     dataset = ClapFiles(files, extractor)
     half = torch.autocast(device, dtype=torch.bfloat16, enabled=dtype == "bfloat16")
-    # One keeps up with the model on a CPU, whose cores it would else take away.
+    # One worker keeps up with the model on a CPU; more would take cores from the model.
     workers = 0 if tiny else 1 if device == "cpu" else threads
     loader = DataLoader(dataset, batch_size=CLAP_BATCH, num_workers=workers, persistent_workers=workers > 0)
 
@@ -162,7 +162,7 @@ def build_clap(files: Path, device: str, dtype: str, threads: int, tiny: bool = 
 
 
 class ClapFiles(Dataset):
-    """The features [1, T, n_mels] of each file."""
+    """Features [1, T, n_mels] of each file."""
 
     def __init__(self, files: Path, extractor: ClapFeatureExtractor):
         self.paths, self.extractor = sorted(files.glob("*.wav")), extractor

@@ -1,4 +1,4 @@
-"""The log-mel of ten-second clips on one core, against torchaudio's and that of transformers' CLAP."""
+"""Measure the log-mel of ten-second clips on one core, against torchaudio and transformers' CLAP."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def torchaudio_log_mel(extractor: CNN10FeatureExtractor) -> torch.nn.Module:
 
 
 def clap_extractor(extractor: CNN10FeatureExtractor) -> ClapFeatureExtractor:
-    """Make CLAP's with the parameters of ours; `rand_trunc` has Slaney's mel scale, and nothing is truncated."""
+    """Make CLAP's extractor with our parameters; `rand_trunc` has Slaney's mel scale, and nothing is truncated."""
     return ClapFeatureExtractor(
         feature_size=extractor.feature_size,
         sampling_rate=extractor.sampling_rate,

@@ -1,4 +1,4 @@
-"""Rounds in turns, rows beside their references, and the files that they are written to."""
+"""Run contenders in turns, compare them with their references, and write the results."""
 
 import dataclasses
 import importlib.metadata
@@ -34,10 +34,10 @@ Round = Callable[[], dict[str, float]]  # runs once; returns its figures, such a
 
 def in_turns(contenders: Mapping[Any, Callable[[], Any]], rounds: int, warm_up: int = 1) -> dict[Any, list[Any]]:
     """
-    Run what is compared A B, B A, A B ..., so that other work on the machine meets all alike.
+    Run contenders in the order A B, B A, A B ..., so that other work on the machine affects all alike.
 
     Returns:
-        What each contender returned in each round; those of the warm-up are left out.
+        The results of each contender in each round, without the warm-up.
     """
     results: dict[Any, list[Any]] = {name: [] for name in contenders}
     for number in tqdm(range(warm_up + rounds), desc="rounds", unit="round", leave=False, disable=None):
@@ -51,7 +51,7 @@ def in_turns(contenders: Mapping[Any, Callable[[], Any]], rounds: int, warm_up: 
 def seconds_in_turns(
     calls: Mapping[Any, Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.process_time
 ) -> dict[Any, list[float]]:
-    """Return the seconds of each call in each round; processor time by default, which other work changes little."""
+    """Return the seconds of each call in each round; by default processor time, which other work changes little."""
 
     def timed(call: Callable[[], Any]) -> float:
         started = clock()
@@ -63,12 +63,12 @@ def seconds_in_turns(
 
 class Contender:
     """
-    One of those that are compared, in a process of its own: what it sets, or keeps in memory, is not the others'.
+    A contender in a process of its own, so that its settings and memory do not affect the others.
 
     Args:
-        build: called with `arguments`; returns what runs a round.
-        threads: of PyTorch in that process.
-        apart: `False` runs it in this process, as tests do.
+        build: called with `arguments`; returns the function that runs a round.
+        threads: PyTorch's threads in that process.
+        apart: `False` runs it in this process, as in tests.
     """
 
     def __init__(self, build: Callable[..., Round], *arguments, threads: int, apart: bool = True):
@@ -98,7 +98,7 @@ def _round() -> dict[str, float]:
 
 
 def compete(contenders: Mapping[Any, Contender], rounds: int) -> dict[Any, dict[str, list[float]]]:
-    """Return name -> figure -> its values, one per round; the processes are ended."""
+    """Return name -> figure -> its values, one per round, and end the processes."""
     try:
         results = in_turns({name: contender.round for name, contender in contenders.items()}, rounds)
     finally:
@@ -108,7 +108,7 @@ def compete(contenders: Mapping[Any, Contender], rounds: int) -> dict[Any, dict[
 
 
 def in_a_process(function: Callable, *arguments, apart: bool = True) -> Any:
-    """Return what a function returns, from a fresh process, whose peak memory is its own."""
+    """Run a function in a new process, so that the peak memory is its own, and return its result."""
     if not apart:
         return function(*arguments)
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
@@ -116,7 +116,7 @@ def in_a_process(function: Callable, *arguments, apart: bool = True) -> Any:
 
 
 def memory(pid: int | None = None) -> int:
-    """Return the memory that a process holds now, in bytes; by default this one."""
+    """Return the memory in bytes that a process holds now; by default this one."""
     return psutil.Process(pid).memory_info().rss
 
 
@@ -149,15 +149,15 @@ class Row:
     A figure.
 
     Attributes:
-        what: it is of.
-        value: the median over the rounds; `None` where it was not measured.
-        unit: of the value and of the reference's.
-        reference: what it is compared with.
+        what: name of the figure.
+        value: the median over the rounds; `None` if not measured.
+        unit: unit of the value and of the reference's value.
+        reference: name of the reference.
         reference_value: the median over the same rounds.
-        ratio: how many times as fast as the reference: the median over the rounds of the ratio of each.
-        ratio_range: the least and the largest of these.
-        target: what was aimed at, in words.
-        met: whether it was reached.
+        ratio: speed relative to the reference, the median of the rounds' ratios.
+        ratio_range: the smallest and the largest of these ratios.
+        target: the target in words.
+        met: whether the target was reached.
         note: how it was measured, or why it was not.
     """
 
@@ -184,7 +184,7 @@ def compared(
     target: float | None = None,
     note: str = "",
 ) -> Row:
-    """Make a row of a figure beside its reference, from the values of the same rounds; `target` is the least ratio."""
+    """Make a row of a figure and its reference from the values of the same rounds; `target` is the minimum ratio."""
     pairs = list(zip(ours, theirs, strict=True))
     ratios = [our / their if more_is_better else their / our for our, their in pairs]
     return Row(
@@ -247,7 +247,7 @@ def _version(package: str) -> str:
 
 
 def write(subject: str, rows: Sequence[Row], about: dict[str, Any], folder: Path) -> str:
-    """Write FOLDER/SUBJECT.json and .md, each whole or not at all, and a chart of the ratios; return the Markdown."""
+    """Write FOLDER/SUBJECT.json and .md atomically, and a chart of the ratios; return the Markdown."""
     figures = [dataclasses.asdict(row) for row in rows]
     write_text(folder / f"{subject}.json", json.dumps({**about, "figures": figures}, indent=2) + "\n")
     header = (subject, "ours", "reference", "", "ratio", "(range)", "target", "")
@@ -277,7 +277,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _draw(rows: Sequence[Row], path: Path, title: str) -> None:
-    """Draw a bar for each ratio, from the reference's 1, with its range and a mark at its target."""
+    """Draw a bar for each ratio, starting at 1, with its range and a mark at its target."""
     shown = [row for row in rows if row.ratio is not None]
     drawing = Figure(figsize=(9, 1.2 + 0.42 * len(shown)), layout="constrained")
     axes = drawing.subplots()

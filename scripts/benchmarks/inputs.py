@@ -1,4 +1,4 @@
-"""What is measured with: recordings, models, vectors, and soundscapes to train on."""
+"""Make the inputs of benchmarks: recordings, models, vectors, and soundscapes to train on."""
 
 import dataclasses
 import json
@@ -23,8 +23,8 @@ from modeling_cnn10bert.training.build import PACKAGED_TEXT_MODEL, load_model_an
 from modeling_cnn10bert.training.recipe import RECIPES, parse_recipe
 
 SECONDS = 10  # of a clip
-FILE_RATE = 44_100  # Hz, of the files: neither model's own rate
-BLOCK = 8192  # vectors that are drawn, stored and compared at a time: 32 MB at 1024 dimensions
+FILE_RATE = 44_100  # Hz, of the files; neither model uses this rate
+BLOCK = 8192  # vectors drawn, stored and compared at a time: 32 MB at 1024 dimensions
 INNER_DIMENSIONS = 32  # of drawn vectors
 CLOTHO_SECONDS = (15.0, 30.0)
 SCENE_SECONDS = 8.0
@@ -35,7 +35,7 @@ WAVEFORMS, SCENES = "waveforms.npy", "scenes.json"
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How much is measured."""
+    """Amounts of a benchmark."""
 
     rounds: int = 5  # that count
     scenes: int = 256  # trained on
@@ -72,7 +72,7 @@ SIZES = {"quick": QUICK, "small": SMALL, "full": FULL}
 
 
 def clips(count: int, sampling_rate: int, sources: Path | None) -> list[np.ndarray]:
-    """Return mono waveforms [10 s] float32, each of several recordings in a row."""
+    """Return mono waveforms [10 s] float32, each of several concatenated recordings."""
     length = SECONDS * sampling_rate
     pieces = _recordings(sampling_rate, sources)
     found = []
@@ -85,7 +85,7 @@ def clips(count: int, sampling_rate: int, sources: Path | None) -> list[np.ndarr
 
 
 def _recordings(sampling_rate: int, sources: Path | None) -> Iterator[np.ndarray]:
-    """Yield recordings without end, spread over the folders."""
+    """Yield recordings endlessly, spread over the folders."""
     if sources is None:
         number = 0
         while True:
@@ -125,7 +125,7 @@ def save_model(folder: Path, recipe: str, tiny: bool) -> Path:
 
 
 def vectors(folder: Path, source: str | None, rows: int, dimension: int, queries: int) -> tuple[np.ndarray, str]:
-    """Return unit vectors [rows + queries, D], memory-mapped, and of what kind they are."""
+    """Return memory-mapped unit vectors [rows + queries, D], and a description of them."""
     if source not in (None, "random"):
         found = np.load(source, mmap_mode="r")
         if len(found) < rows + queries:
@@ -134,7 +134,7 @@ def vectors(folder: Path, source: str | None, rows: int, dimension: int, queries
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     found = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, (rows + queries, dimension))
-    # Embeddings fill few of their dimensions; among directions that are all alike, no index finds neighbors.
+    # Embeddings fill only few of their dimensions; no index finds neighbors among uniform directions.
     inner = min(INNER_DIMENSIONS, dimension)
     spread = rng.standard_normal((inner, dimension), dtype=np.float32)
     for start in range(0, len(found), BLOCK):
@@ -146,7 +146,7 @@ def vectors(folder: Path, source: str | None, rows: int, dimension: int, queries
 
 
 def embedded_files(embeds: np.ndarray, first: int, windows: int) -> list[EmbeddedFile]:
-    """Make recordings of so many windows each, of embeddings that begin at row `first`."""
+    """Make recordings of `windows` windows each from embeddings; `first` is the number of the first row."""
     embeds = embeds / np.linalg.norm(embeds, axis=1, keepdims=True)
     files = []
     for start in range(0, len(embeds), windows):
@@ -166,9 +166,9 @@ class Workload:
     """
     Attributes:
         name: shown in the report.
-        arguments: of train_retrieval.py: a recipe and what overrides it.
-        waveforms: the folder of the same training recordings as waveforms.
-        remark: what differs from the recipe, for the report.
+        arguments: arguments of train_retrieval.py, a recipe and overrides.
+        waveforms: folder of the same training recordings as waveforms.
+        remark: differences from the recipe, for the report.
     """
 
     name: str
@@ -178,7 +178,7 @@ class Workload:
 
 
 def small_workload(folder: Path, manifests: Path | None, sources: Path | None, size: Size) -> Workload:
-    """Prepare the recipe for two CPU cores, on the scenes that are given or on synthetic ones."""
+    """Prepare the recipe for two CPU cores, on the given scenes or synthetic ones."""
     manifests, sources = manifests or _synthetic(folder, size), sources or folder / "scenes" / "sources"
     recipe = RECIPES / "soundscapes_small.yaml"
     return _workload("small recipe", folder / "small", recipe, manifests, sources, size, {"renderings": 1})
@@ -188,7 +188,7 @@ def clotho_workload(
     folder: Path, manifests: Path | None, sources: Path | None, size: Size, tiny: bool = False
 ) -> Workload:
     """
-    Prepare the paper's recipe with all augmentations on scenes as long as Clotho's recordings; BERT of random weights.
+    Prepare the paper's recipe with all augmentations, scenes as long as Clotho's recordings, and an untrained BERT.
 
     With `tiny`, networks of a few channels.
     """
@@ -276,7 +276,7 @@ def _as_long_as_clotho(manifests: Path, target: Path, size: Size) -> Path:
 
 
 def _write_waveforms(folder: Path, manifests: Path, sources: Path, count: int, sampling_rate: int = 32_000) -> None:
-    """Write the training scenes in a row, float32, and the length and captions of each."""
+    """Write the training scenes one after the other, float32, and the length and captions of each."""
     folder.mkdir(parents=True, exist_ok=True)
     bank = SourceBank(sources, sampling_rate)
     scenes = read_manifest(manifests / "train.jsonl", sources)[:count]

@@ -1,7 +1,7 @@
-"""A model as ONNX, in float32 and 8 bits, against PyTorch on the same cores: differences, speed, and mAP@10.
+"""Compare ONNX models in float32 and 8 bits with PyTorch on the same cores: differences, speed, and mAP@10.
 
-The recordings are cut to lengths from half a second to their own. What is compared runs in turns, in processor time.
-The 8-bit audio tower is calibrated with scenes of the training manifest, or without manifests with the recordings.
+The recordings are cut to lengths from half a second to their own. Contenders run in turns, in processor time. The 8-bit
+audio tower is calibrated with scenes of the training manifest, or with the recordings if there are no manifests.
 """
 
 import statistics
@@ -56,7 +56,7 @@ def measure(folder: Path, options) -> list[Row]:
     for export in EXPORTS:
         embedders[export] = OnnxEmbedder(folder / export.split()[1], threads=options.threads)
 
-    # Each a different share of its length, the first half a second.
+    # Each is cut to a different share of its length, the first to half a second.
     shortest = round(SHORTEST_SECONDS * rate)
     for number, waveform in enumerate(waveforms):
         rest = max(0, len(waveform) - shortest)
@@ -87,7 +87,7 @@ def measure(folder: Path, options) -> list[Row]:
 
 
 def _precision(embedders: dict[str, Embedder], sets: dict) -> list[Row]:
-    """mAP@10 of each, and of float32 with either tower alone in 8 bits."""
+    """Measure the mAP@10 of each model, and of float32 with only one tower in 8 bits."""
     rows = []
     for split, evaluated in sets.items():
         audio, text = {}, {}

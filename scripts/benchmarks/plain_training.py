@@ -1,7 +1,7 @@
-"""The reference of training: the loop that research code writes, and nothing of this package's but the first weights.
+"""Plain training loop of typical research code as a reference; only the initial weights are from this package.
 
 float32 at PyTorch's default TF32 settings, eager; waveforms in memory, zero-padded in random batches; STFT and mel in
-the model, again for every batch; batch normalization over padding too; one Adam step a batch.
+the model, recomputed for every batch; batch normalization includes padding; one Adam step per batch.
 """
 
 import copy
@@ -50,12 +50,12 @@ class PlainBlock(nn.Module):
 
 class PlainModel(nn.Module):
     """
-    The network of a `CNN10BertModel`, with its weights, from the waveform on and without masks.
+    The network of a `CNN10BertModel`, with its weights, on waveforms and without masks.
 
     Args:
-        model: whose weights are copied.
-        extractor: whose log-mel it computes, by torchaudio.
-        augmentation: which is done to the log-mels of a batch in training; `None` for none.
+        model: the model whose weights are copied.
+        extractor: the extractor whose log-mel it computes, by torchaudio.
+        augmentation: augmentation of the log-mels of a batch in training, or `None`.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class PlainPairs(Dataset):
 
 
 class PlainCollator:
-    """Pad the waveforms with zeros and tokenizes the captions."""
+    """Pads the waveforms with zeros and tokenizes the captions."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
         self.tokenizer = tokenizer
@@ -176,7 +176,7 @@ class PlainCollator:
 
 
 def build_plain(arguments: tuple[str, ...], waveforms: Path, steps: int, warm_up_steps: int) -> Round:
-    """Build a round of the plain loop: steps at the values of the recipe, the first few of which do not count."""
+    """Build a round of the plain loop with the values of the recipe; the first few steps do not count."""
     torch.manual_seed(0)
     model_args, _, augmentation, training = parse_recipe(list(arguments))
     device = training.device

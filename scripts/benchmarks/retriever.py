@@ -1,6 +1,6 @@
-"""A search from the text to ten results, in a warm process and as a command that starts cold.
+"""Measure a search from the text to ten results, in a warm process and as a command that starts cold.
 
-The index holds one window per recording. The command is timed from its start to its end, beside its processor time.
+The index holds one window per recording. For the command, both wall time and processor time are measured.
 """
 
 import subprocess

@@ -1,7 +1,7 @@
-"""An index of embeddings on disk: time to build, size and memory; speed and recall of a search, beside other engines.
+"""Measure an index on disk against other engines: build time, size, memory, and speed and recall of a search.
 
-A recording has four windows. Building and searching are measured in processes of their own; the search of others is
-measured beside ours where their vectors fit the memory.
+A recording has four windows. Building and searching are measured in processes of their own; other engines are measured
+in turns with ours if their vectors fit into memory.
 """
 
 import resource
@@ -54,7 +54,7 @@ def measure(folder: Path, options) -> list[Row]:
         table.append(figure(f"a search for {name}, p50", middle, "ms", note=f"p95 {high:.1f} ms; {note}"))
         table.append(figure(f"recall@10, {name}", recall))
     if 3 * rows.nbytes > psutil.virtual_memory().available:
-        return [*table, not_measured("beside others in memory", "too many vectors")]
+        return [*table, not_measured("other engines in memory", "too many vectors")]
     return table + _beside_others(index, np.array(rows, np.float32), queries, options.threads, note)
 
 
@@ -62,7 +62,7 @@ def measure(folder: Path, options) -> list[Row]:
 
 
 def build(folder: Path, rows: np.ndarray) -> dict[str, float]:
-    """Put all rows, block by block, and optimize once."""
+    """Put all rows block by block, then optimize once."""
     memory_before, seconds_put = peak_gigabytes(), 0.0
     with LanceStore.open(str(folder), IndexInfo(ModelIdentity("benchmark", None, "", rows.shape[1], {}))) as store:
         for start in tqdm(range(0, len(rows), BLOCK), desc="put", unit="block", disable=None):
@@ -110,7 +110,7 @@ def recall_of(scores: Sequence[Sequence[float]], rows: np.ndarray, queries: np.n
     """
     Return the share of results that reach the exact tenth score.
 
-    That counts results and not names: windows of silence have equal embeddings, and any is as good as another.
+    Scores are compared instead of names, because windows with equal embeddings, such as silence, are interchangeable.
     """
     return float(np.mean(np.array(scores) >= tenth_scores(rows, queries, kind)[:, None] - TIE))
 

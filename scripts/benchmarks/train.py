@@ -1,7 +1,7 @@
-"""A training step against the plain loop and against the device's arithmetic, and what goes with it.
+"""Measure a training step against the plain loop and the device's arithmetic speed, and related figures.
 
-`accelerate launch ... -m benchmarks.train OUT.json RECIPE.yaml [--field value ...]` times one training in as many
-processes as it is launched in.
+`accelerate launch ... -m benchmarks.train OUT.json RECIPE.yaml [--field value ...]` times one training in the launched
+processes.
 """
 
 import dataclasses
@@ -62,10 +62,10 @@ def measure(folder: Path, options) -> list[Row]:
 
 
 def _compete(workload: Workload, size: Size, options, **variants: tuple[str, ...]) -> dict[str, dict[str, list[float]]]:
-    """Ours and the plain loop, and ours with other fields."""
+    """Run our training and the plain loop, and our training with other fields."""
     common = (size.steps, size.warm_up_steps)
     processes = {"threads": options.threads, "apart": size.apart}
-    # Ours last: parsing a recipe resets what a Trainer of the same process holds on to.
+    # Ours last, because parsing a recipe resets the state that a Trainer of the same process uses.
     contenders = {"plain": Contender(build_plain, workload.arguments, workload.waveforms, *common, **processes)}
     for name, fields in {"ours": (), **variants}.items():
         contenders[name] = Contender(build_ours, (*workload.arguments, *fields), *common, **processes)
@@ -73,7 +73,7 @@ def _compete(workload: Workload, size: Size, options, **variants: tuple[str, ...
 
 
 def _step_rows(workload: Workload, size: Size, options, found: dict, target: float | None) -> list[Row]:
-    """The step against the plain loop, its share of the device's arithmetic, and the wait for a batch."""
+    """Compare the step with the plain loop and the device's arithmetic speed, and measure the wait for a batch."""
     ours, plain = ([1e3 * seconds for seconds in found[name]["seconds"]] for name in ("ours", "plain"))
     note = f"{size.rounds} rounds in turns of {size.steps} steps each, {options.threads} threads, augmentations on"
     note = ", ".join(filter(None, [note, workload.remark]))
@@ -132,7 +132,7 @@ def _measure_clotho(workload: Workload, size: Size, options) -> list[Row]:
 
 
 class StepClock(TrainerCallback):
-    """Time the steps after the first few, from the end of one to the end of another, and the waits for a batch."""
+    """Times the steps after the first few, from end to end, and the waits for a batch."""
 
     def __init__(self, trainer: RetrievalTrainer, warm_up_steps: int):
         self.warm_up_steps, self.device = warm_up_steps, trainer.args.device
@@ -157,13 +157,13 @@ class StepClock(TrainerCallback):
                 self.started, self.waited = self.ended, 0.0
 
     def figures(self, steps: int) -> dict[str, float]:
-        """Return the seconds of a step, and the share of it that was spent waiting for its batch."""
+        """Return the seconds of a step, and the share spent waiting for its batch."""
         seconds = self.ended - self.started
         return {"seconds": seconds / steps, "waiting": self.waited / seconds}
 
 
 def build_ours(arguments: tuple[str, ...], steps: int, warm_up_steps: int) -> Round:
-    """Build a round of our training: so many steps of the recipe, the first few of which do not count."""
+    """Build a round of our training with `steps` steps of the recipe; the first few do not count."""
     trainer, _ = build_trainer(*parse_recipe([*arguments, f"--max_steps={steps + warm_up_steps}"]))
     cuda = trainer.args.device.type == "cuda"
     operations = count_operations(trainer)
@@ -202,7 +202,7 @@ def count_operations(trainer: RetrievalTrainer) -> int:
 
 
 def _two_processes(workload: Workload, rounds: int) -> list[Row]:
-    """One process of one thread, and two of one each, that share a batch."""
+    """Compare one process of one thread with two that share a batch."""
     out = workload.waveforms.parent / "processes.json"
 
     def launch(processes: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The test scenes of `make demo` as files, since the demo itself mixes them anew whenever it needs them."""
+"""Write the test scenes of `make demo` as files, because the demo itself mixes them on the fly."""
 
 import csv
 import io
@@ -16,11 +16,11 @@ RATE = 32_000  # Hz
 
 def write_demo_sounds(data: str | os.PathLike, folder: str | os.PathLike) -> Path:
     """
-    Writes the test scenes of a soundscape set as recordings with their captions; what is there already stays.
+    Write the test scenes of a soundscape set as recordings with their captions; existing files stay.
 
     Args:
-        data: the set, as `generate_soundscapes` leaves it.
-        folder: where to write `<id>.flac` and metadata.csv, which comes last.
+        data: the set, as written by `generate_soundscapes`.
+        folder: folder for `<id>.flac` and metadata.csv, which is written last.
 
     Returns:
         The folder.

@@ -1,4 +1,4 @@
-"""The picture of what a model finds: a row per question, with the log-mels of its best hits."""
+"""Draw search results: one row per question, with the log-mels of its best hits."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -18,17 +18,17 @@ _RIGHT, _WRONG, _UNJUDGED = "#2a8f3c", "#c8342b", "#9a9a9a"
 
 
 def plot_gallery(questions: Sequence[str], results: Sequence[Sequence[Any]], path: str | Path) -> None:
-    """Draw a row a question: its text, then the log-mels of its best three hits, framed green if right, red if wrong.
+    """Draw one row per question: its text, then the log-mels of its best three hits, framed green if right, else red.
 
     Args:
         questions: the texts that were searched for.
         results: per question its hits, best first. A hit is a mapping or an object with `file_name`, `score`,
             `log_mel` ([T, n_mels], dB), `captions` (strings), `seconds` (length of the log-mel) and `correct` (bool, or
-            None where nobody can tell: then the frame is grey).
+            None if unknown, for a gray frame).
         path: the PNG to write; it appears complete or not at all.
 
     Raises:
-        ValueError: no question, or not one list of hits for each.
+        ValueError: no question, or not one list of hits per question.
     """
     save_figure(_gallery_figure(questions, results), path)
 
@@ -56,7 +56,7 @@ def _draw_question(ax: Axes, question: str) -> None:
 
 
 def _draw_hit(ax: Axes, hit: Any, rank: int) -> None:
-    """The log-mel with a frame for right or wrong, name and score above it, the first caption beneath it."""
+    """Draw the log-mel framed by right or wrong, with name and score above, and the first caption below."""
     log_mel = np.asarray(_of(hit, "log_mel"), dtype=np.float32)
     if log_mel.ndim != 2 or 0 in log_mel.shape:
         raise ValueError(f"log_mel of {_of(hit, 'file_name')!r} has shape {log_mel.shape}; expected [T, n_mels]")
@@ -88,7 +88,7 @@ def _draw_hit(ax: Axes, hit: Any, rank: int) -> None:
     ax.set_title(f"{float(_of(hit, 'score')):.3f}{mark}", loc="right", fontsize=8.5, pad=5, color=color, weight="bold")
     captions = _of(hit, "captions") or []
     caption = _wrapped(captions[0], width=50, lines=2) if len(captions) else "(no caption)"
-    # always two lines, so that the rows of the grid stay equally high
+    # always two lines, so that the rows of the grid are equally high
     ax.set_xlabel(caption + "\n" * (1 - caption.count("\n")), fontsize=8, loc="left", style="italic", parse_math=False)
 
 
@@ -101,7 +101,7 @@ def _wrapped(text: str, width: int, lines: int) -> str:
 
 
 def _shortened(name: str, length: int) -> str:
-    """Cut in the middle: the ends of file names (takes, suffixes) tell them apart."""
+    """Shorten a name in the middle, because the ends of file names (takes, suffixes) tell them apart."""
     if len(name) <= length:
         return name
     head = (length - 1) // 2

@@ -1,10 +1,10 @@
-"""The whole way on synthetic sounds: make a data set, train, score, load the model again, ask it five questions.
+"""Run everything on synthetic sounds: make a data set, train, score, load the model again, ask it five questions.
 
     make demo
 
-Leaves in runs/demo the model and processor, all_results.json, curve.png and gallery.png. Exits non-zero unless at
-least 4 of the 5 questions find a right recording at rank 1 and the test mAP@10 is at least ten times chance. Run again,
-it goes on where it was stopped, and only asks the questions where everything is there.
+Writes the model and processor, all_results.json, curve.png and gallery.png to runs/demo. Exits non-zero unless at least
+4 of the 5 questions find a right recording at rank 1 and the test mAP@10 is at least ten times chance. A second run
+continues where the first was stopped; if that was complete, it only asks the questions.
 """
 
 import json
@@ -29,7 +29,7 @@ from modeling_cnn10bert.interrupts import orderly_exit  # noqa: E402
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "modeling_cnn10bert" / "recipes" / "demo.yaml"
 DATA, RUN = Path("runs/demo_data"), Path("runs/demo")
-QUESTIONS = {  # question -> the kinds of sound that a right recording holds, all of them
+QUESTIONS = {  # question -> the kinds of sound that a right recording must all contain
     "an ambulance with its siren on": {"siren"},
     "a barking dog": {"dog"},
     "a thunderstorm": {"thunder"},
@@ -42,7 +42,7 @@ HITS = 3
 
 @dataclass
 class Hit:
-    """A recording that was found; the fields are those that `plot_gallery` draws."""
+    """A search result with the fields that `plot_gallery` draws."""
 
     file_name: str
     score: float
@@ -73,7 +73,7 @@ def main() -> int:
 
 
 def train() -> None:
-    """Runs the recipe as a user would; goes on from the last checkpoint of a run that was stopped."""
+    """Run the recipe as a user would; continue a stopped run from its last checkpoint."""
     command = [sys.executable, str(ROOT / "train_retrieval.py"), str(RECIPE)]
     if RUN.is_dir():
         command += ["--resume_from_checkpoint", "true"]
@@ -91,7 +91,7 @@ def print_results(results: dict[str, float]) -> None:
 
 @torch.inference_mode()
 def ask(questions: list[str], scenes: list[Scene]) -> list[list[Hit]]:
-    """The best recordings for each question, by the saved model, loaded as anyone would load it."""
+    """Find the best recordings for each question with the saved model, loaded as a user would load it."""
     model = AutoModel.from_pretrained(RUN).eval()
     processor = AutoProcessor.from_pretrained(RUN)
     rate = processor.feature_extractor.sampling_rate
@@ -120,7 +120,7 @@ def ask(questions: list[str], scenes: list[Scene]) -> list[list[Hit]]:
 
 
 def print_answers(hits: list[list[Hit]]) -> int:
-    """Prints every question with its hits; returns how many are right at rank 1."""
+    """Print every question with its hits; return how many are right at rank 1."""
     for question, found in zip(QUESTIONS, hits, strict=True):
         print(f'\n"{question}"')
         for hit in found:

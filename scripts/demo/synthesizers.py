@@ -1,13 +1,13 @@
-"""A soundscape benchmark out of nothing: synthesizers of everyday sounds, and scenes with captions made of them.
+"""Generate a soundscape benchmark: synthesizers of everyday sounds, and scenes with captions made of them.
 
     python scripts/demo/synthesizers.py OUT --num_train 3000 --num_validation 200 --num_test 200
 
 writes `OUT/sources/<kind>/<n>.flac` and `OUT/{train,validation,test}.jsonl` (see soundscapes.py) without any download.
-Splits share no recording. Validation and test hold every content at most once, so that a query has one right answer,
-and draw half of their phrases from a reserve that training never shows.
+Splits share no recording. Validation and test hold every content at most once, so that a query has one right answer.
+They draw half of their phrases from a reserve that training never shows.
 
 Each synthesizer is a sketch of the physics of its sound (a struck bell's inharmonic partials, a rotor's chopped
-noise), with every parameter drawn anew for each recording.
+noise), with all parameters drawn for each recording.
 """
 
 import argparse
@@ -44,19 +44,19 @@ def _silence(rate: int) -> np.ndarray:
 
 
 def _time(seconds: float, rate: int) -> np.ndarray:
-    """[samples], in seconds from 0 on."""
+    """Return the times [samples] in seconds, starting at 0."""
     return np.arange(round(seconds * rate)) / rate
 
 
 def _add(clip: np.ndarray, sound: np.ndarray, at: float, rate: int) -> None:
-    """Adds a sound to the clip, in place, from `at` seconds on; what runs past the end is cut."""
+    """Add a sound to the clip in place, starting at `at` seconds; it is cut at the end of the clip."""
     first = round(at * rate)
     sound = sound[: max(len(clip) - first, 0)]
     clip[first : first + len(sound)] += sound
 
 
 def _band(sound: np.ndarray, rate: int, low: float | None, high: float | None, order: int = 2) -> np.ndarray:
-    """Keeps the band from `low` to `high` Hz; None, or a `high` beyond the rate, leaves that side open."""
+    """Keep the band from `low` to `high` Hz; None, or a `high` beyond the rate, leaves that side open."""
     if high is not None and high < rate / 2:
         sound = scipy.signal.lfilter(*scipy.signal.butter(order, high, "lowpass", fs=rate), sound)
     if low is not None:
@@ -67,14 +67,14 @@ def _band(sound: np.ndarray, rate: int, low: float | None, high: float | None, o
 def _noise(
     rng, samples: int, rate: int, low: float | None = None, high: float | None = None, order: int = 2
 ) -> np.ndarray:
-    """Gaussian noise of standard deviation 1 in a band."""
+    """Return Gaussian noise of standard deviation 1 in a band."""
     noise = _band(rng.standard_normal(samples, dtype=np.float32), rate, low, high, order)
     return noise / noise.std()
 
 
 def _smooth(rng, samples: int, points_per_second: float, rate: int) -> np.ndarray:
-    """A random curve in [0, 1] that changes about as often as asked; cosines between random points: no kinks."""
-    # The cosine every 100 samples and straight lines between: a fraction of the cost.
+    """Return a smooth random curve in [0, 1], made of cosines between `points_per_second` random points."""
+    # Computing the cosine every 100 samples, with straight lines between, costs a fraction.
     coarse = np.arange(0, samples + 100, 100)
     positions = coarse * (points_per_second / rate)
     points = rng.random(int(positions[-1]) + 2)
@@ -84,20 +84,20 @@ def _smooth(rng, samples: int, points_per_second: float, rate: int) -> np.ndarra
 
 
 def _harmonics(frequency: np.ndarray, amplitudes: Sequence[float], rate: int) -> np.ndarray:
-    """Sum of harmonics 1, 2, ... of a gliding fundamental [samples] in Hz, as far as the Nyquist frequency."""
+    """Sum harmonics 1, 2, ... of a gliding fundamental [samples] in Hz, up to the Nyquist frequency."""
     phase = 2 * np.pi * np.cumsum(frequency) / rate
     double_cosine = 2 * np.cos(phase)
     previous, current = np.zeros(len(phase)), np.sin(phase)
     sound = np.zeros(len(phase))
     for amplitude in amplitudes[: int(rate / 2 / frequency.max())]:
         sound += amplitude * current
-        # sin((n + 1) p) = 2 cos(p) sin(n p) - sin((n - 1) p): far cheaper than a sine for each harmonic
+        # sin((n + 1) p) = 2 cos(p) sin(n p) - sin((n - 1) p) is far cheaper than a sine per harmonic
         previous, current = current, double_cosine * current - previous
     return sound
 
 
 def _fades(samples: int, rate: int, attack: float, release: float) -> np.ndarray:
-    """An envelope that rises over `attack` and falls over `release` seconds, both along a squared sine, 1 between."""
+    """Return an envelope that rises over `attack` and falls over `release` seconds by squared sines, with 1 between."""
     time = np.arange(samples) / rate
     rise = np.clip(time / attack, 0, 1)
     fall = np.clip((samples / rate - time) / release, 0, 1)
@@ -105,7 +105,7 @@ def _fades(samples: int, rate: int, attack: float, release: float) -> np.ndarray
 
 
 def _hits(rng, rate: int, per_second: float, strength: Callable[[int], np.ndarray]) -> np.ndarray:
-    """A clip of impulses at random times (a Poisson process), their heights drawn by `strength(count)`."""
+    """Return a clip of impulses at random times (a Poisson process), with heights drawn by `strength(count)`."""
     clip = _silence(rate)
     count = rng.poisson(per_second * CLIP_SECONDS)
     np.add.at(clip, rng.integers(len(clip), size=count), strength(count) * rng.choice([-1, 1], size=count))
@@ -113,7 +113,7 @@ def _hits(rng, rate: int, per_second: float, strength: Callable[[int], np.ndarra
 
 
 def _ring(rng, rate: int, frequency: float, decay: float, seconds: float) -> np.ndarray:
-    """A damped sine: one resonance after a blow; its amplitude falls by e every `decay` seconds."""
+    """Return a damped sine, the resonance after a blow; its amplitude falls by e every `decay` seconds."""
     radius, angle, phase = np.exp(-1 / (decay * rate)), 2 * np.pi * frequency / rate, rng.uniform(0, 2 * np.pi)
     blow = np.zeros(round(seconds * rate))
     blow[0] = 1.0
@@ -123,7 +123,7 @@ def _ring(rng, rate: int, frequency: float, decay: float, seconds: float) -> np.
 
 
 def _finish(rng, clip: np.ndarray) -> np.ndarray:
-    """What a recorder adds: a room tone 50 to 65 dB down, and a level below full scale. Returns float32."""
+    """Add a room tone 50 to 65 dB down, and set a level below full scale; return float32."""
     clip = (clip / (np.abs(clip).max() + 1e-12)).astype(np.float32)
     clip += 10 ** (rng.uniform(-65, -50) / 20) * rng.standard_normal(len(clip), dtype=np.float32)
     return clip * (rng.uniform(0.5, 0.95) / np.abs(clip).max())
@@ -563,7 +563,7 @@ def generate_soundscapes(
     clips_per_kind: int = 25,
     seed: int = 2022,
 ) -> pathlib.Path:
-    """Writes a soundscape benchmark of synthetic recordings, or finds it there already.
+    """Write a soundscape benchmark of synthetic recordings, if it does not exist yet.
 
     `folder/sources/<kind>/<n>.flac` are the recordings (5 s, 32 kHz, 16 bit), `folder/{train,validation,test}.jsonl`
     the scenes (8 s, five captions), `folder/soundscapes.json` the parameters. Of each kind's recordings, a fifth is
@@ -598,16 +598,16 @@ def generate_soundscapes(
     _check_numbers(parameters)
     if _is_finished(folder, parameters):
         return folder
-    # Beside the folder, so that the renaming stays within one file system and is one step.
+    # Next to the folder, so that the renaming stays within one file system and is atomic.
     with scratch_folder(folder.parent, f".{folder.name}{UNFINISHED}") as scratch:
         unfinished = scratch / "set"
         _write_set(unfinished, parameters)
         try:
             if folder.is_dir():
-                folder.rmdir()  # Windows renames onto nothing, not even onto an empty folder
+                folder.rmdir()  # Windows cannot rename onto an existing folder, even an empty one
             unfinished.rename(folder)
         except OSError:
-            if not _is_finished(folder, parameters):  # else another process was quicker, with the same result
+            if not _is_finished(folder, parameters):  # otherwise another process was faster, with the same result
                 raise
     return folder
 
@@ -632,7 +632,7 @@ def _check_numbers(parameters: dict[str, int]) -> None:
 
 
 def _is_finished(folder: pathlib.Path, parameters: dict[str, int]) -> bool:
-    """Whether the folder holds the set of these parameters: False if it is free, an error if it is taken."""
+    """Tell whether the folder holds the set of these parameters; raise an error if it holds something else."""
     if not folder.exists() or folder.is_dir() and not any(folder.iterdir()):
         return False
     try:
@@ -660,13 +660,13 @@ def _write_set(folder: pathlib.Path, parameters: dict[str, int]) -> None:
 
 
 def _write_sources(folder: pathlib.Path, clips_per_kind: int, seed: int) -> dict[str, dict[str, list[str]]]:
-    """Writes the recordings; returns split -> kind -> paths relative to the folder."""
+    """Write the recordings; return split -> kind -> paths relative to the folder."""
     clips: dict[str, dict[str, list[str]]] = {split: {kind: [] for kind in SYNTHESIZERS} for split in SPLITS}
     held_out = max(clips_per_kind // 5, 1)
     splits = ["validation"] * held_out + ["test"] * held_out + ["train"] * (clips_per_kind - 2 * held_out)
     jobs = list(itertools.product(enumerate(SYNTHESIZERS), range(clips_per_kind)))
     for (index, kind), number in tqdm(jobs, desc="synthesizing", unit="clip", disable=None):  # None: only on a terminal
-        # Seeded one by one, so that a recording does not depend on those before it.
+        # Each has its own seed, so that a recording does not depend on those before it.
         waveform = SYNTHESIZERS[kind].function(np.random.default_rng([seed, index, number]), SAMPLING_RATE)
         name = f"{kind}/{number:03d}.flac"
         (folder / kind).mkdir(parents=True, exist_ok=True)

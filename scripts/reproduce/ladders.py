@@ -1,4 +1,4 @@
-"""Tables 3 and 5 of the paper as data: their rows, and the runs that a table is made of."""
+"""Plan tables 3 and 5 of the paper: their rows, and the runs that a table needs."""
 
 import dataclasses
 import difflib
@@ -14,8 +14,8 @@ from modeling_cnn10bert.training.recipe import RUNS, check_recipe, read_recipe
 PRETRAINING_SEED = 0
 TRAINING, TAGGING = "train_retrieval.py", "scripts/train_tagging.py"
 TAGGING_RECIPES = ("soundscapes_tagging",)
-SYNTHETIC_RECIPES = ("synthetic_pretraining",)  # whose scenes are made where they are missing
-# What the plan itself decides, so that no field of all runs may.
+SYNTHETIC_RECIPES = ("synthetic_pretraining",)  # their scenes are made if missing
+# Fields that the plan sets itself, and that cannot be given for all runs.
 PLANNED_FIELDS = {
     "seed": "--seeds N takes the seeds 0 to N-1",
     "output_dir": "--runs DIR holds the folders of all runs",
@@ -32,9 +32,9 @@ class Row:
     """A row of a table.
 
     Attributes:
-        name: as the paper has it.
-        recipe: name of the recipe whose runs it sums up; `None` for a system of others.
-        paper: the paper's R@1, R@5, R@10 and mAP@10, as printed; empty where the paper has no such row.
+        name: as in the paper.
+        recipe: name of the recipe whose runs it summarizes; `None` for a system of others.
+        paper: the paper's R@1, R@5, R@10 and mAP@10, as printed; empty if the paper has no such row.
     """
 
     name: str
@@ -53,7 +53,7 @@ _ABLATIONS = {
     "no EDA": ("no_eda", ("13.33", "37.02", "49.94", "23.27 ± 0.03")),
 }
 
-# (number of the table, ladder) -> its rows. The paper has no figures of soundscapes.
+# (number of the table, ladder) -> its rows. The paper has no figures for soundscapes.
 TABLES: dict[tuple[int, str], tuple[Row, ...]] = {
     (3, "clotho"): (
         Row("DCASE baseline", None, ("3.50", "11.50", "19.50", "7.50 ± 0.00")),
@@ -78,14 +78,14 @@ class Run:
     """A run of a recipe.
 
     Attributes:
-        name: of its folder among the runs.
-        recipe: the file.
-        script: that runs it, relative to the repository.
-        seed: of the run.
-        fields: those of the recipe and of all runs, and their values.
-        arguments: the fields of all runs as words of a command line.
-        starts_from: field -> name of the run whose folder it takes.
-        needs: names of the steps that come before it.
+        name: name of its folder among the runs.
+        recipe: the recipe's file.
+        script: script that runs it, relative to the repository.
+        seed: seed of the run.
+        fields: fields of the recipe and of all runs, with their values.
+        arguments: the fields of all runs as command-line arguments.
+        starts_from: field -> name of the run whose folder it uses.
+        needs: names of the steps that it depends on.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Synthesis:
-    """Synthetic scenes that a run takes, made where they are missing."""
+    """Synthetic scenes that a run uses, made if missing."""
 
     name: str
     folder: Path
@@ -109,12 +109,12 @@ class Synthesis:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a table needs.
+    """The steps for a table.
 
     Attributes:
-        rows: of the table.
-        steps: all that is to be done, each behind what it needs; the rows with the first seed come first.
-        seeds: how many seeds each row has.
+        rows: rows of the table.
+        steps: all steps, each after those that it needs; the rows with the first seed come first.
+        seeds: number of seeds per row.
     """
 
     rows: tuple[Row, ...]
@@ -123,37 +123,37 @@ class Plan:
 
     @property
     def runs(self) -> list[Run]:
-        """The steps that train."""
+        """Return the steps that train."""
         return [step for step in self.steps if isinstance(step, Run)]
 
     def runs_of(self, row: Row) -> list[Run]:
-        """The runs that a row sums up, by their seeds."""
+        """Return the runs that a row summarizes, ordered by seed."""
         return [run for run in self.runs if run.name in {run_name(row.recipe, seed) for seed in range(self.seeds)}]
 
 
 def run_name(recipe: str | None, seed: int) -> str:
-    """Of the run of a row; a pretraining, which is made once, is called as its recipe."""
+    """Return the name of a row's run; a pretraining, which is made once, has the name of its recipe."""
     return f"{recipe}-seed{seed}"
 
 
 def plan_table(table: int, ladder: str, seeds: int, recipes: Path, given: Sequence[str] = ()) -> Plan:
     """
-    What a table needs: a run for each row and seed, and before them the pretrainings that their recipes start from.
+    Plan a table: a run for each row and seed, and before them the pretrainings that their recipes start from.
 
-    A field that is the output folder of another recipe, `runs/<its name>`, makes that recipe's run a pretraining, which
-    is made once, with seed 0.
+    If a field is the output folder of another recipe, `runs/<its name>`, that recipe's run is a pretraining, which is
+    made once, with seed 0.
 
     Args:
         table: 3 or 5.
         ladder: `clotho` or `soundscapes`.
-        seeds: how many, from 0 on.
+        seeds: number of seeds, starting at 0.
         recipes: the folder of the recipes.
-        given: `--field value ...` for all runs. A recipe that names its own `manifests` keeps them; the tagging takes
-            only those that it knows.
+        given: `--field value ...` for all runs. A recipe that names its own `manifests` keeps them; the tagging run
+            gets only the fields that it knows.
 
     Raises:
-        RecipeError: there is no such table, a recipe cannot be read, a field is none or is not to be given, or two rows
-            would be the same run, or a row's has no test.
+        RecipeError: there is no such table, a recipe cannot be read, a field is unknown or not allowed, two rows would
+            be the same run, or a row's run has no test.
     """
     if (table, ladder) not in TABLES or seeds < 1:
         raise RecipeError(
@@ -172,14 +172,14 @@ def plan_table(table: int, ladder: str, seeds: int, recipes: Path, given: Sequen
 
 
 class _Planner:
-    """Collects steps, each once and behind what it needs."""
+    """Collects steps, each once and after those that it needs."""
 
     def __init__(self, recipes: Path, given: Mapping[str, list[str]]):
         self.recipes, self.given = recipes, given
         self.steps: dict[str, Run | Synthesis] = {}
 
     def add(self, recipe: str, seed: int | None = None) -> str:
-        """The name of the run of a recipe; without a seed, it is a pretraining."""
+        """Add the run of a recipe and return its name; without a seed, it is a pretraining."""
         name = recipe if seed is None else run_name(recipe, seed)
         if name in self.steps:
             return name
@@ -220,10 +220,10 @@ class _Planner:
 
 
 def _fields_of(words: Sequence[str]) -> dict[str, list[str]]:
-    """`--field value ... --other=value` -> field -> its values.
+    """Parse `--field value ... --other=value` to field -> its values.
 
     Raises:
-        RecipeError: a word that belongs to no field, a field that is none, or one that the plan decides.
+        RecipeError: a word belongs to no field, or a field is unknown or set by the plan.
     """
     fields: dict[str, list[str]] = {}
     for word in words:
@@ -246,7 +246,7 @@ def _fields_of(words: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _value(words: list[str]) -> Any:
-    """What the words of a command line stand for, in the types of YAML."""
+    """Parse command-line words to values with the types of YAML."""
     if len(words) != 1:
         return [_value([word]) for word in words] or True
     for read in (int, float):

@@ -1,4 +1,4 @@
-"""What the runs of a plan need and is not there, each with the command that makes it."""
+"""Find missing prerequisites of the runs of a plan, each with the command that makes it."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from modeling_cnn10bert.training.build import PACKAGED_TEXT_MODEL, resolve_text_
 from .ladders import TAGGING, Run, Synthesis
 from .run_queue import REPOSITORY
 
-# Folders that recipes name -> what makes them.
+# Folders that recipes name -> the command that makes them.
 MADE_BY = {
     "data/clotho": "cnn10bert prepare clotho data/clotho",
     "data/audiocaps": "cnn10bert prepare audiocaps data/audiocaps --captions DIR --audio DIR",
@@ -28,7 +28,7 @@ MADE_BY = {
 
 
 def missing_prerequisites(steps: Sequence[Run | Synthesis]) -> list[str]:
-    """One line for each thing that is missing, as which runs need it and what to do; none where all is there."""
+    """Return one line per missing prerequisite, with the runs that need it and what to do."""
     made_here = {str(step.folder) for step in steps if isinstance(step, Synthesis)}
     missing: dict[str, None] = {}  # a set that keeps its order
     for run in steps:
@@ -43,7 +43,7 @@ def missing_prerequisites(steps: Sequence[Run | Synthesis]) -> list[str]:
 
 
 def _uses(run: Run, *augmentations: str) -> bool:
-    """Whether a run has all of these text augmentations."""
+    """Tell whether a run has all of these text augmentations."""
     return bool(run.fields.get("augment_text", True)) and all(run.fields.get(name) for name in augmentations)
 
 
@@ -78,7 +78,7 @@ def _may_be_hub_id(name: str) -> bool:
 
 
 def _missing_model(field: str, name: str) -> list[str]:
-    """What is wrong with the name of a model, as far as that can be known without asking the Hub."""
+    """Check the name of a model, as far as possible without asking the Hub."""
     if name == PACKAGED_TEXT_MODEL:
         try:
             resolve_text_model(name)
@@ -109,7 +109,7 @@ def _missing_scenes(manifests: str | None, sources: str | None) -> list[str]:
 
 
 def _missing_back_translations(fields: dict) -> str:
-    """How the back-translations of the training set are found; empty where they are there, or the run itself tells."""
+    """Describe missing back-translations of the training set; empty if none are missing or the run itself checks."""
     name = fields.get("dataset_name")
     if name and name in MADE_BY and not Path(name).is_dir():
         return "no back-translations, nor the data set"

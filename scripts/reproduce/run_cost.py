@@ -1,4 +1,4 @@
-"""What the runs of a plan cost: optimiser steps, and time by the runs that have finished."""
+"""Estimate the cost of a plan's runs: optimizer steps, and time from the finished runs."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ _DEFAULTS = {
 
 
 def optimiser_steps(run: Run) -> int | None:
-    """How many steps a whole run takes; `None` where its data is not there to be counted."""
+    """Return the number of steps of a whole run; `None` if its data is missing."""
     fields = {**_DEFAULTS, **run.fields}
     if (fields["max_steps"] or 0) > 0:
         return int(fields["max_steps"])
@@ -59,29 +59,29 @@ def _captions_of_manifest(path: str) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """Seconds of an optimiser step: of each recipe that has finished runs, and of them all."""
+    """Seconds per optimizer step, of each recipe that has finished runs and of all."""
 
     of_recipe: dict[str, float]
     of_all: float | None
 
     def hours(self, run: Run | Synthesis) -> float | None:
-        """How long a whole run takes; `None` where nothing tells. Scenes are made in seconds."""
+        """Return the hours of a whole run; `None` if unknown. Scenes are made in seconds."""
         if isinstance(run, Synthesis):
             return 0.0
         steps, seconds = optimiser_steps(run), self.of_recipe.get(run.recipe.stem, self.of_all)
         return None if steps is None or seconds is None else steps * seconds / 3600
 
     def hours_of(self, runs: Iterable[Run | Synthesis]) -> float | None:
-        """Of all of them; `None` where nothing is known of one."""
+        """Return the hours of all runs; `None` if one is unknown."""
         hours = [self.hours(run) for run in runs]
         return None if None in hours else sum(hours)
 
 
 def measured_speed(steps: Iterable[Run | Synthesis], runs: Path, seconds_per_step: float | None = None) -> Speed:
     """
-    The speed of the finished runs, or the one that is given.
+    Return the speed of the finished runs, or the given one.
 
-    A run that was resumed says nothing: the time that it reports is that of its last part.
+    Resumed runs do not count, because they report only the time of their last part.
     """
     if seconds_per_step is not None:
         return Speed({}, seconds_per_step)

@@ -1,4 +1,4 @@
-"""Runs of a plan, one after another or a few at once: what is finished stays, what was interrupted is resumed."""
+"""Run the steps of a plan, one or several at a time; finished ones are kept, interrupted ones resumed."""
 
 import contextlib
 import fcntl
@@ -23,11 +23,11 @@ from .ladders import Run, Synthesis
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND_MARK = "--- command:"  # begins an attempt in a log
-RECORD = "run.json"  # in the folder of a run: what it was started with
-# What may change between the start of a run and its resumption: its results are the same.
+RECORD = "run.json"  # in the folder of a run: the settings that it was started with
+# Fields that may change between the start of a run and its resumption, because its results stay the same.
 WITHOUT_EFFECT = {
     "output_dir",
-    "seed",  # recorded beside the fields
+    "seed",  # recorded separately
     "cache_dir",
     "preprocessing_num_workers",
     "dataloader_num_workers",
@@ -42,7 +42,7 @@ WITHOUT_EFFECT = {
 
 
 def record_of(run: Run, num_processes: int) -> dict[str, Any]:
-    """What the results of a run hang on; a model that it starts from is named by the run that made it."""
+    """Return the settings that determine a run's results; its initial model is named by the run that made it."""
     fields = _with_effect(run.fields)
     return {
         "recipe": run.recipe.stem,
@@ -61,7 +61,7 @@ def _with_effect(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """What a run was started with; `None` where nothing says so."""
+    """Read the settings that a run was started with; `None` if they were not recorded."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -71,10 +71,10 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 def check_folder(run: Run, runs: Path, num_processes: int) -> None:
     """
-    A folder that holds a run must hold this one, whether it has finished or not.
+    Check that an existing run in the folder is this one, whether it has finished or not.
 
     Raises:
-        RecipeError: it was made with other fields, or nobody knows with which.
+        RecipeError: it was made with other or unknown fields.
     """
     folder = runs / run.name
     if (found := read_record(folder)) is None:
@@ -93,22 +93,22 @@ def check_folder(run: Run, runs: Path, num_processes: int) -> None:
 
 
 def is_finished(step: Run | Synthesis, runs: Path) -> bool:
-    """Whether a step has left all its results: of a run, those of the last part that its recipe asks for."""
+    """Tell whether a step has written all its results; for a run, those of the last part of its recipe."""
     if isinstance(step, Synthesis):
         return step.folder.is_dir()
     parts = {"do_predict": "test_", "do_eval": "eval_", "do_train": "train_"}
     last = next((prefix for part, prefix in parts.items() if step.fields.get(part)), "train_")
     try:
         results = json.loads((runs / step.name / RESULTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # ValueError: killed while it was written
+    except (OSError, ValueError, RecursionError):  # ValueError: killed while writing it
         return False
     return isinstance(results, dict) and any(name.startswith(last) for name in results)
 
 
 def outstanding(steps: Sequence[Run | Synthesis], runs: Path) -> list[Run | Synthesis]:
-    """What is to be done yet, in order; what only finished runs needed is not."""
+    """Return the remaining steps in order, without those that only finished runs needed."""
     needed = {name for step in steps for name in step.needs}
-    wanted = {step.name for step in steps} - needed  # the runs that rows sum up
+    wanted = {step.name for step in steps} - needed  # the runs that rows summarize
     found = []
     for step in reversed(steps):
         if step.name in wanted and not is_finished(step, runs):
@@ -121,13 +121,13 @@ def outstanding(steps: Sequence[Run | Synthesis], runs: Path) -> list[Run | Synt
 
 
 def command_of(step: Run | Synthesis, runs: Path, num_processes: int = 1) -> list[str]:
-    """The command of a step; more than one process goes through accelerate."""
+    """Return the command of a step; several processes are launched by accelerate."""
     if isinstance(step, Synthesis):
         return [sys.executable, str(REPOSITORY / "scripts" / "demo" / "synthesizers.py"), str(step.folder)]
     launcher = [sys.executable]
     if num_processes > 1:
         launcher += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(num_processes)]
-        launcher += ["--main_process_port", "0"]  # any that is free
+        launcher += ["--main_process_port", "0"]  # any free port
     models = [word for field, name in step.starts_from.items() for word in (f"--{field}", str(runs / name))]
     own = ["--seed", str(step.seed), "--output_dir", str(runs / step.name), "--resume_from_checkpoint", "true"]
     return [*launcher, str(REPOSITORY / step.script), str(step.recipe), *step.arguments, *models, *own]
@@ -135,13 +135,13 @@ def command_of(step: Run | Synthesis, runs: Path, num_processes: int = 1) -> lis
 
 def start(step: Run | Synthesis, runs: Path, num_processes: int = 1, jobs: int = 1) -> subprocess.Popen:
     """
-    Starts a step; what it prints is added to RUNS/<name>.log.
+    Start a step; its output is appended to RUNS/<name>.log.
 
-    The process holds a lock on its folder, which outlives this program: should that be killed, no second process can
-    begin in the folder before the first has ended.
+    The process holds a lock on its folder, which outlives this program. So even if this program is killed, no second
+    process can begin in the folder before the first has ended.
 
     Raises:
-        RecipeError: a process is at work in the folder, or it holds another run.
+        RecipeError: a process is using the folder, or it holds another run.
     """
     command = command_of(step, runs, num_processes)
     runs.mkdir(parents=True, exist_ok=True)
@@ -182,7 +182,7 @@ def _prepare_folder(run: Run, folder: Path, num_processes: int) -> None:
     with contextlib.suppress(FileNotFoundError):
         try:
             json.loads(results.read_text(encoding="utf-8"))
-        except ValueError:  # half a file, which a kill left, would stop the run at its end
+        except ValueError:  # an incomplete file from a kill would stop the run at its end
             results.rename(results.with_suffix(".json.broken"))
     resumed = any(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
     record = {**record_of(run, num_processes), "resumed": resumed}
@@ -211,12 +211,12 @@ def work_through(
     on_finish: Callable[[Run | Synthesis], None] = lambda step: None,
 ) -> None:
     """
-    Does what is not finished, each step behind those that it needs, and so many of them at once.
+    Run the unfinished steps, each after those that it needs, at most `jobs` at once.
 
-    However it ends, no process that it started is left behind.
+    All started processes are ended, even after an error.
 
     Raises:
-        RecipeError: a run failed; those beside it are ended, and resumed the next time.
+        RecipeError: a run failed; concurrent runs are ended, and resumed the next time.
     """
     waiting = outstanding(steps, runs)
     running: dict[Run | Synthesis, subprocess.Popen] = {}
@@ -257,7 +257,7 @@ def _failure(step: Run | Synthesis, runs: Path, status: int) -> str:
     reason = f"exit status {status}" if status else "it left no results"
     last = next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1])
     last = without_secrets(last.removeprefix("error: "))
-    return f"{step.name} failed ({reason}): {last[:300]}; see {log}; the same command goes on"
+    return f"{step.name} failed ({reason}): {last[:300]}; see {log}; run the same command to continue"
 
 
 def _end(running: Mapping[Run | Synthesis, subprocess.Popen]) -> None:

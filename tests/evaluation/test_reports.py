@@ -53,7 +53,7 @@ def test_a_file_of_a_run_that_is_not_whole_is_passed_over_and_named(tmp_path, ca
         (tmp_path / "torn.json").write_text(torn)
         caplog.clear()
         assert read_json(tmp_path / "torn.json") is None
-        assert f"{tmp_path / 'torn.json'} is not whole" in caplog.text
+        assert f"{tmp_path / 'torn.json'} is incomplete" in caplog.text
 
 
 def test_of_values_that_are_equal_but_for_rounding_the_first_is_the_best():

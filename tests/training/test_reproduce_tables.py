@@ -119,7 +119,7 @@ def test_a_dry_run_says_what_is_to_be_done_and_what_it_costs_and_does_nothing(sc
     out = capsys.readouterr().out
     assert _cells(out, "clotho_baseline-seed0")[-1] == "finished"
     assert _cells(out, "audiocaps_pretraining") == ["unknown", "unknown", "to do"]
-    assert "to do: 9 of 13, an unknown number of optimiser steps" in out
+    assert "to do: 9 of 13, an unknown number of optimizer steps" in out
     missing = [line.removeprefix("missing: ") for line in out.splitlines() if line.startswith("missing: ")]
     assert {line.partition(",")[0].partition("; ")[0] for line in missing if "WordNet" not in line} == {
         "data/clotho: found no such folder",
@@ -140,9 +140,9 @@ def test_the_cost_is_the_steps_times_the_seconds_a_step_of_finished_runs(script,
     script.main(["--table", "3", "--seeds", "2", "--dry_run", *given])
     out = capsys.readouterr().out
     assert _cells(out, "clotho_augmented-seed1") == ["1800", "1.00", "to do"]
-    assert "to do: 7 of 9, 12600 optimiser steps, about 7.0 h by 1 at once" in out
+    assert "to do: 7 of 9, 12600 optimizer steps, about 7.0 h by 1 at once" in out
     script.main(["--table", "3", "--seeds", "2", "--dry_run", "--jobs", "2", "--seconds_per_step", "0.2", *given])
-    assert "12600 optimiser steps, about 21 min by 2 at once" in capsys.readouterr().out
+    assert "12600 optimizer steps, about 21 min by 2 at once" in capsys.readouterr().out
 
 
 def test_steps_are_counted_from_the_pairs(soundscapes, tmp_path):

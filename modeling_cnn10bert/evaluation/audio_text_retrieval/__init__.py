@@ -1,1 +1,1 @@
-"""The folder that `evaluate.load` opens; its one script stands alone, so that it can be published as it is."""
+"""Folder for `evaluate.load`; its script imports nothing from this package, so it can be published as it is."""

@@ -1,18 +1,18 @@
 """R@k, mAP@k and median rank of a retrieval system, as an `evaluate` module: `evaluate.load(<this folder>)`, offline.
 
-The script stands alone (numpy, datasets and evaluate only) because `evaluate` copies it out of its package before it
-runs it. The arithmetic is in plain functions, which need no metric object: `ranks_of_relevant` (from similarities) or
+The script imports only numpy, datasets and evaluate, because `evaluate` copies it out of its package before it runs it.
+The computation is in plain functions that need no metric object: `ranks_of_relevant` (from similarities) or
 `ranks_in_lists` (from ranked names), then `metrics_of_ranks`.
 
 Conventions, for queries with R relevant items each:
 
-* R@k is the share of queries with *at least one* relevant item in the first k ("hit rate", "success at k"). It is the
-  field's recall at k where R = 1, and what CLIP-like papers report for audio-to-text, where R = 5.
+* R@k is the share of queries with *at least one* relevant item in the first k ("hit rate", "success at k"). For R = 1
+  it is the usual recall at k. For audio-to-text, where R = 5, it is what CLIP-like papers report.
 * AP@k is the sum of the precisions at the ranks of the relevant items within the first k, divided by min(R, k); mAP@k
-  is its mean over the queries. For R = 1 that is 1/rank, or 0 beyond k: the measure of DCASE's language-based audio
-  retrieval task. Dividing by min(R, k), not R, lets a perfect ranking reach 1 at any k.
+  is its mean over the queries. For R = 1, AP@k is 1/rank, or 0 beyond k, which is the measure of DCASE's language-based
+  audio retrieval task. Dividing by min(R, k), not R, lets a perfect ranking reach 1 at any k.
 * MedR is the median, over the queries, of the best rank of a relevant item (1 is first).
-* Ties never count in the system's favour: an irrelevant item with an equal score ranks before a relevant one. A model
+* Ties never count in the system's favor: an irrelevant item with an equal score ranks before a relevant one. A model
   that gives every item the same score is at the bottom, not at the top.
 """
 
@@ -28,7 +28,7 @@ MAP_AT = (10,)
 _DESCRIPTION = """
 Retrieval metrics over a whole collection: R@1, R@5, R@10, mAP@10 and the median rank. R@k is the share of queries with
 at least one relevant item in the first k; AP@k divides by min(number of relevant items, k); ties never count in the
-system's favour.
+system's favor.
 """
 
 _KWARGS_DESCRIPTION = """
@@ -59,9 +59,9 @@ _CITATION = """
 
 
 def ranks_of_relevant(similarity: np.ndarray, relevant: Sequence[int | Sequence[int]]) -> list[np.ndarray]:
-    """Ranks of each query's relevant items, 1 being first; ties count against the system.
+    """Return the ranks of each query's relevant items, 1 being first; ties count against the system.
 
-    Takes time proportional to the number of (query, relevant item) pairs times the number of items.
+    The time is proportional to the number of (query, relevant item) pairs times the number of items.
 
     Args:
         similarity: [queries, items], any real type, higher is better; infinities are allowed.
@@ -71,8 +71,8 @@ def ranks_of_relevant(similarity: np.ndarray, relevant: Sequence[int | Sequence[
         Per query an ascending float64 array with one rank for each of its relevant items.
 
     Raises:
-        ValueError: wrong shapes, NaN scores, a query without a relevant item, or an index that is no item; where one
-            query is at fault, its row is named.
+        ValueError: wrong shapes, NaN scores, a query without a relevant item, or an index out of range; the message
+            names the row of a faulty query.
     """
     similarity = np.asarray(similarity)
     if similarity.ndim != 2 or 0 in similarity.shape or similarity.dtype.kind not in "fiu":
@@ -86,10 +86,10 @@ def ranks_of_relevant(similarity: np.ndarray, relevant: Sequence[int | Sequence[
         )
     ranks = []
     for query, (scores, wanted) in enumerate(zip(similarity, relevant, strict=True)):
-        if np.isnan(scores).any():  # every comparison with it is false, which would put the relevant item first
+        if np.isnan(scores).any():  # comparisons with NaN are false, which would put the relevant item first
             raise ValueError(f"similarity is NaN for query {query} and item {np.flatnonzero(np.isnan(scores))[0]}")
         own = np.sort(scores[_items(query, wanted, len(scores))])[::-1]
-        # The j-th best relevant item stands behind j - 1 relevant ones and all irrelevant ones that score no lower.
+        # The j-th best relevant item ranks after j - 1 relevant ones and all irrelevant ones that score no lower.
         no_lower = np.count_nonzero(scores >= own[:, None], axis=1)
         relevant_no_lower = np.count_nonzero(own >= own[:, None], axis=1)
         ranks.append((np.arange(1, len(own) + 1) + no_lower - relevant_no_lower).astype(np.float64))
@@ -99,17 +99,17 @@ def ranks_of_relevant(similarity: np.ndarray, relevant: Sequence[int | Sequence[
 def ranks_in_lists(
     rankings: Sequence[Sequence[Hashable]], relevant: Sequence[Hashable | Sequence[Hashable]]
 ) -> list[np.ndarray]:
-    """Ranks of each query's relevant names in a list of names, best first, as the DCASE challenge's output files hold.
+    """Return the ranks of each query's relevant names in a ranked list, as in the DCASE challenge's output files.
 
     Args:
-        rankings: per query its item names, best first; a list may be cut after its first names.
+        rankings: per query its item names, best first; a list may be truncated.
         relevant: per query the relevant name, or several of them (a str or other scalar is one name).
 
     Returns:
-        Per query an ascending float64 array with one rank for each relevant name; infinite where the list lacks it.
+        Per query an ascending float64 array with one rank for each relevant name; infinite if the list lacks it.
 
     Raises:
-        ValueError: different lengths, a query without a relevant name, or a name twice in one list; it names the row.
+        ValueError: different lengths, a query without a relevant name, or a name twice in one list; names the row.
     """
     if len(rankings) != len(relevant) or not len(rankings):
         raise ValueError(f"got {len(rankings)} rankings for {len(relevant)} queries; expected one for each")
@@ -126,11 +126,11 @@ def ranks_in_lists(
 
 
 def average_precisions(ranks: Sequence[np.ndarray], k: int) -> np.ndarray:
-    """AP@k of every query.
+    """Compute the AP@k of every query.
 
     Args:
-        ranks: per query the ascending ranks of its relevant items, infinite where unknown and beyond k.
-        k: how many items of a ranking count.
+        ranks: per query the ascending ranks of its relevant items, infinite if unknown and beyond k.
+        k: number of items of a ranking that count.
 
     Returns:
         [queries] float64 between 0 and 1: sum of the precisions at the relevant ranks within k, over min(relevant, k).
@@ -146,7 +146,7 @@ def average_precisions(ranks: Sequence[np.ndarray], k: int) -> np.ndarray:
 def values_of_queries(
     ranks: Sequence[np.ndarray], recall_at: Sequence[int] = RECALL_AT, map_at: Sequence[int] = MAP_AT
 ) -> dict[str, np.ndarray]:
-    """What each query contributes to each metric, so that others can average over a part or a resample of the queries.
+    """Return each query's contribution to each metric, to average over a part or a resample of the queries.
 
     Args:
         ranks: per query the ascending ranks of its relevant items, from `ranks_of_relevant` or `ranks_in_lists`.
@@ -154,8 +154,8 @@ def values_of_queries(
         map_at: the k of mAP@k.
 
     Returns:
-        Metric -> [queries]: for `R@k` whether there is a hit, for `mAP@k` the AP@k, of both of which the metric is the
-        mean; for `MedR` the best rank, of which it is the median.
+        Metric -> [queries]: for `R@k` whether there is a hit and for `mAP@k` the AP@k, whose means are the metrics; for
+        `MedR` the best rank, whose median is the metric.
     """
     _check_cutoffs(recall_at, map_at)
     best = np.array([row[0] for row in ranks])
@@ -166,7 +166,7 @@ def values_of_queries(
 def metrics_of_ranks(
     ranks: Sequence[np.ndarray], recall_at: Sequence[int] = RECALL_AT, map_at: Sequence[int] = MAP_AT
 ) -> dict[str, float]:
-    """The metrics of a system from the ranks of its relevant items.
+    """Compute the metrics of a system from the ranks of its relevant items.
 
     Args:
         ranks, recall_at, map_at: as for `values_of_queries`.
@@ -186,7 +186,7 @@ def retrieval_metrics(
     recall_at: Sequence[int] = RECALL_AT,
     map_at: Sequence[int] = MAP_AT,
 ) -> dict[str, float]:
-    """The metrics of a similarity matrix [queries, items]; arguments and errors as in `ranks_of_relevant`."""
+    """Compute the metrics of a similarity matrix [queries, items]; arguments and errors as in `ranks_of_relevant`."""
     return metrics_of_ranks(ranks_of_relevant(similarity, relevant), recall_at, map_at)
 
 
@@ -196,11 +196,11 @@ def ranking_metrics(
     recall_at: Sequence[int] = RECALL_AT,
     map_at: Sequence[int] = MAP_AT,
 ) -> dict[str, float]:
-    """The metrics of ranked lists of names; arguments and errors as in `ranks_in_lists`.
+    """Compute the metrics of ranked lists of names; arguments and errors as in `ranks_in_lists`.
 
     Raises:
-        ValueError: also where a list is cut before a k that is asked for and lacks a relevant name, which makes the
-            metric unknowable.
+        ValueError: also if a list is truncated before a given k and lacks a relevant name, so that the metric is
+            unknown.
     """
     ranks = ranks_in_lists(rankings, relevant)
     deepest = max([*recall_at, *map_at], default=0)
@@ -216,14 +216,14 @@ def ranking_metrics(
 def chance_metrics(
     num_relevant: Sequence[int], num_items: int, recall_at: Sequence[int] = RECALL_AT, map_at: Sequence[int] = MAP_AT
 ) -> dict[str, float]:
-    """Expected R@k and mAP@k under a uniformly random ranking of the items: exact, no simulation.
+    """Compute the exact expected R@k and mAP@k under a uniformly random ranking of the items.
 
-    With R of N items relevant, rank r holds a relevant item with probability R/N, and each of the r - 1 ranks before it
-    then does so too with (R-1)/(N-1). So E[AP@k] is the sum over r = 1..min(k, N) of R/N * (1 + (r-1)(R-1)/(N-1)) / r,
-    divided by min(R, k); for R = 1 that is the sum of 1/(rN). And E[R@k] = 1 - C(N-R, k) / C(N, k).
+    With R of N items relevant, rank r holds a relevant item with probability R/N, and then each of the r - 1 ranks
+    before it with (R-1)/(N-1). So E[AP@k] is the sum over r = 1..min(k, N) of R/N * (1 + (r-1)(R-1)/(N-1)) / r,
+    divided by min(R, k); for R = 1 that is the sum of 1/(rN). E[R@k] = 1 - C(N-R, k) / C(N, k).
 
     Args:
-        num_relevant: [queries] how many relevant items each query has, 1 to `num_items`.
+        num_relevant: [queries] number of relevant items of each query, 1 to `num_items`.
         num_items: N.
         recall_at: the k of R@k.
         map_at: the k of mAP@k.
@@ -240,14 +240,14 @@ def chance_metrics(
 
 
 def _chance_hit(relevant: np.ndarray, num_items: int, k: int) -> np.ndarray:
-    """Probability [queries] that at least one of the first k of a random ranking is relevant."""
+    """Return the probability [queries] that at least one of the first k of a random ranking is relevant."""
     drawn = np.arange(min(k, num_items))
     missed = np.clip(num_items - relevant[:, None] - drawn, 0, None) / (num_items - drawn)
     return 1 - missed.prod(axis=1)
 
 
 def _chance_ap(relevant: np.ndarray, num_items: int, k: int) -> np.ndarray:
-    """Expected AP@k [queries] of a random ranking."""
+    """Return the expected AP@k [queries] of a random ranking."""
     rank = np.arange(1, min(k, num_items) + 1)
     others = (relevant[:, None] - 1) / max(num_items - 1, 1)
     expected = (relevant[:, None] / num_items * (1 + (rank - 1) * others) / rank).sum(axis=1)
@@ -261,7 +261,7 @@ def _check_cutoffs(recall_at: Sequence[int], map_at: Sequence[int]) -> None:
 
 
 def _items(query: int, wanted: int | Sequence[int], num_items: int) -> np.ndarray:
-    """The relevant items of a query, each once."""
+    """Return the relevant items of a query, each once."""
     items = np.atleast_1d(np.asarray(wanted))
     if items.size == 0:
         raise ValueError(f"query {query} has no relevant item, so no metric is defined for it: leave it out")
@@ -274,7 +274,7 @@ def _items(query: int, wanted: int | Sequence[int], num_items: int) -> np.ndarra
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class AudioTextRetrieval(evaluate.Metric):
-    """R@k, mAP@k and MedR behind `evaluate`'s interface; the functions of this module do the work."""
+    """R@k, mAP@k and MedR with `evaluate`'s interface; the functions of this module compute them."""
 
     def _info(self) -> evaluate.MetricInfo:
         scores = datasets.Sequence(datasets.Value("float64"))
@@ -292,8 +292,8 @@ class AudioTextRetrieval(evaluate.Metric):
     def compute(self, *, predictions=None, references=None, rankings=None, **options) -> dict[str, float] | None:
         """Score one similarity matrix, ranked lists, or what `add` and `add_batch` have collected.
 
-        A whole matrix skips the Arrow file that `evaluate` would put it through: reading it back makes a Python object
-        of every score, some forty times slower than the metric itself.
+        A whole matrix skips `evaluate`'s Arrow file, because reading it back makes a Python object of every score,
+        which is about forty times slower than the metric itself.
         """
         if predictions is not None and rankings is not None:
             raise ValueError("give predictions (a similarity matrix) or rankings (lists of names), not both")

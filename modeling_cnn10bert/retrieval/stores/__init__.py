@@ -1,4 +1,4 @@
-"""Where the embeddings of an index are kept: LanceDB on disk by default, Milvus by its address."""
+"""Stores for the embeddings of an index: LanceDB on disk by default, or Milvus."""
 
 import os
 
@@ -10,18 +10,18 @@ from .base import VectorStore
 
 def open_store(location: str, info: IndexInfo | None = None) -> VectorStore:
     """
-    Opens the index at a place; with `info`, makes it where there is none.
+    Open the index at a location; with `info`, create it if there is none.
 
     Args:
         location: a folder (LanceDB), a `.db` file (Milvus Lite), or the `http://host:port[/collection]` of a Milvus
             server.
-        info: of an index that is to be made; one that is there keeps its own.
+        info: settings of a new index; an existing one keeps its own.
 
     Raises:
         RetrievalError: there is no index and no `info`, or it cannot be read.
     """
     is_server = location.startswith(("http://", "https://"))
-    if not is_server and not os.path.exists(location):  # one that lies in a folder of such a name can be opened
+    if not is_server and not os.path.exists(location):  # an existing folder of such a name is opened
         check_local_folder(location, "index", RetrievalError, marks=(ADDRESS,))
     if is_server or location.endswith(".db"):
         from .milvus import MilvusStore

@@ -1,4 +1,4 @@
-"""What every store of embeddings offers, and what both kinds, `LanceStore` and `MilvusStore`, do in the same way."""
+"""Interface and common code of the stores of embeddings, `LanceStore` and `MilvusStore`."""
 
 import abc
 import contextlib
@@ -12,27 +12,27 @@ from ..records import EmbeddedFile, FileRecord, Hit, IndexInfo, SearchFilter
 from .paths import encode_path
 from .rows import checked_files, checked_query, checked_records, chunked, index_errors, record_of
 
-FIRST_LIMIT = 3  # windows looked up at first for each recording that is wanted
-MOST_TIES = 64  # times what is asked for: where more are equal, the store chooses among them
+FIRST_LIMIT = 3  # windows in the first lookup, per recording wanted
+MOST_TIES = 64  # times the number asked for; among more equal hits, the store chooses
 
 
 class VectorStore(abc.ABC):
     """
-    Embeddings of the windows of recordings, on disk.
+    Store of the embeddings of recordings' windows on disk.
 
-    Every method that writes leaves each recording whole: a reader, in this process or another, at any moment and after
-    a kill, sees all windows of a recording in one version or none of them. Several writers may work at the same time.
+    Writes are atomic per recording: a reader, in this process or another, always sees all windows of one version of a
+    recording or none, even after a kill. Several writers may work at the same time.
 
-    A kind of store has one row per window, and adds what its library does: the methods that end this class. A
-    condition is text in the language of the library, empty where every row is wanted.
+    A subclass has one row per window and implements the methods at the end of this class with its library. A
+    condition is text in the language of the library; an empty one admits every row.
 
     Attributes:
-        info: what was fixed when the index was made.
-        location: of the index, as error messages name it.
+        info: settings that were fixed when the index was made.
+        location: location of the index, as shown in error messages.
         condition: a filter -> the condition for it.
         among: encoded paths -> the condition that admits their rows.
-        paths_in_a_query: most paths that one condition names.
-        advice: "read" and "written" -> what the user should do where that fails.
+        paths_in_a_query: maximum number of paths in one condition.
+        advice: "read" or "written" -> what the user should do if that fails.
     """
 
     info: IndexInfo
@@ -41,18 +41,18 @@ class VectorStore(abc.ABC):
     among: Callable[[Iterable[str]], str]
     paths_in_a_query: int
     advice: Mapping[str, str]
-    _lock: contextlib.AbstractContextManager = contextlib.nullcontext()  # which writers take turns to hold
+    _lock: contextlib.AbstractContextManager = contextlib.nullcontext()  # held by one writer at a time
 
     def files(self) -> dict[str, FileRecord]:
-        """Path -> recording, of all that is in the index."""
+        """Return path -> record of every recording in the index."""
         with self._errors("read"):
             return {record.path: record for record in map(record_of, self._first_rows())}
 
     def put(self, files: Sequence[EmbeddedFile]) -> None:
-        """Adds recordings; one whose path is there already is replaced.
+        """Add recordings; one with the same path is replaced.
 
         Raises:
-            RetrievalError: it cannot be written, such as where the disk is full; what was in the index stays.
+            RetrievalError: the index cannot be written, for example because the disk is full; its contents stay.
         """
         files = checked_files(files, self.info, self.location)
         if files:
@@ -60,14 +60,14 @@ class VectorStore(abc.ABC):
                 self._write(files)
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Deletes recordings; paths that are not there are ignored."""
+        """Delete recordings; unknown paths are ignored."""
         paths = [encode_path(path) for path in paths]
         if paths:
             with self._errors("written"), self._lock:
                 self._delete(paths)
 
     def relabel(self, records: Mapping[str, FileRecord]) -> None:
-        """Path in the index -> what is known of that recording now; its embeddings stay, its path may be new."""
+        """Replace records, given as path in the index -> new record; embeddings stay, the path may change."""
         records = checked_records(records)
         with self._errors("written"), self._lock:
             files = list(self.embedded(records))
@@ -76,7 +76,7 @@ class VectorStore(abc.ABC):
                 self._write(renamed, [encode_path(file.record.path) for file in files])
 
     def embedded(self, paths: Iterable[str] | None = None) -> Iterator[EmbeddedFile]:
-        """The recordings of these paths, by default all, with their embeddings; windows in order, files in any."""
+        """Yield the recordings at these paths, by default all, with embeddings; windows in order, files in any."""
         with self._errors("read"):
             yield from self._embedded(None if paths is None else list(dict.fromkeys(paths)))
 
@@ -90,25 +90,25 @@ class VectorStore(abc.ABC):
     def search_windows(
         self, query: np.ndarray, limit: int, where: SearchFilter | None = None
     ) -> tuple[list[Hit], bool]:
-        """The windows with the largest inner product with `query` [D], best first, and whether there are no more."""
+        """Find the windows with the largest inner product with `query` [D], best first; also tell if these are all."""
         query = checked_query(query, self.info, self.location)
         condition = self.condition(where)
         count = limit + 1  # one more tells whether there are more
         with self._errors("read"):
             while True:
                 hits, all_found = self._find(query, count, condition)
-                # Of equal hits a library returns any: look further, until all that equal the last one are there.
+                # A library returns any of several equal hits, so look further until all equals of the last are there.
                 cut_between_equals = len(hits) > limit > 0 and hits[limit - 1].score == hits[-1].score
                 if all_found or not cut_between_equals or count > MOST_TIES * limit:
                     return hits[:limit], all_found and len(hits) <= limit
                 count *= 2
 
     def search(self, query: np.ndarray, k: int, where: SearchFilter | None = None) -> list[Hit]:
-        """The `k` recordings whose best window has the largest inner product with `query` [D], best first.
+        """Find the `k` recordings whose best window has the largest inner product with `query` [D], best first.
 
-        A recording has one hit, at its best window. Fewer than `k` come back only where the filter admits no more.
+        A recording has one hit, at its best window. Fewer than `k` are returned only if the filter admits no more.
         """
-        k = min(int(k), len(self))  # no store counts to any number
+        k = min(int(k), len(self))  # stores have a limit
         if not k:
             return []
         limit = FIRST_LIMIT * k
@@ -122,18 +122,18 @@ class VectorStore(abc.ABC):
             limit *= 4
 
     def optimize(self) -> None:
-        """Makes searching fast after writing: compacts, and builds or renews the index where one is worth its while."""
+        """Make searches fast after writing: compact, and build or update a vector index if it pays off."""
         with self._errors("written"), self._lock:
             self._optimize()
 
     def __len__(self) -> int:
-        """Windows in the index."""
+        """Return the number of windows in the index."""
         with self._errors("read"):
             return self._count("")
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Lets go of files and connections."""
+        """Close files and connections."""
 
     def __enter__(self) -> "VectorStore":
         return self
@@ -144,7 +144,7 @@ class VectorStore(abc.ABC):
     def _errors(self, done: str) -> contextlib.AbstractContextManager[None]:
         return index_errors(self.location, done, self.advice[done], self._reason)
 
-    # ------------------------------------------------------------------------------------ what a kind of store adds
+    # ----------------------------------------------------------------------------------- implemented by subclasses
 
     @abc.abstractmethod
     def _first_rows(self) -> Iterable[Mapping[str, Any]]:
@@ -164,7 +164,7 @@ class VectorStore(abc.ABC):
 
     @abc.abstractmethod
     def _write(self, files: Sequence[EmbeddedFile], old_paths: Sequence[str] = ()) -> None:
-        """Write recordings in the place of those of their paths, and delete those of the encoded `old_paths`."""
+        """Write recordings, replacing those at their paths, and delete those at the encoded `old_paths`."""
 
     @abc.abstractmethod
     def _delete(self, paths: Sequence[str]) -> None:
@@ -172,8 +172,8 @@ class VectorStore(abc.ABC):
 
     @abc.abstractmethod
     def _optimize(self) -> None:
-        """Do what `optimize` promises."""
+        """Implement `optimize`."""
 
     def _reason(self, error: Exception) -> str:
-        """Give the words of the library."""
+        """Return the library's message."""
         return str(error)

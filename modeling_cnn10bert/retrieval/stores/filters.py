@@ -14,25 +14,25 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 
 def to_sql(where: SearchFilter | None) -> str | None:
-    """A condition on the columns of LanceDB's table; `None` where everything is wanted."""
+    """Return a condition on the columns of LanceDB's table; `None` if the filter admits everything."""
     return _conjunction(where, sql_text, lambda values: f"({', '.join(values)})", ("AND", "OR", "IN"))
 
 
 def to_milvus(where: SearchFilter | None) -> str:
-    """An expression on the fields of a Milvus collection; empty where everything is wanted."""
+    """Return an expression on the fields of a Milvus collection; empty if the filter admits everything."""
     return _conjunction(where, milvus_text, lambda values: f"[{', '.join(values)}]", ("and", "or", "in")) or ""
 
 
 def sql_text(value: str) -> str:
-    """A string literal of SQL, in which nothing but the quote is special."""
+    """Return an SQL string literal, in which only the quote is special."""
     return "'" + value.replace("'", "''") + "'"
 
 
 def milvus_text(value: str) -> str:
     """
-    A string literal of Milvus.
+    Return a Milvus string literal.
 
-    Its escapes are those of C, of which Milvus Lite knows few: what need not be escaped stands for itself.
+    The escapes are those of C, but Milvus Lite knows only a few, so only what must be escaped is.
     """
     return '"' + "".join(_MILVUS_ESCAPES.get(character, character) for character in value) + '"'
 
@@ -46,11 +46,11 @@ def milvus_in(field: str, values: Iterable[str]) -> str:
 
 
 def nanoseconds(moment: datetime.datetime) -> int:
-    """Count the nanoseconds since 1970, exactly; a moment without a time zone is local time."""
+    """Return the exact nanoseconds since 1970; a moment without a time zone is local time."""
     if moment.tzinfo is None:
         try:
             moment = moment.astimezone()
-        except (OverflowError, ValueError, OSError):  # at the ends of the calendar there is no local time
+        except (OverflowError, ValueError, OSError):  # there is no local time at the ends of the calendar
             moment = moment.replace(tzinfo=datetime.timezone.utc)
     return (moment - _EPOCH) // datetime.timedelta(microseconds=1) * 1000
 
@@ -88,7 +88,7 @@ def _conjunction(
         terms.append(f"({f' {either} '.join(below)})")
     if where.formats:
         terms.append(f"format {among} {listed([text(encode_path(name)) for name in where.formats])}")
-    # A limit beyond the times that stores hold admits everything or nothing.
+    # A limit outside the times that stores hold admits everything or nothing.
     nothing = f"modified_ns < {FIRST_NS}"
     if where.modified_after is not None:
         after = _moment("modified_after", where.modified_after)

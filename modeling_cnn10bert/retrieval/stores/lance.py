@@ -1,8 +1,8 @@
-"""An index in a folder, by LanceDB: `index.json` says what it is, the table `windows` beside it has a row a window.
+"""An index in a folder, by LanceDB: `index.json` describes it, and the table `windows` has one row per window.
 
-Every write is one commit of the table, which readers see whole or not at all; a kill leaves the commit before. A lock
-file lets writers take turns. Readers take no lock: they read the newest commit, and versions that they may still be
-reading are kept for `KEPT_VERSIONS`.
+Every write is one commit of the table, which readers see whole or not at all; after a kill, the previous commit is
+valid. A lock file lets writers take turns. Readers take no lock: they read the newest commit, and versions that they
+may still be reading are kept for `KEPT_VERSIONS`.
 """
 
 import datetime
@@ -31,7 +31,7 @@ from .rows import COLUMN_TYPES, RECORD_COLUMNS, file_of, index_errors, missing_i
 INFO = "index.json"
 LOCK = ".lock"
 TABLE = "windows"
-KEPT_VERSIONS = datetime.timedelta(minutes=2)  # longer than any search; `embedded` goes on with a newer one
+KEPT_VERSIONS = datetime.timedelta(minutes=2)  # longer than any search; `embedded` continues with a newer version
 BATCH_ROWS = 4096  # of 4 kB at 1024 dimensions
 
 READ_ADVICE = "check the disk and your rights to the folder, or make the index again elsewhere"
@@ -41,16 +41,16 @@ WRITE_ADVICE = (
 )
 
 HIT_FIELDS = (*RECORD_COLUMNS, "start", "end")
-# `hit` holds these once more, as JSON: every column that is read of the rows found costs a millisecond.
+# `hit` holds these again as JSON, because every column that a search reads costs a millisecond.
 HIT_COLUMNS = ["hit", "vector", "_distance"]
 INDEX = "vectors"
 INDEXED_ROWS = 10_000  # 1024 dimensions, one core: exact in 45 ms, by the index in 10 ms; equal at 2000 rows
 PARTITION_ROWS = 1000
 TRAINING_ITERATIONS = 10
 MIN_PROBES, PROBED_SHARE = 10, 0.02  # of the partitions
-REFINE, CANDIDATES = 2, 60  # times what is asked for, and at least: rows whose vectors are read
-EXACT_ROWS = 2000  # where a filter admits fewer, each of them is read
-PROBES_BEHIND_FILTER = 4  # times as many: what it leaves of the neighbours is spread more widely
+REFINE, CANDIDATES = 2, 60  # rows whose vectors are read: times the number asked for, and at least
+EXACT_ROWS = 2000  # if a filter admits fewer, all of them are read
+PROBES_BEHIND_FILTER = 4  # times as many probes with a filter: the remaining neighbors are spread more widely
 EVERY_PARTITION = 2**20
 
 
@@ -59,8 +59,8 @@ class LanceStore(VectorStore):
     An index in a folder.
 
     Args:
-        folder: where it is.
-        info: what it was made with.
+        folder: the folder.
+        info: its settings.
         table: its rows.
     """
 
@@ -78,7 +78,7 @@ class LanceStore(VectorStore):
     @classmethod
     def open(cls, location: str, info: IndexInfo | None = None) -> "LanceStore":
         """
-        Opens the index in a folder; with `info`, makes it where there is none.
+        Open the index in a folder; with `info`, create it if there is none.
 
         Raises:
             RetrievalError: there is no index and no `info`, the folder holds something else, or it cannot be read.
@@ -113,11 +113,11 @@ class LanceStore(VectorStore):
             except Exception:
                 if self._table.version == version:
                     raise
-                # The version that was being read is gone, as reading it took longer than versions are kept.
+                # The version being read was deleted, because reading it took longer than versions are kept.
                 left = [path for path in (self.files() if paths is None else paths) if path not in given]
 
     def _embedded_where(self, condition: str) -> Iterator[EmbeddedFile]:
-        """A file's rows mostly stand together, so few files are waited for at a time."""
+        """Read recordings; a file's rows mostly lie together, so few files are incomplete at a time."""
         rows = self._table.search().where(condition) if condition else self._table.search()
         waiting: dict[str, list[tuple[dict[str, Any], np.ndarray]]] = {}
         for batch in rows.to_batches(BATCH_ROWS):
@@ -140,7 +140,7 @@ class LanceStore(VectorStore):
             admitted = self._count(condition)
             probes, candidates = _effort_of_search(indexed, admitted if condition else None)
             found = search.nprobes(probes).refine_factor(max(REFINE, math.ceil(candidates / count))).to_arrow()
-            if found.num_rows < min(count, admitted):  # the others lie in partitions that were not looked into
+            if found.num_rows < min(count, admitted):  # the others lie in partitions that were not searched
                 found = None
         if found is None:
             found = search.bypass_vector_index().to_arrow()
@@ -149,13 +149,13 @@ class LanceStore(VectorStore):
         return ranked_hits(rows, embeds, query), found.num_rows < count
 
     def _indexed_rows(self) -> int:
-        """Rows in the index of the vectors, 0 where there is none."""
+        """Return the number of rows in the vector index, 0 if there is none."""
         return sum(index.num_indexed_rows or 0 for index in self._table.list_indices() if index.name == INDEX)
 
     # ----------------------------------------------------------------------------------------------------- writing
 
     def _write(self, files: Sequence[EmbeddedFile], old_paths: Sequence[str] = ()) -> None:
-        """One commit after which the table has these recordings, and no other rows of their paths or the old ones."""
+        """Write recordings in one commit, which also deletes all other rows of their paths and the old ones."""
         rows = [row for file in files for row in rows_of(file)]
         for row in rows:  # as JSON, which keeps every float64 and int64 exactly
             row["hit"] = json.dumps([row[name] for name in HIT_FIELDS], ensure_ascii=False)
@@ -163,12 +163,12 @@ class LanceStore(VectorStore):
         condition = f"window = 0 AND {sql_in('path', {*after, *old_paths})}"
         before = self._table.search().where(condition).select(["path", "windows"]).to_list()
         table = pa.Table.from_pylist(rows, schema=self._table.schema)
-        if not before:  # a hundred times as fast as a merge, which looks through the whole table
+        if not before:  # a hundred times as fast as a merge, which scans the whole table
             self._table.add(table)
             return
         merge = self._table.merge_insert(["path", "window"]).when_matched_update_all().when_not_matched_insert_all()
         shrunk = [row["path"] for row in before if row["windows"] > after.get(row["path"], 0)]
-        if shrunk:  # only then, as it makes the merge read every vector of the table
+        if shrunk:  # only if needed, because the merge then reads every vector of the table
             merge = merge.when_not_matched_by_source_delete(sql_in("path", shrunk))
         merge.execute(table)
 
@@ -177,42 +177,42 @@ class LanceStore(VectorStore):
 
     def _optimize(self) -> None:
         """
-        Merges small files, takes new rows into the index of the vectors, or builds it.
+        Merge small files, and build the vector index or add new rows to it.
 
-        There is none below `INDEXED_ROWS`, where an exact search is fast enough, and none for embeddings whose
-        dimension is no multiple of 8. What only versions older than `KEPT_VERSIONS` use is deleted.
+        There is no vector index below `INDEXED_ROWS`, where an exact search is fast enough, or if the dimension is not
+        a multiple of 8. Files that only versions older than `KEPT_VERSIONS` use are deleted.
         """
         self._tidy()
         wanted = self._table.count_rows() >= INDEXED_ROWS and self.info.model.dimension % 8 == 0
         if wanted and not self._indexed_rows():
-            # RaBitQ: a bit a dimension, by which the candidates are chosen whose vectors are then read. With the
-            # size of the partitions, and not their number, Lance splits them as rows are added.
+            # RaBitQ has one bit per dimension. It selects the candidates whose vectors are then read. Given the size
+            # of the partitions instead of their number, Lance splits them as rows are added.
             config = lancedb.index.IvfRq(
                 distance_type="dot", target_partition_size=PARTITION_ROWS, max_iterations=TRAINING_ITERATIONS
             )
             self._table.create_index("vector", config=config, name=INDEX)
-            self._tidy()  # building takes so long that the versions from before are old now
+            self._tidy()  # building takes so long that the previous versions are old by now
 
     def close(self) -> None:
-        """Do nothing: LanceDB keeps no file open."""
+        """Do nothing, because LanceDB keeps no file open."""
 
     def _tidy(self) -> None:
-        # Unverified files are those of writes that are under way, or were killed; the lock says that none is under way.
+        # Unverified files belong to writes in progress or killed ones; as we hold the lock, no write is in progress.
         self._table.optimize(cleanup_older_than=KEPT_VERSIONS, delete_unverified=True)
 
 
 def _effort_of_search(indexed: int, admitted: int | None = None) -> tuple[int, int]:
-    """Probes and candidates for an index of so many rows, of which a filter, where there is one, admits so many."""
+    """Return probes and candidates for an index of `indexed` rows, of which a filter admits `admitted`."""
     probes = max(MIN_PROBES, round(PROBED_SHARE * indexed / PARTITION_ROWS))
     if admitted is None:
         return probes, CANDIDATES
-    if admitted <= EXACT_ROWS:  # all that it admits are candidates, which is exact
+    if admitted <= EXACT_ROWS:  # all of them are candidates, so the search is exact
         return EVERY_PARTITION, admitted
     return PROBES_BEHIND_FILTER * probes, CANDIDATES
 
 
 def _make(folder: Path, info: IndexInfo | None) -> None:
-    """An index without rows; the folder is made where it is missing, and must be empty where it is there."""
+    """Make an index without rows; the folder is created if missing, and must be empty if it exists."""
     if folder.exists():
         others = sorted(name for name in os.listdir(folder) if name != LOCK and not name.startswith(f".{INFO}."))
         if others:
@@ -222,7 +222,7 @@ def _make(folder: Path, info: IndexInfo | None) -> None:
             )
     if info is None:
         raise missing_index(str(folder))
-    # Lance takes a backslash for a separator, and names that are no UTF-8 have no address.
+    # Lance takes a backslash for a separator, and names that are not UTF-8 have no address.
     name = str(folder.absolute())
     if os.sep == "/" and ("\\" in name or encode_path(name) != name):
         raise RetrievalError(
@@ -236,9 +236,9 @@ def _make(folder: Path, info: IndexInfo | None) -> None:
 
 
 def _open_table(folder: Path, info: IndexInfo) -> lancedb.table.Table:
-    # An interval of 0: every read looks for the newest commit, as other processes write too.
+    # With an interval of 0, every read looks for the newest commit, because other processes may write too.
     database = lancedb.connect(str(folder.absolute()), read_consistency_interval=datetime.timedelta(0))
-    if not any((folder / f"{TABLE}.lance" / "_versions").glob("*.manifest")):  # a new index, or a kill before its table
+    if not any((folder / f"{TABLE}.lance" / "_versions").glob("*.manifest")):  # a new index, or killed before this
         with filelock.FileLock(folder / LOCK):
             return database.create_table(TABLE, schema=_schema(info.model.dimension), exist_ok=True)
     return database.open_table(TABLE)
@@ -251,7 +251,7 @@ def _schema(dimension: int) -> pa.Schema:
 
 
 def _without_vectors(rows: pa.Table) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Rows -> all but their vectors, as dictionaries, and the vectors [N, D] float32."""
+    """Split rows into dictionaries without the vectors, and the vectors [N, D] float32."""
     vectors = rows["vector"].combine_chunks()
     embeds = vectors.flatten().to_numpy(zero_copy_only=False).reshape(rows.num_rows, vectors.type.list_size)
     return rows.drop_columns(["vector"]).to_pylist(), embeds

@@ -1,9 +1,9 @@
-"""An index in a Milvus collection: of a server, or of a `.db` folder on disk by Milvus Lite.
+"""An index in a Milvus collection, on a server or in a `.db` folder on disk by Milvus Lite.
 
 Milvus has no transaction over the rows of a recording. So each write of a recording is a version of its own, whose rows
-say how many there are: what readers see is the newest version of which all rows are there. A write inserts the new
-version, then deletes the older ones. Killed in between, it leaves rows that no reader of this class takes into account,
-and that the next `put` of the recording or `optimize` deletes.
+hold their number. Readers see the newest version that is complete. A write inserts the new version, then deletes the
+older ones. If it is killed in between, it leaves rows that no reader of this class uses, and that the next `put` of the
+recording or `optimize` deletes.
 """
 
 import collections
@@ -39,13 +39,13 @@ from .rows import (
     rows_of,
 )
 
-INFO = "cnn10bert.index"  # property of the collection; the same stands in its description
-REQUEST_BYTES = 32 * 2**20  # of rows at once; a server takes 64 MB
-ROW_BYTES = 1024  # of a row besides its vector and path, generously
-MAX_LIMIT = 16_384  # rows that a server gives back at once
-VECTOR_ROWS = 2048  # rows with vectors at once: 8 MB at 1024 dimensions
+INFO = "cnn10bert.index"  # property of the collection, repeated in its description
+REQUEST_BYTES = 32 * 2**20  # of rows per request; a server takes 64 MB
+ROW_BYTES = 1024  # upper estimate of a row without its vector and path
+MAX_LIMIT = 16_384  # rows that a server returns at once
+VECTOR_ROWS = 2048  # rows with vectors per request: 8 MB at 1024 dimensions
 PATHS_IN_A_QUERY = 200
-UNFINISHED_SECONDS = 3600  # a write that has not been finished for so long never will be
+UNFINISHED_SECONDS = 3600  # a write that has been unfinished for so long was killed
 ADVICE = (
     "what was in it stays. Check that the server runs, its disk has room and you have the right to, then run the same "
     "again"
@@ -58,8 +58,8 @@ class MilvusStore(VectorStore):
     An index in a Milvus collection.
 
     Args:
-        address: where the collection is.
-        info: what the index was made with.
+        address: address of the collection.
+        info: settings of the index.
         client: a connection to it.
     """
 
@@ -77,14 +77,14 @@ class MilvusStore(VectorStore):
     @classmethod
     def open(cls, location: str, info: IndexInfo | None = None) -> "MilvusStore":
         """
-        Opens the index at an address; with `info`, makes it where there is none.
+        Open the index at an address; with `info`, create it if there is none.
 
         Raises:
             RetrievalError: there is no index and no `info`, no server answers, another process has the `.db` open, or
-                the collection is no index.
+                the collection is not an index.
         """
         address = Address.of(location)
-        if address.is_lite:  # look before Milvus Lite does, which would make a folder, or write into any other
+        if address.is_lite:  # check first, because Milvus Lite would create a folder or write into any existing one
             folder = Path(address.uri)
             if folder.is_dir() and any(folder.iterdir()) and not (folder / "collections").is_dir():
                 raise RetrievalError(
@@ -122,7 +122,7 @@ class MilvusStore(VectorStore):
                 yield row
 
     def _embedded_where(self, condition: str) -> Iterator[EmbeddedFile]:
-        """Rows come by their ids, so those of a recording together, its versions from old to new."""
+        """Read recordings; rows are sorted by id, so those of a recording are adjacent, versions from old to new."""
         for _, rows in groupby(self._rows(condition, HIT_FIELDS, VECTOR_ROWS), key=lambda row: row["path"]):
             newest = None
             for _, version in groupby(rows, key=lambda row: row["version"]):
@@ -141,7 +141,7 @@ class MilvusStore(VectorStore):
         return ranked_hits(seen, _vectors(seen), query), len(rows) < count
 
     def _nearest(self, query: np.ndarray, count: int, condition: str) -> list[dict[str, Any]]:
-        """Rows of any version with the largest inner products, in any order; fewer only where there are no more."""
+        """Find rows of any version with the largest inner products, unordered; fewer only if there are no more."""
         if count <= MAX_LIMIT:
             found = self._client.search(
                 self.address.collection,
@@ -151,19 +151,19 @@ class MilvusStore(VectorStore):
                 output_fields=HIT_FIELDS,
                 search_params={"metric_type": "IP"},
             )[0]
-            # An approximate index may have lost some behind a filter.
+            # An approximate index may miss rows when there is a filter.
             if len(found) == count or len(found) == self._count(condition):
                 return [hit["entity"] for hit in found]
         rows = self._rows(condition, HIT_FIELDS, VECTOR_ROWS)
         return heapq.nlargest(count, rows, key=lambda row: float(np.dot(np.float32(row["vector"]), query)))
 
     def _count(self, condition: str) -> int:
-        """Count rows; with those of unfinished writes until `optimize`."""
+        """Count rows, including those of unfinished writes until `optimize`."""
         rows = self._client.query(self.address.collection, filter=condition, output_fields=["count(*)"])
         return rows[0]["count(*)"]
 
     def _rows(self, condition: str, fields: Sequence[str], batch_rows: int = MAX_LIMIT) -> Iterator[dict[str, Any]]:
-        """All rows that a condition admits, by their ids."""
+        """Yield all rows that a condition admits, sorted by id."""
         rows = self._client.query_iterator(
             self.address.collection, batch_size=batch_rows, filter=condition, output_fields=list(fields)
         )
@@ -174,7 +174,7 @@ class MilvusStore(VectorStore):
             rows.close()
 
     def _versions(self, condition: str) -> dict[str, dict[str, tuple[int, int]]]:
-        """Encoded path -> version -> how many of its rows are there, and how many there should be."""
+        """Return encoded path -> version -> the number of rows found, and expected."""
         versions: dict[str, dict[str, tuple[int, int]]] = collections.defaultdict(dict)
         for row in self._rows(condition, ["path", "version", "windows"]):
             present, _ = versions[row["path"]].get(row["version"], (0, 0))
@@ -184,15 +184,15 @@ class MilvusStore(VectorStore):
     # ----------------------------------------------------------------------------------------------------- writing
 
     def _write(self, files: Sequence[EmbeddedFile], old_paths: Sequence[str] = ()) -> None:
-        """As `VectorStore`; for a moment readers may see a renamed recording under both paths."""
+        """Write as `VectorStore`; for a moment readers may see a renamed recording under both paths."""
         for batch in _batches(files, self.info.model.dimension):
             paths = self.among([encode_path(file.record.path) for file in batch])
             older = [version for versions in self._versions(paths).values() for version in versions]
-            # Versions are named by time, but above the older ones whatever the clock says.
+            # Versions are named by time, but always sort after older ones, even if the clock was set back.
             written_ns = max([time.time_ns(), *(_written_ns(version) + 1 for version in older)])
             version = f"{written_ns:020d}-{os.urandom(4).hex()}"
             rows = [row for file in batch for row in _rows_of(file, version)]
-            # One request. Only a recording that alone exceeds one is split, and not seen until all of it is there.
+            # One request. Only a recording that exceeds it alone is split, and is not seen until it is complete.
             at_once = len(rows)
             if len(batch) == 1:
                 at_once = REQUEST_BYTES // _row_bytes(self.info.model.dimension, rows[0]["path"])
@@ -210,7 +210,7 @@ class MilvusStore(VectorStore):
         self._client.delete(self.address.collection, filter=condition)
 
     def _optimize(self) -> None:
-        """Deletes what interrupted writes have left; a server compacts, and builds its index, by itself."""
+        """Delete rows of interrupted writes; a server compacts and builds its index by itself."""
         versions = self._versions("")
         visible = _newest_whole(versions)
         now = time.time_ns()
@@ -233,7 +233,7 @@ class MilvusStore(VectorStore):
 
 def _rows_of(file: EmbeddedFile, version: str) -> list[dict[str, Any]]:
     rows = rows_of(file)
-    name = hashlib.blake2b(rows[0]["path"].encode(), digest_size=16).hexdigest()  # ids are short, and need no escapes
+    name = hashlib.blake2b(rows[0]["path"].encode(), digest_size=16).hexdigest()  # ids are short and need no escapes
     return [{"id": f"{name}-{version}-{row['window']:08d}", **row, "version": version} for row in rows]
 
 
@@ -242,7 +242,7 @@ def _written_ns(version: str) -> int:
 
 
 def _newest_whole(versions: Mapping[str, Mapping[str, tuple[int, int]]]) -> dict[str, str]:
-    """Path -> its newest version of which all rows are there, of those paths that have one."""
+    """Return path -> its newest complete version, for the paths that have one."""
     whole = {
         path: [version for version, (present, expected) in found.items() if present == expected]
         for path, found in versions.items()
@@ -251,7 +251,7 @@ def _newest_whole(versions: Mapping[str, Mapping[str, tuple[int, int]]]) -> dict
 
 
 def _vectors(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """[N, D] float32."""
+    """Return the vectors [N, D] float32."""
     return np.array([row["vector"] for row in rows], dtype=np.float32)
 
 
@@ -260,7 +260,7 @@ def _row_bytes(dimension: int, path: str) -> int:
 
 
 def _batches(files: Sequence[EmbeddedFile], dimension: int) -> Iterator[list[EmbeddedFile]]:
-    """Recordings that fit into one request together; one that does not fit into any is a batch of its own."""
+    """Batch recordings to fit into one request; one that exceeds a request is a batch of its own."""
     batch: list[EmbeddedFile] = []
     size = 0
     for file in files:
@@ -294,6 +294,6 @@ def _make(client, address: Address, info: IndexInfo) -> None:
         schema=schema,
         index_params=index,
         properties={INFO: text},
-        consistency_level="Strong",  # what was put is found
+        consistency_level="Strong",  # searches find what was just put
         num_shards=1,  # the rows of a request become visible together
     )

@@ -1,4 +1,4 @@
-"""Connecting to Milvus: addresses, and clients of a server or of Milvus Lite."""
+"""Connect to a Milvus server or Milvus Lite."""
 
 import collections
 import contextlib
@@ -20,12 +20,12 @@ _open_stores: collections.Counter[str] = collections.Counter()  # of this proces
 @dataclasses.dataclass(frozen=True)
 class Address:
     """
-    Where a collection is.
+    Address of a collection.
 
     Attributes:
-        location: as the user gave it, for error messages, without its account.
-        uri: of the server, or the path of a Milvus Lite folder.
-        collection: its name.
+        location: the location given by the user, without the account, for error messages.
+        uri: URI of the server, or path of a Milvus Lite folder.
+        collection: name of the collection.
         token: `user:password`, or empty.
     """
 
@@ -59,7 +59,7 @@ class Address:
         return cls(shown, f"{parts.scheme}://{host}", name, urllib.parse.unquote(account))
 
     def reason(self, error: Exception) -> str:
-        """Give the words of the client, without the secrets that it may repeat."""
+        """Return the client's message, without the secrets that it may repeat."""
         text = str(error)
         for secret in filter(None, {self.token, self.token.partition(":")[2]}):
             text = text.replace(secret, MASK)
@@ -80,7 +80,7 @@ def connect(address: Address):
             f"{address.location}: found no pymilvus, which an index on Milvus needs; "
             'install it: pip install "cnn10bert[milvus]"'
         ) from error
-    # What goes wrong is raised; these would print it, with its traceback, as well.
+    # Errors are raised; these loggers would also print them with their tracebacks.
     for name in ("pymilvus", "milvus_lite", "grpc._server"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
@@ -102,11 +102,11 @@ def connect(address: Address):
 
 
 def disconnect(address: Address, client) -> None:
-    """Close a client that `connect` returned; with its last one Milvus Lite ends."""
+    """Close a client that `connect` returned; closing the last one stops Milvus Lite."""
     client.close()
     _open_stores[address.uri] -= 1
     if address.is_lite and not _open_stores[address.uri]:
-        # Else the server, a thread of this process, would keep the folder locked until the process ends.
+        # The server is a thread of this process, and would keep the folder locked until the process ends.
         with contextlib.suppress(ImportError):
             from milvus_lite.server_manager import server_manager_instance
 

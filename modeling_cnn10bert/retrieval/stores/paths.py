@@ -1,9 +1,9 @@
-"""File names as stores can hold them.
+"""Encode file names for the stores.
 
-Linux allows any bytes in a name. Python shows those that are no UTF-8 as lone surrogates, which no valid Unicode text
-holds, so Arrow and protobuf refuse them. Here every surrogate becomes one character of a private range, and the
-characters of that range get an escape in front. Every character is encoded for itself, so a path is below a folder
-exactly where its encoding begins with the folder's.
+Linux allows any bytes in a name. Python represents those that are not UTF-8 as lone surrogates, which are not valid
+Unicode, so Arrow and protobuf refuse them. Here every surrogate becomes one character of a private range, and the
+characters of that range get an escape in front. Characters are encoded one by one, so a path is below a folder if and
+only if its encoding begins with the folder's.
 """
 
 import os
@@ -18,21 +18,21 @@ _TO_DECODE = re.compile(f"{_ESCAPE}(.)|{_PRIVATE}", re.DOTALL)
 
 
 def encode_path(path: str) -> str:
-    """Any string -> valid Unicode; nearly every name stays as it is."""
+    """Encode any string as valid Unicode; nearly every name stays as it is."""
     return _TO_ENCODE.sub(_encode_character, path)
 
 
 def decode_path(encoded: str) -> str:
-    """What `encode_path` was given."""
+    """Decode what `encode_path` returned."""
     return _TO_DECODE.sub(_decode_character, encoded)
 
 
 def folder_range(folder: str) -> tuple[str, str]:
-    """Encoded paths below an absolute folder, at any depth: from the first value to before the second.
+    """Return the range of encoded paths below an absolute folder, at any depth; the second value is excluded.
 
-    A range and no pattern, in which %, _ and the like would mean something; and an index on the paths serves it.
+    A pattern would need escapes for characters such as % and _, and a range can use an index on the paths.
     """
-    below = os.path.join(os.path.normpath(folder), "")  # ends in one separator, also where the folder is the root
+    below = os.path.join(os.path.normpath(folder), "")  # ends in one separator, even for the root folder
     encoded = encode_path(below)
     return encoded, encoded[:-1] + chr(ord(encoded[-1]) + 1)
 

@@ -1,4 +1,4 @@
-"""What the stores share: recordings to rows, one a window, and back; exact scores; the checks of what is written."""
+"""Common code of the stores: recordings to rows, one per window, and back; exact scores; checks of the input."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from ..records import FORMAT_VERSION, EmbeddedFile, FileRecord, Hit, IndexInfo
 from .paths import decode_path, encode_path
 
 RECORD_COLUMNS = ("path", "content_hash", "size", "modified_ns", "duration")  # the fields of a `FileRecord`
-# Of the rows of every store, by their names in Arrow; each store adds its vectors, and what it alone needs.
+# Columns of every store, by their Arrow names; each store adds its vectors and its own columns.
 COLUMN_TYPES = {
     "path": "string",
     "content_hash": "string",
@@ -38,7 +38,7 @@ def chunked(values: Iterable[str], size: int) -> Iterator[list[str]]:
 
 
 def rows_of(file: EmbeddedFile) -> list[dict[str, Any]]:
-    """A recording -> its rows, one per window, each of which repeats what is known of the recording."""
+    """Convert a recording to rows, one per window; each row repeats the record."""
     record = {
         "path": encode_path(file.record.path),
         "content_hash": file.record.content_hash,
@@ -62,7 +62,7 @@ def record_of(row: Mapping[str, Any]) -> FileRecord:
 
 
 def file_of(rows: Sequence[Mapping[str, Any]], embeds: np.ndarray) -> EmbeddedFile:
-    """All rows of one recording, in any order, and their embeddings [W, D] -> the recording."""
+    """Convert all rows of one recording, in any order, and their embeddings [W, D] to the recording."""
     order = sorted(range(len(rows)), key=lambda position: rows[position]["window"])
     spans = [(rows[position]["start"], rows[position]["end"]) for position in order]
     return EmbeddedFile(record_of(rows[0]), spans, np.ascontiguousarray(embeds[order], dtype=np.float32))
@@ -70,7 +70,7 @@ def file_of(rows: Sequence[Mapping[str, Any]], embeds: np.ndarray) -> EmbeddedFi
 
 def ranked_hits(rows: Iterable[Mapping[str, Any]], embeds: np.ndarray, query: np.ndarray) -> list[Hit]:
     """
-    Rows that a search found -> hits, best first; equal scores by path and start.
+    Convert the rows that a search found to hits, best first; equal scores are sorted by path and start.
 
     Args:
         rows: N rows, in any order.
@@ -80,8 +80,8 @@ def ranked_hits(rows: Iterable[Mapping[str, Any]], embeds: np.ndarray, query: np
     rows = list(rows)
     if not rows:
         return []
-    # Row by row and not as a matrix product, whose rounding depends on where in the matrix a row stands: the same
-    # vector has the same score wherever it was found.
+    # The rounding of a matrix product depends on the position of a row, so scores are computed row by row: the same
+    # vector always has the same score.
     scores = (embeds.astype(np.float64) * query.astype(np.float64)).sum(axis=1).tolist()
     hits = [
         Hit(record_of(row), score, row["start"], row["end"], embed)
@@ -93,13 +93,13 @@ def ranked_hits(rows: Iterable[Mapping[str, Any]], embeds: np.ndarray, query: np
 @contextlib.contextmanager
 def index_errors(location: str, done: str, advice: str, reason: Callable[[Exception], str] = str) -> Iterator[None]:
     """
-    Raise one error for whatever the library of a store raises, which may be of any class.
+    Convert any exception of a store's library into one error class.
 
     Args:
-        location: of the index.
-        done: what was tried: "opened", "read" or "written".
+        location: location of the index.
+        done: the failed action: "opened", "read" or "written".
         advice: what the user should do.
-        reason: the error of the library -> its words.
+        reason: the library's exception -> its message.
     """
     try:
         yield
@@ -113,10 +113,10 @@ def index_errors(location: str, done: str, advice: str, reason: Callable[[Except
 
 
 def checked_files(files: Sequence[EmbeddedFile], info: IndexInfo, location: str) -> list[EmbeddedFile]:
-    """What is to be put into an index; of two recordings of one path the last.
+    """Check the recordings for an index; of two with the same path, keep the last.
 
     Raises:
-        RetrievalError: a recording without windows, or embeddings that are not those of the index's model.
+        RetrievalError: a recording has no windows, or its embeddings are not from the index's model.
     """
     for file in files:
         path, dimension = file.record.path, info.model.dimension
@@ -124,8 +124,8 @@ def checked_files(files: Sequence[EmbeddedFile], info: IndexInfo, location: str)
             raise RetrievalError(f"{path!r}: found no window, expected at least one; leave the recording out")
         if file.embeds.shape != (len(file.spans), dimension):
             raise RetrievalError(
-                f"{path!r}: found embeddings {list(file.embeds.shape)}, expected {[len(file.spans), dimension]}: one a "
-                f"window, by the model of {location}, {info.model.name}; embed it with that model, or make another "
+                f"{path!r}: found embeddings {list(file.embeds.shape)}, expected {[len(file.spans), dimension]}, one "
+                f"per window, by the model of {location}, {info.model.name}; embed it with that model, or make another "
                 "index"
             )
         if not np.isfinite(file.embeds).all():
@@ -134,10 +134,10 @@ def checked_files(files: Sequence[EmbeddedFile], info: IndexInfo, location: str)
 
 
 def checked_query(query: np.ndarray, info: IndexInfo, location: str) -> np.ndarray:
-    """[D] float32.
+    """Check a query and return it as [D] float32.
 
     Raises:
-        RetrievalError: not an embedding of the index's model.
+        RetrievalError: it is not an embedding by the index's model.
     """
     query = np.asarray(query, dtype=np.float32)
     if query.shape != (info.model.dimension,) or not np.isfinite(query).all():
@@ -150,7 +150,7 @@ def checked_query(query: np.ndarray, info: IndexInfo, location: str) -> np.ndarr
 
 
 def checked_records(records: Mapping[str, FileRecord]) -> Mapping[str, FileRecord]:
-    """Old path -> recording, whose new paths differ from one another.
+    """Check that in old path -> record, the new paths differ from one another.
 
     Raises:
         RetrievalError: two recordings would have one path.
@@ -169,7 +169,7 @@ def read_info(text: str | bytes, location: str) -> IndexInfo:
     """Read the `IndexInfo` that an index holds as JSON.
 
     Raises:
-        RetrievalError: it is no JSON, or of a format that this version does not read.
+        RetrievalError: it is not JSON, or its format is not readable by this version.
     """
     try:
         fields = json.loads(text)
@@ -186,8 +186,8 @@ def read_info(text: str | bytes, location: str) -> IndexInfo:
     except (TypeError, ValueError, KeyError) as error:
         found = f"fields that do not belong to format {version} ({str(error)[:200]})"
     raise RetrievalError(
-        f"{location}: found an index of {found}, expected format {FORMAT_VERSION}; make it anew with this version, "
-        "beside the old one"
+        f"{location}: found an index of {found}, expected format {FORMAT_VERSION}; make a new index with this "
+        "version, in another place"
     )
 
 
