@@ -75,7 +75,7 @@ def command_again(option: str = "") -> str:
     return command if option in command else f"{command} {option}"
 
 
-def say_interrupted(error: KeyboardInterrupt, advice: str = "go on with", option: str = "") -> int:
+def say_interrupted(error: KeyboardInterrupt, advice: str = "continue with", option: str = "") -> int:
     """
     Print one line: what ended the program, and the command to continue.
 
@@ -95,7 +95,7 @@ def say_interrupted(error: KeyboardInterrupt, advice: str = "go on with", option
 
 
 @contextlib.contextmanager
-def orderly_exit(advice: str = "go on with", option: str = "") -> Iterator[None]:
+def orderly_exit(advice: str = "continue with", option: str = "") -> Iterator[None]:
     """Run a command that Ctrl-C, SIGTERM and SIGHUP end in order, with the line of `say_interrupted`."""
     with signals_as_interrupts():
         try:

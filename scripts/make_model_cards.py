@@ -75,7 +75,7 @@ def _card(row: Row, model: CNN10BertModel) -> str:
         results=markdown_table(["**the paper's**, in percent", *TABLE_METRICS], [["text to audio", *row.paper]]),
         results_note=(
             f"The row “{row.name}” of the paper's table 3: Clotho v2.1's test set, 1,045 recordings with five captions "
-            "each, the mean of three runs, and behind mAP@10 their standard deviation. The paper has no figures from "
+            "each, mean of three runs, for mAP@10 with its standard deviation. The paper has no figures from "
             "audio to text. Where and why `cnn10bert` differs from the paper is in its docs/deviations.md."
         ),
         how=_how(fields, sizes),
@@ -99,7 +99,7 @@ def _how(fields: Mapping[str, Any], sizes: Mapping[str, int]) -> list[tuple[str,
         (
             "training",
             f"{defaults.num_train_epochs} epochs, {defaults.total_train_batch_size} pairs of a caption and a recording "
-            f"a step; Adam, learning rate {rate:g}, divided by {defaults.lr_decay_factor:g} every "
+            f"per step; Adam, learning rate {rate:g}, divided by {defaults.lr_decay_factor:g} every "
             f"{defaults.lr_decay_epochs} epochs; the weights of the epoch with the best validation "
             f"{defaults.metric_for_best_model}",
         ),

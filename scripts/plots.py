@@ -103,9 +103,9 @@ def _table_figure(rows: Mapping[str, Sequence[float]], published: Mapping[str, f
         if name in published:
             ax.vlines(published[name], place - 0.42, place + 0.42, color=_SETTINGS[3], linewidth=2.5, zorder=3)
             ends.append(published[name])
-        beside: dict[str, Any] = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
+        offset: dict[str, Any] = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
         text, color = (in_percent(values), "#222222") if len(values) else ("no run", _UNJUDGED)
-        ax.annotate(text, (max(ends), place), color=color, **beside)
+        ax.annotate(text, (max(ends), place), color=color, **offset)
         furthest = max(furthest, *ends)
     ax.set_yticks(range(len(rows)), rows)
     ax.set_ylim(len(rows) - 0.4, -0.6)  # the first on top; rows without a bar take space too

@@ -12,9 +12,9 @@ from modeling_cnn10bert.interrupts import orderly_exit
 @pytest.mark.parametrize(
     ("number", "code", "line"),
     [
-        (signal.SIGTERM, 143, "ended by SIGTERM; go on with: "),
-        (signal.SIGHUP, 129, "ended by SIGHUP; go on with: "),
-        (signal.SIGINT, 130, "interrupted; go on with: "),
+        (signal.SIGTERM, 143, "ended by SIGTERM; continue with: "),
+        (signal.SIGHUP, 129, "ended by SIGHUP; continue with: "),
+        (signal.SIGINT, 130, "interrupted; continue with: "),
     ],
 )
 def test_a_signal_ends_a_command_in_order(number, code, line, monkeypatch, capsys):

@@ -36,7 +36,7 @@ PushOption = Annotated[
 YouTubeAudioOption = Annotated[
     Path, typer.Option("--audio", help="Folder of recordings named Y<youtube_id>.wav or <youtube_id>_<start>.wav.")
 ]
-preparation = functools.partial(command, DATA, parent=prepare, bars=True, advice="go on with")
+preparation = functools.partial(command, DATA, parent=prepare, bars=True, advice="continue with")
 
 
 class Translator(str, enum.Enum):
@@ -168,7 +168,7 @@ def audioset(
     _finish(prepare_audioset(splits, out, _processes(num_proc), strict))
 
 
-@command(DATA, "back-translate data/clotho de fr es", bars=True, advice="go on with")
+@command(DATA, "back-translate data/clotho de fr es", bars=True, advice="continue with")
 def back_translate(
     dataset: Annotated[
         str, typer.Argument(help="Folder of a prepared data set or of soundscape manifests.", show_default=False)

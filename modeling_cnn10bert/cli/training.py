@@ -19,7 +19,7 @@ RECIPE_AND_FIELDS = {
 
 
 def _run(name: str, context: typer.Context, resume: bool) -> None:
-    """Run one of the commands of `training.commands`, which takes the words behind the verb."""
+    """Run one of the commands of `training.commands`, which takes the words after the verb."""
     words = context.args
     if not words:
         verb = name.replace("_", "-")

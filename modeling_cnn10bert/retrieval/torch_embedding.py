@@ -74,8 +74,8 @@ class TorchEmbedder:
                 f"device is {given!r}, which cannot be used here ({str(error).splitlines()[0]}); leave it out"
             ) from error
         in_folder = os.path.isdir(model)
-        with ThreadPoolExecutor(1) as beside:  # hashing 460 MB takes 0.4 s, in which a second core can load them
-            digest = beside.submit(weights_fingerprint, model) if in_folder else None
+        with ThreadPoolExecutor(1) as executor:  # hashing 460 MB takes 0.4 s, in which a second core can load them
+            digest = executor.submit(weights_fingerprint, model) if in_folder else None
             network, config, processor = _load_whole(model, revision, trust_remote_code)
         identity = ModelIdentity(
             name=os.path.abspath(model) if in_folder else model,

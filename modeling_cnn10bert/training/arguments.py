@@ -192,7 +192,7 @@ class AugmentationArguments:
 
 
 # Fields of transformers that would have no effect here, or would break what is promised of a run, and why or what to do
-# instead. Whoever raises the version of transformers looks for new fields that belong here.
+# instead. When the version of transformers is raised, look for new fields that belong here.
 NOT_OF_OURS = {
     "lr_scheduler_type": "set learning_rate_schedule instead",
     "lr_scheduler_kwargs": "no schedule of learning_rate_schedule takes any",
@@ -307,7 +307,7 @@ class KeyedTrainingArguments(TrainingArguments):
         if self.early_stopping_patience is not None and self.eval_strategy == "no":
             raise ValueError("early_stopping_patience needs evaluations: set eval_strategy to epoch or steps")
         self._check_metric()
-        self.lr_scheduler_type = SchedulerType.CONSTANT  # the base class wants one, and nobody asks for it
+        self.lr_scheduler_type = SchedulerType.CONSTANT  # required by the base class, and not used
         derived = self.per_device_train_batch_size is None
         if derived:  # the base class wants a number; the number of processes is known only after it ran
             self.per_device_train_batch_size = self.total_train_batch_size

@@ -76,5 +76,5 @@ def run(main: Callable[[], object], option: str = "") -> None:
             if not is_full_disk(error):
                 raise
             what = without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
-            line = f"error: the disk is full ({what}); free some space, then go on with: {command_again(option)}"
+            line = f"error: the disk is full ({what}); free some space, then continue with: {command_again(option)}"
             sys.exit(line if is_first else 1)

@@ -42,7 +42,7 @@ SEARCH_ARGUMENT_CLASSES = (*ARGUMENT_CLASSES[:-1], SearchTrainingArguments, Sear
 
 @contextlib.contextmanager
 def _begin(arguments: TrainingArguments) -> Iterator[str | None]:
-    """Hold the output folder for a training that may be published, and give the checkpoint it goes on from."""
+    """Hold the output folder for a training that may be published, and yield the checkpoint that it continues from."""
     register()
     logging.set_verbosity(arguments.get_process_log_level())
     with sole_run(arguments):

@@ -110,7 +110,7 @@ def test_a_preparation_that_is_ended_leaves_no_process_and_goes_on(
     )
     assert ended == code
     if number != signal.SIGKILL:
-        assert f"go on with: {sys.executable} {SCRIPT} prepare {sounds} {out}" in said and name in said
+        assert f"continue with: {sys.executable} {SCRIPT} prepare {sounds} {out}" in said and name in said
     monkeypatch.setattr(preparation, "ENTRIES_OF_A_SHARD", 2)
     commands.prepare(sounds, out)
     assert datasets.load_from_disk(out)["train"].to_dict() == datasets.load_from_disk(prepared)["train"].to_dict()

@@ -95,7 +95,9 @@ def test_a_full_disk_is_one_line_with_the_command_to_go_on(writer, command, smal
     with pytest.raises(SystemExit) as ending:
         run(lambda: WRITERS[writer](tmp_path / "file"), RESUME)
     line = ending.value.code
-    assert line.startswith("error: the disk is full (") and line.endswith(f"free some space, then go on with: {AGAIN}")
+    assert line.startswith("error: the disk is full (") and line.endswith(
+        f"free some space, then continue with: {AGAIN}"
+    )
     assert "\n" not in line
 
 
@@ -122,14 +124,14 @@ def test_an_interruption_is_one_line_with_the_command_to_go_on(name, code, comma
         run(lambda: signal.raise_signal(getattr(signal, name)), RESUME)
     assert ending.value.code == code
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith(f"go on with: {AGAIN}")
+    assert line.endswith(f"continue with: {AGAIN}")
 
 
 def test_a_command_that_resumes_already_is_named_as_it_is(command, capsys):
     sys.orig_argv += ["--resume_from_checkpoint", "true"]
     with pytest.raises(SystemExit):
         run(lambda: signal.raise_signal(signal.SIGINT), RESUME)
-    assert capsys.readouterr().err.endswith(f"go on with: {AGAIN}\n")
+    assert capsys.readouterr().err.endswith(f"continue with: {AGAIN}\n")
 
 
 @pytest.mark.parametrize(("rank", "said"), [("0", 1), ("1", 0)])

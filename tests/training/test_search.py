@@ -290,7 +290,7 @@ def test_an_interruption_that_python_passes_over_ends_the_search_too(search, unt
     untrained(lambda number: 0.5 if number < 1 else _Deleted() and 0.5)
     with pytest.raises(SystemExit) as ending:
         run_script(lambda: search(tmp_path / "search", "--n_trials", "4", **ONE_STEP))
-    assert ending.value.code == 130 and "interrupted; go on with: " in capsys.readouterr().err
+    assert ending.value.code == 130 and "interrupted; continue with: " in capsys.readouterr().err
     untrained(lambda number: 0.5)
     study = search(tmp_path / "search", "--n_trials", "4", **ONE_STEP)
     assert _states(study) == ["COMPLETE"] * 4
@@ -317,7 +317,7 @@ def test_an_interruption_while_a_trial_is_stored_ends_the_search_and_fails_the_t
 
 def test_a_full_disk_ends_the_search_at_once(search, untrained, tmp_path):
     untrained(lambda number: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    with pytest.raises(SystemExit, match="error: the disk is full .*go on with: "):
+    with pytest.raises(SystemExit, match="error: the disk is full .*continue with: "):
         run_script(lambda: search(tmp_path / "search", "--n_trials", "4", **ONE_STEP))
     untrained(lambda number: 0.5)
     assert _states(search(tmp_path / "search", "--n_trials", "1", **ONE_STEP)) == ["FAIL", "COMPLETE"]
