@@ -93,6 +93,14 @@ def test_help_names_every_command_and_every_command_has_help(run):
         assert "Usage" in run(name, "--help").stdout
 
 
+def test_every_help_fits_a_terminal_of_80_columns_and_has_an_example(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in COMMANDS:
+        text = run(name, "--help").stdout
+        assert max(map(len, text.splitlines())) <= 80 and "…" not in text, name
+        assert f" cnn10bert {name}" in text.partition("Examples:")[2], name
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -83,8 +83,9 @@ def run_evaluate(
         progress=progress,
     )
     files = write_evaluation(evaluation, folder, **about)
-    print(f"{embedder.identity.name} on {_named(evaluation_set)}: ", end="")
-    print(f"{len(evaluation.recordings)} recordings, {len(evaluation.captions)} captions, in percent\n")
+    print(f"{embedder.identity.name} on {_named(evaluation_set)}:")
+    print(f"{len(evaluation.recordings)} recordings, {len(evaluation.captions)} captions")
+    print("in percent; t2a: text to audio, a2t: audio to text\n")
     print(evaluation.table())
     if evaluation.left_out:
         print(f"{len(evaluation.left_out)} of {len(evaluation_set.recordings)} recordings could not be used.")

@@ -56,7 +56,7 @@ class ModelEvaluation:
     def table(self) -> str:
         """Return a table of both directions with value and interval in percent, next to the chance level."""
         confidence = f"{100 * self.bootstrap['confidence']:g} %"
-        header = ["", "text to audio", confidence, "chance", "audio to text", confidence, "chance"]
+        header = ["", "t2a", confidence, "chance", "a2t", confidence, "chance"]
         names = [name for name in self.metrics if not name.startswith(("a2t_", "chance_"))]
         rows = [[name, *self._cells(name), *self._cells(f"a2t_{name}")] for name in names]
         return markdown_table(header, rows)
@@ -66,7 +66,7 @@ class ModelEvaluation:
         interval, chance = self.intervals[name], self.metrics.get(f"chance_{name}")
         return [
             f"{scale * self.metrics[name]:.{digits}f}",
-            f"{scale * interval.low:.{digits}f} to {scale * interval.high:.{digits}f}",
+            f"{scale * interval.low:.{digits}f}-{scale * interval.high:.{digits}f}",
             "" if chance is None else f"{scale * chance:.{digits}f}",
         ]
 

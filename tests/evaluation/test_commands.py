@@ -26,7 +26,8 @@ def test_evaluate_prints_the_metrics_and_leaves_files_where_it_says(
     model = str(tiny_folder[0])
     evaluation = run_evaluate(model, str(soundscapes), bootstrap_resamples=50, seed=1, **QUIET)
     printed = capsys.readouterr().out
-    assert f"{model} on {soundscapes}, split test: 14 recordings, 35 captions" in printed
+    assert f"{model} on {soundscapes}, split test:\n14 recordings, 35 captions\n" in printed
+    assert max(len(line) for line in printed.splitlines() if line.startswith("|")) <= 80
     assert f"{100 * evaluation.metrics['mAP@10']:.2f}" in printed and "chance" in printed
     (results,) = tmp_path.glob("runs/evaluation/*checkpoint*-test/results.json")
     assert str(results.relative_to(tmp_path)) in printed

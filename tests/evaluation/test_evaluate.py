@@ -144,7 +144,7 @@ def test_the_table_gives_percent_and_ranks_with_their_intervals(case):
     lines = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in evaluation.table().splitlines()}
     cells = [cell.strip() for cell in lines["mAP@16"]]
     interval = evaluation.intervals["mAP@16"]
-    assert cells[:2] == [f"{100 * interval.value:.2f}", f"{100 * interval.low:.2f} to {100 * interval.high:.2f}"]
+    assert cells[:2] == [f"{100 * interval.value:.2f}", f"{100 * interval.low:.2f}-{100 * interval.high:.2f}"]
     assert cells[5] == f"{100 * evaluation.metrics['chance_a2t_mAP@16']:.2f}"
     assert lines["MedR"][0].strip() == f"{evaluation.metrics['MedR']:.1f}" and not lines["MedR"][2].strip()
 
