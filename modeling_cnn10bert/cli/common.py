@@ -34,7 +34,7 @@ def _print_version(wanted: bool) -> None:
 
 
 class Commands(typer.core.TyperGroup):
-    """Prints what is wrong with a command line without its secrets."""
+    """Print what is wrong with a command line, without its secrets."""
 
     def invoke(self, ctx):
         try:
@@ -206,13 +206,13 @@ def say_error(error: Exception) -> None:
 
 
 def say(line: str) -> None:
-    """A line on standard error; a name that is no UTF-8 is escaped there."""
+    """Write a line to standard error, with names that are not UTF-8 escaped."""
     typer.echo(line.encode("utf-8", "backslashreplace").decode("utf-8"), err=True)
 
 
 @contextlib.contextmanager
 def _quiet(bars: bool) -> Iterator[None]:
-    """Silence the reports of libraries; of the warnings, show those that are about the user's query or index."""
+    """Silence the reports of libraries, except warnings about the user's query or index."""
     os.environ.setdefault("LANCEDB_LOG", "error")  # read when lancedb is imported
     with _quiet_transformers(bars), warnings.catch_warnings():
         warnings.showwarning = _show_warning
@@ -249,7 +249,7 @@ def _show_warning(message: Warning | str, category: type[Warning], *_) -> None:
 
 
 def warn_of_slow_bfloat16(precision: Precision, device: str | None) -> None:
-    """Warn where bfloat16 is computed by a CPU that has no instructions for it."""
+    """Warn if bfloat16 would run on a CPU without instructions for it."""
     if precision is not Precision.bfloat16:
         return
     import torch
@@ -262,7 +262,7 @@ def warn_of_slow_bfloat16(precision: Precision, device: str | None) -> None:
 
 @contextlib.contextmanager
 def results_only() -> Iterator[None]:
-    """Send to standard error what libraries print while they work: standard output is for results."""
+    """Redirect the output of libraries to standard error. Standard output is for results."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
 
@@ -276,7 +276,7 @@ def output_form(output: enum.Enum | None, out: Path | None) -> str:
 def write_rows(
     nested, rows: list[dict], columns: list[str], table: Callable, output: TableOutput | None, out: Path | None
 ) -> None:
-    """Gives a result that is no list of hits: `nested` as JSON, `rows` as CSV."""
+    """Write a result that is not a list of hits: `nested` as JSON, `rows` as CSV."""
     from ..retrieval import listing
 
     form = output_form(output, out)
@@ -292,7 +292,7 @@ def write_rows(
 
 
 def write_result(content: bytes, out: Path | None) -> None:
-    """Writes a result to standard output, or whole or not at all to a file."""
+    """Write a result to standard output, or to a file that appears when it is complete."""
     if out is None:
         sys.stdout.flush()
         sys.stdout.buffer.write(content)

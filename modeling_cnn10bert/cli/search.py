@@ -114,7 +114,7 @@ def index(
 
 
 def _watch(paths: Sequence[Path], update: Callable[[frozenset[str]], "IndexReport"], index: str, report: Path | None):
-    """Updates at once and whenever something changed. Only the first update may fail: a drive comes back."""
+    """Update now and after every change. Only the first update may fail, because a drive may come back."""
     from ..errors import RetrievalError
     from ..retrieval.watching import watch_folders
 
@@ -137,7 +137,7 @@ def _watch(paths: Sequence[Path], update: Callable[[frozenset[str]], "IndexRepor
 
 
 def _tell(result: "IndexReport", report: Path | None) -> None:
-    """Prints what an update came to, and where to read what could not be used, or was used with a remark."""
+    """Print the update's counts, its first remarks, and the option that lists skipped files."""
     if report is not None:
         result.write_csv(report)
     else:
@@ -154,7 +154,7 @@ def _tell(result: "IndexReport", report: Path | None) -> None:
 
 @contextlib.contextmanager
 def _retriever_to_fill(model: str | None, index: str, options: dict) -> Iterator["AudioRetriever"]:
-    """The retriever of an index that may not be there yet."""
+    """Open the retriever of an index that may not exist yet."""
     from ..errors import MissingIndexError, RetrievalError
     from ..retrieval.retriever import AudioRetriever
 
@@ -283,7 +283,7 @@ def _search(
     output: Output | None,
     out: Path | None,
 ) -> None:
-    """Opens the index, searches, and gives the hits."""
+    """Open the index, search, and write the hits."""
     from ..retrieval import listing
     from ..retrieval.records import SearchFilter
     from ..retrieval.retriever import AudioRetriever

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import get_device_states, set_device_states
 
 
 class RandomDraws:
-    """The states of the random number generators of the CPU and of a tensor's device."""
+    """Hold the states of the random number generators of the CPU and of a tensor's device."""
 
     def __init__(self, tensor: torch.Tensor):
         self.cpu = torch.get_rng_state()
