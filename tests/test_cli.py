@@ -484,11 +484,11 @@ def test_faults_of_a_data_set_are_one_line_too(run, tiny_folder, tmp_path):
     [("bfloat16", "avx2 fma", True), ("bfloat16", "avx2 avx512_bf16", False), ("float32", "avx2 fma", False)],
 )
 def test_bfloat16_on_a_cpu_that_has_no_instructions_for_it_is_warned_of(capsys, monkeypatch, precision, flags, warned):
-    from modeling_cnn10bert.cli.common import Precision, warn_of_slow_bfloat16
+    from modeling_cnn10bert.cli.common import warn_of_slow_bfloat16
 
     monkeypatch.setattr(Path, "is_file", lambda path: True)
     monkeypatch.setattr(Path, "read_text", lambda path: f"flags : {flags}")
-    warn_of_slow_bfloat16(Precision(precision), "cpu")
+    warn_of_slow_bfloat16(precision, "cpu")
     assert ("14 times slower" in capsys.readouterr().err) is warned
 
 

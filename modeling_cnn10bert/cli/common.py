@@ -2,14 +2,13 @@
 
 import contextlib
 import datetime
-import enum
 import functools
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -70,38 +69,10 @@ def _options(
     pass
 
 
-class Output(str, enum.Enum):
-    table = "table"
-    json = "json"
-    csv = "csv"
-    m3u = "m3u"
-
-
-class TableOutput(str, enum.Enum):
-    table = "table"
-    json = "json"
-    csv = "csv"
-
-
-class Precision(str, enum.Enum):
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
-class Backend(str, enum.Enum):
-    auto = "auto"
-    torch = "torch"
-    onnx = "onnx"
-
-
-class ExportFormat(str, enum.Enum):
-    onnx = "onnx"
-
-
-class Challenge(str, enum.Enum):
-    dcase2022 = "dcase2022"
-    dcase2025 = "dcase2025"
-
+Output = Literal["table", "json", "csv", "m3u"]
+TableOutput = Literal["table", "json", "csv"]
+Precision = Literal["float32", "bfloat16"]
+Backend = Literal["auto", "torch", "onnx"]
 
 IndexOption = Annotated[
     str,
@@ -250,7 +221,7 @@ def _show_warning(message: Warning | str, category: type[Warning], *_) -> None:
 
 def warn_of_slow_bfloat16(precision: Precision, device: str | None) -> None:
     """Warn if bfloat16 would run on a CPU without instructions for it."""
-    if precision is not Precision.bfloat16:
+    if precision != "bfloat16":
         return
     import torch
 
@@ -267,10 +238,8 @@ def results_only() -> Iterator[None]:
         yield
 
 
-def output_form(output: enum.Enum | None, out: Path | None) -> str:
-    if output is not None:
-        return output.value
-    return ENDINGS.get(out.suffix.lower(), "table") if out is not None else "table"
+def output_form(output: Output | None, out: Path | None) -> str:
+    return output or (ENDINGS.get(out.suffix.lower(), "table") if out is not None else "table")
 
 
 def write_rows(

@@ -1,10 +1,9 @@
 """Verbs that make data sets to train on."""
 
-import enum
 import functools
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -39,9 +38,7 @@ YouTubeAudioOption = Annotated[
 preparation = functools.partial(command, DATA, parent=prepare, bars=True, advice="continue with")
 
 
-class Translator(str, enum.Enum):
-    marian = "marian"
-    apertium = "apertium"
+Translator = Literal["marian", "apertium"]
 
 
 @preparation("prepare folder data/mine ~/sounds", "prepare folder data/mine NAME/DATASET --caption-column text")
@@ -181,7 +178,7 @@ def back_translate(
     ] = None,
     translator: Annotated[
         Translator, typer.Option("--translator", help="marian uses opus-mt models, apertium uses rules (es only).")
-    ] = Translator.marian,
+    ] = "marian",
     models: Annotated[
         str | None, typer.Option("--models", help="Folder with models such as opus-mt-en-de. By default, from the Hub.")
     ] = None,
@@ -203,7 +200,7 @@ def back_translate(
     )
     from ..data.caption_variants import add_back_translations
 
-    by_rules = translator is Translator.apertium
+    by_rules = translator == "apertium"
     for language in languages:  # before the first hour of work, not after it
         require_language(language, tuple(APERTIUM_PAIRS) if by_rules else LANGUAGES)
 

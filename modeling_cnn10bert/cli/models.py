@@ -1,16 +1,13 @@
 """Verbs that evaluate, export and publish a model."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from ..masking import without_secrets
 from .common import (
-    Challenge,
     DeviceOption,
-    ExportFormat,
-    Precision,
     PrecisionOption,
     RemoteCodeOption,
     RevisionOption,
@@ -46,7 +43,7 @@ def evaluate(
         bool, typer.Option("--skip-missing", help="Skip recordings that cannot be read instead of failing.")
     ] = False,
     device: DeviceOption = None,
-    dtype: PrecisionOption = Precision.float32,
+    dtype: PrecisionOption = "float32",
     revision: RevisionOption = None,
     trust_remote_code: RemoteCodeOption = False,
 ) -> None:
@@ -69,7 +66,7 @@ def evaluate(
         audio=audio,
         out=out,
         device=device,
-        dtype=dtype.value,
+        dtype=dtype,
         bootstrap_resamples=bootstrap_resamples,
         confidence=confidence,
         seed=seed,
@@ -89,14 +86,16 @@ def submit(
     dataset: Annotated[
         str | None, typer.Argument(help="As for evaluate, or use --captions and --audio.", show_default=False)
     ] = None,
-    format: Annotated[Challenge, typer.Option("--format", help="Submission format.", show_default=False)] = ...,
+    format: Annotated[
+        Literal["dcase2022", "dcase2025"], typer.Option("--format", help="Submission format.", show_default=False)
+    ] = ...,
     out: Annotated[str, typer.Option("--out", help="CSV file to write. It must not exist.", show_default=False)] = ...,
     split: SplitOption = None,
     sources: SourcesOption = None,
     captions: Annotated[str | None, typer.Option("--captions", help="CSV file of queries, column caption.")] = None,
     audio: Annotated[str | None, typer.Option("--audio", help="Folder of recordings.")] = None,
     device: DeviceOption = None,
-    dtype: PrecisionOption = Precision.float32,
+    dtype: PrecisionOption = "float32",
     revision: RevisionOption = None,
     trust_remote_code: RemoteCodeOption = False,
 ) -> None:
@@ -109,14 +108,14 @@ def submit(
     run_submit(
         model,
         dataset,
-        format=format.value,
+        format=format,
         out=out,
         split=split,
         sources=sources,
         captions=captions,
         audio=audio,
         device=device,
-        dtype=dtype.value,
+        dtype=dtype,
         trust_remote_code=trust_remote_code,
         revision=revision,
     )
@@ -139,7 +138,7 @@ def score(
 def export(
     model: Annotated[str, typer.Argument(help="Model folder or Hub id.", show_default=False)],
     out: Annotated[str, typer.Argument(help="Folder to write. An earlier export is replaced.", show_default=False)],
-    format: Annotated[ExportFormat, typer.Option("--format", help="Format of the export.")] = ExportFormat.onnx,
+    format: Annotated[Literal["onnx"], typer.Option("--format", help="Format of the export.")] = "onnx",
     int8: Annotated[
         bool, typer.Option("--int8", help="Use 8-bit weights: smaller and faster, but slightly less accurate.")
     ] = False,

@@ -74,8 +74,8 @@ def index(
         typer.Option("--overlap", help="Overlap of windows in seconds. By default 10, or a third of --window if less."),
     ] = None,
     device: DeviceOption = None,
-    dtype: PrecisionOption = Precision.float32,
-    backend: BackendOption = Backend.auto,
+    dtype: PrecisionOption = "float32",
+    backend: BackendOption = "auto",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Number of windows to embed at once.")] = 32,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Number of decoding threads.", show_default="2")
@@ -227,9 +227,9 @@ def search(
     output: OutputOption = None,
     out: OutOption = None,
     model: ModelOption = None,
-    backend: BackendOption = Backend.auto,
+    backend: BackendOption = "auto",
     device: DeviceOption = None,
-    dtype: PrecisionOption = Precision.float32,
+    dtype: PrecisionOption = "float32",
     trust_remote_code: RemoteCodeOption = False,
 ) -> None:
     """Find the recordings that match a text description."""
@@ -256,9 +256,9 @@ def similar(
     output: OutputOption = None,
     out: OutOption = None,
     model: ModelOption = None,
-    backend: BackendOption = Backend.auto,
+    backend: BackendOption = "auto",
     device: DeviceOption = None,
-    dtype: PrecisionOption = Precision.float32,
+    dtype: PrecisionOption = "float32",
     trust_remote_code: RemoteCodeOption = False,
 ) -> None:
     """Find the recordings that sound most similar to an audio file."""
@@ -270,7 +270,7 @@ def similar(
 
 
 def _model_options(device: str | None, dtype: Precision, backend: Backend, trust_remote_code: bool) -> dict:
-    return {"device": device, "dtype": dtype.value, "backend": backend.value, "trust_remote_code": trust_remote_code}
+    return {"device": device, "dtype": dtype, "backend": backend, "trust_remote_code": trust_remote_code}
 
 
 def _search(
@@ -379,7 +379,7 @@ def tag(
     output: TableOutputOption = None,
     out: OutOption = None,
     model: ModelOption = None,
-    backend: BackendOption = Backend.auto,
+    backend: BackendOption = "auto",
     device: DeviceOption = None,
     trust_remote_code: RemoteCodeOption = False,
 ) -> None:
@@ -389,7 +389,7 @@ def tag(
     from ..retrieval.tags import read_labels
 
     names = read_labels(labels)
-    options = {"device": device, "backend": backend.value, "trust_remote_code": trust_remote_code}
+    options = {"device": device, "backend": backend, "trust_remote_code": trust_remote_code}
     with results_only(), AudioRetriever.from_pretrained(model, index, **options) as retriever:
         found = sorted(((file.record.path, tags) for file, tags in retriever.tag(names, top)), key=lambda row: row[0])
     rows = [{"file": path, "tags": listing.tag_rows(tags)} for path, tags in found]
