@@ -15,7 +15,8 @@
 
 The model is written with plain functions. `faster_on_cpu` first tries the kernel of this file that is named after the
 function. A kernel has the same signature and gives the same values and gradients up to rounding. Where it does not
-apply, such as on an accelerator, it returns `NotImplemented`, and the plain function runs.
+apply, such as on an accelerator, it returns `NotImplemented`, and the plain function runs. It does not apply either to
+modules with hooks or that a library has replaced, for example by an adapter or an offloaded layer: these are called.
 """
 
 import functools
@@ -50,6 +51,12 @@ def faster_on_cpu(plain: Callable) -> Callable:
         return plain(*args, **kwargs) if result is NotImplemented else result
 
     return call
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Tell whether calling `module` does more than its class's `forward`, because of hooks or a replaced method."""
+    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
+    return any(hooks) or "forward" in vars(module)
 
 
 # --------------------------------------------------------------------------------------------------------- padding
@@ -131,6 +138,8 @@ _OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, 
 def conv_norm_relu_on_cpu(conv: nn.Conv2d, norm: nn.BatchNorm2d, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
     """Convolve in evaluation mode with weights that the normalization has scaled, instead of scaling the output."""
     if norm.training or hidden_states.device.type != "cpu":
+        return NotImplemented
+    if type(conv) is not nn.Conv2d or has_hooks(conv) or has_hooks(norm):
         return NotImplemented
     dtype = torch.promote_types(norm.weight.dtype, torch.float32)
     mean, variance = norm.get_buffer("running_mean").to(dtype), norm.get_buffer("running_var").to(dtype)
@@ -214,6 +223,8 @@ def encode_captions_on_cpu(text_model: Any, input_ids: Tensor, attention_mask: T
     if kwargs or config.output_hidden_states or config.output_attentions:
         return NotImplemented
     if "flash" in (config._attn_implementation or ""):  # takes no mask that keeps captions of a row apart
+        return NotImplemented
+    if any(map(has_hooks, text_model.modules())):  # which expect one caption per row
         return NotImplemented
     caption, position = attention_mask.nonzero(as_tuple=True)  # of each token, [N]
     row, column = _assign_rows(caption.bincount(minlength=len(input_ids)), caption)

@@ -26,6 +26,7 @@ logger = logging.get_logger(__name__)
 
 LOG_MEL_FLOOR = 1e-10  # of the mel power, so -100 dB: librosa's and PANNs' `amin`
 MAX_SAMPLE = 1e9  # beyond any integer format; the power of larger samples could overflow float32
+FULL_SCALES = {"int16": 2**15, "int32": 2**31}  # of PCM samples
 FRAMES_AT_ONCE = 128  # on a CPU, so that intermediate results stay in its cache
 
 
@@ -140,7 +141,7 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
 
     def __call__(
         self,
-        raw_speech: np.ndarray | torch.Tensor | list[float] | list[np.ndarray] | list[torch.Tensor] | list[list[float]],
+        raw_speech: np.ndarray | torch.Tensor | list[float] | list[np.ndarray] | list[list[float]] | dict | list[dict],
         sampling_rate: int | None = None,
         padding: bool | str = True,
         max_length: int | None = None,
@@ -155,8 +156,10 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
         Compute the log-mel spectrograms of one clip or of a list of clips.
 
         Args:
-            raw_speech (`np.ndarray`, `torch.Tensor`, `list[float]` or a list of these):
-                One mono clip of shape `(num_samples,)`, or a list of such clips; floats in [-1, 1].
+            raw_speech (`np.ndarray`, `torch.Tensor`, `list[float]`, `dict`, a decoder or a list of these):
+                One mono clip of shape `(num_samples,)`, a batch `(batch_size, num_samples)`, or a list of clips. The
+                samples are floats in [-1, 1], or 16-bit or 32-bit integers. A clip may also be a dictionary with
+                `array` and `sampling_rate`, or a decoder of `datasets` or torchcodec, whose channels are averaged.
             sampling_rate (`int`, *optional*):
                 Sampling rate (Hz) of the clips. Giving it is strongly recommended: it guards against silent errors.
             padding (`bool` or `str`, *optional*, defaults to `True`):
@@ -179,20 +182,10 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
             `input_features_mask` `(batch_size, num_frames)`, 1 on the frames of the clip.
 
         Raises:
-            ValueError: the sampling rate is not the extractor's, a clip is empty, not mono, not of floats or holds NaN,
-                infinite or enormous samples, or no frame would be kept.
+            ValueError: a sampling rate is not the extractor's, a clip is empty, not mono, not of floats or integers as
+                above, or holds NaN, infinite or enormous samples, or no frame would be kept.
             TypeError: an argument is unknown.
         """
-        if sampling_rate is None:
-            logger.warning_once(
-                f"{type(self).__name__} was called without `sampling_rate`; it expects audio at "
-                f"{self.sampling_rate} Hz and cannot notice another rate. Pass the rate of your audio."
-            )
-        elif sampling_rate != self.sampling_rate:
-            raise ValueError(
-                f"{type(self).__name__} expects audio at {self.sampling_rate} Hz, but `sampling_rate` is "
-                f"{sampling_rate}. Resample the audio first."
-            )
         # The library's processors pass on `load_audio_backend`, with which they have already read files.
         if unknown := sorted(kwargs.keys() - {"load_audio_backend"}):
             raise TypeError(
@@ -202,8 +195,19 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
             )
         if max_length is not None and max_length < 1:
             raise ValueError(f"max_length: expected at least 1 frame, found {max_length}.")
-        clips = self._as_clips(raw_speech)
-        features = BatchFeature({"input_features": [self.log_mel(clip, device).cpu().numpy() for clip in clips]})
+        clips = self.read_clips(raw_speech, sampling_rate)
+        for _, rate in clips:
+            if rate is None:
+                logger.warning_once(
+                    f"{type(self).__name__} was called without `sampling_rate`; it expects audio at "
+                    f"{self.sampling_rate} Hz and cannot notice another rate. Pass the rate of your audio."
+                )
+            elif rate != self.sampling_rate:
+                raise ValueError(
+                    f"{type(self).__name__} expects audio at {self.sampling_rate} Hz, but `sampling_rate` is {rate}. "
+                    "Resample the audio first, or let the processor do it."
+                )
+        features = BatchFeature({"input_features": [self.log_mel(clip, device).cpu().numpy() for clip, _ in clips]})
         padded = self.pad(
             features,
             padding=padding,
@@ -217,16 +221,46 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
             padded["input_features_mask"] = padded.pop("attention_mask")
         return padded
 
-    def _as_clips(self, audio) -> list[np.ndarray]:
-        """Validate mono clips: an array or a list of numbers is one clip, any other list is a batch."""
-        if isinstance(audio, (list, tuple)) and (len(audio) == 0 or not np.isscalar(audio[0])):
-            if len(audio) == 0:
-                raise ValueError("Expected at least one clip, found an empty list.")
-            return [self._as_clip(clip, f"clip {index}: ") for index, clip in enumerate(audio)]
-        return [self._as_clip(audio)]
+    def read_clips(self, audio: Any, sampling_rate: int | None = None) -> list[tuple[np.ndarray, int | None]]:
+        """
+        Read clips in any of the forms that `__call__` takes.
 
-    def _as_clip(self, audio, name: str = "") -> np.ndarray:
-        """Validate one clip and return it as [num_samples] float32; error messages begin with `name`."""
+        Args:
+            audio: one clip or several.
+            sampling_rate: that of clips which do not come with their own (Hz).
+
+        Returns:
+            The samples of each clip `(num_samples,)`, float32 in [-1, 1], and its sampling rate (Hz), `None` if
+            unknown.
+
+        Raises:
+            ValueError: a clip is not a mono waveform as described there.
+        """
+        if getattr(audio, "ndim", 1) == 2:
+            if audio.shape[1] < audio.shape[0]:
+                raise ValueError(
+                    f"expected a batch of mono waveforms (batch_size, num_samples), found shape {tuple(audio.shape)}, "
+                    "which has more clips than samples. Average the channels of a multichannel recording."
+                )
+            audio = list(audio)
+        if not isinstance(audio, list | tuple) or (len(audio) > 0 and np.isscalar(audio[0])):
+            return [self._read_clip(audio, sampling_rate)]
+        if len(audio) == 0:
+            raise ValueError("Expected at least one clip, found an empty list.")
+        return [self._read_clip(clip, sampling_rate, f"clip {index}: ") for index, clip in enumerate(audio)]
+
+    def _read_clip(self, audio, sampling_rate: int | None, name: str = "") -> tuple[np.ndarray, int | None]:
+        """Read one clip; error messages begin with `name`."""
+        if isinstance(audio, dict) and audio.get("array") is not None:
+            rate = audio.get("sampling_rate", sampling_rate)
+            return self._as_waveform(audio["array"], name), rate
+        if hasattr(audio, "get_all_samples"):  # a decoder of `datasets` or torchcodec
+            samples = audio.get_all_samples()
+            return self._as_waveform(samples.data.mean(dim=0), name), samples.sample_rate
+        return self._as_waveform(audio, name), sampling_rate
+
+    def _as_waveform(self, audio, name: str) -> np.ndarray:
+        """Validate the samples of one clip and return them as [num_samples] float32."""
         if isinstance(audio, torch.Tensor) and audio.is_floating_point():
             audio = audio.float()  # numpy has no bfloat16
         try:
@@ -234,11 +268,13 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
         except ValueError:  # lists of different lengths within a clip
             clip = np.asarray(None)
         if not np.issubdtype(clip.dtype, np.number) and clip.dtype != bool:
-            hint = " Give its 'array'." if isinstance(audio, dict) else ""
+            hint = " A dictionary needs an 'array' and its 'sampling_rate'." if isinstance(audio, dict) else ""
             raise ValueError(
                 f"{name}expected a waveform, numbers in an array of shape (num_samples,), found "
                 f"{type(audio).__name__}.{hint}"
             )
+        if clip.ndim == 2 and clip.shape[0] == 1:
+            clip = clip[0]  # (1, num_samples), as torchaudio reads a mono file
         if clip.ndim != 1:
             raise ValueError(
                 f"{name}expected a mono waveform of shape (num_samples,), found shape {clip.shape}. "
@@ -246,10 +282,12 @@ class CNN10FeatureExtractor(SequenceFeatureExtractor):
             )
         if clip.size == 0:
             raise ValueError(f"{name}expected a waveform, found one without samples. Leave empty recordings out.")
+        if clip.dtype.name in FULL_SCALES:
+            return clip.astype(np.float32) / FULL_SCALES[clip.dtype.name]
         if not np.issubdtype(clip.dtype, np.floating):
             raise ValueError(
-                f"{name}expected floating point samples in [-1, 1], found {clip.dtype}. "
-                "Divide integer samples by their full scale, for example 32768 for 16 bit."
+                f"{name}expected floating point samples in [-1, 1], int16 or int32, found {clip.dtype}. "
+                "Divide other integer samples by their full scale, for example 8388608 for 24 bit."
             )
         if not np.isfinite(clip).all():
             bad = int(np.count_nonzero(~np.isfinite(clip)))

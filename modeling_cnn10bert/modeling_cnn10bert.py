@@ -379,7 +379,7 @@ class CNN10BertProjection(nn.Module):
 class CNN10BertPreTrainedModel(PreTrainedModel):
     config: CNN10BertConfig
     base_model_prefix = "cnn10bert"
-    main_input_name = "input_features"
+    main_input_name = "input_ids"
     input_modalities = ["audio", "text"]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
@@ -535,8 +535,8 @@ class CNN10BertModel(CNN10BertPreTrainedModel):
     @auto_docstring
     def forward(
         self,
-        input_ids: Tensor,
-        input_features: Tensor,
+        input_ids: Tensor | None = None,
+        input_features: Tensor | None = None,
         attention_mask: Tensor | None = None,
         input_features_mask: Tensor | None = None,
         recording_ids: Tensor | None = None,
@@ -544,7 +544,9 @@ class CNN10BertModel(CNN10BertPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | CNN10BertOutput:
         r"""
-        input_features (`torch.Tensor` of shape `(batch_size, num_frames, num_mel_bins)`):
+        input_ids (`torch.Tensor` of shape `(num_captions, num_tokens)`, *optional*):
+            Tokens of the captions. With recordings or captions alone, the output holds only their embeddings.
+        input_features (`torch.Tensor` of shape `(batch_size, num_frames, num_mel_bins)`, *optional*):
             Log-mel spectrograms in dB, from [`CNN10FeatureExtractor`].
         input_features_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*):
             1 on the frames of the clip, 0 on the padding after them.
@@ -553,6 +555,10 @@ class CNN10BertModel(CNN10BertPreTrainedModel):
         return_loss (`bool`, *optional*):
             Whether to return the contrastive loss, which needs one caption per audio.
         """
+        if input_features is None or input_ids is None:
+            return self._embed_one_modality(
+                input_ids, input_features, attention_mask, input_features_mask, return_loss, **kwargs
+            )
         audio_outputs = self.get_audio_features(input_features, input_features_mask, return_dict=True, **kwargs)
         text_outputs = self.get_text_features(input_ids, attention_mask, return_dict=True, **kwargs)
         logits_per_audio = self.similarity(audio_outputs.pooler_output, text_outputs.pooler_output)
@@ -565,6 +571,20 @@ class CNN10BertModel(CNN10BertPreTrainedModel):
             audio_model_output=audio_outputs,
             text_model_output=text_outputs,
         )
+
+    def _embed_one_modality(
+        self, input_ids, input_features, attention_mask, input_features_mask, return_loss, **kwargs
+    ) -> CNN10BertOutput:
+        if return_loss or (input_ids is None and input_features is None):
+            found = "only input_ids" if input_features is None else "only input_features"
+            found = "neither" if input_ids is None and input_features is None else found
+            needed = "input_ids and input_features for the loss" if return_loss else "input_ids, input_features or both"
+            raise ValueError(f"Expected {needed}, found {found}.")
+        if input_ids is None:
+            outputs = self.get_audio_features(input_features, input_features_mask, return_dict=True, **kwargs)
+            return CNN10BertOutput(audio_embeds=outputs.pooler_output, audio_model_output=outputs)
+        outputs = self.get_text_features(input_ids, attention_mask, return_dict=True, **kwargs)
+        return CNN10BertOutput(text_embeds=outputs.pooler_output, text_model_output=outputs)
 
 
 def _load_tower(model_class: Any, source, **kwargs) -> PreTrainedModel:

@@ -14,13 +14,14 @@
 """Processor of CNN10-BERT: recordings to log-mels, captions to tokens."""
 
 import difflib
-import numbers
+import os
 import re
 import string
 
 import numpy as np
 from tokenizers import Regex, normalizers
 from transformers import PreTrainedTokenizerFast, ProcessorMixin
+from transformers.audio_utils import load_audio
 from transformers.processing_utils import AudioKwargs, ProcessingKwargs, TextKwargs
 from transformers.utils import auto_docstring
 
@@ -91,6 +92,9 @@ class CNN10BertProcessor(ProcessorMixin):
         With captions, `padding`, `truncation`, `max_length` and `pad_to_multiple_of` count tokens and apply to captions
         only. Give those of the recordings, in frames, in `audio_kwargs`. `raw_speech`, the name that feature extractors
         use, is the same as `audio`. An unknown argument is an error.
+
+        A recording is given in any form that the feature extractor takes, or as the path or address of a file. Unlike
+        the feature extractor, the processor resamples recordings at other rates, for which it needs soxr.
         """
     )
     def __call__(self, images=None, text=None, videos=None, audio=None, **kwargs):
@@ -104,13 +108,35 @@ class CNN10BertProcessor(ProcessorMixin):
                 raise ValueError("Expected audio or raw_speech, which are the same, found both.")
             audio = raw_speech
         self._check_names(kwargs)
-        audio = _as_arrays(audio)
+        if audio is not None:
+            options = dict(kwargs.pop("audio_kwargs", None) or {})
+            given = [options.pop("sampling_rate", None), kwargs.pop("sampling_rate", None)]
+            clips = self._read_audio(audio, given[1] if given[0] is None else given[0])
+            audio = [clip for clip, _ in clips]
+            if all(rate is not None for _, rate in clips):  # otherwise the feature extractor warns
+                options["sampling_rate"] = self.feature_extractor.sampling_rate
+            kwargs["audio_kwargs"] = options
         # The library would pass `max_length=32, truncation=True` to both, leaving 0.3 s of each recording. It would
         # also let the arguments of a tokenizer's last call, which are saved with it, override this class's defaults.
         if text is not None:
             given = {name: kwargs.pop(name) for name in CAPTION_LENGTH.keys() & kwargs.keys()}
             kwargs["text_kwargs"] = {**CAPTION_LENGTH, **given, **kwargs.get("text_kwargs", {})}
         return super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
+
+    def _read_audio(self, audio, sampling_rate: int | None) -> list[tuple[np.ndarray, int | None]]:
+        """Read recordings in any form, resampled to the feature extractor's rate where their own is known."""
+        new_rate = self.feature_extractor.sampling_rate
+        if isinstance(audio, str | os.PathLike):
+            audio = [audio]
+        if isinstance(audio, list | tuple):
+            audio = [
+                {"array": read_audio_file(os.fspath(clip), new_rate), "sampling_rate": new_rate}
+                if isinstance(clip, str | os.PathLike)
+                else clip
+                for clip in audio
+            ]
+        clips = self.feature_extractor.read_clips(audio, sampling_rate)
+        return [(clip, rate) if rate is None else (resample(clip, rate, new_rate), new_rate) for clip, rate in clips]
 
     def _check_names(self, kwargs):
         """
@@ -167,26 +193,43 @@ class CNN10BertProcessor(ProcessorMixin):
                 )
 
 
-def _as_arrays(audio):
+def read_audio_file(source: str, sampling_rate: int) -> np.ndarray:
     """
-    Give recordings the types that the library's processors take: arrays, tensors and paths, or lists of these.
+    Read a file as a mono waveform `(num_samples,)` float32 at `sampling_rate` (Hz).
+
+    Args:
+        source: path, address or base64 text. Formats that libsndfile lacks, and addresses, are read by transformers'
+            `load_audio`, which needs torchcodec for some of them.
+        sampling_rate: rate to which other rates are resampled.
+    """
+    try:
+        import soundfile
+    except ImportError:
+        return load_audio(source, sampling_rate)
+    try:
+        samples, rate = soundfile.read(source, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError):
+        return load_audio(source, sampling_rate)
+    return resample(samples.mean(axis=1), rate, sampling_rate)
+
+
+def resample(waveform: np.ndarray, old_rate: int, new_rate: int) -> np.ndarray:
+    """
+    Resample a waveform `(num_samples,)` by soxr at its highest quality, as this project does everywhere.
 
     Raises:
-        ValueError: a recording is of another type.
+        ImportError: the rates (Hz) differ, and soxr is not installed.
     """
-    if audio is None or isinstance(audio, str) or hasattr(audio, "__array__"):
-        return audio
-    clips = audio if isinstance(audio, list | tuple) and not _is_waveform(audio) else [audio]
-    for index, clip in enumerate(clips):
-        if not isinstance(clip, str | list | tuple) and not hasattr(clip, "__array__"):
-            hint = " Give its 'array'." if isinstance(clip, dict) else ""
-            raise ValueError(f"clip {index}: expected a waveform of numbers, found {type(clip).__name__}.{hint}")
-    return [np.asarray(clip) if _is_waveform(clip) else clip for clip in clips]
-
-
-def _is_waveform(audio) -> bool:
-    """Tell a list of numbers from a list of clips."""
-    return isinstance(audio, list | tuple) and len(audio) > 0 and isinstance(audio[0], numbers.Number)
+    if old_rate == new_rate:
+        return waveform
+    try:
+        import soxr
+    except ImportError as error:
+        raise ImportError(
+            f"the audio has {old_rate} Hz, but the model takes {new_rate} Hz; install soxr (`pip install soxr`) to "
+            "have it resampled, or resample it first"
+        ) from error
+    return soxr.resample(waveform, old_rate, new_rate, quality="VHQ")
 
 
 # Here and not in the package, so that what was loaded with the code of a checkpoint is saved with it again.

@@ -4,6 +4,7 @@ import json
 import logging
 import pickle
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -137,11 +138,43 @@ def test_kinds_of_waveform_agree(feature_extractor, noise):
         waveform.tolist(),
         waveform[::-1][::-1],
         read_only,
+        waveform[None],
+        {"array": waveform, "sampling_rate": 32_000},
+        {"array": torch.from_numpy(waveform)[None], "path": "dog.wav", "sampling_rate": 32_000},
     ]
     for kind in kinds:
         np.testing.assert_array_equal(feature_extractor(kind, sampling_rate=32_000)["input_features"][0], expected)
         np.testing.assert_array_equal(feature_extractor([kind], sampling_rate=32_000)["input_features"][0], expected)
     assert expected.dtype == np.float32
+
+
+def test_a_two_dimensional_array_is_a_batch(feature_extractor, noise):
+    clips = np.stack([noise(9_000), noise(18_000)[9_000:]])
+    expected = feature_extractor(list(clips), sampling_rate=32_000, return_tensors="np")["input_features"]
+    for batch in (clips, torch.from_numpy(clips)):
+        found = feature_extractor(batch, sampling_rate=32_000, return_tensors="np")["input_features"]
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("dtype", "full_scale"), [(np.int16, 32_768), (np.int32, 2_147_483_648)])
+def test_integer_samples_are_divided_by_their_full_scale(feature_extractor, noise, dtype, full_scale):
+    integers = (noise(9_000) * 0.5 * full_scale).astype(dtype)
+    found = feature_extractor(integers, sampling_rate=32_000)["input_features"]
+    expected = feature_extractor(integers.astype(np.float32) / full_scale, sampling_rate=32_000)["input_features"]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_the_channels_of_a_decoder_are_averaged(feature_extractor, noise):
+    left, right = noise(9_000), noise(18_000)[9_000:]
+
+    class Decoder:  # as torchcodec's
+        def get_all_samples(self):
+            return SimpleNamespace(data=torch.from_numpy(np.stack([left, right])), sample_rate=32_000)
+
+    found = feature_extractor(Decoder())["input_features"][0]
+    np.testing.assert_allclose(
+        found, feature_extractor((left + right) / 2, sampling_rate=32_000)["input_features"][0], atol=1e-4
+    )
 
 
 def test_the_front_end_stays_float32_under_autocast(feature_extractor, noise):
@@ -170,14 +203,17 @@ def test_no_random_number_is_drawn(feature_extractor, noise):
 @pytest.mark.parametrize(
     ("audio", "message"),
     [
-        (np.zeros((2, 9_000)), r"mono waveform of shape \(num_samples,\), found shape \(2, 9000\)"),
+        (np.zeros((9_000, 2)), r"batch of mono waveforms .* found shape \(9000, 2\), .* Average the channels"),
+        ([np.zeros((2, 9_000))], r"clip 0: expected a mono waveform .* found shape \(2, 9000\)"),
+        (np.zeros((2, 3, 9_000)), r"mono waveform of shape \(num_samples,\), found shape \(2, 3, 9000\)"),
         ([np.zeros(9_000), np.zeros((9_000, 2))], r"clip 1: expected a mono.*found shape \(9000, 2\)"),
         (np.array([0.0, np.nan, 0.1]), "expected finite samples, found 1 NaN or infinite"),
         (np.array([np.inf, 0.0, -np.inf]), "expected finite samples, found 2 NaN or infinite"),
         (np.zeros(0), "found one without samples"),
         ([np.zeros(9_000), np.zeros(0)], "clip 1: .*found one without samples"),
         ([], "at least one clip, found an empty list"),
-        (np.zeros(9_000, np.int16), r"floating point samples in \[-1, 1\], found int16.*32768"),
+        (np.zeros(9_000, np.uint8), r"floating point samples in \[-1, 1\], int16 or int32, found uint8.*full scale"),
+        ({"array": np.zeros(9_000), "sampling_rate": 44_100}, "at 32000 Hz, but `sampling_rate` is 44100. Resample"),
     ],
 )
 def test_unusable_audio_is_refused_by_what_was_found(feature_extractor, audio, message):
@@ -253,7 +289,7 @@ def test_an_argument_that_it_does_not_know_is_refused(feature_extractor, noise):
     ("audio", "message"),
     [
         (None, "found NoneType"),
-        ({"array": np.zeros(9), "sampling_rate": 32_000}, "found dict. Give its 'array'"),
+        ({"path": "dog.wav", "sampling_rate": 32_000}, "found dict. A dictionary needs an 'array'"),
         ([[0.1, [0.2]]], "clip 0: expected a waveform.* found list"),
         ("dog.wav", "found str"),
         (np.full(32_000, 1e300), r"samples in \[-1, 1\], found up to 1e\+300"),

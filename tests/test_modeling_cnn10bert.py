@@ -77,6 +77,53 @@ def test_forward_and_the_two_towers_agree(tiny_model, batch):
     assert text.last_hidden_state.shape == (3, 9, 16)
 
 
+def test_one_modality_alone_gives_its_embeddings(tiny_model, batch):
+    model = tiny_model()
+    both = model(**batch)
+    audio = model(input_features=batch["input_features"], input_features_mask=batch["input_features_mask"])
+    text = model(batch["input_ids"], attention_mask=batch["attention_mask"])
+    assert torch.equal(audio.audio_embeds, both.audio_embeds)
+    assert torch.equal(text.text_embeds, both.text_embeds)
+    assert torch.equal(text[0], both.text_embeds)  # as a feature-extraction pipeline takes it
+    assert audio.text_embeds is audio.logits_per_audio is text.audio_embeds is text.logits_per_text is None
+
+
+@pytest.mark.parametrize(
+    ("names", "return_loss", "message"),
+    [
+        ([], None, "Expected input_ids, input_features or both, found neither"),
+        (["input_ids"], True, "Expected input_ids and input_features for the loss, found only input_ids"),
+        (["input_features"], True, "Expected input_ids and input_features for the loss, found only input_features"),
+    ],
+)
+def test_a_missing_modality_is_named(tiny_model, batch, names, return_loss, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_model()(**{name: batch[name] for name in names}, return_loss=return_loss)
+
+
+def test_every_hook_fires_in_evaluation(tiny_model, batch):
+    model = tiny_model()
+    modules = [module for module in model.modules() if isinstance(module, (torch.nn.Conv2d, torch.nn.BatchNorm2d))]
+    called = []
+    for module in modules:
+        module.register_forward_hook(lambda module, given, found: called.append(module))
+    expected = tiny_model()(**batch).audio_embeds
+    torch.testing.assert_close(model(**batch).audio_embeds, expected, atol=1e-5, rtol=0)
+    assert len(called) == len(set(called)) == len(modules)
+
+
+@torch.no_grad()
+def test_an_adapter_on_a_convolution_has_its_effect(tiny_model, batch):
+    class Doubled(torch.nn.Conv2d):
+        def forward(self, hidden_states):
+            return 2 * super().forward(hidden_states)
+
+    model = tiny_model()
+    expected = model(**batch).audio_embeds
+    model.audio_model.blocks[0].conv1.__class__ = Doubled
+    assert not torch.allclose(model(**batch).audio_embeds, expected, atol=1e-3)
+
+
 def test_the_loss_knows_the_recordings(tiny_model, batch):
     model = tiny_model()
     logits = model(**batch).logits_per_audio.tolist()
@@ -549,15 +596,27 @@ def test_captions_in_rows_agree_in_bfloat16_too(tiny_model, captions):
     torch.testing.assert_close(half, expected, rtol=0, atol=0.02)
 
 
+class Watched(torch.nn.Module):
+    """A module and the shapes of its outputs. Hooks would switch off what is faster on a CPU."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module, self.shapes = module, []
+
+    def forward(self, *args, **kwargs):
+        output = self.module(*args, **kwargs)
+        self.shapes.append(output.shape)
+        return output
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("longest", [20, 150])
 def test_nearly_no_padding_goes_through_the_text_network(tiny_model, captions, longest):
     input_ids, mask = captions(longest=longest)
     model = tiny_model(text={"max_position_embeddings": 150})
-    shapes = []
-    model.text_model.embeddings.register_forward_hook(lambda module, given, found: shapes.append(found.shape))
+    model.text_model.embeddings = Watched(model.text_model.embeddings)
     model.get_text_features(input_ids, mask)
-    ((rows, columns, _),) = shapes
+    ((rows, columns, _),) = model.text_model.embeddings.shapes
     assert mask.sum() <= rows * columns <= 1.1 * mask.sum()
 
 
@@ -567,9 +626,18 @@ def test_captions_whose_hidden_states_are_wanted_and_captions_of_one_length_stay
     model = tiny_model()
     outputs = model.get_text_features(input_ids, mask, output_hidden_states=True)
     assert all(states.shape[:2] == input_ids.shape for states in outputs.hidden_states)
+    model.text_model.embeddings = Watched(model.text_model.embeddings)
+    model.get_text_features(input_ids, torch.ones_like(mask))
+    assert [shape[:2] for shape in model.text_model.embeddings.shapes] == [input_ids.shape]
+
+
+@torch.no_grad()
+def test_captions_stay_in_their_batch_where_a_hook_watches(tiny_model, captions):
+    input_ids, mask = captions()
+    model = tiny_model()
     shapes = []
     model.text_model.embeddings.register_forward_hook(lambda module, given, found: shapes.append(found.shape[:2]))
-    model.get_text_features(input_ids, torch.ones_like(mask))
+    model.get_text_features(input_ids, mask)
     assert shapes == [input_ids.shape]
 
 

@@ -3,13 +3,17 @@
 import json
 import re
 import string
+import sys
 
 import numpy as np
 import pytest
+import soundfile
+import soxr
 import torch
 from transformers import AutoProcessor, AutoTokenizer
 
 from modeling_cnn10bert import CNN10BertProcessor
+from modeling_cnn10bert.data.audio_io import load_audio
 from modeling_cnn10bert.processing_cnn10bert import caption_words
 
 
@@ -171,12 +175,48 @@ def test_a_caption_without_words_is_refused(processor, caption):
 
 
 def test_bad_audio_is_refused_through_the_processor(processor, noise):
-    with pytest.raises(ValueError, match="expects audio at 32000 Hz, but `sampling_rate` is 48000"):
-        processor(text="a dog", audio=noise(9_000), sampling_rate=48_000)
-    with pytest.raises(ValueError, match=r"mono waveform.*found shape \(2, 9000\)"):
-        processor(text="a dog", audio=np.zeros((2, 9_000)), sampling_rate=32_000)
+    with pytest.raises(ValueError, match=r"mono waveforms.*found shape \(9000, 2\)"):
+        processor(text="a dog", audio=np.zeros((9_000, 2)), sampling_rate=32_000)
     with pytest.raises(ValueError, match="found 1 NaN"):
         processor(audio=np.array([np.nan, 0.0]), sampling_rate=32_000)
+
+
+@pytest.mark.parametrize("rate", [44_100, 22_050])
+def test_recordings_at_other_rates_are_resampled(processor, noise, rate):
+    recording = noise(rate)
+    expected = soxr.resample(recording, rate, 32_000, quality="VHQ")
+    expected = processor(audio=expected, sampling_rate=32_000)["input_features"][0]
+    for audio, options in [
+        (recording, {"sampling_rate": rate}),
+        (recording, {"audio_kwargs": {"sampling_rate": rate}}),
+        ({"array": recording, "sampling_rate": rate}, {}),
+        ([{"array": recording, "sampling_rate": rate}], {"text": "a dog", "sampling_rate": 32_000}),
+    ]:
+        np.testing.assert_array_equal(processor(audio=audio, **options)["input_features"][0], expected)
+
+
+def test_resampling_without_soxr_says_what_to_install(processor, noise, monkeypatch):
+    monkeypatch.setitem(sys.modules, "soxr", None)
+    assert processor(audio=noise(9_000), sampling_rate=32_000)
+    with pytest.raises(ImportError, match=r"audio has 44100 Hz, but the model takes 32000 Hz; install soxr"):
+        processor(audio=noise(9_000), sampling_rate=44_100)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("rate", [32_000, 44_100])
+def test_files_are_read_as_this_package_reads_them(processor, noise, tmp_path, channels, rate):
+    path = tmp_path / "noise.flac"
+    soundfile.write(path, noise(rate * channels).reshape(-1, channels) * 0.5, rate)
+    waveform = load_audio(path, 32_000)
+    expected = processor(audio=waveform, sampling_rate=32_000)["input_features"][0]
+    for audio in (path, str(path), [str(path), waveform]):
+        found = processor(audio=audio, sampling_rate=32_000)["input_features"][0]
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_a_file_that_is_not_there_is_refused(processor):
+    with pytest.raises(ValueError, match="valid path to an audio file"):
+        processor(audio="there/is/no-such.wav")
 
 
 def test_a_recording_may_be_called_as_feature_extractors_call_it(processor, noise):
@@ -215,7 +255,7 @@ def test_a_misspelt_argument_is_refused(processor, arguments, message):
         ({"text": []}, "at least one caption, found an empty list"),
         ({"audio": []}, "at least one clip, found an empty list"),
         ({"audio": [1, 2, 3]}, "floating point samples.* found int"),
-        ({"audio": [{"array": np.zeros(9_000)}]}, "clip 0: expected a waveform.* found dict. Give its 'array'"),
+        ({"audio": [{"bytes": b"RIFF"}]}, "clip 0: expected a waveform.* found dict. A dictionary needs an 'array'"),
         ({"audio": [np.zeros(9_000), None]}, "clip 1: expected a waveform.* found NoneType"),
         ({"audio": [np.zeros((2, 9_000))]}, r"clip 0: expected a mono waveform.* found shape \(2, 9000\)"),
         ({"images": "a dog"}, "takes captions and recordings, found images"),
