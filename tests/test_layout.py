@@ -25,6 +25,7 @@ ORDER = [
     {"retrieval"},
     {"evaluation"},
     {"publishing"},
+    {"integrations"},
     {"training"},
     {"__main__", "cli", "page"},
 ]

@@ -47,6 +47,7 @@ MODEL_FILES = (
     *("config.json", WEIGHTS, INDEX, "model-*-of-*.safetensors", "*_cnn10bert.py"),
     *("processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"),
     *("special_tokens_map.json", "added_tokens.json", "vocab.txt"),
+    *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
     *(FACTS, "data_facts.json", "all_results.json", "train_results.json", "eval_results.json", "test_results.json"),
     *("*_classes.csv", "curve.png"),
 )

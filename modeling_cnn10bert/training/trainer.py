@@ -29,6 +29,7 @@ from ..evaluation.metric import rank_both_directions
 from ..evaluation.plots import plot_training_curve
 from ..evaluation.reports import RESULTS, best_position, is_gain, read_json
 from ..files import replaced_whole, write_text
+from ..integrations.sentence_transformers import write_configuration
 from ..interrupts import raise_again
 from ..memory import keep_freed_memory
 from ..modeling_cnn10bert import contrastive_loss
@@ -422,6 +423,12 @@ class RetrievalTrainer(KeyedTrainer):
             )
         return loss / accumulated
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model and its processor, also for Sentence Transformers, and publish nothing."""
+        super().save_model(output_dir, _internal_call)
+        if self.is_world_process_zero():
+            write_configuration(output_dir or self.args.output_dir)
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer of the arguments, in which the text network may have its own learning rate."""
         text_rate = self.args.text_learning_rate
@@ -485,14 +492,14 @@ class RetrievalTrainer(KeyedTrainer):
         for inputs in dataloader:
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
             inputs = self._prepare_inputs(inputs)
+            text_ids, keys = inputs.pop("text_recording_ids").cpu(), inputs.pop("caption_keys").cpu()
+            recordings = inputs.pop("recording_ids").tolist()
             with self.accelerator.autocast():
-                audio = model.get_audio_features(inputs["input_features"], inputs["input_features_mask"]).pooler_output
-                text = model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).pooler_output
-            audio, text = audio.cpu(), text.cpu()
-            text_ids, keys = inputs["text_recording_ids"].cpu(), inputs["caption_keys"].cpu()
+                outputs = model(**inputs)  # sharded weights are gathered for `forward` alone
+            audio, text = outputs.audio_embeds.cpu(), outputs.text_embeds.cpu()
             rows += [
                 (number, embed.clone(), text[text_ids == number], keys[text_ids == number])  # a view pickles the batch
-                for number, embed in zip(inputs["recording_ids"].tolist(), audio, strict=True)
+                for number, embed in zip(recordings, audio, strict=True)
             ]
         # With several processes, the last batch is filled up with repeated rows; the mapping keeps one of each.
         return {number: parts for number, *parts in sorted(gather_object(rows), key=lambda row: row[0])}

@@ -194,7 +194,7 @@ def test_the_recipe_and_the_command_of_the_card_are_those_of_the_run(folder, tmp
 
 def test_its_python_runs_where_the_package_is_not_imported(folder):
     blocks = _blocks((folder / "README.md").read_text(), "python")
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     code = "\n".join([*blocks, "import sys; assert 'modeling_cnn10bert' not in sys.modules"])
     process = subprocess.run([sys.executable, "-c", code], cwd=folder.parent, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
