@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import str_to_bool
 from transformers import SchedulerType, TrainingArguments
 from transformers.hf_argparser import HfArg
 from transformers.integrations import get_available_reporting_integrations
@@ -191,6 +193,8 @@ class AugmentationArguments:
                 raise ValueError(f"{option.name} must be a finite number and not negative, found {value}")
 
 
+NOT_SHARDED = "processes share batches, not the model; use `accelerate launch --multi_gpu`"
+
 # Fields of transformers that would have no effect here, or would break what is promised of a run, and why or what to do
 # instead. When the version of transformers is raised, look for new fields that belong here.
 NOT_OF_OURS = {
@@ -217,10 +221,10 @@ NOT_OF_OURS = {
     "ignore_data_skip": "a resumed run would train on some examples twice and on others never",
     "restore_callback_states_from_checkpoint": "a resumed run takes all from its checkpoint already",
     "accelerator_config": "batches are shared among processes as they are; set total_train_batch_size",
-    "parallelism_config": "processes share batches, not the model; use `accelerate launch --multi_gpu`",
-    "fsdp": "processes share batches, not the model; use `accelerate launch --multi_gpu`",
-    "fsdp_config": "processes share batches, not the model; use `accelerate launch --multi_gpu`",
-    "deepspeed": "processes share batches, not the model; use `accelerate launch --multi_gpu`",
+    "parallelism_config": NOT_SHARDED,
+    "fsdp": NOT_SHARDED,
+    "fsdp_config": NOT_SHARDED,
+    "deepspeed": NOT_SHARDED,
     "dataloader_in_order": "a run could not be repeated",
     "dataloader_drop_last": "training leaves its last, smaller batch out already, and evaluation needs every recording",
     "remove_unused_columns": "the transform needs every column",
@@ -346,6 +350,9 @@ class KeyedTrainingArguments(TrainingArguments):
             value = getattr(self, name)
             if value not in (defaults[name], None):
                 raise ValueError(f"{name} must be left out, found {getattr(value, 'value', value)}: {reason}")
+        for variable in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"):  # by `accelerate config`
+            if str_to_bool(os.environ.get(variable, "false")):
+                raise ValueError(f"{variable} must be left unset, found {os.environ[variable]}: {NOT_SHARDED}")
         choices = {"learning_rate_schedule": SCHEDULES, "optim": OPTIMIZERS, "train_sampling_strategy": SAMPLINGS}
         for name, known in choices.items():
             value = getattr(self, name)

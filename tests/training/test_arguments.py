@@ -216,6 +216,13 @@ def test_a_field_that_would_have_no_effect_is_refused_with_what_to_do(name, argu
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_sharded_training_is_refused_however_it_was_asked_for(variable, tmp_path, monkeypatch):
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(ValueError, match=f"{variable} must be left unset, found true: processes share batches"):
+        RetrievalTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+
+
 def test_a_recipe_says_so_in_one_line(parse):
     with pytest.raises(RecipeError, match="lr_scheduler_type must be left out, found linear: set learning_rate_sched"):
         parse("output_dir: x", "--lr_scheduler_type", "linear")
