@@ -22,6 +22,7 @@ shares = [parameter.to_local().numel() / parameter.numel() for parameter in mode
 batch = torch.load(folder / "batch.pt")
 outputs = model(**batch, return_loss=True)
 outputs.loss.backward()
+gradients = {name: p.grad.full_tensor() for name, p in model.named_parameters() if p.grad is not None}
 audio = model(**{name: batch[name] for name in ("input_features", "input_features_mask")}).audio_embeds
 text = model(**{name: batch[name] for name in ("input_ids", "attention_mask")}).text_embeds
 results = {
@@ -29,7 +30,7 @@ results = {
     "loss": outputs.loss.detach(),
     "audio_embeds": audio.detach(),
     "text_embeds": text.detach(),
-    "gradients": {n: p.grad.full_tensor() for n, p in model.named_parameters() if p.grad is not None},
+    "gradients": gradients,
 }
 torch.save(results, folder / f"rank{distributed.get_rank()}.pt")
 distributed.destroy_process_group()
