@@ -110,8 +110,10 @@ class CNN10BertProcessor(ProcessorMixin):
         self._check_names(kwargs)
         if audio is not None:
             options = dict(kwargs.pop("audio_kwargs", None) or {})
-            given = [options.pop("sampling_rate", None), kwargs.pop("sampling_rate", None)]
-            clips = self._read_audio(audio, given[1] if given[0] is None else given[0])
+            if "sampling_rate" in options and "sampling_rate" in kwargs:
+                raise ValueError("Expected sampling_rate once, found it as an argument and in audio_kwargs.")
+            rate = kwargs.pop("sampling_rate", None)
+            clips = self._read_audio(audio, options.pop("sampling_rate", rate))
             audio = [clip for clip, _ in clips]
             if all(rate is not None for _, rate in clips):  # otherwise the feature extractor warns
                 options["sampling_rate"] = self.feature_extractor.sampling_rate
