@@ -17,6 +17,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import soundfile  # noqa: E402
+import soxr  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from transformers import BertConfig, BertTokenizer  # noqa: E402
@@ -55,15 +57,12 @@ def shared_data():
 @pytest.fixture(scope="session")
 def real_recordings(shared_data):
     """Name to waveform at 32 kHz: three ESC-10 clips of each class and the seven Clotho recordings."""
-    soundfile = pytest.importorskip("soundfile")
-    torchaudio = pytest.importorskip("torchaudio")
     files = [file for folder in sorted(shared_data.glob("esc10/0*")) for file in sorted(folder.glob("*.ogg"))[:3]]
     files += sorted(shared_data.glob("clotho/audio/*.wav"))
     recordings = {}
     for file in files:
         samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
-        mono = torch.from_numpy(samples.mean(axis=1))
-        recordings[file.name] = torchaudio.functional.resample(mono, rate, 32_000).numpy()
+        recordings[file.name] = soxr.resample(samples.mean(axis=1), rate, 32_000)
     assert len(recordings) == 37
     return recordings
 

@@ -27,7 +27,7 @@ from ..retrieval.stores import open_store
 from .captions import built_in_captions, find_captions, read_captions
 from .sound_library import folder_index
 
-# The requirements of this package that a page imports; torchaudio is not among them.
+# The requirements of this package that a page imports.
 NEEDED = ("torch", "transformers", "huggingface-hub", "soundfile", "soxr", "scipy", "matplotlib", "tqdm", "lancedb")
 MODEL_FILES = (
     "config.json",
@@ -203,7 +203,6 @@ def _requirements() -> str:
     requirements = map(Requirement, importlib.metadata.requires("cnn10bert") or ())
     ranges = {one.name: f"{one.name}{one.specifier}" for one in requirements if one.marker is None}
     lines = [
-        "# torch in the package's range: a newer one breaks an installed torchaudio.",
         "# A Space without a GPU also gets the CUDA build (3 GB), which works there.",
         *(ranges[name] for name in NEEDED),
         f"gradio=={importlib.metadata.version('gradio')}",

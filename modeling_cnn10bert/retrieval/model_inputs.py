@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import inspect
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -42,13 +43,17 @@ class ModelInputs:
         processor: holds a `feature_extractor` and a `tokenizer`.
         max_tokens: maximum length of a text, used if the tokenizer has none.
         batch_size: maximum number of recordings or texts in a batch.
+        device: where features are computed, if the feature extractor can choose, as ours and Whisper's can.
     """
 
-    def __init__(self, processor, max_tokens: int | None = None, batch_size: int = 32):
+    def __init__(self, processor, max_tokens: int | None = None, batch_size: int = 32, device: str = "cpu"):
         self.processor = processor
         self.feature_extractor = processor.feature_extractor
         self.sampling_rate = int(self.feature_extractor.sampling_rate)
         self.batch_size = batch_size
+        self._audio_options: dict[str, Any] = {"sampling_rate": self.sampling_rate, "return_tensors": "np"}
+        if device != "cpu" and "device" in inspect.signature(self.feature_extractor.__call__).parameters:
+            self._audio_options["device"] = device
         self._text_length: dict[str, Any] = {"padding": True, "truncation": True}
         if max_tokens is not None and processor.tokenizer.model_max_length > max_tokens:
             self._text_length["max_length"] = max_tokens
@@ -124,7 +129,7 @@ class ModelInputs:
             state = np.random.get_state()
             np.random.seed(0)
             try:
-                return dict(self.feature_extractor([waveform], sampling_rate=self.sampling_rate, return_tensors="np"))
+                return dict(self.feature_extractor([waveform], **self._audio_options))
             finally:
                 np.random.set_state(state)
 

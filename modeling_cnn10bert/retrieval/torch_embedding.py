@@ -50,7 +50,7 @@ class TorchEmbedder:
         if self.device.type == "cpu":  # a tenth to a half faster through CNN10
             self.model.to(memory_format=torch.channels_last)
         self.processor = processor
-        self._inputs = ModelInputs(processor, _longest_text(model.config), batch_size)
+        self._inputs = ModelInputs(processor, _longest_text(model.config), batch_size, str(self.device))
         self.sampling_rate = self._inputs.sampling_rate
 
     @classmethod

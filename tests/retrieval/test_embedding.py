@@ -11,7 +11,7 @@ from transformers import BertConfig, BertModel, ClapConfig, ClapFeatureExtractor
 
 from modeling_cnn10bert.errors import RetrievalError
 from modeling_cnn10bert.retrieval.embedding import check_same_model, load_embedder
-from modeling_cnn10bert.retrieval.model_inputs import BATCH_SECONDS
+from modeling_cnn10bert.retrieval.model_inputs import BATCH_SECONDS, ModelInputs
 
 CAPTIONS = ["a dog", "The rain of this dog is a siren!", "water drips while a siren wails", "rain", "a bark, a bark"]
 
@@ -241,3 +241,17 @@ def test_a_damaged_file_of_weights_is_named(tiny_folder):
 def test_an_unknown_precision_backend_or_device_is_named(tiny_folder, argument):
     with pytest.raises(RetrievalError, match=f"{argument} is 'float7'"):
         load_embedder(tiny_folder[0], **{argument: "float7"})
+
+
+def test_log_mels_are_computed_on_the_device_of_the_model(processor, noise, monkeypatch):
+    devices = []
+
+    class Extractor(type(processor.feature_extractor)):
+        def __call__(self, *args, device="cpu", **kwargs):
+            devices.append(device)
+            return super().__call__(*args, **kwargs)
+
+    monkeypatch.setattr(processor, "feature_extractor", Extractor())
+    for device in ("cpu", "cuda:1"):
+        list(ModelInputs(processor, device=device).audio([noise(9_000)]))
+    assert devices == ["cpu", "cuda:1"]
