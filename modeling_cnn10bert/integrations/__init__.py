@@ -1,0 +1,1 @@
+"""Bridges to libraries that are extras of the package, one file each."""
