@@ -139,7 +139,7 @@ def score(
     "benchmark YOUR_NAME/my-sounds",
     "benchmark runs/mine --tasks ClothoT2ARetrieval.v2 --tasks ESC50_Zeroshot",
     "benchmark runs/mine --data data/mine",
-    "benchmark YOUR_NAME/my-sounds --entry cnn10bert_models.py",
+    "benchmark YOUR_NAME/my-sounds --entry ENTRY.py",
     bars=True,
 )
 def benchmark(
@@ -148,8 +148,14 @@ def benchmark(
         list[str] | None,
         typer.Option("--tasks", help="Task or benchmark of mteb, such as MAEB. Can be repeated.", show_default=False),
     ] = None,
-    data: Annotated[str | None, typer.Option("--data", help="Data set to evaluate on, as for evaluate.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Data set folder, Hub id, or CSV file of captions with --audio.")
+    ] = None,
     split: SplitOption = None,
+    sources: SourcesOption = None,
+    audio: Annotated[
+        str | None, typer.Option("--audio", help="Folder of the recordings for a CSV file of captions.")
+    ] = None,
     out: Annotated[str, typer.Option("--out", help="Folder for the results, in mteb's layout.")] = "runs/benchmark",
     entry: Annotated[
         str | None, typer.Option("--entry", help="Python file to write the model's mteb entry to. No task is run.")
@@ -160,8 +166,9 @@ def benchmark(
 ) -> None:
     """Evaluate a model on the audio tasks of mteb (MAEB).
 
-    By default, these are the tasks that retrieve sounds by English texts, or texts by sounds.
+    By default, the tasks of retrieving sounds by English texts, and texts by sounds.
     mteb downloads their data from the Hub. Finished tasks are not run again.
+    With --data, the tasks are text-to-audio and audio-to-text retrieval on this data set.
     """
     from ..errors import RetrievalError
     from ..files import ADDRESS, check_local_folder
@@ -178,6 +185,8 @@ def benchmark(
         tasks=tasks or (),
         data=data,
         split=split,
+        sources=sources,
+        audio=audio,
         out=out,
         device=device,
         revision=revision,

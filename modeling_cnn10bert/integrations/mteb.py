@@ -16,7 +16,7 @@ from typing import Any
 
 import datasets
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard
 from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
 
@@ -128,7 +128,7 @@ def model_meta(model: str, *, revision: str | None = None, trust_remote_code: bo
         loader_kwargs={"trust_remote_code": True, "target_sampling_rate": embedder.sampling_rate},
         name=model if on_hub else "/".join(["local", *Path(model).resolve().parts[1:]][-2:]),
         revision=commit or embedder.identity.fingerprint,
-        release_date=None,
+        release_date=_release_date(model) if on_hub else None,
         languages=["eng-Latn"],
         n_parameters=num_parameters,
         n_embedding_parameters=network.text_model.embeddings.word_embeddings.weight.numel(),
@@ -150,14 +150,10 @@ def model_meta(model: str, *, revision: str | None = None, trust_remote_code: bo
 
 
 def load_model(
-    model: str,
-    meta: ModelMeta,
-    *,
-    device: str | None = None,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
+    model: str, meta: ModelMeta, *, device: str | None = None, trust_remote_code: bool = False
 ) -> SentenceTransformerEncoderWrapper:
-    """Load a checkpoint as mteb does by its entry; call `model_meta` first, which checks it."""
+    """Load a checkpoint as mteb does by its entry; `meta` is its `model_meta`, which checks it."""
+    revision = None if os.path.isdir(model) else meta.revision
     network = SentenceTransformer(model, device=device, revision=revision, trust_remote_code=trust_remote_code)
     encoder = SentenceTransformerEncoderWrapper(
         network, target_sampling_rate=meta.loader_kwargs["target_sampling_rate"]
@@ -187,6 +183,14 @@ def _file_of(model: str, name: str, revision: str | None) -> str | None:
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
+
+
+def _release_date(model: str) -> str | None:
+    """Return the day of the first commit of a repository on the Hub; `None` if the Hub does not tell it."""
+    try:
+        return HfApi().list_repo_commits(model)[-1].created_at.date().isoformat()
+    except Exception:  # the Hub and the network raise anything
+        return None
 
 
 def _license(model: str, revision: str | None) -> str | None:
@@ -220,7 +224,7 @@ def find_tasks(names: Sequence[str] = ()) -> list[AbsTask]:
             tasks between English texts and recordings of sounds, in both directions, in their newest versions.
 
     Raises:
-        RetrievalError: no task or benchmark has the name.
+        RetrievalError: no task or benchmark has the name, or a task needs images or videos.
     """
     if not names:
         tasks = mteb.get_tasks(languages=["eng"], categories=["t2a", "a2t"], task_types=["Any2AnyRetrieval"])
@@ -237,6 +241,12 @@ def find_tasks(names: Sequence[str] = ()) -> list[AbsTask]:
                     f"{name}: found no task or benchmark of this name in mteb ({no_task.args[0]}); choose one of "
                     "`mteb available-tasks` or `mteb available-benchmarks`"
                 ) from no_task
+    for task in found:
+        if not set(task.metadata.modalities) <= {"audio", "text"}:
+            kinds = ", ".join(task.metadata.modalities)
+            raise RetrievalError(
+                f"{task.metadata.name}: found a task with {kinds}, expected one with audio or text only"
+            )
     return list({task.metadata.name: task for task in found}.values())
 
 
@@ -346,9 +356,11 @@ def run(
 
     Raises:
         DataError: the data of a task cannot be loaded, such as without a network.
-        RetrievalError: the model does not take an input of a task, such as an empty text.
+        RetrievalError: the model does not take an input of a task, such as an empty text. The other tasks are scored
+            and stored before.
     """
     results: list[TaskResult] = []
+    refused: dict[str, str] = {}
     cache = mteb.ResultCache(folder)
     for task in tasks:
         name = task.metadata.name
@@ -365,13 +377,17 @@ def run(
                     encode_kwargs={"batch_size": BATCH_SIZE, "show_progress_bar": progress},
                     show_progress_bar=progress,
                 )
+            results += scored.task_results
         except InputError:
             raise
-        except ValueError as error:  # of the processor
-            raise RetrievalError(f"{name}: the model cannot be scored on this task ({one_line(error)})") from error
-        results += scored.task_results
+        except ValueError as error:  # of the processor, such as for an empty text
+            refused[name] = one_line(error)
         if task.data_loaded:
             task.unload_data()
+    if refused:
+        others = f"; the scores of the other {len(results)} tasks are in {os.fspath(folder)}" if results else ""
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+        raise RetrievalError(f"the model cannot be scored on {len(refused)} of {len(tasks)} tasks ({reasons}){others}")
     return results
 
 
@@ -402,6 +418,8 @@ def run_benchmark(
     tasks: Sequence[str] = (),
     data: str | None = None,
     split: str | None = None,
+    sources: str | None = None,
+    audio: str | None = None,
     out: str | os.PathLike = "runs/benchmark",
     device: str | None = None,
     revision: str | None = None,
@@ -414,7 +432,7 @@ def run_benchmark(
     Args:
         model, device, revision, trust_remote_code: see `load_model`.
         tasks: see `find_tasks`. With `data`, there are none by default.
-        data, split: a data set of ours, see `load_evaluation_set`.
+        data, split, sources, audio: a data set of ours, see `load_evaluation_set`.
         out: folder of the scores. Those of `data` go to `local` in it, because they are not for mteb's leaderboard.
         progress: whether to show mteb's progress bars.
 
@@ -424,12 +442,13 @@ def run_benchmark(
     registered = find_tasks(tasks) if tasks or data is None else []
     local: list[AbsTask] = []
     if data is not None:
-        evaluation_set = load_evaluation_set(data, split=split)
+        evaluation_set = load_evaluation_set(data, split=split, sources=sources, audio=audio)
         local = [LocalTextToAudio(evaluation_set), LocalAudioToText(evaluation_set)]
-    elif split is not None:
-        raise DataError(f"split is {split!r}, but mteb's tasks have their own splits; leave it out, or give data")
+    for name, value in {"split": split, "sources": sources, "audio": audio}.items():
+        if data is None and value is not None:
+            raise DataError(f"{name} is {value!r}, but mteb's tasks have their own data; leave it out, or give data")
     meta = model_meta(model, revision=revision, trust_remote_code=trust_remote_code)
-    encoder = load_model(model, meta, device=device, revision=revision, trust_remote_code=trust_remote_code)
+    encoder = load_model(model, meta, device=device, trust_remote_code=trust_remote_code)
     results = run(encoder, local, Path(out) / "local", overwrite=True, progress=progress)
     results += run(encoder, registered, out, progress=progress)
     print(f"{meta.name}, revision {meta.revision[:12]}, in percent:\n")
