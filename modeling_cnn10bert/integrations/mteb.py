@@ -19,6 +19,7 @@ import torch
 from huggingface_hub import HfApi, ModelCard
 from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
+from yaml import YAMLError
 
 from ..data.entries import SAMPLING_RATE
 from ..data.pairs import caption_key
@@ -196,7 +197,10 @@ def _release_date(model: str) -> str | None:
 def _license(model: str, revision: str | None) -> str | None:
     """Return the license in a model's card, if mteb knows it."""
     card = _file_of(model, "README.md", revision)
-    license = getattr(ModelCard.load(card, ignore_metadata_errors=True).data, "license", None) if card else None
+    try:
+        license = getattr(ModelCard.load(card, ignore_metadata_errors=True).data, "license", None) if card else None
+    except (OSError, ValueError, TypeError, AttributeError, YAMLError):  # metadata of any form
+        return None
     return license if license in typing.get_args(Licenses) else None
 
 

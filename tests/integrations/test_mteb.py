@@ -94,6 +94,12 @@ def test_different_weights_are_different_revisions(model_folder, tiny_model, pro
     assert first.revision != model_meta(str(model_folder)).revision
 
 
+@pytest.mark.parametrize("metadata", ["license: my-own", "license: [apache-2.0]", "- no mapping", "{"])
+def test_a_license_that_mteb_does_not_know_is_left_open(model_folder, metadata):
+    (model_folder / "README.md").write_text(f"---\n{metadata}\n---\n# A toy\n", encoding="utf-8")
+    assert model_meta(str(model_folder)).license is None
+
+
 @pytest.mark.parametrize(
     "sources, included, excluded",
     [
