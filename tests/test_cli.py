@@ -32,6 +32,7 @@ COMMANDS = [
     "evaluate",
     "submit",
     "score",
+    "benchmark",
     "export",
     "publish",
 ]

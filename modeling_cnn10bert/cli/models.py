@@ -134,6 +134,66 @@ def score(
     run_score(output, captions)
 
 
+@command(
+    MODELS,
+    "benchmark YOUR_NAME/my-sounds",
+    "benchmark runs/mine --tasks ClothoT2ARetrieval.v2 --tasks ESC50_Zeroshot",
+    "benchmark runs/mine --data data/mine",
+    "benchmark YOUR_NAME/my-sounds --entry ENTRY.py",
+    bars=True,
+)
+def benchmark(
+    model: Annotated[str, typer.Argument(help="Model folder or Hub id.", show_default=False)],
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option("--tasks", help="Task or benchmark of mteb, such as MAEB. Can be repeated.", show_default=False),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Data set folder, Hub id, or CSV file of captions with --audio.")
+    ] = None,
+    split: SplitOption = None,
+    sources: SourcesOption = None,
+    audio: Annotated[
+        str | None, typer.Option("--audio", help="Folder of the recordings for a CSV file of captions.")
+    ] = None,
+    out: Annotated[str, typer.Option("--out", help="Folder for the results, in mteb's layout.")] = "runs/benchmark",
+    entry: Annotated[
+        str | None, typer.Option("--entry", help="Python file to write the model's mteb entry to. No task is run.")
+    ] = None,
+    device: DeviceOption = None,
+    revision: RevisionOption = None,
+    trust_remote_code: RemoteCodeOption = False,
+) -> None:
+    """Evaluate a model on the audio tasks of mteb (MAEB).
+
+    By default, the tasks of retrieving sounds by English texts, and texts by sounds.
+    mteb downloads their data from the Hub. Finished tasks are not run again.
+    With --data, the tasks are text-to-audio and audio-to-text retrieval on this data set.
+    """
+    from ..errors import RetrievalError
+    from ..files import ADDRESS, check_local_folder
+    from ..integrations.mteb import model_meta, run_benchmark, write_entry
+
+    if entry is not None:
+        check_local_folder(entry, "--entry", RetrievalError, marks=(ADDRESS,))
+        write_entry(model_meta(model, revision=revision, trust_remote_code=trust_remote_code), entry)
+        typer.echo(entry)
+        return
+    check_local_folder(out, "--out", RetrievalError, marks=(ADDRESS,))
+    run_benchmark(
+        model,
+        tasks=tasks or (),
+        data=data,
+        split=split,
+        sources=sources,
+        audio=audio,
+        out=out,
+        device=device,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+
+
 @command(MODELS, "export runs/demo runs/demo_onnx", "export runs/demo runs/demo_int8 --int8 --calibration ~/sounds")
 def export(
     model: Annotated[str, typer.Argument(help="Model folder or Hub id.", show_default=False)],

@@ -111,7 +111,7 @@ def evaluate_model(
         AudioError: a recording is missing or does not decode.
         RetrievalError: fewer than two recordings, one without a caption, or a caption without a word.
     """
-    left_out = {recording.name: reason for recording in recordings if (reason := _unusable(recording))}
+    left_out = {recording.name: reason for recording in recordings if (reason := why_unusable(recording))}
     if left_out and not skip_missing:
         more = f" {len(left_out)} of {len(recordings)} recordings cannot be used;" if len(left_out) > 1 else ""
         raise AudioError(
@@ -152,7 +152,8 @@ def evaluate_model(
     )
 
 
-def _unusable(recording: Recording) -> str:
+def why_unusable(recording: Recording) -> str:
+    """Return why a recording cannot be evaluated on, or "" if it can, as far as is known before it is decoded."""
     if recording.absence:
         return recording.absence
     if not recording.captions:

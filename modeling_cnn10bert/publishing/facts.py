@@ -22,6 +22,7 @@ from huggingface_hub import ModelCard
 from torch import nn
 from transformers import TrainerState, TrainingArguments
 from transformers.utils import cached_file
+from yaml import YAMLError
 
 from ..data.recipes import audiocaps, clotho
 from ..data.recipes.audioset import NUM_CLASSES
@@ -117,7 +118,7 @@ def _card_of(model: str) -> dict[str, Any] | None:
     path = _file_of(model, "README.md")
     try:
         data = None if path is None else ModelCard.load(path, ignore_metadata_errors=True).data
-    except (OSError, ValueError, TypeError, AttributeError):  # metadata of any form
+    except (OSError, ValueError, TypeError, AttributeError, YAMLError):  # metadata of any form
         return None
     licence, datasets = getattr(data, "license", None), getattr(data, "datasets", None) or []
     datasets = [datasets] if isinstance(datasets, str) else datasets

@@ -10,7 +10,14 @@ FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 SCRIPT = re.compile(r"[\w/*.-]*[\w*]\.(?:py|yaml)\b")
 PATH = re.compile(r"(?<![\w/.-])(?:docs|model_cards|modeling_cnn10bert|scripts|tests)/[\w./*-]*")
 # What documents name that a user has or makes, or that is no longer there.
-NOT_IN_THE_REPOSITORY = {"RECIPE.yaml", "OTHER.yaml", "best.yaml", "prepare_NAME.py", "scripts/prepare_NAME.py"}
+NOT_IN_THE_REPOSITORY = {
+    "ENTRY.py",
+    "RECIPE.yaml",
+    "OTHER.yaml",
+    "best.yaml",
+    "prepare_NAME.py",
+    "scripts/prepare_NAME.py",
+}
 
 
 def _documents(files):
