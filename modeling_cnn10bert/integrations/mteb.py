@@ -17,8 +17,6 @@ from typing import Any
 import datasets
 import torch
 from huggingface_hub import HfApi, ModelCard
-from transformers.utils import cached_file
-from transformers.utils.hub import extract_commit_hash
 from yaml import YAMLError
 
 from ..data.entries import SAMPLING_RATE
@@ -30,6 +28,7 @@ from ..evaluation.reports import markdown_table
 from ..files import write_text
 from ..publishing.facts import earlier_data
 from ..retrieval.embedding import BATCH_SIZE, load_embedder
+from ..retrieval.identity import model_file
 
 try:
     import mteb
@@ -122,13 +121,12 @@ def model_meta(model: str, *, revision: str | None = None, trust_remote_code: bo
             "`mteb run`"
         )
     on_hub = not os.path.isdir(model)
-    commit = extract_commit_hash(_file_of(model, "config.json", revision), None) if on_hub else None
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
     return ModelMeta(
         loader=SentenceTransformerEncoderWrapper,
         loader_kwargs={"trust_remote_code": True, "target_sampling_rate": embedder.sampling_rate},
         name=model if on_hub else "/".join(["local", *Path(model).resolve().parts[1:]][-2:]),
-        revision=commit or embedder.identity.fingerprint,
+        revision=embedder.identity.revision or embedder.identity.fingerprint,
         release_date=_release_date(model) if on_hub else None,
         languages=["eng-Latn"],
         n_parameters=num_parameters,
@@ -174,18 +172,6 @@ def write_entry(meta: ModelMeta, path: str | os.PathLike) -> None:
     write_text(path, code)
 
 
-def _file_of(model: str, name: str, revision: str | None) -> str | None:
-    """Find a file in a model's folder or in its repository on the Hub."""
-    return cached_file(
-        model,
-        name,
-        revision=revision,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-
-
 def _release_date(model: str) -> str | None:
     """Return the day of the first commit of a repository on the Hub; `None` if the Hub does not tell it."""
     try:
@@ -196,7 +182,7 @@ def _release_date(model: str) -> str | None:
 
 def _license(model: str, revision: str | None) -> str | None:
     """Return the license in a model's card, if mteb knows it."""
-    card = _file_of(model, "README.md", revision)
+    card = model_file(model, "README.md", revision)
     try:
         license = getattr(ModelCard.load(card, ignore_metadata_errors=True).data, "license", None) if card else None
     except (OSError, ValueError, TypeError, AttributeError, YAMLError):  # metadata of any form

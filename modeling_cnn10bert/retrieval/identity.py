@@ -33,11 +33,11 @@ def weights_fingerprint(model: str, revision: str | None = None) -> str:
     """
     digest = hashlib.sha256()
     for name, add in ((SAFETENSORS, _add_tensors), (PICKLED, _add_files)):
-        if path := _weights_file(model, name, revision):
+        if path := model_file(model, name, revision):
             paths: list[str | None] = [path]
-        elif index := _weights_file(model, f"{name}.index.json", revision):
+        elif index := model_file(model, f"{name}.index.json", revision):
             shards = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()
-            paths = [_weights_file(model, shard, revision) for shard in sorted(set(shards))]
+            paths = [model_file(model, shard, revision) for shard in sorted(set(shards))]
         else:
             continue
         add(digest, [path for path in paths if path is not None])
@@ -45,7 +45,15 @@ def weights_fingerprint(model: str, revision: str | None = None) -> str:
     raise RetrievalError(f"{model}: found no weights, expected {SAFETENSORS}; save the model again")
 
 
-def _weights_file(model: str, name: str, revision: str | None) -> str | None:
+def hub_commit(model: str, revision: str | None = None) -> str | None:
+    """Return the commit of a model on the Hub; `None` for a folder, or if it cannot be told."""
+    from transformers.utils.hub import extract_commit_hash
+
+    return None if os.path.isdir(model) else extract_commit_hash(model_file(model, "config.json", revision), None)
+
+
+def model_file(model: str, name: str, revision: str | None) -> str | None:
+    """Find a file in a model's folder or in its repository on the Hub; `None` if there is none."""
     if os.path.isdir(model):
         path = os.path.join(model, name)
         return path if os.path.isfile(path) else None

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from ..errors import RetrievalError, one_line
 from ..registration import register
-from .identity import feature_parameters, weights_fingerprint
+from .identity import feature_parameters, hub_commit, weights_fingerprint
 from .model_inputs import ModelInputs, gather, model_faults
 from .records import ModelIdentity
 
@@ -79,7 +79,7 @@ class TorchEmbedder:
             network, config, processor = _load_whole(model, revision, trust_remote_code)
         identity = ModelIdentity(
             name=os.path.abspath(model) if in_folder else model,
-            revision=None if in_folder else getattr(config, "_commit_hash", None),
+            revision=hub_commit(model, revision),
             fingerprint=weights_fingerprint(model, revision) if digest is None else digest.result(),
             dimension=_dimension(network, config),
             features=feature_parameters(processor.feature_extractor),
