@@ -1,0 +1,1 @@
+"""Thin adapters to other libraries, one file per library."""
