@@ -109,7 +109,7 @@ class StoredBackTranslationAug(CaptionAugmenter):
         return choose_variant(caption, self.back_translations.get(caption, ()), rng, self.aug_p)
 
 
-class BackTranslationAug(CaptionAugmenter):
+class BackTranslationAug(WordAugmenter):
     """
     Translate captions to another language and back, such as by `marian_pair("de")`.
 
@@ -118,7 +118,7 @@ class BackTranslationAug(CaptionAugmenter):
     """
 
     def __init__(self, forth: Translator, back: Translator):
-        super().__init__(Action.SUBSTITUTE, 1.0)
+        super().__init__(Action.SUBSTITUTE, name=type(self).__name__, aug_p=1.0)
         self.forth, self.back = forth, back
 
     def substitute(self, data: str | list[str]) -> list[str]:
