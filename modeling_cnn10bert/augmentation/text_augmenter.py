@@ -92,7 +92,7 @@ def load_text_augmenter(
         back_translations: caption -> its back-translations.
 
     Raises:
-        RecipeError: there is no such augmenter, or it cannot be imported or made.
+        RecipeError: there is no such augmenter, it cannot be imported or made, or it fails at the first caption.
     """
     field = f"field text_augmenter is {name!r}"
     module_name, _, attribute = name.partition(":")
@@ -125,4 +125,7 @@ def load_text_augmenter(
             f"{field}: found {str(found)[:100]!r} ({type(found).__name__}), which has no method augment; expected an "
             "augmenter or a flow of nlpaug, or a function that returns one"
         )
-    return TextAugmenter(name, found)
+    augmenter = TextAugmenter(name, found)
+    for caption in captions[:1]:  # an augmenter that always fails does so here, and not in a data loader's worker
+        augmenter(caption, np.random.default_rng(0))
+    return augmenter

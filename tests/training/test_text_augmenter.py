@@ -34,6 +34,10 @@ class Draws:
 class Group:
     flow = flow
 
+class Fails:
+    def augment(self, text):
+        raise KeyError("a word")
+
 def of_captions(captions, back_translations):
     return Sequential([InsertionAug(1.0, captions), StoredBackTranslationAug(1.0, back_translations)])
 
@@ -99,6 +103,11 @@ def test_a_function_is_given_what_its_parameters_name():
 def test_what_is_no_augmenter_is_an_error_that_says_why(name, message):
     with pytest.raises(RecipeError, match=f"field text_augmenter is '{name}': {message}"):
         _load(name)
+
+
+def test_an_augmenter_that_fails_is_an_error_before_training():
+    with pytest.raises(RecipeError, match="failed at the caption 'rain' .KeyError: 'a word'"):
+        _load("our_flows:Fails", ["rain"])
 
 
 @pytest.mark.parametrize("name", ["flow", "our flows:flow", ":flow", "our_flows:", "a:b:c", ""])
