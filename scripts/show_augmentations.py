@@ -28,6 +28,7 @@ from modeling_cnn10bert.augmentation.eda import (
     swap_words,
     vocabulary,
 )
+from modeling_cnn10bert.augmentation.text_augmenter import load_text_augmenter
 from modeling_cnn10bert.augmentation.wordnet import load_wordnet, synonyms_of
 from modeling_cnn10bert.data.audio_io import load_audio
 from modeling_cnn10bert.data.features import log_mel_columns
@@ -113,6 +114,10 @@ def augmented_captions(
         f"Swap (p_swp {fields.p_swp:g})": lambda rng: swap_words(words, fields.p_swp, rng),
         f"Synonym (p_syn {fields.p_syn:g})": lambda rng: replace_by_synonyms(words, fields.p_syn, synonyms, rng),
     }
+    if fields.text_augmenter:
+        variants = {caption: [back_translation] if back_translation else []}
+        augmenter = load_text_augmenter(fields.text_augmenter, [caption], variants)
+        operations[fields.text_augmenter] = lambda rng: caption_words(augmenter(caption, rng))
     rows = {"Original": (words, words)}
     if back_translation:
         rows["Back-translation"] = (words, caption_words(back_translation))

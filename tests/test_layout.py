@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,11 @@ def test_every_import_goes_down(imports):
 def test_the_files_of_a_checkpoint_import_only_each_other(imports):
     for part in TRAVELLING:
         assert {_part(other) for other in imports.get(f"{PACKAGE}.{part}", ())} <= TRAVELLING
+
+
+def test_nlpaug_is_imported_only_by_what_a_recipe_names(imports):
+    adapter = f"{PACKAGE}.integrations.nlpaug"
+    assert not [module for module, others in imports.items() if adapter in others]
+    files = (ROOT / PACKAGE).rglob("*.py")
+    lines = {path: re.search(r"^ *(from|import) nlpaug", path.read_text(encoding="utf-8"), re.M) for path in files}
+    assert [path for path, line in lines.items() if line] == [ROOT / PACKAGE / "integrations" / "nlpaug.py"]

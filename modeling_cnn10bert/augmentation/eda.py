@@ -1,8 +1,8 @@
 """Easy Data Augmentation (section 5 of the paper, after Wei & Zou, 2019): four manipulations of the words of a caption.
 
-This is plain code and not nlpaug, whose word augmenters change a random number of words within a range, while the paper
-gives every word its own probability. They also draw from Python's global random state, and `RandomWordAug` has no
-insertion.
+This is plain code and not nlpaug, whose word augmenters change a fixed share of the words, while the paper gives every
+word its own probability. They also draw from the global random states, and `RandomWordAug` has no insertion.
+`integrations/nlpaug.py` makes augmenters of nlpaug of it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

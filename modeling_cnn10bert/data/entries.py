@@ -20,12 +20,12 @@ SILENCE = 1e-4  # -80 dB of full scale; a recording with nothing above it is sil
 MIN_SECONDS = 0.15  # 16 frames at hop 320: the feature extractor pads shorter recordings
 
 CAPTIONS = datasets.List(datasets.Value("string"))
-# `datasets.Audio` stores the same, but its decoding needs torchcodec.
-AUDIO_FEATURE = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+# How a recording is stored. Earlier versions declared it as just this, not as `Audio`, whose decoding needs torchcodec.
+STORED_AUDIO = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
 ROW_FEATURES = {
     "file_name": datasets.Value("string"),
     "recording_id": datasets.Value("string"),  # unique over the splits
-    "audio": AUDIO_FEATURE,  # one channel at SAMPLING_RATE
+    "audio": datasets.Audio(sampling_rate=SAMPLING_RATE),  # one channel
     "duration": datasets.Value("float32"),  # seconds
 }
 

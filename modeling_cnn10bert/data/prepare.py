@@ -30,9 +30,9 @@ from tqdm import tqdm
 
 from ..errors import AudioError, DataError, UnreadableError
 from ..files import check_local_folder, is_full_disk
-from .entries import ROW_FEATURES, Entry, prepare_entry
+from .entries import ROW_FEATURES, STORED_AUDIO, Entry, prepare_entry
 from .processes import in_processes
-from .saved_tables import load_saved
+from .saved_tables import load_saved, without_decoding
 
 ENTRIES_OF_A_SHARD = 64  # with a recording
 ROWS_IN_MEMORY = 32  # of a shard while it is written, and at a time where it is streamed
@@ -175,6 +175,7 @@ def _known_rows(earlier: Preparation, tables: Mapping[str, datasets.Dataset]) ->
         stamps = earlier.stamps.get(split, [])
         if len(stamps) != len(table):  # rows were removed since, and it is unknown which ones
             continue
+        table = without_decoding(table)
         own = (note for note in earlier.warnings if note.split == split and COPY not in note.text)
         warnings = {note.file_name: note.text for note in own}
         for row, (stamp, name) in enumerate(zip(stamps, table["file_name"][:], strict=True)):
@@ -189,7 +190,10 @@ def _save_whole(folder: pathlib.Path, shards: Sequence["Shard"], result: Prepara
     tables = datasets.DatasetDict()
     for split in (split for split, stamps in result.stamps.items() if stamps):  # one without rows could not be loaded
         paths = [str(folder / "shards" / f"{shard.name}.arrow") for shard in shards if shard.split == split]
-        tables[split] = datasets.concatenate_datasets([datasets.Dataset.from_file(path) for path in paths])
+        pieces = [datasets.Dataset.from_file(path) for path in paths]
+        # Those of an earlier version declare `STORED_AUDIO`.
+        pieces = [piece.cast_column("audio", ROW_FEATURES["audio"]) for piece in pieces]
+        tables[split] = datasets.concatenate_datasets(pieces)
     tables.save_to_disk(staged)
     result.write(staged / "state.json")
     staged.rename(folder / "whole")
@@ -310,7 +314,8 @@ class Shard:
 
     @functools.cached_property
     def key(self) -> str:
-        content = (self.split, sorted(self.features.items()), self.stamps)
+        features = {**self.features, "audio": STORED_AUDIO}  # as earlier versions declared it: their shards stay valid
+        content = (self.split, sorted(features.items()), self.stamps)
         return hashlib.sha256(repr(content).encode()).hexdigest()
 
 

@@ -10,7 +10,7 @@ from ..errors import DataError, one_line
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..processing_cnn10bert import caption_words
 from .features import TABLE_FEATURES, decode_row_audio, file_stamps, log_mel_table
-from .saved_tables import load_saved
+from .saved_tables import load_saved, without_decoding
 
 COLUMNS = ("file_name", "recording_id", "captions")
 TEXT_TYPES = ("string", "large_string")
@@ -155,8 +155,7 @@ def recordings_table(
     languages = back_translation_languages(prepared.column_names)
     texts = [BACK_TRANSLATION_COLUMN.format(language=language) for language in languages]
     features = datasets.Features({**TABLE_FEATURES, **{column: prepared.features[column] for column in texts}})
-    if isinstance(prepared.features["audio"], datasets.Audio):  # as the Hub may give it; its decoding needs torchcodec
-        prepared = prepared.cast_column("audio", datasets.Audio(decode=False))
+    prepared = without_decoding(prepared)
     if not keep_log_mel:
         del features["log_mel"]
     table = log_mel_table(

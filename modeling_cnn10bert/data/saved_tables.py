@@ -7,6 +7,15 @@ import datasets
 from ..errors import DataError
 
 
+def without_decoding(table: datasets.Dataset) -> datasets.Dataset:
+    """Return `Audio` columns as `{"bytes", "path"}`, because their decoding by datasets needs torchcodec and FFmpeg."""
+    for name, feature in table.features.items():
+        if isinstance(feature, datasets.Audio) and feature.decode:
+            # The data stay the same, and so does the fingerprint, which feature caches are found by.
+            table = table.cast_column(name, datasets.Audio(decode=False), new_fingerprint=table._fingerprint)
+    return table
+
+
 def load_saved(folder: str | os.PathLike) -> datasets.DatasetDict | datasets.Dataset:
     """
     Load a data set that was saved in a folder.

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import datasets
 import numpy as np
 
 from ..data.audio_io import load_audio
@@ -15,6 +14,7 @@ from ..data.recipes.audio_folder import METADATA_FILES, OTHER_NAMES_OF_SPLITS, o
 from ..data.recipes.clotho import match_recordings, read_captions
 from ..data.recipes.soundscapes import SPLITS, Scene, SourceBank, read_manifest, render
 from ..data.recordings_table import load_prepared_split
+from ..data.saved_tables import without_decoding
 from ..data.tables import read_rows
 from ..errors import DataError
 from ..files import is_path
@@ -245,8 +245,7 @@ def _of_entry(entry: Entry) -> Recording:
 
 def _of_prepared(name: str, split: str | None) -> EvaluationSet:
     split, table = load_prepared_split(name, split)
-    if isinstance(table.features["audio"], datasets.Audio):  # possible on the Hub; decoding it would need torchcodec
-        table = table.cast_column("audio", datasets.Audio(decode=False))
+    table = without_decoding(table)
     columns, audio = table.select_columns(["file_name", "captions"]), table.select_columns(["audio"])
     recordings = [
         _of_entry(Entry(row["file_name"], StoredAudio(audio, number, "audio"), {"captions": row["captions"]}))

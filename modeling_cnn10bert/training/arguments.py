@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,6 +177,11 @@ class AugmentationArguments:
     p_ins: float = HfArg(default=0.0, help="EDA: probability of inserting a random word after a word.")
     p_del: float = HfArg(default=0.0, help="EDA: probability of deleting a word.")
     p_bt: float = HfArg(default=0.0, help="Probability of using a back-translation made by `cnn10bert back-translate`.")
+    text_augmenter: str | None = HfArg(
+        default=None,
+        help="Augmenter or flow of nlpaug to apply after back-translation and EDA: MODULE:NAME of the object, or of a "
+        "function that returns it. The module may be in the working directory or in the recipe's folder.",
+    )
     n_f: int = HfArg(default=0, help="SpecAugment: number of frequency masks.")
     w_f: int = HfArg(default=0, help="SpecAugment: maximum width of a frequency mask, in mel bins.")
     n_t: int = HfArg(default=0, help="SpecAugment: number of time masks.")
@@ -185,8 +191,12 @@ class AugmentationArguments:
     ms_alpha: float = HfArg(default=0.0, help="Freq-MixStyle: parameter of the Beta distribution. 0 disables it.")
 
     def __post_init__(self):
+        if self.text_augmenter is not None and not re.fullmatch(r"[\w.]+:[\w.]+", self.text_augmenter):
+            raise ValueError(f"text_augmenter must be MODULE:NAME, such as flows:flow, found {self.text_augmenter!r}")
         for option in dataclasses.fields(self):
             value = getattr(self, option.name)
+            if option.name == "text_augmenter":
+                continue
             if option.name.startswith("p_") and not 0 <= value <= 1:  # NaN fails the comparison too
                 raise ValueError(f"{option.name} is a probability and must be within [0, 1], found {value}")
             if not 0 <= value < float("inf"):

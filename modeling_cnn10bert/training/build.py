@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
+import numpy as np
 import torch
 from torch import nn
 from transformers import AutoTokenizer, set_seed
@@ -11,6 +12,7 @@ from transformers import AutoTokenizer, set_seed
 from ..augmentation.audio import AudioAugmentation
 from ..augmentation.eda import EDA, vocabulary
 from ..augmentation.text import TextAugmentation
+from ..augmentation.text_augmenter import TextAugmenter, global_seeds, load_text_augmenter
 from ..augmentation.wordnet import load_wordnet, synonyms_of
 from ..configuration_cnn10bert import CNN10Config
 from ..data.features import MelStatistics
@@ -223,7 +225,7 @@ def training_pairs(
     pairs = pair_rows(tables.train)
     _check_captions(tables.train, captions_per_recording)
     augment_audio = _audio_augmentation(augmentation, tables.train) if augmentation.augment_audio else None
-    augment_text = _text_augmentation(augmentation, pairs) if augmentation.augment_text else None
+    augment_text = _text_augmentation(augmentation, pairs, seed) if augmentation.augment_text else None
     pairs.set_transform(
         PairTransform(tables.train, feature_extractor, augment_audio, augment_text, seed, epoch, captions_per_recording)
     )
@@ -255,7 +257,7 @@ def _audio_augmentation(arguments: AugmentationArguments, recordings: datasets.D
     )
 
 
-def _text_augmentation(arguments: AugmentationArguments, pairs: datasets.Dataset) -> TextAugmentation | None:
+def _text_augmentation(arguments: AugmentationArguments, pairs: datasets.Dataset, seed: int) -> TextAugmentation | None:
     variants = pairs["back_translations"][:] if "back_translations" in pairs.column_names else [[]]
     missing = sum(not texts or None in texts for texts in variants)
     if arguments.p_bt and missing:
@@ -270,7 +272,19 @@ def _text_augmentation(arguments: AugmentationArguments, pairs: datasets.Dataset
             f"{wordless[0]!r}; delete their column and run `cnn10bert back-translate` again, or set p_bt to 0"
         )
     eda = _eda(arguments, pairs) if arguments.p_eda else None
-    return TextAugmentation(arguments.p_bt, eda) if arguments.p_bt or eda else None
+    augmenter = _text_augmenter(arguments.text_augmenter, pairs, seed) if arguments.text_augmenter else None
+    return TextAugmentation(arguments.p_bt, eda, augmenter) if arguments.p_bt or eda or augmenter else None
+
+
+def _text_augmenter(name: str, pairs: datasets.Dataset, seed: int) -> TextAugmenter:
+    captions = pairs["caption"][:]
+    variants = pairs["back_translations"][:] if "back_translations" in pairs.column_names else [[]] * len(captions)
+    known = {
+        caption: [text for text in texts if text is not None and caption_words(text)]
+        for caption, texts in zip(captions, variants, strict=True)
+    }
+    with global_seeds(np.random.default_rng(seed)):  # the code that makes it may draw, too
+        return load_text_augmenter(name, list(known), known)
 
 
 def _eda(arguments: AugmentationArguments, pairs: datasets.Dataset) -> EDA:

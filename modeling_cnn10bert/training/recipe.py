@@ -228,6 +228,8 @@ def _recipe_as_arguments(path: Path, parser: HfArgumentParser) -> list[str]:
             continue
         if value == []:  # argparse would switch the field on
             raise RecipeError(f"{source}: field {name} is an empty list, expected a value, or null for its default")
+        if name == "text_augmenter" and (folder := os.path.abspath(source.parent)) not in sys.path:
+            sys.path.append(folder)  # its module may be there
         text = json.dumps(value) if isinstance(value, dict) else value
         # With "=", because the value may begin with a dash.
         words = [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={text}"]

@@ -26,7 +26,8 @@ def _show(*arguments):
 
 def test_a_picture_is_drawn(clip, tmp_path):
     picture = tmp_path / "picture.png"
-    done = _show(clip, "A dog barks while rain falls.", "--p_syn", 0, "--output", picture)  # without WordNet
+    flow = ("--text_augmenter", "nlpaug.augmenter.word:RandomWordAug")
+    done = _show(clip, "A dog barks while rain falls.", "--p_syn", 0, *flow, "--output", picture)  # without WordNet
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(picture)]
     height, width, _ = imread(picture).shape

@@ -60,11 +60,17 @@ def test_what_is_fixed_or_switched_off_is_not_searched():
 def test_a_trial_becomes_the_augmentation_of_its_values():
     space = search_space(AugmentationArguments())
     augmentation = augmentation_of(suggest(FixedTrial(BEST), space), AugmentationArguments(p_eda=0.5))
-    assert dataclasses.asdict(augmentation) == {"augment_audio": True, "augment_text": True, **BEST}
+    assert dataclasses.asdict(augmentation) == {
+        "augment_audio": True,
+        "augment_text": True,
+        "text_augmenter": None,
+        **BEST,
+    }
 
 
 def test_what_a_trial_does_not_draw_stays_as_the_recipe_has_it():
-    base = AugmentationArguments(p_bt=0.25, g_max=2.5)
+    base = AugmentationArguments(p_bt=0.25, g_max=2.5, text_augmenter="flows:flow")
     space = search_space(base, ["p_bt", "g_max"])
     augmentation = augmentation_of(suggest(FixedTrial(BEST), space), base)
     assert (augmentation.p_bt, augmentation.g_max, augmentation.w_t) == (0.25, 2.5, 58)
+    assert augmentation.text_augmenter == "flows:flow"

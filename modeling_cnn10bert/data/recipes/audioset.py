@@ -16,7 +16,7 @@ import torch
 from datasets.distributed import split_dataset_by_node
 
 from ...errors import DataError
-from ..entries import ROW_FEATURES, Entry
+from ..entries import ROW_FEATURES, STORED_AUDIO, Entry
 from ..prepare import Preparation, ShardReport, check_result, cut, open_preparation, sum_up, write_shards
 from ..tables import read_cells, read_rows, read_text
 from .youtube import YouTubeFolder, is_youtube_segment
@@ -173,13 +173,14 @@ def open_stream(folder: str | os.PathLike, split: str, rank: int = 0, world_size
         rank: of this node.
 
     Returns:
-        Rows of `FEATURES`: `audio` as for `decode_audio`, `labels` as for `multi_hot`.
+        Rows of `FEATURES`: `audio` not decoded, as `{"bytes", "path"}`, and `labels` as for `multi_hot`.
 
     Raises:
         DataError: the folder has no such split, or its preparation did not end.
     """
     paths = _shards_of(folder, split)
-    stream = datasets.load_dataset("arrow", data_files={split: paths}, split=split, features=FEATURES, streaming=True)
+    features = datasets.Features({**FEATURES, "audio": STORED_AUDIO})  # `Audio` would be decoded
+    stream = datasets.load_dataset("arrow", data_files={split: paths}, split=split, features=features, streaming=True)
     return split_dataset_by_node(stream, rank, world_size)
 
 
@@ -192,12 +193,14 @@ def open_table(folder: str | os.PathLike, split: str) -> datasets.Dataset:
         split: such as balanced_train.
 
     Returns:
-        Rows of `FEATURES`.
+        Rows of `FEATURES`, with `audio` not decoded.
 
     Raises:
         DataError: the folder has no such split, or its preparation did not end.
     """
-    return datasets.concatenate_datasets([datasets.Dataset.from_file(path) for path in _shards_of(folder, split)])
+    shards = [datasets.Dataset.from_file(path) for path in _shards_of(folder, split)]
+    # Those of an earlier version declare `STORED_AUDIO`.
+    return datasets.concatenate_datasets([shard.cast_column("audio", datasets.Audio(decode=False)) for shard in shards])
 
 
 def _shards_of(folder: str | os.PathLike, split: str) -> list[str]:

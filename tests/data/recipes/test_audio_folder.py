@@ -94,7 +94,7 @@ def test_folders_of_splits_keep_their_own(tmp_path, write_tone, write_csv):
     }
     result = prepare_dataset(splits, columns, tmp_path / "out")
     assert result.prepared == {"train": 1, "validation": 1, "test": 1}
-    ids = [row["recording_id"] for table in datasets.load_from_disk(tmp_path / "out").values() for row in table]
+    ids = [name for table in datasets.load_from_disk(tmp_path / "out").values() for name in table["recording_id"]]
     assert ids == ["train/a.wav", "validation/a.wav", "test/a.wav"]
 
 
@@ -139,7 +139,7 @@ def test_a_data_set_on_disk_by_the_names_of_its_columns(stored, folder, tmp_path
     assert table["file_name"][:] == [f"{n}.wav" for n in range(4)]
     assert table["captions"][:] == [[letter, "e", "f"] for letter in "abcd"]
     assert table["year"][:] == [1, 2, 3, 4]
-    assert len(decode_audio(table[2]["audio"]["bytes"], 32_000, "")) == 16_000
+    assert len(decode_audio(table.to_list()[2]["audio"]["bytes"], 32_000, "")) == 16_000
     before = snapshot(tmp_path / "out")
     splits, features = own_recordings(str(tmp_path / "table"), "sound", ["one", "more"], allow_outside=True)
     assert prepare_dataset(splits, features, tmp_path / "out") == result
@@ -423,7 +423,7 @@ def test_samples_with_their_rate_are_recordings(dtype, tmp_path):
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(8000) / 16_000)
     array = (tone * 2**15).astype(np.int16) if dtype == "int16" else tone.astype(np.float32)
     audio = [{"array": array.tolist(), "sampling_rate": 16_000, "path": "tone.wav"}]
-    (row,) = _prepared(datasets.Dataset.from_dict({"audio": audio, "caption": ["a tone"]}), tmp_path)
+    (row,) = _prepared(datasets.Dataset.from_dict({"audio": audio, "caption": ["a tone"]}), tmp_path).to_list()
     waveform = decode_audio(row["audio"]["bytes"], 32_000, "")
     assert row["file_name"] == "tone.wav" and row["duration"] == 0.5
     expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 32_000)

@@ -91,7 +91,7 @@ def test_a_faulty_line_is_left_out_and_listed(tables, tmp_path, write_tone, writ
     write_tone(tmp_path / "audio" / "Yaaaaaaaaaaa.wav")
     arguments = [str(tmp_path / "out"), "--captions", str(tables), "--audio", str(tmp_path / "audio")]
     cnn10bert("prepare", "audiocaps", *arguments, "--split", "train", "--num_proc", "1")
-    (row,) = datasets.load_from_disk(tmp_path / "out")["train"]
+    (row,) = datasets.load_from_disk(tmp_path / "out")["train"].to_list()
     assert row["captions"] == ["a sound", "the same part"]
     _, *skipped = read_csv(tmp_path / "out" / "skipped.csv")
     assert [name for _, name, _ in skipped] == ["train.csv:3", "train.csv:4", "train.csv:5", "train.csv:6"]

@@ -138,7 +138,7 @@ def test_the_real_recordings_load_at_32_khz_with_their_durations(shared_data, tm
     assert result.prepared == {"test": 7}
     assert len(result.skipped) == 1038
     files = {path.name: path for path in pathlib.Path(shared_data / "clotho" / "audio").iterdir()}
-    for row in datasets.load_from_disk(tmp_path / "out")["test"]:
+    for row in datasets.load_from_disk(tmp_path / "out")["test"].to_list():
         # Size of the file: a header of 44 bytes, then 2 bytes a sample and channel.
         assert 15 <= row["duration"] <= 30
         waveform = decode_audio(row["audio"]["bytes"], 32_000, row["file_name"])
