@@ -301,6 +301,7 @@ def export_onnx(
     calibration: str | os.PathLike | Sequence[np.ndarray] = (),
     revision: str | None = None,
     trust_remote_code: bool = False,
+    name: str | None = None,
 ) -> Path:
     """
     Write both towers of a `CNN10BertModel` as ONNX, with its processor and `onnx_config.json`.
@@ -317,6 +318,7 @@ def export_onnx(
             calibrate the audio tower.
         revision: branch, tag or commit on the Hub.
         trust_remote_code: whether to run code that comes with the model.
+        name: name of the model in the export; by default its path or Hub id.
 
     Returns:
         The folder.
@@ -331,12 +333,7 @@ def export_onnx(
         raise RetrievalError(
             f'an export needs {", ".join(missing)}, not installed here; install them: pip install "cnn10bert[onnx]"'
         )
-    check_local_folder(out, "OUT", RetrievalError, marks=(ADDRESS,))
-    out = Path(os.path.abspath(out))
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise RetrievalError(f"{out} is no folder; name another one to export to")
-    if out.exists() and not (out / CONFIG_NAME).is_file() and any(out.iterdir()):
-        raise RetrievalError(f"{out}: found a folder that is not empty and no export; name another one to export to")
+    out = replaceable_folder(out, CONFIG_NAME)
 
     # The model
     from .. import __version__
@@ -346,6 +343,7 @@ def export_onnx(
     embedder = TorchEmbedder.from_pretrained(
         os.fspath(model), device="cpu", revision=revision, trust_remote_code=trust_remote_code
     )
+    identity = embedder.identity if name is None else dataclasses.replace(embedder.identity, name=name)
     network: Any = embedder.model
     if network.config.model_type != "cnn10bert":
         raise RetrievalError(f"{model} is a {type(network).__name__}; only a CNN10BertModel can be exported")
@@ -368,19 +366,37 @@ def export_onnx(
             elif int8 and len(waveforms):
                 quantize_audio(path, embedder.processor, waveforms)
                 precision = "int8"
-            _describe(path, embedder.identity, __version__)
+            _describe(path, identity, __version__)
             _check_tower(network, tower, path, precision)
             files[tower.name] = {
                 "file": tower.file,
                 "precision": precision,
                 "inputs": {name: {"dtype": dtype, "shape": shape} for name, (dtype, shape) in tower.inputs.items()},
-                "outputs": {
-                    f"{tower.name}_embeds": {"dtype": "float32", "shape": ["batch", embedder.identity.dimension]}
-                },
+                "outputs": {f"{tower.name}_embeds": {"dtype": "float32", "shape": ["batch", identity.dimension]}},
             }
         embedder.processor.save_pretrained(folder)
-        config = OnnxConfig(embedder.identity, OPSET, __version__, files)
+        config = OnnxConfig(identity, OPSET, __version__, files)
         (folder / CONFIG_NAME).write_text(config.to_json(), encoding="utf-8")
+    return out
+
+
+def replaceable_folder(out: str | os.PathLike, mark: str) -> Path:
+    """
+    Return the absolute path of a folder to export to.
+
+    Args:
+        out: path of the folder.
+        mark: name of a file that every export of this kind holds.
+
+    Raises:
+        RetrievalError: there is something else than an empty folder or an earlier export.
+    """
+    check_local_folder(out, "OUT", RetrievalError, marks=(ADDRESS,))
+    out = Path(os.path.abspath(out))
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise RetrievalError(f"{out} is no folder; name another one to export to")
+    if out.exists() and not (out / mark).is_file() and any(out.iterdir()):
+        raise RetrievalError(f"{out}: found a folder that is not empty and no export; name another one to export to")
     return out
 
 
@@ -410,7 +426,7 @@ def _export_tower(model, tower: _Tower, path: Path) -> None:
 
 
 def _describe(path: Path, identity: ModelIdentity, version: str) -> None:
-    """Write the identity of the model into the file."""
+    """Write the identity of the model into the file. Remove the exporter's notes, which name files of this machine."""
     import onnx
 
     properties = {
@@ -420,6 +436,8 @@ def _describe(path: Path, identity: ModelIdentity, version: str) -> None:
         "project": f"cnn10bert {version}",
     }
     proto = onnx.load(path)
+    for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output, proto.graph):
+        del part.metadata_props[:]
     onnx.helper.set_model_props(proto, properties)
     onnx.save(proto, path)
 
