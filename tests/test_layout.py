@@ -26,6 +26,7 @@ ORDER = [
     {"evaluation"},
     {"publishing"},
     {"training"},
+    {"integrations"},
     {"__main__", "cli", "page"},
 ]
 

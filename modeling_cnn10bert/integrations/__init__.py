@@ -1,0 +1,1 @@
+"""Thin connections to other tools, one file each."""
