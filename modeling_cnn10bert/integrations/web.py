@@ -132,6 +132,7 @@ def export_web(
             model,
             page / "exported",
             int8=True,
+            weights_only=True,  # browsers round the inputs of 8-bit products otherwise than Python does
             calibration=calibration,
             revision=revision,
             trust_remote_code=trust_remote_code,

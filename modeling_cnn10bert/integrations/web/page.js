@@ -1,8 +1,6 @@
 // The page: it asks the worker `search.js`, and shows the answers.
 
-const MAX_SECONDS = 300; // of a recording that is dropped
-const MAX_BYTES = 50 * 2 ** 20;
-const KEPT_ENERGY = 0.1; // of channels that have nothing in common; with less, channels cancel each other
+import { decode } from "./recording.js";
 
 const [form, text, file, status, progress, problem, list] = [
   "form", "text", "file", "status", "progress", "problem", "hits",
@@ -10,7 +8,7 @@ const [form, text, file, status, progress, problem, list] = [
 const worker = new Worker(new URL("search.js", import.meta.url), { type: "module" });
 let asked = 0; // number of the last question; only its answer is shown
 let found = ""; // what the recordings of the next answer have in common
-let rate; // of the model, in Hz; known when it is ready
+let modelRate; // in Hz; known when the model is ready
 let start; // of the page, when it is ready
 const ready = new Promise((resolve) => (start = resolve));
 
@@ -58,43 +56,11 @@ async function listen(recording) {
   const id = begin(`Listening to ${recording.name} …`, `that sound like “${recording.name}”`);
   try {
     await ready;
-    const samples = await decode(recording);
-    if (id === asked) worker.postMessage({ id, samples }, [samples.buffer]);
+    const { samples, rate } = await decode(recording, modelRate);
+    if (id === asked) worker.postMessage({ id, samples, rate }, [samples.buffer]);
   } catch (error) {
     if (id === asked) warn(error.message);
   }
-}
-
-// Decode a file to one channel at the rate of the model.
-async function decode(recording) {
-  const limit = (what) => new Error(`${recording.name} is ${what}, which is the limit. Choose a shorter recording.`);
-  if (!recording.size) throw new Error(`${recording.name} is empty: 0 bytes. Choose another file.`);
-  if (recording.size > MAX_BYTES) throw limit(`larger than ${MAX_BYTES >> 20} MB`);
-  const sound = await recording
-    .arrayBuffer()
-    .then((bytes) => new OfflineAudioContext(1, 1, rate).decodeAudioData(bytes))
-    .catch(() => {
-      throw new Error(
-        `${recording.name} cannot be used: this browser does not decode it. Choose a wav, flac, mp3 or ogg file.`
-      );
-    });
-  if (sound.duration > MAX_SECONDS) throw limit(`longer than ${MAX_SECONDS / 60} minutes`);
-  return mix(Array.from({ length: sound.numberOfChannels }, (_, n) => sound.getChannelData(n)));
-}
-
-// Average the channels, or take the loudest one if they cancel each other.
-function mix(channels) {
-  if (channels.length === 1) return channels[0].slice();
-  const mono = channels[0].map((_, n) => channels.reduce((sum, channel) => sum + channel[n], 0) / channels.length);
-  const energies = channels.map(variance);
-  const expected = energies.reduce((sum, energy) => sum + energy) / channels.length ** 2;
-  if (variance(mono) >= KEPT_ENERGY * expected) return mono;
-  return channels[energies.indexOf(Math.max(...energies))].slice();
-}
-
-function variance(samples) {
-  const mean = samples.reduce((sum, value) => sum + value, 0) / samples.length;
-  return samples.reduce((sum, value) => sum + (value - mean) ** 2, 0) / samples.length;
 }
 
 // --------------------------------------------------------------------------------------------------------- answers
@@ -105,7 +71,7 @@ worker.onmessage = ({ data }) => {
     warn(data.fatal);
     form.inert = true;
   } else if (data.ready) {
-    rate = data.ready.rate;
+    modelRate = data.ready.rate;
     start();
     const count = data.ready.recordings;
     if (!asked) say(`${count.toLocaleString("en")} recordings are ready. Describe a sound, or drop in a recording.`);

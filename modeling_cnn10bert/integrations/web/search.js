@@ -1,11 +1,12 @@
 // The model and the index, in a worker, so that the page answers while they compute.
 //
-// Asked by { id, text } or { id, samples }, it answers { id, hits, cut } or { id, problem }. Unasked, it sends
+// Asked by { id, text } or { id, samples, rate }, it answers { id, hits, cut } or { id, problem }. Unasked, it sends
 // { progress }, { ready } or { fatal }.
 
 import * as ort from "./runtime/ort.mjs";
 import { Tokenizer } from "./runtime/tokenizers.mjs";
 import { LogMel } from "./log_mel.js";
+import { resample } from "./resample.js";
 
 const BEST = 10; // recordings in an answer
 const MAX_TEXT = 4000; // characters that are tokenized; the model reads far less
@@ -49,7 +50,8 @@ async function open() {
     embeddings: new Float32Array(embeddings), // [windows of all recordings, dimension]
     tokenizer: new Tokenizer(vocabulary, settings),
     logMel: new LogMel(index.features),
-    text: await ort.InferenceSession.create(model),
+    // Without this option, every text would convert the 8-bit weights to float32 again.
+    text: await ort.InferenceSession.create(model, { extra: { session: { disable_quant_qdq: "1" } } }),
     audio: null, // loaded for the first recording
   };
 }
@@ -75,10 +77,11 @@ async function embedText(search, text) {
 }
 
 // The query for a recording is the normalized mean of its windows' embeddings.
-async function embedSamples(search, samples) {
+async function embedSamples(search, recording, rate) {
   search.audio ??= await ort.InferenceSession.create(
     await (await load("model/audio_model.onnx")).arrayBuffer()
   );
+  const samples = resample(recording, rate, search.index.features.sampling_rate);
   const query = new Float32Array(search.index.dimension);
   const spans = windows(samples.length, search.index);
   for (const [number, [start, end]] of spans.entries()) {
@@ -122,9 +125,9 @@ function rank({ index, embeddings }, query) {
   return hits.sort((one, other) => other.score - one.score).slice(0, BEST);
 }
 
-async function answer(search, { id, text, samples }) {
+async function answer(search, { id, text, samples, rate }) {
   try {
-    const { query, cut } = await (samples ? embedSamples(search, samples) : embedText(search, text));
+    const { query, cut } = await (samples ? embedSamples(search, samples, rate) : embedText(search, text));
     postMessage({ id, hits: rank(search, query), cut });
   } catch (error) {
     const problem = error instanceof Problem ? error.message : `This cannot be searched for: ${error.message}`;
