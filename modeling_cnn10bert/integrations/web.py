@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 from huggingface_hub import SpaceCardData
 
+from .. import __version__
 from ..data.audio_io import printable
 from ..data.download import RemoteFile, download
 from ..errors import RetrievalError
 from ..files import replaced_whole
-from ..retrieval.embedding import check_same_model
-from ..retrieval.onnx import MAX_TOKENS, OnnxConfig, export_onnx, replaceable_folder
+from ..model_folder import check_model
+from ..retrieval.identity import check_same_model, weights_fingerprint
+from ..retrieval.onnx import MAX_TOKENS, export_onnx, replaceable_folder
 from ..retrieval.records import EmbeddedFile
 from ..retrieval.stores import open_store
 
@@ -107,12 +109,15 @@ def export_web(
             something else, or the model cannot be exported.
         DataError: an npm package cannot be downloaded, or is not the published one.
     """
-    # Whatever may fail fast
+    # Whatever fails should fail before the export, which takes longest
     out = replaceable_folder(out, INDEX_NAME)
+    check_model(model, RetrievalError)
     with open_store(os.fspath(index)) as store:
         info, files = store.info, sorted(store.embedded(), key=lambda file: file.record.path)
     if not files:
         raise RetrievalError(f"{index}: found no recording, expected at least one; index some first")
+    fingerprint = weights_fingerprint(os.fspath(model), revision)
+    check_same_model(info.model, dataclasses.replace(info.model, name=os.fspath(model), fingerprint=fingerprint))
     names = _names(files)
     n_fft = info.model.features.get("n_fft", 0)
     if n_fft < 2 or n_fft & (n_fft - 1):
@@ -122,7 +127,7 @@ def export_web(
             f"{printable(gone[0])}: found no such file, and {len(gone)} of {len(names)} recordings are gone; update "
             "the index, or leave the sounds out"
         )
-    packages = {package: download(package, Path(runtime or PACKAGES_FOLDER)) for package in RUNTIME}
+    packages = download_runtime(runtime or PACKAGES_FOLDER)
 
     with replaced_whole(out) as page:
         page.mkdir()
@@ -138,8 +143,6 @@ def export_web(
             trust_remote_code=trust_remote_code,
             name="model",
         )
-        config = OnnxConfig.read(exported)
-        check_same_model(info.model, dataclasses.replace(config.model, name=os.fspath(model)))
         (page / "model").mkdir()
         for path in (path for pattern in MODEL_FILES for path in exported.glob(pattern)):
             path.rename(page / "model" / path.name)
@@ -151,7 +154,7 @@ def export_web(
             with tarfile.open(packages[package]) as archive:
                 for member, name in members.items():
                     content = archive.extractfile(member).read()
-                    content = gzip.compress(content, mtime=0) if name.endswith(".gzip") else content
+                    content = gzip.compress(content, 6, mtime=0) if name.endswith(".gzip") else content
                     (page / "runtime" / name).write_bytes(content)
 
         # The page and its recordings
@@ -168,7 +171,7 @@ def export_web(
                 shutil.copyfile(file.record.path, page / "sounds" / name)
             recordings.append(fields)
         search = {
-            "project_version": config.project_version,
+            "project_version": __version__,
             "dimension": info.model.dimension,
             "features": info.model.features,
             "max_tokens": MAX_TOKENS,
@@ -178,8 +181,18 @@ def export_web(
             "recordings": recordings,
         }
         (page / INDEX_NAME).write_text(json.dumps(search), encoding="utf-8")
-        (page / "README.md").write_text(_readme(len(files), config.project_version), encoding="utf-8")
+        (page / "README.md").write_text(_readme(len(files), __version__), encoding="utf-8")
     return out
+
+
+def download_runtime(folder: str | os.PathLike = PACKAGES_FOLDER) -> dict[RemoteFile, Path]:
+    """
+    Return the files of the npm packages in a folder; missing ones are downloaded to it.
+
+    Raises:
+        DataError: a package cannot be downloaded, or is not the published one.
+    """
+    return {package: download(package, Path(folder)) for package in RUNTIME}
 
 
 def megabytes(folder: Path) -> float:
