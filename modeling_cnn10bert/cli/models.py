@@ -16,6 +16,7 @@ from .common import (
     SplitOption,
     command,
     results_only,
+    say,
 )
 
 MODELS = "Models"
@@ -183,7 +184,10 @@ def export(
     """
     if (out is None) == (web is None):
         raise typer.BadParameter("expected either OUT or --web, found " + ("both" if out else "neither"))
+    if web is None and (with_sounds or runtime is not None):
+        raise typer.BadParameter("expected --with-sounds and --runtime only with --web")
     if web is not None:
+        say("Exporting the model ...")
         from ..integrations.web import export_web, megabytes
 
         with results_only():

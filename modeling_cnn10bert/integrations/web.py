@@ -119,8 +119,8 @@ def export_web(
     fingerprint = weights_fingerprint(os.fspath(model), revision)
     check_same_model(info.model, dataclasses.replace(info.model, name=os.fspath(model), fingerprint=fingerprint))
     names = _names(files)
-    n_fft = info.model.features.get("n_fft", 0)
-    if n_fft < 2 or n_fft & (n_fft - 1):
+    n_fft = info.model.features.get("n_fft", 1)  # other models have none, and cannot be exported
+    if n_fft & (n_fft - 1):
         raise RetrievalError(f"{model}: found n_fft {n_fft}, expected a power of two, which the page can transform")
     if with_sounds and (gone := [path for path in names if not os.path.isfile(path)]):
         raise RetrievalError(
@@ -137,7 +137,7 @@ def export_web(
             model,
             page / "exported",
             int8=True,
-            weights_only=True,  # browsers round the inputs of 8-bit products otherwise than Python does
+            weights_only=True,  # browsers round the inputs of 8-bit products in another way than Python
             calibration=calibration,
             revision=revision,
             trust_remote_code=trust_remote_code,
@@ -153,7 +153,7 @@ def export_web(
         for package, members in RUNTIME.items():
             with tarfile.open(packages[package]) as archive:
                 for member, name in members.items():
-                    content = archive.extractfile(member).read()
+                    content = archive.extractfile(member).read()  # type: ignore[union-attr]  # it is in the package
                     content = gzip.compress(content, 6, mtime=0) if name.endswith(".gzip") else content
                     (page / "runtime" / name).write_bytes(content)
 

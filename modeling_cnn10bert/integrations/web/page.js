@@ -26,6 +26,12 @@ function warn(line) {
   problem.hidden = false;
 }
 
+// The search cannot start; a reload is all that helps.
+function fail(line) {
+  warn(line);
+  form.inert = true;
+}
+
 // ------------------------------------------------------------------------------------------------------- questions
 
 function begin(line, answer) {
@@ -53,6 +59,7 @@ addEventListener("drop", (event) => {
 });
 
 async function listen(recording) {
+  if (form.inert) return;
   const id = begin(`Listening to ${recording.name} …`, `that sound like “${recording.name}”`);
   try {
     await ready;
@@ -67,9 +74,7 @@ async function listen(recording) {
 
 worker.onmessage = ({ data }) => {
   if (data.fatal) {
-    asked = -1; // questions stay without an answer
-    warn(data.fatal);
-    form.inert = true;
+    fail(data.fatal);
   } else if (data.ready) {
     modelRate = data.ready.rate;
     start();
@@ -83,7 +88,7 @@ worker.onmessage = ({ data }) => {
   }
 };
 worker.onerror = () =>
-  warn("The search cannot start: a file of this page is missing, or the browser is too old. Reload the page.");
+  fail("The search cannot start: a file of this page is missing, or the browser is too old. Reload the page.");
 say("Loading the model …", true);
 
 function show({ hits, cut }) {

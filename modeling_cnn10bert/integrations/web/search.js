@@ -81,6 +81,7 @@ async function embedSamples(search, recording, rate) {
   search.audio ??= await ort.InferenceSession.create(
     await (await load("model/audio_model.onnx")).arrayBuffer()
   );
+  if (!recording.every(Number.isFinite)) throw new Problem("This recording holds samples that are no numbers.");
   const samples = resample(recording, rate, search.index.features.sampling_rate);
   const query = new Float32Array(search.index.dimension);
   const spans = windows(samples.length, search.index);
