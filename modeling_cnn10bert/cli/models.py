@@ -153,7 +153,9 @@ def export(
     ] = False,
     calibration: Annotated[
         str | None,
-        typer.Option("--calibration", help="Folder of recordings, with which --int8 quantizes the audio tower too."),
+        typer.Option(
+            "--calibration", help="Folder of recordings, with which --int8 or --web quantizes the audio tower too."
+        ),
     ] = None,
     web: Annotated[
         str | None,
