@@ -96,3 +96,12 @@ def test_what_runs_is_the_wheel_and_not_the_checkout(cnn10bert):
         [cnn10bert.python, "-c", code], text=True, cwd=cnn10bert.home, env=cnn10bert.variables
     )
     assert "site-packages" in printed and str(ROOT) not in printed
+
+
+def test_the_wheel_has_the_files_of_the_static_page(cnn10bert):
+    code = "import modeling_cnn10bert.integrations as i, os; print(*os.listdir(os.path.join(i.__path__[0], 'web')))"
+    printed = subprocess.check_output(
+        [cnn10bert.python, "-c", code], text=True, cwd=cnn10bert.home, env=cnn10bert.variables
+    )
+    files = {path.name for path in (ROOT / "modeling_cnn10bert" / "integrations" / "web").iterdir()}
+    assert {"index.html", "page.js", "style.css"} < files == set(printed.split())

@@ -7,6 +7,7 @@ import typer
 
 from ..masking import without_secrets
 from .common import (
+    INDEX_VARIABLE,
     DeviceOption,
     PrecisionOption,
     RemoteCodeOption,
@@ -15,6 +16,7 @@ from .common import (
     SplitOption,
     command,
     results_only,
+    say,
 )
 
 MODELS = "Models"
@@ -194,22 +196,76 @@ def benchmark(
     )
 
 
-@command(MODELS, "export runs/demo runs/demo_onnx", "export runs/demo runs/demo_int8 --int8 --calibration ~/sounds")
+@command(
+    MODELS,
+    "export runs/demo runs/demo_onnx",
+    "export runs/demo runs/demo_int8 --int8 --calibration ~/sounds",
+    "export runs/demo --web page --index sounds.index",
+)
 def export(
     model: Annotated[str, typer.Argument(help="Model folder or Hub id.", show_default=False)],
-    out: Annotated[str, typer.Argument(help="Folder to write. An earlier export is replaced.", show_default=False)],
+    out: Annotated[
+        str | None, typer.Argument(help="Folder to write. An earlier export is replaced.", show_default=False)
+    ] = None,
     format: Annotated[Literal["onnx"], typer.Option("--format", help="Format of the export.")] = "onnx",
     int8: Annotated[
         bool, typer.Option("--int8", help="Use 8-bit weights: smaller and faster, but slightly less accurate.")
     ] = False,
     calibration: Annotated[
         str | None,
-        typer.Option("--calibration", help="Folder of recordings, with which --int8 quantizes the audio tower too."),
+        typer.Option(
+            "--calibration", help="Folder of recordings, with which --int8 or --web quantizes the audio tower too."
+        ),
+    ] = None,
+    web: Annotated[
+        str | None,
+        typer.Option(
+            "--web", help="Folder to write instead: a search page that runs in the browser, without a server."
+        ),
+    ] = None,
+    index: Annotated[
+        str, typer.Option("--index", help="Index that the page of --web searches.", envvar=INDEX_VARIABLE)
+    ] = "sounds.index",
+    with_sounds: Annotated[
+        bool, typer.Option("--with-sounds", help="Copy the recordings into the page, which then plays them.")
+    ] = False,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            "--runtime",
+            help="Folder of npm packages for --web, fetched by npm if missing. By default, ~/.cache/cnn10bert/npm.",
+        ),
     ] = None,
     revision: RevisionOption = None,
     trust_remote_code: RemoteCodeOption = False,
 ) -> None:
-    """Export a model to ONNX. The folder can be used as --model for index, search and similar."""
+    """Export a model to ONNX, or as a static search page.
+
+    An ONNX folder can be used as --model for index, search and similar.
+    The page of --web always has an 8-bit text tower.
+    """
+    if (out is None) == (web is None):
+        raise typer.BadParameter("expected either OUT or --web, found " + ("both" if out else "neither"))
+    if web is None and (with_sounds or runtime is not None):
+        raise typer.BadParameter("expected --with-sounds and --runtime only with --web")
+    if web is not None:
+        say("Exporting the model ...")
+        from ..integrations.web import export_web, megabytes
+
+        with results_only():
+            folder = export_web(
+                model,
+                web,
+                index,
+                with_sounds=with_sounds,
+                runtime=runtime,
+                calibration=calibration or (),
+                revision=revision,
+                trust_remote_code=trust_remote_code,
+            )
+        typer.echo(f"{folder}: {megabytes(folder):.1f} MB; try it by `python -m http.server --directory {folder}`")
+        typer.echo(f"publish it by `hf upload ACCOUNT/NAME {folder} . --repo-type space`")
+        return
     from ..retrieval.onnx import export_onnx
 
     with results_only():

@@ -32,11 +32,11 @@ ERRORS_OF_NAMES = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG
 
 @dataclasses.dataclass(frozen=True)
 class RemoteFile:
-    """File of known content: its local name, its address, and the MD5 that its publisher gives."""
+    """File of known content: its local name, its address, and the MD5 or SHA-512 that its publisher gives."""
 
     name: str
     url: str
-    md5: str
+    checksum: str
 
 
 def download(file: RemoteFile, folder: pathlib.Path) -> pathlib.Path:
@@ -52,7 +52,7 @@ def download(file: RemoteFile, folder: pathlib.Path) -> pathlib.Path:
     """
     path, part = folder / file.name, folder / f"{file.name}.part"
     if path.is_file():
-        verify(path, file.md5)
+        verify(path, file.checksum)
         return path
     folder.mkdir(parents=True, exist_ok=True)
     failures, size = 0, _size(part)
@@ -71,7 +71,7 @@ def download(file: RemoteFile, folder: pathlib.Path) -> pathlib.Path:
                 ) from error
         time.sleep(PAUSE * 2 ** (failures - 1))
     try:
-        verify(part, file.md5)
+        verify(part, file.checksum)
     except DataError as error:
         part.unlink()
         raise DataError(f"{file.url}: {error}; what was downloaded is deleted") from error
@@ -79,23 +79,28 @@ def download(file: RemoteFile, folder: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def verify(path: pathlib.Path, md5: str) -> None:
+def verify(path: pathlib.Path, checksum: str) -> None:
     """
     Compare the content of a file with what was published.
 
+    Args:
+        path: the file.
+        checksum: its MD5 or SHA-512, in hexadecimal; their lengths differ.
+
     Raises:
-        DataError: the file has another MD5.
+        DataError: the file has another checksum.
     """
-    digest = hashlib.md5(usedforsecurity=False)
+    algorithm = "sha512" if len(checksum) == 128 else "md5"
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     size = path.stat().st_size
     with path.open("rb") as file, _bar(f"Verifying {path.name}", size, disable=size < 1e9 or None) as bar:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
             bar.update(len(chunk))
-    if digest.hexdigest() != md5:
+    if digest.hexdigest() != checksum:
         raise DataError(
-            f"{path}: found the MD5 {digest.hexdigest()} of {size} bytes, expected {md5}; delete the file and run the "
-            "command again"
+            f"{path}: found the {algorithm.upper()} {digest.hexdigest()} of {size} bytes, expected {checksum}; delete "
+            "the file and run the command again"
         )
 
 

@@ -44,8 +44,8 @@ class OnnxConfig:
         model: the exported model.
         opset: ONNX opset of both files.
         project_version: version of this package that made the export.
-        files: tower (`audio` or `text`) -> `file`, `precision` (`float32` or `int8`), `inputs` and `outputs`; the last
-            two map a name to type and shape, in which a named axis has any size.
+        files: tower (`audio` or `text`) -> `file`, `precision` (`float32`, `int8` or `int8_weights`), `inputs` and
+            `outputs`; the last two map a name to type and shape, in which a named axis has any size.
         format_version: `FORMAT_VERSION` of the code that made it.
     """
 
@@ -197,6 +197,9 @@ class OnnxEmbedder:
         options = runtime.SessionOptions()
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
+        if self.config.files[tower].get("precision") == "int8_weights":
+            # Otherwise, products of these weights are computed with inputs of 8 bits, and tables converted each time.
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         path = self.folder / self.config.files[tower]["file"]
         try:
             self._sessions[tower] = runtime.InferenceSession(str(path), options, providers=self._providers)
@@ -298,9 +301,11 @@ def export_onnx(
     out: str | os.PathLike,
     *,
     int8: bool = False,
+    weights_only: bool = False,
     calibration: str | os.PathLike | Sequence[np.ndarray] = (),
     revision: str | None = None,
     trust_remote_code: bool = False,
+    name: str | None = None,
 ) -> Path:
     """
     Write both towers of a `CNN10BertModel` as ONNX, with its processor and `onnx_config.json`.
@@ -313,10 +318,13 @@ def export_onnx(
         out: the folder to write; an existing export is replaced.
         int8: use 8-bit weights in the text tower, and in the audio tower if `calibration` is given; otherwise the
             audio tower stays float32. docs/notes.md has the loss in accuracy.
+        weights_only: with `int8`, compute the text tower in float32. Its embeddings are then closer to PyTorch's, and
+            the same in every runtime and batch, but take longer.
         calibration: a folder of typical recordings, or mono waveforms [samples] at the model's sampling rate, to
             calibrate the audio tower.
         revision: branch, tag or commit on the Hub.
         trust_remote_code: whether to run code that comes with the model.
+        name: name of the model in the export; by default its path or Hub id.
 
     Returns:
         The folder.
@@ -331,12 +339,7 @@ def export_onnx(
         raise RetrievalError(
             f'an export needs {", ".join(missing)}, not installed here; install them: pip install "cnn10bert[onnx]"'
         )
-    check_local_folder(out, "OUT", RetrievalError, marks=(ADDRESS,))
-    out = Path(os.path.abspath(out))
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise RetrievalError(f"{out} is no folder; name another one to export to")
-    if out.exists() and not (out / CONFIG_NAME).is_file() and any(out.iterdir()):
-        raise RetrievalError(f"{out}: found a folder that is not empty and no export; name another one to export to")
+    out = replaceable_folder(out, CONFIG_NAME)
 
     # The model
     from .. import __version__
@@ -346,6 +349,7 @@ def export_onnx(
     embedder = TorchEmbedder.from_pretrained(
         os.fspath(model), device="cpu", revision=revision, trust_remote_code=trust_remote_code
     )
+    identity = embedder.identity if name is None else dataclasses.replace(embedder.identity, name=name)
     network: Any = embedder.model
     if network.config.model_type != "cnn10bert":
         raise RetrievalError(f"{model} is a {type(network).__name__}; only a CNN10BertModel can be exported")
@@ -363,24 +367,42 @@ def export_onnx(
             _export_tower(network, tower, path)
             precision = "float32"
             if int8 and tower.name == "text":
-                quantize_text(path)
-                precision = "int8"
+                (quantize_weights if weights_only else quantize_text)(path)
+                precision = "int8_weights" if weights_only else "int8"
             elif int8 and len(waveforms):
                 quantize_audio(path, embedder.processor, waveforms)
                 precision = "int8"
-            _describe(path, embedder.identity, __version__)
+            _describe(path, identity, __version__)
             _check_tower(network, tower, path, precision)
             files[tower.name] = {
                 "file": tower.file,
                 "precision": precision,
                 "inputs": {name: {"dtype": dtype, "shape": shape} for name, (dtype, shape) in tower.inputs.items()},
-                "outputs": {
-                    f"{tower.name}_embeds": {"dtype": "float32", "shape": ["batch", embedder.identity.dimension]}
-                },
+                "outputs": {f"{tower.name}_embeds": {"dtype": "float32", "shape": ["batch", identity.dimension]}},
             }
         embedder.processor.save_pretrained(folder)
-        config = OnnxConfig(embedder.identity, OPSET, __version__, files)
+        config = OnnxConfig(identity, OPSET, __version__, files)
         (folder / CONFIG_NAME).write_text(config.to_json(), encoding="utf-8")
+    return out
+
+
+def replaceable_folder(out: str | os.PathLike, mark: str) -> Path:
+    """
+    Return the absolute path of a folder to export to.
+
+    Args:
+        out: path of the folder.
+        mark: name of a file that every export of this kind holds.
+
+    Raises:
+        RetrievalError: there is something else than an empty folder or an earlier export.
+    """
+    check_local_folder(out, "OUT", RetrievalError, marks=(ADDRESS,))
+    out = Path(os.path.abspath(out))
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise RetrievalError(f"{out} is no folder; name another one to export to")
+    if out.exists() and not (out / mark).is_file() and any(out.iterdir()):
+        raise RetrievalError(f"{out}: found a folder that is not empty and no export; name another one to export to")
     return out
 
 
@@ -410,7 +432,7 @@ def _export_tower(model, tower: _Tower, path: Path) -> None:
 
 
 def _describe(path: Path, identity: ModelIdentity, version: str) -> None:
-    """Write the identity of the model into the file."""
+    """Write the identity of the model into the file. Remove the exporter's notes, which name files of this machine."""
     import onnx
 
     properties = {
@@ -420,6 +442,8 @@ def _describe(path: Path, identity: ModelIdentity, version: str) -> None:
         "project": f"cnn10bert {version}",
     }
     proto = onnx.load(path)
+    for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output, proto.graph):
+        del part.metadata_props[:]
     onnx.helper.set_model_props(proto, properties)
     onnx.save(proto, path)
 
@@ -495,6 +519,31 @@ def quantize_text(path: Path) -> None:
     source = _prepared(path)
     quantize_dynamic(source, path, op_types_to_quantize=["MatMul", "Gemm", "Gather"], per_channel=True)
     source.unlink()
+
+
+def quantize_weights(path: Path) -> None:
+    """
+    Rewrite a tower with its matrices and embedding tables in 8 bits, with a scale per output or row of the table.
+
+    They are converted to float32 before they are used, so that only their rounding changes the result.
+    """
+    import onnx
+
+    proto = onnx.load(path)
+    graph = proto.graph
+    used_by = {name: node.op_type for node in graph.node for name in node.input}
+    for weight in [weight for weight in graph.initializer if len(weight.dims) == 2]:
+        values = onnx.numpy_helper.to_array(weight)
+        if values.dtype != np.float32:
+            continue
+        axis = 1 if used_by[weight.name] == "MatMul" else 0  # the exporter transposes the matrices of Gemm
+        scales = np.maximum(np.abs(values).max(axis=1 - axis, keepdims=True) / 127, np.finfo(np.float32).tiny)
+        integers = np.round(values / scales).astype(np.int8)
+        names = [f"{weight.name}_int8", f"{weight.name}_scales"]
+        graph.initializer.remove(weight)
+        graph.initializer.extend(map(onnx.numpy_helper.from_array, (integers, scales.ravel()), names))
+        graph.node.insert(0, onnx.helper.make_node("DequantizeLinear", names, [weight.name], axis=axis))
+    onnx.save(proto, path)
 
 
 def quantize_audio(path: Path, processor, waveforms: Sequence[np.ndarray]) -> None:

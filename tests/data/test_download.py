@@ -87,9 +87,9 @@ def no_pause(monkeypatch):
 def remote(server):
     """Puts a content on the server."""
 
-    def put(content=CONTENT, md5=None):
+    def put(content=CONTENT, checksum=None):
         server.files["/file.bin"] = content
-        return RemoteFile("file.bin", f"{server.url}/file.bin", md5 or hashlib.md5(content).hexdigest())
+        return RemoteFile("file.bin", f"{server.url}/file.bin", checksum or hashlib.md5(content).hexdigest())
 
     return put
 
@@ -150,11 +150,17 @@ def test_a_part_that_is_whole_or_too_long(length, remote, tmp_path):
 
 
 def test_a_wrong_md5_is_an_error_and_the_next_run_begins_anew(remote, server, tmp_path):
-    file = remote(md5="0" * 32)
+    file = remote(checksum="0" * 32)
     with pytest.raises(DataError, match=r"file\.bin.*found the MD5 \w{32} of 3000000 bytes, expected 0{32}"):
         download(file, tmp_path)
     assert not list(tmp_path.iterdir())
     assert download(remote(), tmp_path).read_bytes() == CONTENT
+
+
+def test_a_sha512_is_verified_like_an_md5(remote, tmp_path):
+    assert download(remote(checksum=hashlib.sha512(CONTENT).hexdigest()), tmp_path / "right").is_file()
+    with pytest.raises(DataError, match=r"found the SHA512 \w{128} of 3000000 bytes, expected 0{128}"):
+        download(remote(checksum="0" * 128), tmp_path / "wrong")
 
 
 def test_a_file_at_hand_is_verified_too(remote, tmp_path):

@@ -89,6 +89,7 @@ def test_the_files_say_what_they_are(exported):
         entry = config["files"][tower]
         proto = onnx.load(folder / entry["file"])
         assert [opset.version for opset in proto.opset_import if not opset.domain] == [18]
+        assert b"modeling_cnn10bert.py" not in proto.SerializeToString()  # as the exporter's stack traces would be
         properties = {entry.key: entry.value for entry in proto.metadata_props}
         assert properties["fingerprint"] == config["model"]["fingerprint"]
         assert properties["model"] == str(source) and properties["project"].startswith("cnn10bert ")
@@ -122,6 +123,24 @@ def share_of_eight_bits(path):
     weights = [onnx.numpy_helper.to_array(value) for value in onnx.load(path).graph.initializer]
     weights = [value for value in weights if value.dtype in (np.float32, np.int8, np.uint8)]
     return sum(value.size for value in weights if value.itemsize == 1) / sum(value.size for value in weights)
+
+
+def test_eight_bits_of_the_weights_alone_stay_closer_and_independent_of_the_batch(exported, tmp_path, monkeypatch):
+    source, eight_bits = exported(int8=True)
+    monkeypatch.setattr(onnx_export, "_export_tower", export_of_before(exported()[1]))
+    folder = onnx_export.export_onnx(source, tmp_path / "weights", int8=True, weights_only=True)
+    assert json.loads((folder / "onnx_config.json").read_text())["files"]["text"]["precision"] == "int8_weights"
+    types = {tensor.name: tensor.data_type for tensor in onnx.load(folder / "text_model.onnx").graph.initializer}
+    tables = [name for name in types if "embeddings" in name and name.endswith("_int8")]
+    assert len(tables) == 3 and all(types[name] == onnx.TensorProto.INT8 for name in tables)
+    expected = load_embedder(source, device="cpu").embed_text(CAPTIONS)
+    cosines = {
+        name: (load_embedder(name).embed_text(CAPTIONS) * expected).sum(1).min() for name in (folder, eight_bits)
+    }
+    assert cosines[eight_bits] < cosines[folder] < 1 - 1e-7 and cosines[folder] > 0.9999
+    embedder = load_embedder(folder)
+    alone = np.concatenate([embedder.embed_text([caption]) for caption in CAPTIONS])
+    np.testing.assert_allclose(embedder.embed_text(CAPTIONS), alone, atol=1e-6)
 
 
 def test_without_recordings_to_calibrate_with_the_audio_tower_stays_float32(exported, tmp_path, monkeypatch):
