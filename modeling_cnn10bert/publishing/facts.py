@@ -251,7 +251,7 @@ def _licence(found: re.Match) -> str:
 
 
 PACKAGE = Path(__file__).resolve().parents[1]
-PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "accelerate", "huggingface-hub")
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "huggingface-hub")
 # Fields that do not change the model, such as those of folders, logging and publishing.
 _NOT_PUBLISHED = re.compile(
     r"(hub|push_to_hub|trackio)_.*|push_to_hub|cache_dir|disable_tqdm|log_level(_replica)?|logging_dir|output_dir|"

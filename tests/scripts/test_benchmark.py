@@ -13,6 +13,8 @@ from transformers import BertConfig
 from modeling_cnn10bert import CNN10BertConfig, CNN10BertModel, CNN10Config, CNN10FeatureExtractor
 from modeling_cnn10bert.augmentation.wordnet import load_wordnet
 
+pytest.importorskip("torchaudio", reason="the references of the benchmark need the extra `torchaudio`")
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 SECONDS = (1.0, 1.0, 1.0)  # of equal length, so that nothing is padded
 TOKENS = ("input_ids", "attention_mask")
