@@ -154,6 +154,10 @@ class KeyedTrainer(Trainer):
         self.resumed_from_step = 0 if checkpoint is None else step_of(checkpoint)
         metrics = self.train(resume_from_checkpoint=checkpoint).metrics
         folder = Path(self.args.output_dir)
+        if hasattr(self.model, "merge_and_unload"):  # from here on it is an ordinary model
+            from ..integrations.lora import save_and_merge
+
+            self.model = save_and_merge(self.model, folder, is_saved=self.args.should_save)
         if checkpoint is not None and self.state.global_step == self.resumed_from_step:
             metrics = self._metrics_without_a_step()
         else:
@@ -410,13 +414,14 @@ class RetrievalTrainer(KeyedTrainer):
         model.train()
         inputs, targets = self._split_batch(self._prepare_inputs(inputs))
         accumulated = self.current_gradient_accumulation_steps
+        temperature = [self.model.logit_scale] if self.model.config.learnable_temperature else []
         with self.compute_loss_context_manager():
             loss = backward_in_chunks(
                 model,
                 inputs,
                 math.ceil(len(inputs["input_ids"]) / chunk),
                 partial(self._loss_of_embeddings, **targets),
-                other_weights=[self.model.logit_scale] if self.model.config.learnable_temperature else [],
+                other_weights=[weight for weight in temperature if weight.requires_grad],
                 backward=lambda share: self.accelerator.backward(share / accumulated),
                 no_sync=partial(self.accelerator.no_sync, model),
             )

@@ -1,0 +1,1 @@
+"""Thin connections to libraries that are optional, one file per library."""
