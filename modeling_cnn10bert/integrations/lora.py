@@ -58,6 +58,7 @@ def save_and_merge(model: PeftModel, run: str | os.PathLike, *, is_saved: bool =
     if is_saved:
         with replaced_whole(Path(run) / ADAPTER) as unfinished:
             model.save_pretrained(unfinished)
+            (unfinished / "README.md").unlink(missing_ok=True)  # an empty form; the card of the run is the model's
     changed = [layer.get_base_layer().weight for layer in model.modules() if isinstance(layer, LoraLayer)]
     merged = model.merge_and_unload()
     for weight in changed:

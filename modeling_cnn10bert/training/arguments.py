@@ -150,8 +150,8 @@ class ModelArguments(NetworkArguments):
                 raise ValueError(f"{name} must be left out with lora_rank: {reason}")
         if not (self.model_name_or_path or self.audio_model_name_or_path):
             raise ValueError(
-                f"lora_rank is {self.lora_rank}, but the audio network has random weights, which would stay frozen; set "
-                "model_name_or_path or audio_model_name_or_path"
+                f"lora_rank is {self.lora_rank}, but the audio network has random weights, which would stay frozen; "
+                "set model_name_or_path or audio_model_name_or_path"
             )
 
 
