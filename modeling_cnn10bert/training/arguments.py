@@ -295,7 +295,13 @@ class KeyedTrainingArguments(TrainingArguments):
         default=None,
         help="Stop after this many evaluations without a better `metric_for_best_model`. By default, never.",
     )
-    report_to: None | str | list[str] = HfArg(default="none", help="Services to log to, such as tensorboard.")
+    report_to: list[str] = HfArg(
+        default_factory=lambda: ["none"], help="Services to log to: trackio, tensorboard, wandb or others."
+    )
+    run_name: str | None = HfArg(
+        default=None, help="Name of the run in these services. By default, the output folder's name."
+    )
+    project: str = HfArg(default="cnn10bert", help="Project of the run in trackio.")
     push_to_hub: bool = HfArg(
         default=False, help="Publish the model, its card and its results on the Hub when the run is complete."
     )
@@ -340,6 +346,8 @@ class KeyedTrainingArguments(TrainingArguments):
         if derived:  # the base class wants a number; the number of processes is known only after it ran
             self.per_device_train_batch_size = self.total_train_batch_size
         super().__post_init__()
+        # Without a name, results after training would begin another run.
+        self.run_name = self.run_name or Path(self.output_dir).name
         installed = get_available_reporting_integrations()
         if unknown := [name for name in self.report_to if name not in installed]:
             raise ValueError(

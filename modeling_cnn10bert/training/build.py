@@ -359,4 +359,8 @@ def build_trainer(
         processing_class=processor,
         epoch=epoch,
     )
+    if training_args.report_to:
+        from ..integrations.reporting import PicturesCallback
+
+        trainer.add_callback(PicturesCallback(trainer))
     return trainer, tables

@@ -358,6 +358,9 @@ class RetrievalTrainer(KeyedTrainer):
         train_dataset: rows of `pair_rows`, with a `PairTransform`.
         eval_dataset: rows of a recordings table, with a `RecordingTransform`.
         epoch: shared with the transform.
+
+    Attributes:
+        ranked: the ranks of the last evaluation.
     """
 
     loss_is_scaled_for_ga = False  # `compute_loss` returns the mean of a batch
@@ -469,6 +472,7 @@ class RetrievalTrainer(KeyedTrainer):
             [number for number, of_recording in zip(rows, captions, strict=True) for _ in of_recording],
             torch.cat(keys),
         )
+        self.ranked = ranked
         metrics = ranked.metrics()
         metrics["num_recordings"], metrics["num_captions"] = len(audio), sum(map(len, captions))
         return EvalLoopOutput(
