@@ -81,6 +81,11 @@ def _with_lora(model: CNN10BertModel, arguments: ModelArguments) -> nn.Module:
             '"cnn10bert[lora]"`, or leave lora_rank out'
         ) from error
     first_layer = arguments.freeze_text_layers or 0
+    if first_layer == len(model.text_model.encoder.layer) and not arguments.lora_audio:
+        raise RecipeError(
+            f"freeze_text_layers is {first_layer}, which are all layers of the text network, so that lora_rank has "
+            "nothing to train; lower it, or set lora_audio"
+        )
     return add_lora(model, arguments.lora_rank, audio=arguments.lora_audio, first_text_layer=first_layer)
 
 
@@ -334,12 +339,6 @@ def build_trainer(
     feature_extractor = processor.feature_extractor
     with training_args.main_process_first(desc="preparing the recordings"):
         tables = load_recordings(data_args, feature_extractor, training_args.seed)
-    if model_args.lora_rank is not None and training_args.do_train and training_args.should_save:
-        from ..integrations.lora import name_base
-
-        base = model_args.model_name_or_path
-        is_whole = base is not None and adapter_base(base) is None
-        name_base(model, processor, base if is_whole else None, training_args.output_dir)
     epoch, pairs = SharedEpoch(), None
     if training_args.do_train:  # otherwise requirements of the augmentations, such as WordNet, do not matter
         pairs = training_pairs(
@@ -350,6 +349,12 @@ def build_trainer(
             epoch,
             training_args.captions_per_recording,
         )
+    if model_args.lora_rank is not None and training_args.do_train and training_args.should_save:
+        from ..integrations.lora import name_base
+
+        base = model_args.model_name_or_path
+        is_whole = base is not None and adapter_base(base) is None
+        name_base(model, processor, base if is_whole else None, training_args.output_dir)
     trainer = RetrievalTrainer(
         model=model,
         args=training_args,

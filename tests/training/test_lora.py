@@ -15,6 +15,7 @@ from modeling_cnn10bert import CNN10BertModel, CNN10FeatureExtractor
 from modeling_cnn10bert.errors import RecipeError, RetrievalError
 from modeling_cnn10bert.retrieval.embedding import load_embedder
 from modeling_cnn10bert.training.arguments import ModelArguments
+from modeling_cnn10bert.training.build import load_model_and_processor
 from modeling_cnn10bert.training.trainer import RetrievalTrainer
 
 # Six recordings make one batch of 30 pairs: epochs of one step.
@@ -233,6 +234,11 @@ def test_training_continues_from_an_adapter(run, adapted, tmp_path):
 def test_fields_that_do_not_go_together_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         ModelArguments(**fields)
+
+
+def test_freezing_all_layers_leaves_no_place_for_low_rank_matrices(base):
+    with pytest.raises(RecipeError, match="freeze_text_layers is 1, which are all layers"):
+        load_model_and_processor(ModelArguments(model_name_or_path=str(base), lora_rank=4, freeze_text_layers=1))
 
 
 def test_without_peft_the_message_names_the_extra(run, adapted, base, tmp_path, monkeypatch):
