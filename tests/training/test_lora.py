@@ -78,13 +78,19 @@ def test_a_run_trains_the_attention_of_the_text_network_and_the_heads(adapted, b
     assert _losses(adapted)[-1] < _losses(adapted)[0]
 
 
-def test_low_rank_matrices_in_the_audio_network_leave_batch_normalization_as_it_is(run, base, tmp_path, cpu_kernels):
+def test_low_rank_matrices_in_the_audio_network_leave_batch_normalization_as_it_is(
+    run, base, tmp_path, cpu_kernels, waveforms
+):
     cpu_kernels(False)
     run(tmp_path / "run", **STEPS, model_name_or_path=str(base), lora_audio=True)
     changed = _changed(tmp_path / "run", base)
     convolutions = {f"audio_model.blocks.{block}.conv{number}.weight" for block in range(4) for number in (1, 2)}
     assert {name for name in changed if name.startswith("audio_model.")} == convolutions
     assert _losses(tmp_path / "run")[-1] < _losses(tmp_path / "run")[0]
+    embedder, merged = load_embedder(tmp_path / "run" / "adapter"), load_embedder(tmp_path / "run")
+    _assert_same_embeddings(embedder, merged, waveforms)
+    embedder.model = PeftModel.from_pretrained(CNN10BertModel.from_pretrained(base), tmp_path / "run" / "adapter")
+    _assert_same_embeddings(embedder, merged, waveforms)
 
 
 def test_the_adapter_holds_only_what_is_trained(adapted):
