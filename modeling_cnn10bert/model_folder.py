@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FIELD, adapter_base
 from .errors import one_line
 from .files import is_path
 
@@ -75,7 +76,7 @@ def check_model_folder(folder: str | os.PathLike, error: Error = ValueError) -> 
             makes.
     """
     folder = Path(folder)
-    there = [name for name in (CONFIG, *PROCESSORS, *OTHERS) if os.path.lexists(folder / name)]
+    there = [name for name in (CONFIG, ADAPTER_CONFIG, *PROCESSORS, *OTHERS) if os.path.lexists(folder / name)]
     found = {name: read_object(folder / name, error) for name in there}
     shapes = _shapes(folder / WEIGHTS, error) if os.path.lexists(folder / WEIGHTS) else None
     tokens = _count_tokens(folder / TOKENIZER, error) if os.path.lexists(folder / TOKENIZER) else None
@@ -84,6 +85,8 @@ def check_model_folder(folder: str | os.PathLike, error: Error = ValueError) -> 
         raise error(
             _message(folder / CONFIG, f"model_type {config.get('model_type')!r}", "the name of a kind of model")
         )
+    if config is None and ADAPTER_CONFIG in found:
+        _check_adapter(folder, found[ADAPTER_CONFIG], error)
     ours = config is not None and config["model_type"] == "cnn10bert"
     if ours:
         _check_config(folder / CONFIG, config, shapes, tokens, error)
@@ -179,6 +182,18 @@ def _check_config(
                 f"{path.with_name(WEIGHTS)}: found {_weights(shapes, name)} as {name}, expected "
                 f"{_weights(expected, name)} by {path}; save or download the model again"
             )
+
+
+def _check_adapter(folder: Path, fields: dict[str, Any], error: Error) -> None:
+    """Check the weights of an adapter, and the base that it was trained on."""
+    if not isinstance(fields.get(BASE_FIELD), str):
+        found = f"{BASE_FIELD} {_shown(fields.get(BASE_FIELD))}"
+        raise error(_message(folder / ADAPTER_CONFIG, found, "the folder or Hub id that it was trained on"))
+    _shapes(folder / ADAPTER_WEIGHTS, error)
+    base = adapter_base(folder)
+    if adapter_base(base) is not None:
+        raise error(_message(folder / ADAPTER_CONFIG, f"{BASE_FIELD} {base}, an adapter", "an ordinary model"))
+    check_model(base, lambda fault: error(f"{folder / ADAPTER_CONFIG}: {BASE_FIELD} {fault}"))
 
 
 def _weights(shapes: dict[str, list[int]], name: str) -> str:

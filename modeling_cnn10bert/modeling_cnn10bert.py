@@ -458,9 +458,16 @@ class CNN10BertModel(CNN10BertPreTrainedModel):
         self.text_model.set_input_embeddings(value)
 
     def train(self, mode: bool = True):
-        """Set training mode, except for the dropout and the running statistics of parts that are frozen."""
+        """
+        Set training mode, except for the dropout and the running statistics of parts that are frozen.
+
+        Such a part is a network, the embeddings or a layer of the text network, or a batch normalization. So an audio
+        network that is frozen but for added low-rank matrices normalizes by the statistics that it was loaded with.
+        """
         super().train(mode)
-        for part in (self.audio_model, self.text_model, self.text_model.embeddings, *self.text_model.encoder.layer):
+        norms = [module for module in self.audio_model.modules() if isinstance(module, CNN10BatchNorm)]
+        text = (self.text_model, self.text_model.embeddings, *self.text_model.encoder.layer)
+        for part in (self.audio_model, *norms, *text):
             if not any(parameter.requires_grad for parameter in part.parameters()):
                 part.eval()
         return self

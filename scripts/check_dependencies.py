@@ -20,7 +20,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ("demo", "milvus", "mteb", "onnx", "postgresql", "app")
+EXTRAS = ("demo", "lora", "milvus", "mteb", "onnx", "postgresql", "reporting", "app")
 TESTS = (
     "tests/test_modeling_cnn10bert.py",
     "tests/test_cli.py",

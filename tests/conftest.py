@@ -11,6 +11,7 @@ from pathlib import Path
 _CACHE = tempfile.TemporaryDirectory(prefix="cnn10bert-tests-")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = _CACHE.name
+os.environ["TRACKIO_DIR"] = str(Path(_CACHE.name) / "trackio")
 os.environ["HF_MODULES_CACHE"] = str(Path(_CACHE.name) / "modules")
 # Tiny models gain nothing from a second thread, and several processes with two each only wait for one another.
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -20,7 +20,7 @@ TRAVELLING = {  # to the Hub, with a checkpoint
 ORDER = [
     TRAVELLING,
     {"__init__", "registration"},
-    {"errors", "files", "interrupts", "masking", "memory", "model_folder"},
+    {"adapters", "errors", "files", "interrupts", "masking", "memory", "model_folder"},
     {"augmentation"},
     {"data"},
     {"retrieval"},

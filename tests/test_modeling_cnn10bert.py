@@ -389,6 +389,16 @@ def test_a_compiled_model_agrees(tiny_model, batch):
         torch.testing.assert_close(embeds(compiled(**batch)), embeds(model(**batch)))
 
 
+def test_a_frozen_batch_normalization_keeps_its_statistics(tiny_model, batch):
+    model = tiny_model()
+    frozen, trained = model.audio_model.blocks[0].norm1, model.audio_model.blocks[0].norm2
+    frozen.requires_grad_(False)
+    before = copy.deepcopy((frozen.state_dict(), trained.state_dict()))
+    model.train()(**batch)
+    assert all(torch.equal(tensor, before[0][name]) for name, tensor in frozen.state_dict().items())
+    assert not torch.equal(trained.running_mean, before[1]["running_mean"])
+
+
 @pytest.mark.parametrize("tower", ["audio", "text"])
 def test_a_frozen_tower_stays_as_it_is(tiny_model, batch, tower):
     model = tiny_model(audio={"block_dropout": 0.2}).train()

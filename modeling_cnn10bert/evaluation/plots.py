@@ -22,6 +22,7 @@ from ..files import replaced_whole
 from .audio_text_retrieval.audio_text_retrieval import chance_metrics
 from .bootstrap import bootstrap_means
 from .evaluate import ModelEvaluation
+from .metric import RankedTestSet
 from .reports import best_position
 
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> x [N], y [N]
@@ -143,6 +144,23 @@ def legend_above(ax: Axes, lines: Sequence[Any]) -> None:
     ax.legend(lines, [line.get_label() for line in lines], frameon=False, **size, **place)
 
 
+def examples_figure(before: Sequence[tuple[np.ndarray, str]], after: Sequence[tuple[np.ndarray, str]]) -> Figure:
+    """Draw training examples, one per row: log-mel [T, n_mels] and caption, next to their augmented versions."""
+    figure = Figure(figsize=(11, 0.4 + 1.9 * len(before)), layout="constrained")
+    for row, pair in zip(figure.subplots(len(before), 2, squeeze=False), zip(before, after, strict=True), strict=True):
+        loudest = pair[0][0].max()
+        for ax, (log_mel, caption), side in zip(row, pair, ("as recorded", "as trained on"), strict=True):
+            scale: dict[str, Any] = {"vmin": loudest - 80, "vmax": loudest, "cmap": "magma"}  # in dB
+            ax.imshow(log_mel.T, origin="lower", aspect="auto", interpolation="nearest", **scale)
+            title = textwrap.shorten(f"{side}: {caption}", 90)
+            ax.set_title(title, loc="left", fontsize=8.5, parse_math=False)
+            ax.tick_params(labelsize=7)
+        row[0].set_ylabel("mel bin", fontsize=8)
+    for ax in row:  # the last one
+        ax.set_xlabel("frame", fontsize=8)
+    return figure
+
+
 # ----------------------------------------------------------------------------------------------------------- evaluation
 
 
@@ -161,7 +179,7 @@ def _evaluation_figure(evaluation: ModelEvaluation, title: str) -> Figure:
     figure = Figure(figsize=(12.5, 5.2), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
     bars, curves = figure.subplots(1, 2, width_ratios=[1.25, 1])
     _draw_metrics(bars, evaluation)
-    _draw_depths(curves, evaluation)
+    _draw_depths(curves, evaluation.ranked, evaluation.bootstrap)
     about = (
         f"{len(evaluation.captions):,} captions, {len(evaluation.recordings):,} recordings; "
         f"{100 * evaluation.bootstrap['confidence']:g} % intervals over the choice of the recordings"
@@ -203,26 +221,36 @@ def _draw_metrics(ax: Axes, evaluation: ModelEvaluation) -> None:
     _tidy(ax)
 
 
-def _draw_depths(ax: Axes, evaluation: ModelEvaluation) -> None:
+def recall_figure(ranked: RankedTestSet) -> Figure:
+    """Draw R@k over k in both directions, with the chance level."""
+    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    ax = figure.subplots()
+    _draw_depths(ax, ranked)
+    lines = [line for line in ax.get_lines() if not str(line.get_label()).startswith("_")]
+    ax.legend(handles=lines, frameon=False, fontsize=8.5)
+    return figure
+
+
+def _draw_depths(ax: Axes, ranked: RankedTestSet, bootstrap: Mapping[str, Any] | None = None) -> None:
     """Draw R@k over k, the number of results one must hear or read to find the right one."""
-    ranked = evaluation.ranked
-    of_caption = [evaluation.recordings[audio] for audio in ranked.audio_of_text]
+    num_captions, deepest = ranked.similarity.shape
     searches = {
-        "": (ranked.text_to_audio, of_caption, len(evaluation.recordings)),
-        "a2t_": (ranked.audio_to_text, evaluation.recordings, len(evaluation.captions)),
+        "": (ranked.text_to_audio, ranked.audio_of_text, deepest),
+        "a2t_": (ranked.audio_to_text, range(deepest), num_captions),
     }
-    deepest = len(evaluation.recordings)
     for prefix, (ranks, recording_of_query, num_items) in searches.items():
-        _, color = DIRECTIONS[prefix]
+        label, color = DIRECTIONS[prefix]
         depths = _depths(deepest)
         best = np.array([of_query[0] for of_query in ranks])
         hits = (best[:, None] <= depths).astype(np.float64)  # [queries, depths]
-        low, high = bootstrap_means(hits, recording_of_query, **evaluation.bootstrap)
-        ax.fill_between(depths, low, high, color=color, alpha=0.18, linewidth=0)
-        ax.plot(depths, hits.mean(axis=0), color=color, linewidth=2)
+        if bootstrap is not None:
+            low, high = bootstrap_means(hits, recording_of_query, **bootstrap)
+            ax.fill_between(depths, low, high, color=color, alpha=0.18, linewidth=0)
+        ax.plot(depths, hits.mean(axis=0), color=color, linewidth=2, label=label)
         num_relevant = [len(of_query) for of_query in ranks]
         chance = chance_metrics(num_relevant, num_items, recall_at=depths.tolist(), map_at=())
-        ax.plot(depths, list(chance.values()), color=color, linewidth=1.3, linestyle=(0, (2, 1)))
+        by_chance = "_" if prefix else "by chance"
+        ax.plot(depths, list(chance.values()), color=color, linewidth=1.3, linestyle=(0, (2, 1)), label=by_chance)
     ax.set_xscale("log")
     ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000) if tick <= deepest]
     ax.xaxis.set_major_locator(FixedLocator(ticks))

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_base
 from ..errors import RetrievalError
 from .records import ModelIdentity
 
 SAFETENSORS = "model.safetensors"
 PICKLED = "pytorch_model.bin"
+# Fields of an adapter that change the weights which it makes of its base.
+ADAPTER_FIELDS = ("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
 # Fields of an extractor's dictionary that name the class it was saved from and do not change what it computes.
 CLASS_FIELDS = {"auto_map", "feature_extractor_type", "processor_class", "image_processor_type"}
 
@@ -22,7 +25,8 @@ def weights_fingerprint(model: str, revision: str | None = None) -> str:
     Return the SHA-256 of the names, types, shapes and bytes of a model's weights, in hexadecimal.
 
     Tensors are sorted by name, so neither their order in a file nor the number of files matters. For weights in
-    PyTorch's old format, the bytes of the files are hashed.
+    PyTorch's old format, the bytes of the files are hashed. For an adapter, they are the tensors of the adapter and the
+    fingerprint of its base.
 
     Args:
         model: folder or Hub id; its files are looked up where transformers looks for them.
@@ -32,6 +36,11 @@ def weights_fingerprint(model: str, revision: str | None = None) -> str:
         RetrievalError: the model has no weights.
     """
     digest = hashlib.sha256()
+    if (base := adapter_base(model)) is not None:
+        fields = json.loads((Path(model) / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        digest.update(json.dumps([weights_fingerprint(base), [fields.get(name) for name in ADAPTER_FIELDS]]).encode())
+        _add_tensors(digest, [os.path.join(model, ADAPTER_WEIGHTS)])
+        return digest.hexdigest()
     for name, add in ((SAFETENSORS, _add_tensors), (PICKLED, _add_files)):
         if path := model_file(model, name, revision):
             paths: list[str | None] = [path]

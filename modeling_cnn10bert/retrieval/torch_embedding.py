@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.utils import logging
 
+from ..adapters import adapter_base, merge_adapter
 from ..errors import RetrievalError, one_line
 from ..registration import register
 from .identity import feature_parameters, hub_commit, weights_fingerprint
@@ -130,7 +131,10 @@ class TorchEmbedder:
 
 def _load_whole(model: str, revision: str | None, trust_remote_code: bool):
     """Load the network, its configuration and its processor, and check that they can embed."""
+    adapter, base = model, adapter_base(model)
     source = {"revision": revision, "trust_remote_code": trust_remote_code}
+    if base is not None:
+        model, source["revision"] = base, None
     config = _load(AutoConfig, model, **source)
     bar_was_shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -157,6 +161,8 @@ def _load_whole(model: str, revision: str | None, trust_remote_code: bool):
             f"{model}: found a {type(processor).__name__}, expected a processor with a feature extractor and a "
             "tokenizer; save the model's processor into its folder"
         )
+    if base is not None:
+        network = merge_adapter(network, adapter)
     return network, config, processor
 
 

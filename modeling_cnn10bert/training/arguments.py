@@ -76,7 +76,7 @@ class NetworkArguments:
         check_numbers(
             self,
             {"num_mel_bins": 1, "n_fft": 2, "hop_length": 1, "projection_hidden_size": 1, "projection_dim": 1}
-            | {"freeze_text_layers": 0},
+            | {"freeze_text_layers": 0, "lora_rank": 1},
             above_zero=["temperature"],
             shares=["block_dropout", "head_dropout", "text_dropout"],
         )
@@ -128,6 +128,34 @@ class ModelArguments(NetworkArguments):
     freeze_text_layers: int | None = HfArg(
         default=None, help="Freeze the embeddings and this number of first layers of the text network."
     )
+    lora_rank: int | None = HfArg(
+        default=None,
+        help="Freeze both networks and train low-rank matrices of this rank (LoRA) in the attention of the text "
+        "network, and the projection heads in full.",
+    )
+    lora_audio: bool = HfArg(default=False, help="With lora_rank, train low-rank matrices in the audio network too.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.lora_rank is None:
+            if self.lora_audio:
+                raise ValueError("lora_audio needs a rank: set lora_rank, such as 16")
+            return
+        contradictions = {
+            "freeze_text_tower": "the low-rank matrices are in that network",
+            "freeze_audio_tower": "lora_audio trains low-rank matrices in that network",
+            "learnable_temperature": "an adapter cannot hold the temperature",
+        }
+        if not self.lora_audio:
+            del contradictions["freeze_audio_tower"]
+        for name, reason in contradictions.items():
+            if getattr(self, name):
+                raise ValueError(f"{name} must be left out with lora_rank: {reason}")
+        if not (self.model_name_or_path or self.audio_model_name_or_path):
+            raise ValueError(
+                f"lora_rank is {self.lora_rank}, but the audio network has random weights, which would stay frozen; "
+                "set model_name_or_path or audio_model_name_or_path"
+            )
 
 
 @dataclass
@@ -281,7 +309,13 @@ class KeyedTrainingArguments(TrainingArguments):
         default=None,
         help="Stop after this many evaluations without a better `metric_for_best_model`. By default, never.",
     )
-    report_to: None | str | list[str] = HfArg(default="none", help="Services to log to, such as tensorboard.")
+    report_to: list[str] = HfArg(
+        default_factory=lambda: ["none"], help="Services to log to: trackio, tensorboard, wandb or others."
+    )
+    run_name: str | None = HfArg(
+        default=None, help="Name of the run in these services. By default, the output folder's name."
+    )
+    project: str = HfArg(default="cnn10bert", help="Project of the run in trackio.")
     push_to_hub: bool = HfArg(
         default=False, help="Publish the model, its card and its results on the Hub when the run is complete."
     )
@@ -326,6 +360,8 @@ class KeyedTrainingArguments(TrainingArguments):
         if derived:  # the base class wants a number; the number of processes is known only after it ran
             self.per_device_train_batch_size = self.total_train_batch_size
         super().__post_init__()
+        # Without a name, results after training would begin another run.
+        self.run_name = self.run_name or Path(self.output_dir).name
         installed = get_available_reporting_integrations()
         if unknown := [name for name in self.report_to if name not in installed]:
             raise ValueError(

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoTokenizer, set_seed
 
+from ..adapters import adapter_base, merge_adapter
 from ..augmentation.audio import AudioAugmentation
 from ..augmentation.eda import EDA, vocabulary
 from ..augmentation.text import TextAugmentation
@@ -45,8 +46,11 @@ def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel,
             if model != PACKAGED_TEXT_MODEL:
                 check_model(model, lambda fault, name=name: RecipeError(f"{name}: {fault}"))
         if arguments.model_name_or_path:
-            model = CNN10BertModel.from_pretrained(arguments.model_name_or_path, dtype=torch.float32)
-            processor = CNN10BertProcessor.from_pretrained(arguments.model_name_or_path)
+            base = adapter_base(arguments.model_name_or_path)
+            model = CNN10BertModel.from_pretrained(base or arguments.model_name_or_path, dtype=torch.float32)
+            processor = CNN10BertProcessor.from_pretrained(base or arguments.model_name_or_path)
+            if base is not None:
+                model = merge_adapter(model, arguments.model_name_or_path)
         else:
             model, processor = _join_towers(arguments)
     except (RecipeError, MemoryError, torch.OutOfMemoryError):
@@ -65,7 +69,26 @@ def load_model_and_processor(arguments: ModelArguments) -> tuple[CNN10BertModel,
             model.freeze_text_layers(arguments.freeze_text_layers)
         except ValueError as error:
             raise RecipeError(f"field freeze_text_layers: {error}") from error
+    if arguments.lora_rank is not None:
+        model = _with_lora(model, arguments)
     return model, processor
+
+
+def _with_lora(model: CNN10BertModel, arguments: ModelArguments) -> nn.Module:
+    try:
+        from ..integrations.lora import add_lora
+    except ImportError as error:
+        raise RecipeError(
+            f"lora_rank is {arguments.lora_rank}, but peft is not installed; install it with `pip install "
+            '"cnn10bert[lora]"`, or leave lora_rank out'
+        ) from error
+    first_layer = arguments.freeze_text_layers or 0
+    if first_layer == len(model.text_model.encoder.layer) and not arguments.lora_audio:
+        raise RecipeError(
+            f"freeze_text_layers is {first_layer}, which are all layers of the text network, so that lora_rank has "
+            "nothing to train; lower it, or set lora_audio"
+        )
+    return add_lora(model, arguments.lora_rank, audio=arguments.lora_audio, first_text_layer=first_layer)
 
 
 def _set_text_dropout(model: CNN10BertModel, dropout: float) -> None:
@@ -340,6 +363,12 @@ def build_trainer(
             epoch,
             training_args.captions_per_recording,
         )
+    if model_args.lora_rank is not None and training_args.do_train and training_args.should_save:
+        from ..integrations.lora import name_base
+
+        base = model_args.model_name_or_path
+        is_whole = base is not None and adapter_base(base) is None
+        name_base(model, processor, base if is_whole else None, training_args.output_dir)
     trainer = RetrievalTrainer(
         model=model,
         args=training_args,
@@ -349,4 +378,8 @@ def build_trainer(
         processing_class=processor,
         epoch=epoch,
     )
+    if training_args.report_to:
+        from ..integrations.reporting import PicturesCallback
+
+        trainer.add_callback(PicturesCallback(trainer))
     return trainer, tables

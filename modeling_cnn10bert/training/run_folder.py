@@ -11,11 +11,13 @@ import filelock
 from transformers import TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
+from ..adapters import ADAPTER_WEIGHTS
 from ..errors import RecipeError
 from ..files import UNFINISHED, is_full_disk
 
 # The trainer writes its state last, so a checkpoint that has it was complete; a deletion may have removed other files.
 LAST_FILE_OF_CHECKPOINT = "trainer_state.json"
+# A run with `lora_rank` has an adapter in place of the model.
 OTHER_FILES_OF_CHECKPOINT = ("model.safetensors", "optimizer.pt", "scheduler.pt")
 LOCK = ".lock"
 WAIT_SECONDS = 10  # the data loader's workers of a killed run hold its lock for five more
@@ -140,4 +142,6 @@ def _is_complete(checkpoint: str) -> bool:
         json.loads((Path(checkpoint) / LAST_FILE_OF_CHECKPOINT).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # ValueError: the run was killed while writing it
         return False
-    return all((Path(checkpoint) / name).is_file() for name in OTHER_FILES_OF_CHECKPOINT)
+    weights, *others = OTHER_FILES_OF_CHECKPOINT
+    has_weights = any((Path(checkpoint) / name).is_file() for name in (weights, ADAPTER_WEIGHTS))
+    return has_weights and all((Path(checkpoint) / name).is_file() for name in others)

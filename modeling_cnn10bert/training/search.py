@@ -194,6 +194,7 @@ def search_training_arguments(arguments: RetrievalTrainingArguments) -> Retrieva
             f"field metric_for_best_model is {arguments.metric_for_best_model}, expected {OBJECTIVE}, a trial's value"
         )
     arguments.set_save(strategy="no")
+    arguments.run_name = None  # of each trial
     arguments.push_to_hub = False
     if arguments.early_stopping_patience is None:
         arguments.early_stopping_patience = EARLY_STOPPING_PATIENCE

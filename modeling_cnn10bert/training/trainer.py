@@ -155,6 +155,10 @@ class KeyedTrainer(Trainer):
         self.resumed_from_step = 0 if checkpoint is None else step_of(checkpoint)
         metrics = self.train(resume_from_checkpoint=checkpoint).metrics
         folder = Path(self.args.output_dir)
+        if hasattr(self.model, "merge_and_unload"):  # from here on it is an ordinary model
+            from ..integrations.lora import save_and_merge
+
+            self.model = save_and_merge(self.model, folder, is_saved=self.args.should_save)
         if checkpoint is not None and self.state.global_step == self.resumed_from_step:
             metrics = self._metrics_without_a_step()
         else:
@@ -355,6 +359,9 @@ class RetrievalTrainer(KeyedTrainer):
         train_dataset: rows of `pair_rows`, with a `PairTransform`.
         eval_dataset: rows of a recordings table, with a `RecordingTransform`.
         epoch: shared with the transform.
+
+    Attributes:
+        ranked: the ranks of the last evaluation.
     """
 
     loss_is_scaled_for_ga = False  # `compute_loss` returns the mean of a batch
@@ -411,13 +418,14 @@ class RetrievalTrainer(KeyedTrainer):
         model.train()
         inputs, targets = self._split_batch(self._prepare_inputs(inputs))
         accumulated = self.current_gradient_accumulation_steps
+        temperature = [self.model.logit_scale] if self.model.config.learnable_temperature else []
         with self.compute_loss_context_manager():
             loss = backward_in_chunks(
                 model,
                 inputs,
                 math.ceil(len(inputs["input_ids"]) / chunk),
                 partial(self._loss_of_embeddings, **targets),
-                other_weights=[self.model.logit_scale] if self.model.config.learnable_temperature else [],
+                other_weights=[weight for weight in temperature if weight.requires_grad],
                 backward=lambda share: self.accelerator.backward(share / accumulated),
                 no_sync=partial(self.accelerator.no_sync, model),
             )
@@ -426,8 +434,9 @@ class RetrievalTrainer(KeyedTrainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model and its processor, also for Sentence Transformers, and publish nothing."""
         super().save_model(output_dir, _internal_call)
-        if self.is_world_process_zero():
-            write_configuration(output_dir or self.args.output_dir)
+        folder = Path(output_dir or self.args.output_dir)
+        if self.is_world_process_zero() and (folder / "config.json").exists():  # not of an adapter
+            write_configuration(folder)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer of the arguments, in which the text network may have its own learning rate."""
@@ -471,6 +480,7 @@ class RetrievalTrainer(KeyedTrainer):
             [number for number, of_recording in zip(rows, captions, strict=True) for _ in of_recording],
             torch.cat(keys),
         )
+        self.ranked = ranked
         metrics = ranked.metrics()
         metrics["num_recordings"], metrics["num_captions"] = len(audio), sum(map(len, captions))
         return EvalLoopOutput(
