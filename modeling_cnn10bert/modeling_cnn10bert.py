@@ -582,11 +582,11 @@ class CNN10BertModel(CNN10BertPreTrainedModel):
     def _embed_one_modality(
         self, input_ids, input_features, attention_mask, input_features_mask, return_loss, **kwargs
     ) -> CNN10BertOutput:
-        if return_loss or (input_ids is None and input_features is None):
-            found = "only input_ids" if input_features is None else "only input_features"
-            found = "neither" if input_ids is None and input_features is None else found
-            needed = "input_ids and input_features for the loss" if return_loss else "input_ids, input_features or both"
-            raise ValueError(f"Expected {needed}, found {found}.")
+        inputs = {"input_ids": input_ids, "input_features": input_features}
+        given = [name for name, value in inputs.items() if value is not None]
+        if return_loss or not given:
+            expected = "input_ids and input_features for the loss" if return_loss else "input_ids or input_features"
+            raise ValueError(f"Expected {expected}, found {' '.join(given) or 'neither'}.")
         if input_ids is None:
             outputs = self.get_audio_features(input_features, input_features_mask, return_dict=True, **kwargs)
             return CNN10BertOutput(audio_embeds=outputs.pooler_output, audio_model_output=outputs)

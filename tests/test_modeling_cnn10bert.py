@@ -91,9 +91,9 @@ def test_one_modality_alone_gives_its_embeddings(tiny_model, batch):
 @pytest.mark.parametrize(
     ("names", "return_loss", "message"),
     [
-        ([], None, "Expected input_ids, input_features or both, found neither"),
-        (["input_ids"], True, "Expected input_ids and input_features for the loss, found only input_ids"),
-        (["input_features"], True, "Expected input_ids and input_features for the loss, found only input_features"),
+        ([], None, "Expected input_ids or input_features, found neither"),
+        (["input_ids"], True, "Expected input_ids and input_features for the loss, found input_ids"),
+        (["input_features"], True, "Expected input_ids and input_features for the loss, found input_features"),
     ],
 )
 def test_a_missing_modality_is_named(tiny_model, batch, names, return_loss, message):

@@ -16,7 +16,7 @@ EXAMPLES = 3
 
 class PicturesCallback(TrainerCallback):
     """
-    Shows pictures beside the metrics that transformers reports: training examples and the curve of recall.
+    Show pictures together with the metrics that transformers reports: training examples and the curve of recall.
 
     The former are drawn once, when training begins, and the latter at each evaluation.
 
