@@ -318,16 +318,8 @@ def _filter(
     before: datetime.datetime | None,
 ) -> "SearchFilter":
     from ..retrieval.records import SearchFilter
-    from ..retrieval.scanning import canonical
 
-    return SearchFilter(
-        min_duration=min_duration,
-        max_duration=max_duration,
-        folders=tuple(canonical(folder) for folder in folders or ()),
-        formats=tuple(name.lower().lstrip(".") for name in formats or ()),
-        modified_after=after,
-        modified_before=before,
-    )
+    return SearchFilter(min_duration, max_duration, tuple(map(str, folders or ())), tuple(formats or ()), after, before)
 
 
 @command(SEARCH, "duplicates", "duplicates --threshold 0.99 --out duplicates.csv")

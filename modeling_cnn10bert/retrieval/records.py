@@ -1,12 +1,18 @@
 """Records of an index, and hits of a search."""
 
+import contextlib
 import dataclasses
 import datetime
+import math
+import numbers
 import os
 from typing import Any
 
 import numpy as np
 
+from ..errors import RetrievalError
+
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 MAX_DIMENSION = 1_000_000  # of an embedding; far above that of any model
 FORMAT_VERSION = 1  # of an index; raise it when older code can no longer read new indices
 
@@ -142,19 +148,88 @@ class SearchFilter:
     """
     Filter of the recordings that a search may find; a field that is `None` or empty does not restrict.
 
-    Attributes:
+    Args:
         min_duration, max_duration: of the whole recording in seconds, inclusive.
-        folders: absolute paths; a recording must lie below one of them, at any depth.
-        formats: allowed file extensions, lower case without the dot, such as `wav`.
-        modified_after, modified_before: the first inclusive, the second exclusive; aware, or local time.
+        folders: one or several; a recording must lie below one of them, at any depth. They become absolute paths, with
+            `~` expanded and links resolved.
+        formats: one or several allowed file extensions, such as `wav`. They become lower case, without the dot.
+        modified_after, modified_before: the first inclusive, the second exclusive; aware, or local time. A date, or the
+            text of either such as `2024-07-01`, becomes a `datetime`.
+
+    Raises:
+        RetrievalError: a field is of another kind, or a minimum is above its maximum.
     """
 
     min_duration: float | None = None
     max_duration: float | None = None
+    # The types after `__post_init__`
     folders: tuple[str, ...] = ()
     formats: tuple[str, ...] = ()
     modified_after: datetime.datetime | None = None
     modified_before: datetime.datetime | None = None
+
+    def __post_init__(self):
+        for name in ("min_duration", "max_duration"):
+            _check_seconds(name, getattr(self, name))
+        folders = [os.path.realpath(os.path.expanduser(folder)) for folder in _texts("folders", self.folders)]
+        formats = [name.strip().lower().lstrip("*.") for name in _texts("formats", self.formats)]
+        if wrong := [name for name in formats if os.sep in name]:
+            raise RetrievalError(f"formats: found {wrong[0]!r}, expected file extensions, such as wav")
+        # A frozen dataclass is set in this way.
+        object.__setattr__(self, "folders", tuple(folders))
+        object.__setattr__(self, "formats", tuple(formats))
+        for name in ("modified_after", "modified_before"):
+            object.__setattr__(self, name, _moment(name, getattr(self, name)))
+        if None not in (self.min_duration, self.max_duration) and self.min_duration > self.max_duration:
+            raise RetrievalError(
+                f"min_duration is {self.min_duration} and max_duration {self.max_duration}, expected a minimum that is "
+                "not above the maximum"
+            )
+        times = [as_nanoseconds(moment) for moment in (self.modified_after, self.modified_before) if moment is not None]
+        if len(times) == 2 and times[0] >= times[1]:
+            raise RetrievalError(
+                f"modified_after is {self.modified_after} and modified_before {self.modified_before}, expected an "
+                "earlier and a later time"
+            )
+
+
+def _check_seconds(name: str, value: Any) -> None:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if value is not None and not (is_number and math.isfinite(value)):
+        raise RetrievalError(f"{name}: found {value!r}, expected a finite number of seconds; leave it out for no limit")
+
+
+def _texts(name: str, values: Any) -> list[str]:
+    """Return the texts of a field that holds one or several."""
+    values = [values] if isinstance(values, str | os.PathLike) else list(values or ())
+    if wrong := [value for value in values if not isinstance(value, str | os.PathLike)]:
+        raise RetrievalError(f"{name}: found {wrong[0]!r}, expected texts")
+    return [os.fsdecode(value) for value in values]
+
+
+def _moment(name: str, value: Any) -> datetime.datetime | None:
+    """Return the moment of a field that holds one, a day, which begins at midnight, or the text of either."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = datetime.datetime.fromisoformat(value)
+    if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
+        value = datetime.datetime(value.year, value.month, value.day)
+    if value is not None and not isinstance(value, datetime.datetime):
+        raise RetrievalError(
+            f"{name}: found {value!r}, expected a datetime.datetime, or a text such as 2024-07-01 or 2024-07-01T12:30; "
+            "leave it out for no limit"
+        )
+    return value
+
+
+def as_nanoseconds(moment: datetime.datetime) -> int:
+    """Return the exact nanoseconds since 1970; a moment without a time zone is local time."""
+    if moment.tzinfo is None:
+        try:
+            moment = moment.astimezone()
+        except (OverflowError, ValueError, OSError):  # there is no local time at the ends of the calendar
+            moment = moment.replace(tzinfo=datetime.timezone.utc)
+    return (moment - EPOCH) // datetime.timedelta(microseconds=1) * 1000
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,11 +6,10 @@ import time
 import pytest
 
 from modeling_cnn10bert.errors import RetrievalError
-from modeling_cnn10bert.retrieval.records import SearchFilter
+from modeling_cnn10bert.retrieval.records import SearchFilter, as_nanoseconds
 from modeling_cnn10bert.retrieval.stores.filters import (
     milvus_in,
     milvus_text,
-    nanoseconds,
     sql_in,
     sql_text,
     to_milvus,
@@ -66,17 +65,17 @@ def test_literals_cannot_be_left():
 def test_a_moment_without_a_zone_is_local_time(time_zone):
     moment = datetime.datetime(2024, 7, 1, 12, 0, 0, 123456)
     time_zone("UTC0")
-    in_utc = nanoseconds(moment)
+    in_utc = as_nanoseconds(moment)
     assert in_utc == 1_719_835_200_123_456_000  # date -u -d '2024-07-01 12:00:00' +%s
     time_zone("XXX-5:30")  # POSIX writes what is to be added to local time: this is five and a half hours ahead
-    assert nanoseconds(moment) == in_utc - 19_800 * 10**9
+    assert as_nanoseconds(moment) == in_utc - 19_800 * 10**9
 
 
 def test_a_moment_with_a_zone_is_taken_as_it_is(time_zone):
     moment = datetime.datetime(2024, 7, 1, 12, tzinfo=datetime.timezone(datetime.timedelta(hours=2)))
     for zone in ("UTC0", "XXX-5:30"):
         time_zone(zone)
-        assert nanoseconds(moment) == 1_719_828_000 * 10**9
+        assert as_nanoseconds(moment) == 1_719_828_000 * 10**9
 
 
 def test_a_moment_beyond_the_times_of_files_restricts_nothing_or_everything(time_zone):
@@ -89,13 +88,38 @@ def test_a_moment_beyond_the_times_of_files_restricts_nothing_or_everything(time
         assert to_sql(SearchFilter(modified_before=first)) == "modified_ns < -9223372036854775807"
 
 
-def test_a_day_that_is_no_moment_is_refused():
-    with pytest.raises(RetrievalError, match="modified_after: found .*expected a datetime"):
-        to_sql(SearchFilter(modified_after=datetime.date(2024, 1, 1)))
+def test_fields_are_put_into_one_form(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "deep")
+    monkeypatch.chdir(tmp_path)
+    for folders in ("~/deep", ["deep"], (tmp_path / "link",), f"{tmp_path}/deep/"):
+        assert SearchFilter(folders=folders).folders == (str(tmp_path / "deep"),)
+    for formats in ("OGG", [".ogg"], ("*.Ogg",)):
+        assert SearchFilter(formats=formats).formats == ("ogg",)
+    day = datetime.datetime(2024, 7, 1)
+    for moment in ("2024-07-01", "2024-07-01T00:00", datetime.date(2024, 7, 1)):
+        assert SearchFilter(modified_after=moment).modified_after == day
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"folders": [3]}, "folders: found 3, expected texts"),
+        ({"formats": "a/wav"}, "formats: found 'a/wav', expected file extensions"),
+        ({"modified_after": "yesterday"}, "modified_after: found 'yesterday', expected a datetime.datetime, or a text"),
+        ({"modified_before": 2024}, "modified_before: found 2024, expected a datetime.datetime"),
+        ({"min_duration": 3, "max_duration": 2}, "min_duration is 3 and max_duration 2, expected a minimum"),
+        ({"modified_after": "2024-07-02", "modified_before": "2024-07-01"}, "expected an earlier and a later time"),
+    ],
+)
+def test_a_field_that_could_find_nothing_or_everything_is_refused(fields, message):
+    with pytest.raises(RetrievalError, match=message):
+        SearchFilter(**fields)
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, "3", True])
 def test_a_duration_that_is_no_number_of_seconds_is_refused(value):
-    for where in (SearchFilter(min_duration=value), SearchFilter(max_duration=value)):
-        with pytest.raises(RetrievalError, match="_duration: found .*expected a finite number"):
-            to_sql(where)
+    for name in ("min_duration", "max_duration"):
+        with pytest.raises(RetrievalError, match=f"{name}: found .*expected a finite number"):
+            SearchFilter(**{name: value})
