@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import transformers
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 
@@ -81,6 +82,8 @@ def go_online():
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        # transformers keeps its client, which would talk to the Hub of an earlier test
+        monkeypatch.setattr(transformers.utils.hub, "_hf_api", None, raising=False)
         monkeypatch.setattr(hub_module, "WAITS", (0.01, 0.01, 0.01, 0.01))
         monkeypatch.delenv("HF_TOKEN", raising=False)
         close_session()
