@@ -32,6 +32,7 @@ from ..retrieval.identity import model_file
 
 try:
     import mteb
+    import torchaudio  # noqa: F401  # with which mteb resamples recordings
     from mteb.abstasks import AbsTask, AbsTaskRetrieval
     from mteb.abstasks.task_metadata import TaskMetadata
     from mteb.models import ModelMeta, SentenceTransformerEncoderWrapper
@@ -40,7 +41,7 @@ try:
     from sentence_transformers import SentenceTransformer
 except ImportError as error:
     raise RetrievalError(
-        f"a benchmark needs mteb, which cannot be imported ({one_line(error)}); install it: "
+        f"a benchmark needs mteb and torchaudio, which cannot be imported ({one_line(error)}); install them: "
         'pip install "cnn10bert[mteb]"'
     ) from error
 

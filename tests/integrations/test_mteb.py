@@ -5,21 +5,25 @@ import json
 import sys
 from pathlib import Path
 
-import mteb
 import numpy as np
 import pytest
 import soundfile
-from mteb.mocks.mock_run import get_compatible_mock_tasks
-from mteb.mocks.mock_tasks.retrieval import MockAny2AnyRetrievalT2ATask
 
-from modeling_cnn10bert.data.prepare import prepare_dataset
-from modeling_cnn10bert.data.recipes.audio_folder import own_recordings
-from modeling_cnn10bert.errors import RetrievalError
-from modeling_cnn10bert.evaluation.evaluate import evaluate_model
-from modeling_cnn10bert.evaluation.recordings import load_evaluation_set
-from modeling_cnn10bert.integrations.mteb import find_tasks, load_model, model_meta, run
-from modeling_cnn10bert.publishing.hub import publish
-from modeling_cnn10bert.retrieval.embedding import load_embedder
+pytest.importorskip("mteb", reason="needs the extra `mteb`")
+pytest.importorskip("torchaudio", reason="mteb resamples with it: the extra `torchaudio`")
+
+import mteb  # noqa: E402
+from mteb.mocks.mock_run import get_compatible_mock_tasks  # noqa: E402
+from mteb.mocks.mock_tasks.retrieval import MockAny2AnyRetrievalT2ATask  # noqa: E402
+
+from modeling_cnn10bert.data.prepare import prepare_dataset  # noqa: E402
+from modeling_cnn10bert.data.recipes.audio_folder import own_recordings  # noqa: E402
+from modeling_cnn10bert.errors import RetrievalError  # noqa: E402
+from modeling_cnn10bert.evaluation.evaluate import evaluate_model  # noqa: E402
+from modeling_cnn10bert.evaluation.recordings import load_evaluation_set  # noqa: E402
+from modeling_cnn10bert.integrations.mteb import find_tasks, load_model, model_meta, run  # noqa: E402
+from modeling_cnn10bert.publishing.hub import publish  # noqa: E402
+from modeling_cnn10bert.retrieval.embedding import load_embedder  # noqa: E402
 
 spec = importlib.util.spec_from_file_location(
     "integrations_publishing", Path(__file__).parents[1] / "publishing" / "conftest.py"
