@@ -152,8 +152,8 @@ def examples_figure(before: Sequence[tuple[np.ndarray, str]], after: Sequence[tu
         for ax, (log_mel, caption), side in zip(row, pair, ("as recorded", "as trained on"), strict=True):
             scale: dict[str, Any] = {"vmin": loudest - 80, "vmax": loudest, "cmap": "magma"}  # in dB
             ax.imshow(log_mel.T, origin="lower", aspect="auto", interpolation="nearest", **scale)
-            title = textwrap.shorten(f"{side}: {caption}", 90)
-            ax.set_title(title, loc="left", fontsize=8.5, parse_math=False)
+            lines = textwrap.wrap(f"{side}: {caption}", 72, max_lines=2, placeholder=" ...")
+            ax.set_title("\n".join(lines), loc="left", fontsize=8.5, parse_math=False)
             ax.tick_params(labelsize=7)
         row[0].set_ylabel("mel bin", fontsize=8)
     for ax in row:  # the last one

@@ -71,7 +71,7 @@ def test_the_examples_show_the_augmentation_of_each_recording(trainer):
     pairs = trainer(g_max=None, p_ms=None, n_f=None, p_eda=None, captions_per_recording=2).train_dataset
     axes = training_examples(pairs).axes
     captions = pairs.with_format(None)["caption"]
-    shown = [ax.get_title(loc="left").split(": ")[1] for ax in axes]
+    shown = [ax.get_title(loc="left").replace("\n", " ").split(": ")[1] for ax in axes]
     assert shown == [captions[row] for row in (0, 0, 5, 5, 10, 10)]  # five captions per recording
     for before, after in zip(axes[::2], axes[1::2], strict=True):
         one, other = (ax.images[0].get_array() for ax in (before, after))
