@@ -237,10 +237,10 @@ def made(whole, tmp_path_factory):
         *WHOLE,
         b"\xff\xfe",
         *((field, ...) for field in ("model", "format_version", "model.dimension", "model.fingerprint")),
-        *(("format_version", value) for value in (2, "1", True, None, [])),
+        *(("format_version", value) for value in (3, "1", True, None, [])),
         *(("model.dimension", value) for value in (-1, 10**9, "4", 4.0)),
         *(("model.features", 0), ("model.name", []), ("model.revision", 3), ("model.fingerprint", 1), ("model", "x")),
-        *(("window", "30"), ("window", None), ("overlap", 40.0), ("window", 0), ("unknown", 1)),
+        *(("window", "30"), ("window", None), ("overlap", 40.0), ("window", 0), ("normalize_level", 1), ("unknown", 1)),
     ],
     ids=lambda value: str(value)[:50],
 )

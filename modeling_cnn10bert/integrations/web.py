@@ -189,6 +189,7 @@ def export_web(
             "max_tokens": MAX_TOKENS,
             "window": info.window,
             "overlap": info.overlap,
+            "normalize_level": info.normalize_level,
             "bytes_at_start": sum((page / name).stat().st_size for name in AT_START),
             "recordings": recordings,
         }

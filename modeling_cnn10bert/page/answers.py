@@ -147,7 +147,8 @@ class Answers:
         info, embedder = self.library.retriever.store.info, self.library.retriever.embedder
         embeds, end = [], 0.0
         try:
-            for _, end, waveform in read_windows(path, embedder.sampling_rate, info.window, info.overlap, notes):
+            windows = read_windows(path, embedder.sampling_rate, info.window, info.overlap, notes, info.normalize_level)
+            for _, end, waveform in windows:
                 if end > MAX_UPLOAD_SECONDS:
                     raise QuestionError(
                         f"{name} is longer than {MAX_UPLOAD_SECONDS / 60:g} minutes, which is the limit; cut out the "

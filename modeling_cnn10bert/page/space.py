@@ -20,7 +20,7 @@ from ..errors import RetrievalError
 from ..files import replaced_whole, scratch_folder
 from ..retrieval.embedding import load_embedder
 from ..retrieval.identity import check_same_model
-from ..retrieval.records import IndexInfo
+from ..retrieval.records import FORMAT_VERSION, IndexInfo
 from ..retrieval.retriever import AudioRetriever
 from ..retrieval.scanning import canonical, is_below, scan
 from ..retrieval.stores import open_store
@@ -153,7 +153,7 @@ def _copy_sounds(space: Path, model: str, sounds: str | os.PathLike, captions: s
             (root / name).symlink_to(path)
         location = folder_index(root, embedder)
         anonymous = replace(info.model, name="model" if in_folder else model)
-        with open_store(str(location), replace(info, model=anonymous)) as made:
+        with open_store(str(location), replace(info, model=anonymous, format_version=FORMAT_VERSION)) as made:
             if store is not None:
                 links = {path: str(root / name) for path, name in names.items()}
                 files = store.embedded(names)

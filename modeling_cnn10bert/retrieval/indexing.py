@@ -236,7 +236,7 @@ class _Run:
         """Read and embed files; store complete ones even when the user interrupts."""
         info, enough = self.store.info, BATCHES_AT_ONCE * batch_seconds
         rate = self.embedder.sampling_rate
-        self.reader = Reader(workers, rate, info.window, info.overlap, self.claim, ahead=enough)
+        self.reader = Reader(workers, rate, info.window, info.overlap, info.normalize_level, self.claim, ahead=enough)
         # None: only on a terminal
         with tqdm(total=len(paths), desc="Indexing", unit=" files", disable=None if progress else True) as bar:
             self.bar, self.began = bar, time.monotonic()

@@ -70,6 +70,7 @@ class Reader:
         workers: number of threads.
         sampling_rate: sampling rate of the waveforms, in Hz.
         window, overlap: in seconds.
+        level_normalized: see `read_windows`.
         claim: tells whether to decode a hashed file; called in the threads.
         ahead: maximum seconds of audio that wait to be taken, plus one window per thread.
     """
@@ -80,10 +81,12 @@ class Reader:
         sampling_rate: int,
         window: float,
         overlap: float,
+        level_normalized: bool,
         claim: Callable[[FileRecord], bool],
         ahead: float,
     ):
         self.windows = (sampling_rate, window, overlap)
+        self.level_normalized = level_normalized
         self.claim = claim
         self.unread = 0  # files that were submitted and not yet taken
         self._jobs: queue.SimpleQueue[tuple[str, bool] | None] = queue.SimpleQueue()
@@ -165,7 +168,8 @@ class Reader:
             file.is_no_recording = not isinstance(fault, UnreadableError)
 
     def _decode(self, file: File, record: FileRecord) -> None:
-        with contextlib.closing(read_windows(file.path, *self.windows, file.notes)) as windows:
+        windows = read_windows(file.path, *self.windows, file.notes, self.level_normalized)
+        with contextlib.closing(windows):
             for start, end, waveform in windows:
                 file.num_windows += 1
                 file.record = dataclasses.replace(record, duration=end)

@@ -14,7 +14,8 @@ from ..errors import RetrievalError
 
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 MAX_DIMENSION = 1_000_000  # of an embedding; far above that of any model
-FORMAT_VERSION = 1  # of an index; raise it when older code can no longer read new indices
+FORMAT_VERSION = 2  # of an index; raise it when older code can no longer read new indices
+READABLE_VERSIONS = (1, 2)  # 1: windows are embedded at their own level
 
 # The stores hold nanoseconds since 1970 in 64 bits, which are the years 1677 to 2262. -2**63 is left out because Milvus
 # has no literal for it.
@@ -65,12 +66,14 @@ class IndexInfo:
         model: the model that made its embeddings.
         window: maximum length of a window, in seconds.
         overlap: overlap of neighboring windows, in seconds.
+        normalize_level: whether each window is scaled by `windows.normalize_level` before it is embedded.
         format_version: `FORMAT_VERSION` of the code that made it.
     """
 
     model: ModelIdentity
     window: float = 30.0
     overlap: float = 10.0
+    normalize_level: bool = True
     format_version: int = FORMAT_VERSION
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,11 +85,14 @@ class IndexInfo:
         Raises:
             TypeError, ValueError: fields that are missing, unknown or of another type.
         """
-        info = cls(**{**fields, "model": ModelIdentity.from_dict(fields["model"])})
+        # Version 1 has no `normalize_level`.
+        info = cls(**{"normalize_level": False, **fields, "model": ModelIdentity.from_dict(fields["model"])})
         for name in ("window", "overlap"):
             value = getattr(info, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"{name} {value!r}")
+        if not isinstance(info.normalize_level, bool):
+            raise TypeError(f"normalize_level {info.normalize_level!r}")
         if not 0 <= info.overlap < info.window < float("inf"):
             raise ValueError(f"window {info.window} and overlap {info.overlap}")
         return info

@@ -329,7 +329,9 @@ class AudioRetriever:
                         return known.embeds, itself
         info, embedder = self.store.info, self.embedder
         notes: list[str] = []
-        windows = read_windows(os.path.expanduser(path), embedder.sampling_rate, info.window, info.overlap, notes)
+        windows = read_windows(
+            os.path.expanduser(path), embedder.sampling_rate, info.window, info.overlap, notes, info.normalize_level
+        )
         embeds = np.concatenate([embedder.embed_audio([waveform]) for _, _, waveform in windows])
         _warn_of(os.fsdecode(path), notes)
         return embeds, itself
@@ -356,7 +358,7 @@ class AudioRetriever:
         import soundfile
 
         from ..data.audio_io import decode_audio
-        from .windows import window_spans
+        from .windows import normalize_level, window_spans
 
         if not isinstance(waveform, np.ndarray):
             raise RetrievalError(f"found {type(waveform).__name__}, expected a path or a waveform as a numpy array")
@@ -376,7 +378,10 @@ class AudioRetriever:
         samples = decode_audio(file.getvalue(), rate, "waveform", notes)
         _warn_of("the waveform", notes)
         spans = window_spans(len(samples) / rate, info.window, info.overlap)
-        return embedder.embed_audio([samples[round(start * rate) : round(end * rate)] for start, end in spans])
+        windows = [samples[round(start * rate) : round(end * rate)] for start, end in spans]
+        if info.normalize_level:
+            windows = [normalize_level(window) for window in windows]
+        return embedder.embed_audio(windows)
 
     # ------------------------------------------------------------------------------------------------------- tags
 

@@ -13,6 +13,7 @@ from ..errors import RetrievalError
 
 HASH_BYTES = 16
 CHUNK_BYTES = 1 << 20
+MAX_GAIN = 10 ** (60 / 20)  # noise below -60 dB of full scale stays quieter than a recording
 
 
 def window_spans(duration: float, window: float, overlap: float) -> list[tuple[float, float]]:
@@ -38,8 +39,23 @@ def window_spans(duration: float, window: float, overlap: float) -> list[tuple[f
     return [(k * step, k * step + window) for k in range(before_last)] + [(duration - window, duration)]
 
 
+def normalize_level(waveform: np.ndarray) -> np.ndarray:
+    """
+    Scale a waveform [samples] so that its peak is 1, with a gain of at most 60 dB; silence stays as it is.
+
+    A search then does not depend on the level of a recording (docs/notes.md).
+    """
+    peak = float(np.abs(waveform).max(initial=0.0))
+    return waveform if peak == 0 else waveform * np.float32(min(1 / peak, MAX_GAIN))
+
+
 def read_windows(
-    path: str | os.PathLike, sampling_rate: int, window: float, overlap: float, notes: list[str] | None = None
+    path: str | os.PathLike,
+    sampling_rate: int,
+    window: float,
+    overlap: float,
+    notes: list[str] | None = None,
+    level_normalized: bool = False,
 ) -> Generator[tuple[float, float, np.ndarray], None, None]:
     """
     Yield the windows of a recording while it is decoded, so that memory does not grow with its length.
@@ -49,10 +65,11 @@ def read_windows(
         sampling_rate: sampling rate of the waveforms, in Hz.
         window, overlap: in seconds, see `window_spans`; rounded to whole samples.
         notes: see `load_audio`; complete after the last window.
+        level_normalized: whether each window is scaled by `normalize_level`.
 
     Yields:
-        Start and end in seconds, and the waveform [samples] float32. The last end is the recording's duration. The
-        only window of a short recording equals the output of `load_audio`.
+        Start and end in seconds, and the waveform [samples] float32. The last end is the recording's duration. Unless
+        it is scaled, the only window of a short recording equals the output of `load_audio`.
 
     Raises:
         RetrievalError: `overlap` is negative or not shorter than `window`.
@@ -73,13 +90,17 @@ def read_windows(
             kept, fresh = np.concatenate([kept, *fresh]), []
             first = seen - kept.size
             while seen >= start + length:
-                yield _cut(kept, first, start, start + length, sampling_rate)
+                waveform = kept[start - first : start - first + length].copy()  # so that the rest can be freed
+                waveform = normalize_level(waveform) if level_normalized else waveform
+                yield start / sampling_rate, (start + length) / sampling_rate, waveform
                 start += step
             kept = kept[max(0, kept.size - length) :].copy()
     last_end = start - step + length if start else 0
     if seen > last_end:  # otherwise the last window ended with the recording
         kept = np.concatenate([kept, *fresh])
-        yield _cut(kept, seen - kept.size, max(0, seen - length), seen, sampling_rate)
+        waveform = kept[-min(length, seen) :].copy()
+        waveform = normalize_level(waveform) if level_normalized else waveform
+        yield max(0, seen - length) / sampling_rate, seen / sampling_rate, waveform
 
 
 def content_hash(path: str | os.PathLike) -> str:
@@ -101,8 +122,3 @@ def check_windows(window: float, overlap: float) -> None:
             f"found windows of {window:g} s that overlap by {overlap:g} s, expected an overlap of at least 0 and "
             "shorter than a window, which must have a finite length"
         )
-
-
-def _cut(samples: np.ndarray, first: int, start: int, end: int, sampling_rate: int) -> tuple[float, float, np.ndarray]:
-    """Copy a window out of samples that begin at sample `first` of the recording, so that the rest can be freed."""
-    return start / sampling_rate, end / sampling_rate, samples[start - first : end - first].copy()

@@ -395,7 +395,7 @@ def test_the_index_in_a_folder_goes_through_every_change(lance, embedder, sounds
     assert update() == ((0, 0, 0, 0, 4), found)
     for file in lance.embedded():
         assert file.record.modified_ns == os.stat(file.record.path).st_mtime_ns
-        windows = list(reading.read_windows(file.record.path, 8000, 2.0, 0.5))
+        windows = list(reading.read_windows(file.record.path, 8000, 2.0, 0.5, level_normalized=True))
         np.testing.assert_allclose(file.spans, [window[:2] for window in windows], atol=1e-6)
         np.testing.assert_allclose(file.embeds, embedder.embed_audio([window[2] for window in windows]), atol=1e-5)
 
@@ -455,7 +455,7 @@ def test_a_run_that_is_killed_ten_times_ends_in_the_index_of_an_uninterrupted_on
             np.testing.assert_allclose(file.spans, expected[file.record.path].spans, atol=1e-6)
             np.testing.assert_allclose(file.embeds, expected[file.record.path].embeds, atol=1e-5)
         path = str(sounds / "07.wav")
-        waveforms = [window[2] for window in reading.read_windows(path, 32000, 1.0, 0.25)]
+        waveforms = [window[2] for window in reading.read_windows(path, 32000, 1.0, 0.25, level_normalized=True)]
         embeds = load_embedder(str(tiny_folder[0])).embed_audio(waveforms)
         np.testing.assert_allclose(expected[path].embeds, embeds, atol=1e-5)
 

@@ -88,6 +88,7 @@ def test_a_text_finds_recordings_in_the_order_of_their_cosine_by_the_model(
         query = model.get_text_features(**processor(text=["a dog bark"], return_tensors="pt")).pooler_output[0]
         for path in recordings.rglob("*.wav"):
             waveform, _ = soundfile.read(path, dtype="float32")
+            waveform /= np.abs(waveform).max()
             inputs = processor(audio=waveform, sampling_rate=RATE, return_tensors="pt")
             cosine[str(path)] = float(model.get_audio_features(**inputs).pooler_output[0] @ query)
     hits = retriever.search("a dog bark", k=4)
@@ -238,6 +239,19 @@ def test_a_waveform_finds_what_its_file_finds(retriever, recordings, tmp_path):
         hits = retriever.similar(given, k=6, sampling_rate=RATE)
         assert names(hits) == names(by_file)
         assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in by_file], abs=1e-4)
+
+
+@pytest.mark.parametrize("gain_db", [-30, 12])
+def test_the_level_of_a_recording_does_not_change_what_it_finds_nor_its_place(retriever, recordings, gain_db):
+    waveform, _ = soundfile.read(recordings / "2.wav", dtype="float32")
+    before, texts = retriever.similar(waveform, k=6, sampling_rate=RATE), retriever.search("rain", k=6)
+    changed = (10 ** (gain_db / 20) * waveform).astype(np.float32)
+    after = retriever.similar(changed, k=6, sampling_rate=RATE)
+    assert [hit.score for hit in after] == pytest.approx([hit.score for hit in before], abs=1e-4)
+    soundfile.write(recordings / "2.wav", changed, RATE, subtype="FLOAT")
+    assert retriever.index([recordings], progress=False).changed == 1
+    scores = [hit.score for hit in retriever.search("rain", k=6)]
+    assert scores == pytest.approx([hit.score for hit in texts], abs=1e-4)
 
 
 def test_a_waveform_of_another_sampling_rate_is_resampled(retriever):

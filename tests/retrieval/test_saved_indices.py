@@ -35,6 +35,7 @@ def assert_hits(hits, expected):
 
 def test_it_says_what_it_was_made_with(store):
     assert (store.info.window, store.info.overlap) == (0.25, 0.05)
+    assert not store.info.normalize_level  # its windows were embedded at their own level
     assert store.info.model.name == "/models/tiny" and store.info.model.dimension == 8
 
 

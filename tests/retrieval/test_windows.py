@@ -12,7 +12,7 @@ import soundfile
 from modeling_cnn10bert.data import audio_io
 from modeling_cnn10bert.data.audio_io import load_audio
 from modeling_cnn10bert.errors import AudioError, RetrievalError
-from modeling_cnn10bert.retrieval.windows import content_hash, read_windows, window_spans
+from modeling_cnn10bert.retrieval.windows import content_hash, normalize_level, read_windows, window_spans
 
 
 @pytest.fixture
@@ -155,3 +155,16 @@ def test_a_file_of_nothing_has_a_hash(tmp_path):
     (tmp_path / "empty").touch()
     # BLAKE2b of 16 bytes of the empty string, by `b2sum -l 128 /dev/null`
     assert content_hash(tmp_path / "empty") == "cae66941d9efbd404e4d88758ea67670"
+
+
+@pytest.mark.parametrize("gain_db", [0, -30, -59])
+def test_windows_can_have_one_level_whatever_that_of_the_recording(tmp_path, noise, gain_db):
+    loud = np.concatenate([0.5 * noise(8000), 0.1 * noise(8000, seed=1), np.zeros(8000, np.float32)])
+    soundfile.write(tmp_path / "a.wav", 10 ** (gain_db / 20) * loud, 8000, subtype="FLOAT")
+    windows = [waveform for _, _, waveform in read_windows(tmp_path / "a.wav", 8000, 1.0, 0.0, None, True)]
+    assert [np.abs(waveform).max() for waveform in windows] == pytest.approx([1, 1, 0])
+    np.testing.assert_allclose(windows[0], loud[:8000] / np.abs(loud).max(), atol=1e-6)
+
+
+def test_noise_far_below_a_recording_stays_quiet():
+    assert np.abs(normalize_level(np.float32([1e-5, -1e-6]))).max() == pytest.approx(0.01)  # 60 dB above -100 dB

@@ -87,7 +87,9 @@ async function embedSamples(search, recording, rate) {
   const spans = windows(samples.length, search.index);
   for (const [number, [start, end]] of spans.entries()) {
     postMessage({ progress: number / spans.length });
-    const { frames, values } = search.logMel.compute(samples.subarray(start, end));
+    let waveform = samples.subarray(start, end);
+    if (search.index.normalize_level) waveform = normalizeLevel(waveform);
+    const { frames, values } = search.logMel.compute(waveform);
     const inputs = {
       input_features: new ort.Tensor("float32", values, [1, frames, search.logMel.bins]),
       input_features_mask: integers(new Array(frames).fill(1)),
@@ -97,6 +99,14 @@ async function embedSamples(search, recording, rate) {
   }
   const length = Math.hypot(...query);
   return { query: query.map((value) => value / length), cut: false };
+}
+
+// Scale so that the peak is 1, with a gain of at most 60 dB, as retrieval/windows.py does.
+function normalizeLevel(waveform) {
+  const peak = waveform.reduce((most, sample) => Math.max(most, Math.abs(sample)), 0);
+  if (peak === 0) return waveform;
+  const gain = Math.fround(Math.min(1 / peak, 1000));
+  return waveform.map((sample) => sample * gain);
 }
 
 // Windows in samples, as the index has them: of one length, the last one ends with the recording.

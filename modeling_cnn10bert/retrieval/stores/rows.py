@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import MissingIndexError, RetrievalError
-from ..records import FORMAT_VERSION, EmbeddedFile, FileRecord, Hit, IndexInfo
+from ..records import READABLE_VERSIONS, EmbeddedFile, FileRecord, Hit, IndexInfo
 from .paths import decode_path, encode_path
 
 RECORD_COLUMNS = ("path", "content_hash", "size", "modified_ns", "duration")  # the fields of a `FileRecord`
@@ -180,14 +180,14 @@ def read_info(text: str | bytes, location: str) -> IndexInfo:
         ) from error
     version = fields.get("format_version") if isinstance(fields, dict) else None
     try:
-        if version == FORMAT_VERSION and not isinstance(version, bool):
+        if version in READABLE_VERSIONS and not isinstance(version, bool):
             return IndexInfo.from_dict(fields)
         found = f"format {version!r}"
     except (TypeError, ValueError, KeyError) as error:
         found = f"fields that do not belong to format {version} ({str(error)[:200]})"
     raise RetrievalError(
-        f"{location}: found an index of {found}, expected format {FORMAT_VERSION}; make a new index with this "
-        "version, in another place"
+        f"{location}: found an index of {found}, expected format {' or '.join(map(str, READABLE_VERSIONS))}; "
+        "make a new index with this version, in another place"
     )
 
 

@@ -385,9 +385,9 @@ def test_a_missing_index_is_an_error_that_says_how_to_make_one(location):
 
 def test_an_index_of_another_format_is_refused_with_the_command_that_renews_it(location, info):
     newer = dataclasses.replace(info, format_version=FORMAT_VERSION + 1)
-    with pytest.raises(RetrievalError, match=r"format 2.*expected format 1.*make a new index"):
+    with pytest.raises(RetrievalError, match=r"format 3.*expected format 1 or 2.*make a new index"):
         open_store(location, newer).close()
-    with pytest.raises(RetrievalError, match="format 2"):
+    with pytest.raises(RetrievalError, match="format 3"):
         open_store(location)
 
 
