@@ -110,6 +110,7 @@ TopOption = Annotated[int, typer.Option("--top", "-k", min=1, help="Maximum numb
 WithoutOption = Annotated[
     list[str] | None, typer.Option("--without", help="Sound to avoid in the results, such as speech. Can be repeated.")
 ]
+MinScoreOption = Annotated[float | None, typer.Option("--min-score", help="Leave out results with a lower score.")]
 MinDurationOption = Annotated[float | None, typer.Option("--min-duration", help="Minimum duration in seconds.")]
 MaxDurationOption = Annotated[float | None, typer.Option("--max-duration", help="Maximum duration in seconds.")]
 FolderOption = Annotated[

@@ -25,6 +25,7 @@ from .common import (
     IndexOption,
     MaxDurationOption,
     MinDurationOption,
+    MinScoreOption,
     ModelOption,
     OutOption,
     Output,
@@ -212,12 +213,20 @@ def info(index: IndexOption = "sounds.index", output: TableOutputOption = None, 
     'search "a dog barks while rain falls" -k 20',
     'search "a dog barks" --without speech --format wav --max-duration 30',
     'search "rain on a roof" --after 2026-01-31 --out hits.m3u',
+    'search "in a large hall" --like door.wav --like-weight 0.3',
 )
 def search(
     text: Annotated[str, typer.Argument(help="Text description of the sound.", show_default=False)],
     index: IndexOption = "sounds.index",
     top: TopOption = 10,
+    like: Annotated[
+        Path | None, typer.Option("--like", help="Audio file that the results should also sound like.")
+    ] = None,
+    like_weight: Annotated[
+        float, typer.Option("--like-weight", min=0, max=1, help="Weight of --like; the rest is the text's.")
+    ] = 0.5,
     without: WithoutOption = None,
+    min_score: MinScoreOption = None,
     min_duration: MinDurationOption = None,
     max_duration: MaxDurationOption = None,
     folder: FolderOption = None,
@@ -236,9 +245,11 @@ def search(
     """Find the recordings that match a text description."""
     where = _filter(min_duration, max_duration, folder, format, after, before)
     options = _model_options(device, dtype, backend, trust_remote_code)
-    _search(
-        index, model, options, lambda retriever: retriever.search(text, top, where, without), where, tags, output, out
-    )
+
+    def find(retriever: "AudioRetriever") -> "list[Hit]":
+        return retriever.search(text, top, where, without, min_score=min_score, like=like, like_weight=like_weight)
+
+    _search(index, model, options, find, where, min_score, tags, output, out)
 
 
 @command(SEARCH, "similar ~/sounds/dog.wav", "similar new.wav -k 5 --output json")
@@ -247,6 +258,7 @@ def similar(
     index: IndexOption = "sounds.index",
     top: TopOption = 10,
     without: WithoutOption = None,
+    min_score: MinScoreOption = None,
     min_duration: MinDurationOption = None,
     max_duration: MaxDurationOption = None,
     folder: FolderOption = None,
@@ -265,9 +277,11 @@ def similar(
     """Find the recordings that sound most similar to an audio file."""
     where = _filter(min_duration, max_duration, folder, format, after, before)
     options = _model_options(device, dtype, backend, trust_remote_code)
-    _search(
-        index, model, options, lambda retriever: retriever.similar(audio, top, where, without), where, tags, output, out
-    )
+
+    def find(retriever: "AudioRetriever") -> "list[Hit]":
+        return retriever.similar(audio, top, where, without, min_score=min_score)
+
+    _search(index, model, options, find, where, min_score, tags, output, out)
 
 
 def _model_options(device: str | None, dtype: Precision, backend: Backend, trust_remote_code: bool) -> dict:
@@ -280,6 +294,7 @@ def _search(
     options: dict,
     find: Callable[["AudioRetriever"], list["Hit"]],
     where: "SearchFilter",
+    min_score: float | None,
     tags: Path | None,
     output: Output | None,
     out: Path | None,
@@ -301,7 +316,9 @@ def _search(
     if empty:
         say(f"the index is empty; fill it: cnn10bert index FOLDER --index {shlex.quote(without_secrets(index))}")
     elif not hits:
-        say("nothing found" + (": no recording that the filters admit" if where != SearchFilter() else ""))
+        scores = f" has a score of at least {min_score:g}" if min_score is not None else ""
+        filters = " that the filters admit" if where != SearchFilter() else ""
+        say("nothing found" + (f": no recording{filters}{scores}" if scores or filters else ""))
     form = output_form(output, out)
     if form == "table" and out is None:
         if hits:

@@ -44,6 +44,9 @@ class Embedder(Protocol):
     def is_cut(self, text: str) -> bool:
         """Tell whether the model truncates a text."""
 
+    def unknown_words(self, text: str) -> list[str]:
+        """Return the words of a text that the tokenizer does not know."""
+
 
 def load_embedder(
     model: str | os.PathLike,

@@ -11,13 +11,16 @@ import sys
 import unicodedata
 import urllib.parse
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .records import FileRecord, Hit
 from .tags import Tag
 
+if TYPE_CHECKING:
+    import pandas
+
 FORMATS = ("table", "json", "csv", "m3u")
-CSV_COLUMNS = ("rank", "score", "file", "start", "end", "duration")
+HIT_FIELDS = ("rank", "score", "z_score", "file", "duration", "size", "modified", "start", "end")  # of JSON and CSV
 # Replacements for control characters, invisible characters and those that change the text direction.
 UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
@@ -40,7 +43,7 @@ def listing(hits: Sequence[Hit], form: str, tags: Sequence[Sequence[Tag]] | None
     if form == "json":
         return to_json(hit_rows(hits, tags))
     if form == "csv":
-        return to_csv(hit_rows(hits, tags), CSV_COLUMNS if tags is None else (*CSV_COLUMNS, "tags"))
+        return to_csv(hit_rows(hits, tags), HIT_FIELDS if tags is None else (*HIT_FIELDS, "tags"))
     if form == "m3u":
         return _playlist(hits)
     return table_text(hits_table(hits, tags)).encode("utf-8", "backslashreplace")
@@ -50,12 +53,20 @@ def hit_rows(hits: Sequence[Hit], tags: Sequence[Sequence[Tag]] | None = None) -
     """Return each hit as a dictionary of JSON values; times in seconds."""
     rows = []
     for rank, hit in enumerate(hits, start=1):
-        row = {"rank": rank, "score": round(hit.score, 6), **file_row(hit.record)}
+        z_score = None if hit.z_score is None else round(hit.z_score, 3)
+        row = {"rank": rank, "score": round(hit.score, 6), "z_score": z_score, **file_row(hit.record)}
         row |= {"start": round(hit.start, 3), "end": round(hit.end, 3)}
         if tags is not None:
             row["tags"] = tag_rows(tags[rank - 1])
         rows.append(row)
     return rows
+
+
+def hits_to_dataframe(hits: Sequence[Hit]) -> "pandas.DataFrame":
+    """Return hits as a table of one row per hit, with the fields of the JSON output; times in seconds."""
+    import pandas
+
+    return pandas.DataFrame(hit_rows(hits), columns=list(HIT_FIELDS))
 
 
 def file_row(record: FileRecord) -> dict[str, Any]:
@@ -140,10 +151,15 @@ def _escape(character: str) -> str:
 
 def hits_table(hits: Sequence[Hit], tags: Sequence[Sequence[Tag]] | None = None):
     """Return hits as a rich table of plain text; a name with square brackets is shown as it is."""
-    columns = ["", ">score", "file", ">from", ">to", ">of"] + (["tags"] if tags is not None else [])
+    has_z_scores = any(hit.z_score is not None for hit in hits)
+    columns = ["", ">score", *([">z"] if has_z_scores else []), "file", ">from", ">to", ">of"]
+    columns += ["tags"] if tags is not None else []
     rows = []
     for rank, hit in enumerate(hits, start=1):
-        row = [str(rank), f"{hit.score:.3f}", hit.file, clock(hit.start), clock(hit.end), clock(hit.record.duration)]
+        row = [str(rank), f"{hit.score:.3f}"]
+        if has_z_scores:
+            row.append("" if hit.z_score is None else f"{hit.z_score:.1f}")
+        row += [hit.file, clock(hit.start), clock(hit.end), clock(hit.record.duration)]
         if tags is not None:
             row.append(", ".join(f"{tag.label} {tag.score:.2f}" for tag in tags[rank - 1]))
         rows.append(row)

@@ -103,6 +103,17 @@ class ModelInputs:
         tokens = tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"]
         return len(tokens) > min(tokenizer.model_max_length, self._text_length.get("max_length", len(tokens)))
 
+    def unknown_words(self, text: str) -> list[str]:
+        """Return the words of a text that the tokenizer maps to its unknown token."""
+        tokenizer = self.processor.tokenizer
+        if tokenizer.unk_token_id is None or not tokenizer.is_fast:
+            return []
+        tokens = tokenizer(
+            text, truncation=False, padding=False, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        spans = zip(tokens["input_ids"], tokens["offset_mapping"], strict=True)
+        return [text[start:end] for token, (start, end) in spans if token == tokenizer.unk_token_id]
+
     def _checked(self, waveform: np.ndarray, row: int) -> np.ndarray:
         waveform = np.asarray(waveform)
         if waveform.ndim != 1 or waveform.size == 0 or not np.issubdtype(waveform.dtype, np.floating):

@@ -152,6 +152,12 @@ class OnnxEmbedder:
         """Tell whether the model truncates a text."""
         return bool(self._tokenizer.encode(text).overflowing)
 
+    def unknown_words(self, text: str) -> list[str]:
+        """Return the words of a text that the tokenizer does not know."""
+        encoded = self._tokenizer.encode(text, add_special_tokens=False)
+        spans = zip(encoded.tokens, encoded.offsets, strict=True)
+        return [text[start:end] for token, (start, end) in spans if token == "[UNK]"]
+
     @functools.cached_property
     def _audio_inputs(self) -> ModelInputs:
         from ..processing_cnn10bert import CNN10BertProcessor

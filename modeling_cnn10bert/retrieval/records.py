@@ -248,6 +248,8 @@ class Hit:
         score: inner product of the query with its best window; the cosine if the query has length 1.
         start, end: start and end of that window, in seconds.
         embed: [D] float32, the embedding of that window.
+        z_score: standard deviations by which the score is above that window's scores with descriptions of everyday
+            sounds (the test normalization of speaker verification); `None` for a hit of a sound alone.
     """
 
     record: FileRecord
@@ -255,6 +257,11 @@ class Hit:
     start: float
     end: float
     embed: np.ndarray = dataclasses.field(repr=False, compare=False)
+    z_score: float | None = None
+
+    def __repr__(self) -> str:
+        z_score = "" if self.z_score is None else f", z_score={self.z_score:.2f}"
+        return f"Hit({self.file!r}, score={self.score:.3f}{z_score}, start={self.start:g}, end={self.end:g})"
 
     @property
     def file(self) -> str:

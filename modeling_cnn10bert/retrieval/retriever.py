@@ -1,28 +1,36 @@
 """`AudioRetriever`: index your own sounds, and search them by a text or by a sound."""
 
 import contextlib
+import dataclasses
+import functools
 import io
 import os
 import re
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, overload
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from ..errors import RetrievalError
-from .embedding import Embedder, check_same_model, load_embedder
+from ..masking import without_secrets
+from .embedding import BATCH_SIZE, Embedder, check_same_model, load_embedder
+from .everyday_sounds import EVERYDAY_SOUNDS
+from .indexing import BATCH_SECONDS, COMMIT_SECONDS, WORKERS, IndexReport, index_folders
 from .records import EmbeddedFile, Hit, IndexInfo, SearchFilter, file_stamp
 from .stores import VectorStore, open_store
 
 if TYPE_CHECKING:
-    from .indexing import IndexReport
+    import torch
+
     from .tags import Tag
 
 WITHOUT_WEIGHT = 0.8  # of the excluded concept; see `without_words`
 MAX_TEXT = 4000  # characters of a text that are tokenized; models read 32 to 512 tokens
+LOW_Z_SCORE = 1.0  # of the best hit, below which nothing in the index fits a text (docs/notes.md)
+NEGATION = re.compile(r"\b(no|not|without|except|excluding|never|neither|nor)\b|n't\b", re.IGNORECASE)
 
 
 class RetrievalWarning(UserWarning):
@@ -44,15 +52,35 @@ class AudioRetriever:
     Args:
         store: the index or its location; a location is opened, or created by `index`, when it is first needed.
         embedder: the model, its folder or its Hub id; `None` for the one that made the index.
-        options: keyword arguments of `load_embedder`.
+        device, dtype, backend, revision, trust_remote_code, batch_size: see `load_embedder`; without effect on a model
+            that is already loaded.
     """
 
-    def __init__(self, store: VectorStore | str, embedder: Embedder | str | None = None, **options):
+    def __init__(
+        self,
+        store: VectorStore | str,
+        embedder: Embedder | str | None = None,
+        *,
+        device: str | None = None,
+        dtype: str = "float32",
+        backend: str = "auto",
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        batch_size: int = BATCH_SIZE,
+    ):
         self._location = store if isinstance(store, str) else ""
         self._opened = None if isinstance(store, str) else store
         self._model = embedder if isinstance(embedder, str) else None
         self._loaded = None if isinstance(embedder, str) else embedder
-        self._options = options
+        self._options: dict[str, Any] = {
+            "device": device,
+            "dtype": dtype,
+            "backend": backend,
+            "trust_remote_code": trust_remote_code,
+            "batch_size": batch_size,
+            **({} if revision is None else {"revision": revision}),  # by default the one that the index records
+        }
+        self._closed = False
         self._lock = threading.RLock()  # the model is loaded once, however many threads search
         self._checked = False
         self._temporary: tempfile.TemporaryDirectory | None = None
@@ -66,7 +94,9 @@ class AudioRetriever:
         device: str | None = None,
         dtype: str = "float32",
         backend: str = "auto",
-        **options,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        batch_size: int = BATCH_SIZE,
     ) -> "AudioRetriever":
         """
         Create a retriever from a model and an index.
@@ -75,7 +105,7 @@ class AudioRetriever:
             model: folder or Hub id; `None` for the one recorded in the index.
             index: location of an existing or new index: a folder, a `.db` file or the address of a Milvus server;
                 `None` for a temporary index, which is deleted with the retriever.
-            device, dtype, backend, options: see `load_embedder`.
+            device, dtype, backend, revision, trust_remote_code, batch_size: see `load_embedder`.
 
         Raises:
             RetrievalError: neither is given, or no model is given and there is no index.
@@ -86,9 +116,16 @@ class AudioRetriever:
         if index is None:
             temporary = tempfile.TemporaryDirectory(prefix="cnn10bert-index-")
             index = os.path.join(temporary.name, "index")
-        options = {"device": device, "dtype": dtype, "backend": backend, **options}
-        model = None if model is None else os.fspath(model)
-        retriever = cls(os.path.expanduser(os.fspath(index)), model, **options)
+        retriever = cls(
+            os.path.expanduser(os.fspath(index)),
+            None if model is None else os.fspath(model),
+            device=device,
+            dtype=dtype,
+            backend=backend,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            batch_size=batch_size,
+        )
         retriever._temporary = temporary
         if model is None:
             retriever.store  # noqa: B018 (raises here if there is none)
@@ -101,9 +138,10 @@ class AudioRetriever:
         """Return the index.
 
         Raises:
-            RetrievalError: there is none yet, or it cannot be read.
+            RetrievalError: there is none yet, it cannot be read, or the retriever is closed.
         """
         with self._lock:
+            self._check_open()
             if self._opened is None:
                 self._opened = open_store(self._location)
             return self._opened
@@ -138,8 +176,19 @@ class AudioRetriever:
             if self._opened is not None:
                 self._opened.close()
                 self._opened = None
+            self._closed = True
             if self._temporary is not None:
                 self._temporary.cleanup()
+
+    def __repr__(self) -> str:
+        index = self._location or (self._opened.location if self._opened is not None else "")
+        model = self._model or (self._loaded.identity.name if self._loaded is not None else None)
+        closed = ", closed" if self._closed else ""
+        return f"AudioRetriever(index={without_secrets(index)!r}, model={model!r}{closed})"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RetrievalError("this retriever was closed; make another one to search or index again")
 
     def __enter__(self) -> "AudioRetriever":
         return self
@@ -163,6 +212,7 @@ class AudioRetriever:
 
         given = {name: value for name, value in (("window", window), ("overlap", overlap)) if value is not None}
         with self._lock:
+            self._check_open()
             if self._opened is None and self._model is None and self._loaded is None:
                 self._opened = open_store(self._location)
             elif self._opened is None:
@@ -187,29 +237,53 @@ class AudioRetriever:
         *,
         window: float | None = None,
         overlap: float | None = None,
-        **options,
-    ) -> "IndexReport":
+        workers: int = WORKERS,
+        batch_seconds: float = BATCH_SECONDS,
+        progress: bool = True,
+        full_check: bool = False,
+        allow_empty: bool = False,
+        unfinished: Collection[str] = (),
+        commit_seconds: float = COMMIT_SECONDS,
+    ) -> IndexReport:
         """
         Update the index from folders: add new and changed recordings, remove deleted ones.
 
         Args:
             paths: folders and files.
             window, overlap: see `open_or_make`.
-            options: see `indexing.index_folders`.
+            workers, batch_seconds, progress, full_check, allow_empty, unfinished, commit_seconds: see
+                `indexing.index_folders`.
 
         Raises:
             RetrievalError: no such folder, not the model of the index, or the index cannot be written.
         """
-        from .indexing import index_folders
-
-        paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-        return index_folders(self.open_or_make(window, overlap), self.embedder, paths, **options)
+        return index_folders(
+            self.open_or_make(window, overlap),
+            self.embedder,
+            [paths] if isinstance(paths, str | os.PathLike) else list(paths),
+            workers=workers,
+            batch_seconds=batch_seconds,
+            progress=progress,
+            full_check=full_check,
+            allow_empty=allow_empty,
+            unfinished=unfinished,
+            commit_seconds=commit_seconds,
+        )
 
     # -------------------------------------------------------------------------------------------------- searching
 
     @overload  # a str is a sequence of them too, but this comes first
     def search(  # type: ignore[overload-overlap]
-        self, text: str, k: int = 10, where: SearchFilter | None = None, without: str | Sequence[str] | None = None
+        self,
+        text: str,
+        k: int = 10,
+        where: SearchFilter | None = None,
+        without: str | Sequence[str] | None = None,
+        *,
+        min_score: float | None = None,
+        like: "str | os.PathLike | np.ndarray | torch.Tensor | None" = None,
+        like_weight: float = 0.5,
+        sampling_rate: int | None = None,
     ) -> list[Hit]: ...
 
     @overload
@@ -219,6 +293,11 @@ class AudioRetriever:
         k: int = 10,
         where: SearchFilter | None = None,
         without: str | Sequence[str] | None = None,
+        *,
+        min_score: float | None = None,
+        like: "str | os.PathLike | np.ndarray | torch.Tensor | None" = None,
+        like_weight: float = 0.5,
+        sampling_rate: int | None = None,
     ) -> list[list[Hit]]: ...
 
     def search(
@@ -227,26 +306,39 @@ class AudioRetriever:
         k: int = 10,
         where: SearchFilter | None = None,
         without: str | Sequence[str] | None = None,
+        *,
+        min_score: float | None = None,
+        like: "str | os.PathLike | np.ndarray | torch.Tensor | None" = None,
+        like_weight: float = 0.5,
+        sampling_rate: int | None = None,
     ) -> list[Hit] | list[list[Hit]]:
         """
-        Find the recordings that match a text, best first.
+        Find the recordings that match a text, best first. A `RetrievalWarning` tells of a negation, of words that the
+        tokenizer does not know, and of a text that nothing in the index fits.
 
         Args:
             text: description of the sound, or several. Not a path: `similar` takes those.
             k: number of recordings; fewer are returned if there are not so many.
             where: filter of the recordings.
             without: a concept to exclude, or several; see `without_words`.
+            min_score: leave out hits with a lower score.
+            like: a recording or waveform that the hits should also sound like, as for `similar`.
+            like_weight: share of `like` in the query, from 0 to 1; the rest is the text's.
+            sampling_rate: sampling rate of a waveform in `like`, in Hz.
 
         Returns:
             The hits of the text, or a list of hits per text.
 
         Raises:
-            RetrievalError: a text without a word, the same words in `text` and `without`, `k` below 1, no index, or
-                not the model of the index.
+            RetrievalError: a text without a word, the same words in `text` and `without`, `k` below 1, a weight outside
+                0 to 1, no index, or not the model of the index.
+            AudioError: `like` cannot be used.
         """
         texts = _texts(text, "text")
         without = _texts(without, "without") if without is not None else []
         _check_k(k)
+        if not 0 <= like_weight <= 1:
+            raise RetrievalError(f"like_weight: found {like_weight}, expected a number from 0 to 1")
         unwanted = {_words(text) for text in without}
         if contradictions := [text for text in texts if _words(text) in unwanted]:
             raise RetrievalError(
@@ -256,27 +348,44 @@ class AudioRetriever:
         if not texts or not len(store):
             hits: list[list[Hit]] = [[] for _ in texts]
             return [] if isinstance(text, str) else hits
+        self._warn_of_words([*texts, *without], negations_of=texts)
         embeds = self.embed_text([*texts, *without])
-        queries = without_words(embeds[: len(texts)], embeds[len(texts) :])
-        hits = [store.search(query, k, where) for query in queries]
+        queries, itself = embeds[: len(texts)], None
+        if like is not None:
+            sound, itself = self._embed_sound(like, sampling_rate)
+            queries = np.stack([_unit((1 - like_weight) * query + like_weight * sound, sound) for query in queries])
+        queries = without_words(queries, embeds[len(texts) :])
+        hits = []
+        for query, words in zip(queries, texts, strict=True):
+            found = self._found(query, k, where, min_score, itself)
+            found = [dataclasses.replace(hit, z_score=z) for hit, z in zip(found, self._z_scores(found), strict=True)]
+            if found and like is None and found[0].z_score is not None and found[0].z_score < LOW_Z_SCORE:
+                warnings.warn(
+                    f"no recording of the index fits {words[:80]!r} better than descriptions of other sounds",
+                    RetrievalWarning,
+                    stacklevel=2,
+                )
+            hits.append(found)
         return hits[0] if isinstance(text, str) else hits
 
     def similar(
         self,
-        audio: str | os.PathLike | np.ndarray,
+        audio: "str | os.PathLike | np.ndarray | torch.Tensor",
         k: int = 10,
         where: SearchFilter | None = None,
         without: str | Sequence[str] | None = None,
         *,
+        min_score: float | None = None,
         sampling_rate: int | None = None,
     ) -> list[Hit]:
         """
         Find the recordings most similar to a recording, best first. The query is the mean embedding of its windows.
 
         Args:
-            audio: the path of a recording, which is left out of its own hits; or a waveform [samples] or
-                [samples, channels] of floats. Not a text: `search` takes those.
-            k, where, without: as in `search`.
+            audio: the path of a recording, which is left out of its own hits; or a waveform of floats, [samples] or
+                [samples, channels] for numpy (soundfile's order), [samples] or [channels, samples] for torch
+                (torchaudio's order). Not a text: `search` takes those.
+            k, where, without, min_score: as in `search`.
             sampling_rate: sampling rate of a waveform, in Hz.
 
         Raises:
@@ -285,20 +394,56 @@ class AudioRetriever:
         """
         without = _texts(without, "without") if without is not None else []
         _check_k(k)
-        itself = None
-        if isinstance(audio, str | os.PathLike):
-            if sampling_rate is not None:
-                raise RetrievalError(
-                    "found a path and a sampling rate, expected it for a waveform only: a file has its own"
-                )
-            embeds, itself = self._embed_path(audio)
-        else:
-            embeds = self._embed_waveform(audio, sampling_rate)
+        sound, itself = self._embed_sound(audio, sampling_rate)
         if not len(self.store):
             return []
-        query = without_words(_mean(embeds)[None], self.embed_text(without))[0]
+        self._warn_of_words(without)
+        query = without_words(sound[None], self.embed_text(without))[0]
+        return self._found(query, k, where, min_score, itself)
+
+    def _found(
+        self, query: np.ndarray, k: int, where: SearchFilter | None, min_score: float | None, itself: str | None
+    ) -> list[Hit]:
+        """Return the best hits of a query [D], without the recording that is part of it."""
         hits = self.store.search(query, k if itself is None else k + 1, where)
-        return [hit for hit in hits if hit.file != itself][:k]
+        hits = [hit for hit in hits if hit.file != itself][:k]
+        return hits if min_score is None else [hit for hit in hits if hit.score >= min_score]
+
+    def _z_scores(self, hits: Sequence[Hit]) -> list[float | None]:
+        """Compute (score - mean) / deviation of the scores that a hit's window has with `EVERYDAY_SOUNDS`."""
+        if not hits:
+            return []
+        scores = np.stack([hit.embed for hit in hits]) @ self._everyday_embeds.T
+        means, deviations = scores.mean(axis=1), scores.std(axis=1)
+        return [
+            float((hit.score - mean) / deviation) if deviation > 1e-6 else None
+            for hit, mean, deviation in zip(hits, means, deviations, strict=True)
+        ]
+
+    @functools.cached_property
+    def _everyday_embeds(self) -> np.ndarray:
+        return self.embedder.embed_text(list(EVERYDAY_SOUNDS))
+
+    def _warn_of_words(self, texts: Sequence[str], negations_of: Sequence[str] = ()) -> None:
+        """Warn of negations, and of words that the tokenizer does not know."""
+        for text in negations_of:
+            if found := NEGATION.search(text):
+                warnings.warn(
+                    f"{text[:80]!r}: models hardly understand {found[0]!r} and find the sound itself; name the sound "
+                    "to exclude separately (without, --without)",
+                    RetrievalWarning,
+                    stacklevel=3,
+                )
+        for text in texts:
+            unknown_words = getattr(self.embedder, "unknown_words", None)  # other kinds of embedders may lack it
+            unknown = list(dict.fromkeys(unknown_words(text[:MAX_TEXT]))) if unknown_words is not None else []
+            if unknown:
+                warnings.warn(
+                    f"the model does not know {', '.join(map(repr, unknown[:5]))}{' ...' if unknown[5:] else ''}; use "
+                    "other words, in the language that it was trained on",
+                    RetrievalWarning,
+                    stacklevel=3,
+                )
 
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
         """Embed texts -> [N, D] float32, L2-normalized; warn of a text that the model truncates."""
@@ -315,6 +460,19 @@ class AudioRetriever:
                     stacklevel=3,
                 )
         return embedder.embed_text([text[:MAX_TEXT] for text in texts])
+
+    def _embed_sound(
+        self, audio: "str | os.PathLike | np.ndarray | torch.Tensor", sampling_rate: int | None
+    ) -> tuple[np.ndarray, str | None]:
+        """Return the mean embedding [D] of a recording's windows, and its path in the index or `None`."""
+        if not isinstance(audio, str | os.PathLike):
+            return _mean(self._embed_waveform(audio, sampling_rate)), None
+        if sampling_rate is not None:
+            raise RetrievalError(
+                "found a path and a sampling rate, expected it for a waveform only: a file has its own"
+            )
+        embeds, itself = self._embed_path(audio)
+        return _mean(embeds), itself
 
     def _embed_path(self, path: str | os.PathLike) -> tuple[np.ndarray, str | None]:
         """Return the embeddings [W, D] of a recording, and its path in the index or `None`."""
@@ -353,15 +511,19 @@ class AudioRetriever:
         links = (record.path for record in self.store.files().values() if record.size == size)
         return next((name for name in links if os.path.realpath(name) == real), None)
 
-    def _embed_waveform(self, waveform: np.ndarray, sampling_rate: int | None) -> np.ndarray:
-        """Embed a waveform [samples] or [samples, channels] -> [W, D]."""
+    def _embed_waveform(self, waveform: "np.ndarray | torch.Tensor", sampling_rate: int | None) -> np.ndarray:
+        """Embed a waveform -> [W, D]; see `similar` for its shape."""
         import soundfile
 
         from ..data.audio_io import decode_audio
         from .windows import normalize_level, window_spans
 
+        if hasattr(waveform, "detach"):  # a tensor, without importing torch, which a search by ONNX does not need
+            waveform = waveform.detach().cpu().float().numpy().T
         if not isinstance(waveform, np.ndarray):
-            raise RetrievalError(f"found {type(waveform).__name__}, expected a path or a waveform as a numpy array")
+            raise RetrievalError(
+                f"found {type(waveform).__name__}, expected a path, or a waveform as a numpy array or a torch tensor"
+            )
         if sampling_rate is None or sampling_rate < 1:
             raise RetrievalError(f"found a waveform with a sampling rate of {sampling_rate}, expected that in Hz")
         if waveform.ndim not in (1, 2) or not np.issubdtype(waveform.dtype, np.floating):
@@ -418,9 +580,13 @@ def without_words(queries: np.ndarray, unwanted: np.ndarray) -> np.ndarray:
 
 def _mean(embeds: np.ndarray) -> np.ndarray:
     """Return the L2-normalized mean [D] of [N, D]; the first row if they cancel out."""
-    mean = embeds.mean(axis=0)
-    length = np.linalg.norm(mean)
-    return mean / length if length > 1e-6 else embeds[0]
+    return _unit(embeds.mean(axis=0), embeds[0])
+
+
+def _unit(vector: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """Return a vector [D], L2-normalized; another one if it is zero."""
+    length = np.linalg.norm(vector)
+    return vector / length if length > 1e-6 else otherwise
 
 
 def _texts(texts: str | Sequence[str], name: str) -> list[str]:

@@ -107,6 +107,10 @@ class TorchEmbedder:
         """Tell whether the model truncates a text."""
         return self._inputs.is_cut(text)
 
+    def unknown_words(self, text: str) -> list[str]:
+        """Return the words of a text that the tokenizer does not know."""
+        return self._inputs.unknown_words(text)
+
     def _embed(self, tower, batches, count: int) -> np.ndarray:
         # A tokenizer may return inputs that the model does not take.
         names = inspect.signature(tower).parameters

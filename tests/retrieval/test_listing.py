@@ -49,7 +49,7 @@ def test_json_has_every_field_and_gives_back_any_name():
 def test_csv_gives_back_names_and_escapes_what_is_no_utf8():
     rows = list(csv.DictReader(io.StringIO(listing([hit(name) for name in NAMES], "csv").decode("utf-8"))))
     assert [row["file"] for row in rows] == [*NAMES[:2], "/sounds/caf\\udce9.wav", *NAMES[3:]]
-    assert list(rows[0]) == ["rank", "score", "file", "start", "end", "duration"]
+    assert list(rows[0]) == ["rank", "score", "z_score", "file", "duration", "size", "modified", "start", "end"]
 
 
 def test_tags_are_a_column_more():
@@ -121,7 +121,7 @@ def test_a_name_that_would_break_a_line_of_a_playlist_is_an_address():
 
 def test_no_hits_are_an_empty_listing_of_each_kind():
     assert json.loads(listing([], "json")) == []
-    assert listing([], "csv") == b"rank,score,file,start,end,duration\n"
+    assert listing([], "csv") == b"rank,score,z_score,file,duration,size,modified,start,end\n"
     assert listing([], "m3u") == b"#EXTM3U\n"
 
 

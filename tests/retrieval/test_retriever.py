@@ -3,6 +3,7 @@
 import datetime
 import math
 import os
+import re
 import shutil
 import threading
 import time
@@ -14,8 +15,9 @@ import soundfile
 import torch
 
 from modeling_cnn10bert.errors import AudioError, RetrievalError
-from modeling_cnn10bert.retrieval import AudioRetriever, SearchFilter
+from modeling_cnn10bert.retrieval import AudioRetriever, SearchFilter, hits_to_dataframe
 from modeling_cnn10bert.retrieval import retriever as retriever_module
+from modeling_cnn10bert.retrieval.everyday_sounds import EVERYDAY_SOUNDS
 from modeling_cnn10bert.retrieval.records import EmbeddedFile, FileRecord, IndexInfo, ModelIdentity
 from modeling_cnn10bert.retrieval.retriever import RetrievalWarning, without_words
 from modeling_cnn10bert.retrieval.stores import open_store
@@ -50,7 +52,8 @@ class TwoWords:
     identity = ModelIdentity("angles", None, "angles", 2, {})
 
     def embed_text(self, texts):
-        angles = [math.radians(float(text.split()[0])) for text in texts]
+        words = [text.split()[0] for text in texts]
+        angles = [math.radians(float(word) if word.isdecimal() else 45) for word in words]
         return np.array([[math.cos(angle), math.sin(angle)] for angle in angles], np.float32)
 
 
@@ -140,9 +143,10 @@ def test_five_thousand_words_find_what_their_beginning_finds_and_say_so(retrieve
 
 def test_a_text_that_just_fits_is_no_warning_and_one_word_more_is_one(retriever):
     fits = " ".join(["rain"] * 30)  # and [CLS] and [SEP] make 32 tokens
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RetrievalWarning)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always", RetrievalWarning)
         retriever.search(fits)
+    assert not any("longer than the model reads" in str(warning.message) for warning in shown)
     with pytest.warns(RetrievalWarning, match="31 words"):
         retriever.search(fits + " rain")
 
@@ -154,6 +158,94 @@ def test_a_text_is_never_taken_for_a_path(retriever, recordings, monkeypatch):
         retriever.search(recordings / "0.wav")
     with pytest.raises(RetrievalError, match="found ndarray, expected a text"):
         retriever.search([np.zeros(3)])
+
+
+def test_the_score_of_a_hit_is_compared_with_those_of_everyday_sounds(retriever):
+    hits = retriever.search("rain", k=6)
+    everyday = retriever.embedder.embed_text(list(EVERYDAY_SOUNDS))
+    for hit in hits:
+        scores = everyday @ hit.embed
+        assert hit.z_score == pytest.approx((hit.score - scores.mean()) / scores.std(), abs=1e-3)
+    assert retriever.similar(hits[0].file)[0].z_score is None
+
+
+def test_a_text_that_everyday_sounds_fit_better_is_a_warning(retriever, monkeypatch):
+    (hit,) = retriever.search("rain", k=1)
+    for embeds, warned in ((np.stack([hit.embed, -hit.embed]), 1), (np.stack([-hit.embed, 0 * hit.embed]), 0)):
+        monkeypatch.setattr(retriever, "_everyday_embeds", embeds)
+        with warnings.catch_warnings(record=True) as shown:
+            warnings.simplefilter("always", RetrievalWarning)
+            (found,) = retriever.search("rain", k=1)
+        assert (found.z_score < 1) == bool(warned)
+        assert sum("no recording of the index fits 'rain'" in str(warning.message) for warning in shown) == warned
+
+
+def test_hits_below_the_least_score_are_left_out(retriever):
+    hits = retriever.search("rain", k=6)
+    assert names(retriever.search("rain", k=6, min_score=hits[2].score)) == names(hits[:3])
+    assert retriever.search("rain", min_score=1.1) == []
+    similar = retriever.similar(hits[0].file, k=6)
+    assert names(retriever.similar(hits[0].file, k=6, min_score=similar[1].score)) == names(similar[:2])
+
+
+@pytest.mark.parametrize("text", ["rain without wind", "no rain", "a dog that doesn't bark", "Not a siren"])
+def test_a_negation_in_a_text_is_answered_with_a_hint(retriever, text):
+    with pytest.warns(RetrievalWarning, match="name the sound to exclude separately"):
+        retriever.search(text)
+
+
+def test_words_that_only_contain_a_negation_are_no_hint(retriever):
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always", RetrievalWarning)
+        retriever.search("a snort of a northern notary", without="no noise")
+    assert not any("exclude separately" in str(warning.message) for warning in shown)
+
+
+def test_words_that_the_tokenizer_does_not_know_are_named(retriever):
+    with pytest.warns(RetrievalWarning, match="does not know '\u0e1d\u0e19', '\u96e8'; use other words"):
+        retriever.search("rain \u0e1d\u0e19 \u96e8")
+
+
+def test_a_sound_and_a_text_are_one_weighted_query(retriever, recordings):
+    text, sound = retriever.embed_text(["rain"])[0], retriever.search("rain", k=6)
+    path = sound[-1].file
+    by_file = retriever.search("rain", k=6, like=path, like_weight=0.25)
+    query = 0.75 * text + 0.25 * sound[-1].embed
+    assert [hit.score for hit in by_file] == pytest.approx(
+        sorted((float(hit.embed @ query) / np.linalg.norm(query) for hit in sound[:-1]), reverse=True), abs=1e-4
+    )
+    assert path not in [hit.file for hit in by_file]
+    waveform, _ = soundfile.read(path, dtype="float32")
+    tensor = retriever.search("rain", k=6, like=torch.from_numpy(waveform), like_weight=0.25, sampling_rate=RATE)
+    assert names([hit for hit in tensor if hit.file != path]) == names(by_file)
+    assert names(retriever.search("rain", k=6, like=waveform, like_weight=0, sampling_rate=RATE)) == names(sound)
+    with pytest.raises(RetrievalError, match="like_weight: found 2, expected a number from 0 to 1"):
+        retriever.search("rain", like=path, like_weight=2)
+
+
+def test_a_tensor_has_its_channels_first_as_torchaudio_loads_it(retriever, recordings):
+    waveform, _ = soundfile.read(recordings / "2.wav", dtype="float32")
+    stereo = np.stack([waveform, 0.5 * waveform], axis=1)
+    expected = retriever.similar(stereo, k=6, sampling_rate=RATE)
+    given = retriever.similar(torch.from_numpy(stereo.T.copy()).requires_grad_(), k=6, sampling_rate=RATE)
+    assert [(hit.file, hit.score) for hit in given] == [(hit.file, hit.score) for hit in expected]
+
+
+def test_hits_become_a_flat_table(retriever):
+    hits = retriever.search("rain", k=3)
+    table = hits_to_dataframe(hits)
+    assert list(table.columns) == list(hits_to_dataframe([]).columns)
+    assert table.file.tolist() == [hit.file for hit in hits] and table["rank"].tolist() == [1, 2, 3]
+    assert table.score.tolist() == pytest.approx([hit.score for hit in hits], abs=1e-6)
+
+
+def test_a_closed_retriever_says_so(retriever):
+    assert re.fullmatch(r"AudioRetriever\(index='.*index', model='.*'\)", repr(retriever))
+    retriever.close()
+    assert repr(retriever).endswith("closed)")
+    for use in (lambda: retriever.search("rain"), lambda: retriever.index(["."]), lambda: retriever.store):
+        with pytest.raises(RetrievalError, match="this retriever was closed"):
+            use()
 
 
 def test_a_filter_restricts_what_a_text_finds(retriever, recordings):
@@ -268,7 +360,7 @@ def test_a_waveform_of_another_sampling_rate_is_resampled(retriever):
         (np.zeros(100, np.float32), 0, "expected that in Hz"),
         (np.zeros(100, np.int16), RATE, "found a waveform of int16"),
         (np.zeros((2, 2, 2), np.float32), RATE, "found a waveform of float32 of shape"),
-        ([0.0] * 100, RATE, "found list, expected a path or a waveform"),
+        ([0.0] * 100, RATE, "found list, expected a path, or a waveform"),
         ("sound.wav", RATE, "found a path and a sampling rate"),
     ],
 )

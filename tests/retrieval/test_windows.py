@@ -157,7 +157,7 @@ def test_a_file_of_nothing_has_a_hash(tmp_path):
     assert content_hash(tmp_path / "empty") == "cae66941d9efbd404e4d88758ea67670"
 
 
-@pytest.mark.parametrize("gain_db", [0, -30, -59])
+@pytest.mark.parametrize("gain_db", [0, -12, -24])
 def test_windows_can_have_one_level_whatever_that_of_the_recording(tmp_path, noise, gain_db):
     loud = np.concatenate([0.5 * noise(8000), 0.1 * noise(8000, seed=1), np.zeros(8000, np.float32)])
     soundfile.write(tmp_path / "a.wav", 10 ** (gain_db / 20) * loud, 8000, subtype="FLOAT")
