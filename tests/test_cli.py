@@ -24,6 +24,7 @@ from modeling_cnn10bert.training.recipe import RECIPES, parse_recipe
 RATE = 32_000
 COMMANDS = [
     "index",
+    "forget",
     "info",
     "search",
     "similar",
@@ -226,6 +227,22 @@ def test_watching_updates_at_once_and_again_and_a_drive_that_is_away_does_not_en
 def test_watching_fails_at_once_where_there_is_nothing_to_watch(run, tmp_path, tiny_folder):
     arguments = ["index", tmp_path / "gone", "--index", tmp_path / "new", "--model", tiny_folder[0], "--watch"]
     error_line(run(*arguments, code=1))
+
+
+def test_a_moved_library_is_renamed_and_nothing_is_embedded_again(run, index, sounds):
+    moved = sounds.rename(sounds.parent / "elsewhere")
+    result = run("index", moved, "--index", index)
+    assert result.stdout == "0 added, 0 changed, 6 renamed, 0 removed, 0 unchanged, 0 skipped\n"
+    rows = json.loads(run("search", "rain", "--index", index, "--output", "json").stdout)
+    assert len(rows) == 6 and all(os.path.exists(row["file"]) for row in rows)
+
+
+def test_forget_removes_recordings_below_a_path_and_no_file(run, index, sounds):
+    before = sorted(os.walk(sounds))
+    assert run("forget", sounds / "far", "--index", index).stdout == "2 removed from the index\n"
+    assert json.loads(run("info", "--index", index, "--output", "json").stdout)["recordings"] == 4
+    assert f"{sounds / 'far'}: no recording" in error_line(run("forget", sounds / "far", "--index", index, code=1))
+    assert sorted(os.walk(sounds)) == before
 
 
 def test_info_tells_what_is_in_an_index(run, index, tiny_folder):

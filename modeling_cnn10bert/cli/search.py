@@ -172,6 +172,20 @@ def _retriever_to_fill(model: str | None, index: str, options: dict) -> Iterator
         yield retriever
 
 
+@command(SEARCH, "forget ~/old_sounds", "forget ~/sounds/take1.wav ~/sounds/drafts --index sounds.index")
+def forget(
+    paths: Annotated[list[Path], typer.Argument(help="Folders and files. They need not exist.", show_default=False)],
+    index: IndexOption = "sounds.index",
+) -> None:
+    """Remove recordings at or below a path from an index. No file is deleted."""
+    from ..retrieval import indexing
+    from ..retrieval.stores import open_store
+
+    with results_only(), open_store(index) as store:
+        count = indexing.forget(store, paths)
+    typer.echo(f"{count} removed from the index")
+
+
 @command(SEARCH, "info", "info --index http://localhost:19530 --output json")
 def info(index: IndexOption = "sounds.index", output: TableOutputOption = None, out: OutOption = None) -> None:
     """Show the number of recordings, the model and the settings of an index."""

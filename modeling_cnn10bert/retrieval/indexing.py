@@ -19,7 +19,7 @@ from .embedding import Embedder
 from .identity import check_same_model
 from .reading import File, Reader, Window
 from .records import EmbeddedFile, FileRecord
-from .scanning import Scan, is_below, reason_of, scan
+from .scanning import Scan, canonical, is_below, reason_of, scan
 from .stores.base import VectorStore
 from .windows import check_windows
 
@@ -105,10 +105,16 @@ def index_folders(
     A run may be stopped at any moment: what was stored stays, and the same call does the rest. A file that cannot be
     used never stops the run. It leaves the index if its content is not a recording, and stays if it cannot be read now.
 
+    A new file is a moved one if a recording of the index has the same hash and size and its own file is gone, also
+    where that lay outside of `paths`. Then its record gets the new path, and the report counts it as renamed. The old
+    file may also be missing because its drive is not mounted, and the new one be a copy of it. This loses nothing:
+    once the drive is back, indexing it adds its files again, and their embeddings are copied. Other recordings
+    outside of `paths` are not touched, whether their files exist or not; `forget` removes them.
+
     Args:
         store: the index.
         embedder: the model that the index was made with.
-        paths: folders and files, see `scanning.scan`; recordings of the index outside of them are not touched.
+        paths: folders and files, see `scanning.scan`.
         workers: number of decoding threads.
         batch_seconds: seconds of audio in a batch, padding included.
         progress: whether to show a progress bar on a terminal.
@@ -139,13 +145,42 @@ def index_folders(
             report.unchanged += 1
         else:
             changed.append(path)
-    run = _Run(store, embedder, known, gone - set(unfinished), report, commit_seconds)
+    outside = [path for path in known if not found.covers(path)]
+    run = _Run(store, embedder, known, gone - set(unfinished), outside, report, commit_seconds)
     if changed:
         with freed_memory_kept():
             run.read(changed, workers, batch_seconds, progress)
     run.finish()
     report.wall_seconds = time.monotonic() - began
     return report
+
+
+def forget(store: VectorStore, paths: Iterable[str | os.PathLike]) -> int:
+    """
+    Remove the recordings at or below some paths from an index; files are not touched and need not exist.
+
+    Returns:
+        The number of recordings that were removed.
+
+    Raises:
+        RetrievalError: no recording of the index lies at or below one of the paths. The index keeps its contents.
+    """
+    known = store.files()
+    forgotten: set[str] = set()
+    for path in paths:
+        # A link to a folder may be resolved in the index or, if it lies in an indexed folder, not.
+        names = {canonical(path), os.path.abspath(os.path.expanduser(os.fsdecode(path)))}
+        below = {known_path for known_path in known if any(is_below(known_path, name) for name in names)}
+        if not below:
+            raise RetrievalError(
+                f"{printable(os.fsdecode(path))}: no recording of the index lies at or below it; the index is as it "
+                "was. Check the path"
+            )
+        forgotten |= below
+    if forgotten:
+        store.remove(forgotten)
+        store.optimize()
+    return len(forgotten)
 
 
 def _find_gone(found: Scan, known: dict[str, FileRecord], report: IndexReport) -> set[str]:
@@ -190,6 +225,7 @@ class _Content:
     Attributes:
         holder: a path with its embeddings, in the index or waiting to be stored.
         gone: indexed paths that had it and no longer exist; a new file with this content is one of them, renamed.
+        outside: indexed paths that have it and were not scanned; they may be gone.
         waiting: files that wait for its embeddings.
         fault: why it is not a recording.
         notes: notes of `load_audio`, if it was decoded in this run.
@@ -197,6 +233,7 @@ class _Content:
 
     holder: str | None = None
     gone: list[str] = dataclasses.field(default_factory=list)
+    outside: list[str] = dataclasses.field(default_factory=list)
     waiting: list[FileRecord] = dataclasses.field(default_factory=list)
     fault: str | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
@@ -211,6 +248,7 @@ class _Run:
         embedder: Embedder,
         known: dict[str, FileRecord],
         gone: set[str],
+        outside: list[str],
         report: IndexReport,
         commit_seconds: float,
     ):
@@ -221,6 +259,8 @@ class _Run:
             self._content(record).holder = path
         for path in sorted(gone):
             self._content(known[path]).gone.append(path)
+        for path in sorted(outside):
+            self._content(known[path]).outside.append(path)
         self.twins: list[_Content] = []  # contents with a holder and waiting files
         self.windows: list[Window] = []  # waiting for the model
         self.window_seconds = 0.0  # of these windows and the batches made of them
@@ -340,8 +380,7 @@ class _Run:
             self._done("unchanged")
         elif content.fault is not None:
             self._unusable(record, content.fault)
-        elif old is None and content.gone:
-            before = content.gone.pop()
+        elif old is None and (before := _moved_from(content)) is not None:
             self.gone.discard(before)
             self.relabels[before] = dataclasses.replace(record, duration=self.known[before].duration)
             self._done("renamed")
@@ -471,6 +510,21 @@ def _batches(windows: list[Window], batch_seconds: float) -> list[list[Window]]:
 def _copied(file: EmbeddedFile, record: FileRecord) -> EmbeddedFile:
     """Return the embeddings of a file as those of another file with the same content."""
     return EmbeddedFile(dataclasses.replace(record, duration=file.record.duration), file.spans, file.embeds)
+
+
+def _moved_from(content: _Content) -> str | None:
+    """Take an indexed path of a content whose file is gone; `None` if there is none."""
+    if content.gone:
+        return content.gone.pop()
+    while content.outside:
+        path = content.outside.pop()
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return path
+        except OSError:  # unknown, so it stays
+            pass
+    return None
 
 
 def _key(record: FileRecord) -> tuple[str, int]:

@@ -205,6 +205,20 @@ class AudioRetriever:
         paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
         return index_folders(self.open_or_make(window, overlap), self.embedder, paths, **options)
 
+    def forget(self, paths: Sequence[str | os.PathLike] | str | os.PathLike) -> int:
+        """
+        Remove the recordings at or below some paths from the index, never their files.
+
+        Returns:
+            The number of recordings that were removed.
+
+        Raises:
+            RetrievalError: there is no index, or no recording of it lies at or below one of the paths.
+        """
+        from .indexing import forget
+
+        return forget(self.store, [paths] if isinstance(paths, str | os.PathLike) else paths)
+
     # -------------------------------------------------------------------------------------------------- searching
 
     @overload  # a str is a sequence of them too, but this comes first
