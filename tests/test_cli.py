@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -199,6 +200,41 @@ def test_a_folder_that_was_emptied_needs_allow_empty(run, index, sounds):
     assert f"the index is empty; fill it: cnn10bert index FOLDER --index {index}" in result.stderr
 
 
+def test_a_folder_without_audio_files_is_named_and_leaves_no_index(run, tmp_path, tiny_folder):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.txt").write_text("no sound")
+    result = run("index", folder, "--index", tmp_path / "new", "--model", tiny_folder[0])
+    assert f"{folder}: found no audio file among 1 other files; audio files end in .wav, .flac" in result.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_failed_first_index_leaves_nothing(run, tmp_path, tiny_folder):
+    error_line(run("index", tmp_path / "typo", "--index", tmp_path / "new", "--model", tiny_folder[0], code=1))
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_interrupted_first_index_leaves_nothing(run, tmp_path, tiny_folder, sounds, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("modeling_cnn10bert.retrieval.indexing.scan", interrupt)
+    run("index", sounds, "--index", tmp_path / "new", "--model", tiny_folder[0], code=130)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_failed_later_index_keeps_the_index(run, index, tmp_path):
+    error_line(run("index", tmp_path / "typo", "--index", index, code=1))
+    assert json.loads(run("info", "--index", index, "--output", "json").stdout)["recordings"] == 6
+
+
+def test_a_port_in_use_is_an_error_before_the_address_is_printed(run, index):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        line = error_line(run("page", "--index", index, "--port", port, code=1))
+    assert f"port {port} of 127.0.0.1 is in use" in line and "--port" in line
+
+
 def test_watching_updates_at_once_and_again_and_a_drive_that_is_away_does_not_end_it(
     run, tmp_path, tiny_folder, sounds, monkeypatch
 ):
@@ -316,6 +352,15 @@ def test_filters_restrict_what_is_found(run, index, sounds):
     assert names("--after", "2001-09-01", "--before", "2001-09-30") == ["0.wav"]
     result = run("search", "rain", "--index", index, "--min-duration", 1000)
     assert (result.stdout, result.stderr) == ("", "nothing found: no recording that the filters admit\n")
+
+
+def test_a_folder_filter_without_a_recording_of_the_index_is_named(run, index, sounds):
+    result = run("search", "rain", "--index", index, "--folder", "/typo")
+    assert (result.stdout, result.stderr) == ("", "warning: no recording of the index lies below /typo\n")
+    result = run("search", "rain", "--index", index, "--folder", "/typo", "--folder", sounds, "--output", "json")
+    assert len(json.loads(result.stdout)) == 6
+    assert result.stderr == "warning: no recording of the index lies below /typo\n"
+    assert run("similar", sounds / "0.wav", "--index", index, "--folder", sounds).stderr == ""
 
 
 def test_without_changes_the_scores_and_can_be_repeated(run, index):

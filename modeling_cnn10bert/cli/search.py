@@ -140,7 +140,12 @@ def _tell(result: "IndexReport", report: Path | None) -> None:
     """Print the update's counts, its first remarks, and the option that lists skipped files."""
     if report is not None:
         result.write_csv(report)
-    else:
+    for folder, others in result.empty_folders.items():
+        say(
+            f"{folder}: found no audio file" + (f" among {others} other files" if others else "") + "; audio files end "
+            "in .wav, .flac, .mp3, .ogg, .aiff, .m4a and the like; a file of another ending can be named itself"
+        )
+    if report is None:
         # Only now, as recordings that are kept are not read again. A name that is no UTF-8 is escaped.
         for path, note in result.notes[:NOTES_SHOWN]:
             say(f"{path}: {note}")
@@ -306,6 +311,7 @@ def _search(
     labels = read_labels(tags) if tags else None
     with results_only(), AudioRetriever.from_pretrained(model, index, **options) as retriever:
         hits = find(retriever)
+        empty_folders = [folder for folder in where.folders if not retriever.store.count(SearchFilter(folders=folder))]
         found_tags = None
         if labels is not None:
             tagger = Tagger(retriever.embedder, labels) if hits else None
@@ -313,6 +319,9 @@ def _search(
         empty = not hits and not len(retriever.store)
     if empty:
         say(f"the index is empty; fill it: cnn10bert index FOLDER --index {shlex.quote(without_secrets(index))}")
+    elif empty_folders:
+        for folder in empty_folders:
+            say(f"warning: no recording of the index lies below {folder}")
     elif not hits:
         say("nothing found" + (": no recording that the filters admit" if where != SearchFilter() else ""))
     form = output_form(output, out)

@@ -40,6 +40,7 @@ class IndexReport:
         added, changed, renamed, removed, unchanged: numbers of recordings.
         skipped: number of files that could not be used; `problems` says why.
         other_files: number of files whose ending is not that of a recording.
+        empty_folders: given folders without a recording -> number of other files in them.
         audio_seconds: duration of the recordings that were decoded and embedded.
         wall_seconds: duration of the update.
         problems: (path, reason) of files and folders that could not be used or read.
@@ -54,6 +55,7 @@ class IndexReport:
     unchanged: int = 0
     skipped: int = 0
     other_files: int = 0
+    empty_folders: dict[str, int] = dataclasses.field(default_factory=dict)
     audio_seconds: float = 0.0
     wall_seconds: float = 0.0
     problems: list[tuple[str, str]] = dataclasses.field(default_factory=list)
@@ -132,7 +134,12 @@ def index_folders(
     check_same_model(store.info.model, embedder.identity)
     found = scan(paths)
     known = store.files()
-    report = IndexReport(problems=found.problems, other_files=found.other_files, skipped=len(found.problems))
+    report = IndexReport(
+        problems=found.problems,
+        other_files=found.other_files,
+        empty_folders=found.empty_folders,
+        skipped=len(found.problems),
+    )
     gone = _find_gone(found, known, report)
     if not allow_empty:
         _check_not_empty(found, gone)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from ..errors import RetrievalError
+from ..errors import MissingIndexError, RetrievalError
 from .embedding import Embedder, check_same_model, load_embedder
 from .records import EmbeddedFile, Hit, IndexInfo, SearchFilter, file_stamp
 from .stores import VectorStore, open_store
@@ -55,6 +55,7 @@ class AudioRetriever:
         self._options = options
         self._lock = threading.RLock()  # the model is loaded once, however many threads search
         self._checked = False
+        self._is_new = False  # whether the index was made here
         self._temporary: tempfile.TemporaryDirectory | None = None
 
     @classmethod
@@ -133,9 +134,12 @@ class AudioRetriever:
             return self._loaded
 
     def close(self) -> None:
-        """Close the index; delete it if it is temporary."""
+        """Close the index; delete it if it is temporary, or if it was made here and nothing was stored in it."""
         with self._lock:
             if self._opened is not None:
+                if self._is_new:
+                    with contextlib.suppress(RetrievalError):  # often raised already by what failed
+                        self._opened.delete_if_empty()
                 self._opened.close()
                 self._opened = None
             if self._temporary is not None:
@@ -170,7 +174,11 @@ class AudioRetriever:
                 # An overlap of 10 s does not fit windows of 8 s.
                 shared = given.get("overlap", min(IndexInfo.overlap, length / 3))
                 check_windows(length, shared)  # before an unusable index is created
-                self._opened = open_store(self._location, IndexInfo(self.embedder.identity, length, shared))
+                try:
+                    self._opened = open_store(self._location)
+                except MissingIndexError:
+                    self._opened = open_store(self._location, IndexInfo(self.embedder.identity, length, shared))
+                    self._is_new = True
             info = self._opened.info
         if changed := [name for name, value in given.items() if value != getattr(info, name)]:
             raise RetrievalError(
