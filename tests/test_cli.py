@@ -316,7 +316,7 @@ def test_json_csv_playlist_and_table_name_the_same_recordings(run, index, sounds
     assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5]
     assert rows == sorted(rows, key=lambda row: -row["score"])
     table = run("search", "a dog bark", "--index", index, "-k", 5).stdout
-    assert len(table.splitlines()) == 6
+    assert table.splitlines()[0] == f"in {sounds}:" and len(table.splitlines()) == 7
     for form in ("csv", "m3u"):
         by_option = run("search", "a dog bark", "--index", index, "-k", 5, "--output", form).stdout_bytes
         out = tmp_path / f"hits.{form}"
@@ -393,7 +393,7 @@ def test_tags_are_added_to_hits_and_to_a_whole_index(run, index, tmp_path):
     assert [len(row["tags"]) for row in tagged] == [2] * 6
     flat = list(csv.DictReader(io.StringIO(run("tag", labels, "--index", index, "--output", "csv").stdout)))
     assert list(flat[0]) == ["file", "label", "score"]
-    assert len(run("tag", labels, "--index", index).stdout.splitlines()) == 7
+    assert len(run("tag", labels, "--index", index).stdout.splitlines()) == 8
     labels.write_text("# nothing\n")
     assert "found no label" in error_line(run("tag", labels, "--index", index, code=1))
 

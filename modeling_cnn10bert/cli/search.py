@@ -383,7 +383,9 @@ def duplicates(
     table = functools.partial(listing.plain_table, [">group", "kind", ">similarity", "file", ">duration"], cells)
     if not groups:
         say("no duplicates found")
-    write_rows(nested, rows, ["group", "kind", "similarity", "file", "duration", "size"], table, output, out)
+    write_rows(
+        nested, rows, ["group", "kind", "similarity", "file", "duration", "size", "modified"], table, output, out
+    )
 
 
 @command(SEARCH, "tag labels.txt", "tag labels.txt -k 3 --out tags.csv")

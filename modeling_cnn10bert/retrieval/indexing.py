@@ -1,5 +1,6 @@
 """Update an index from its folders."""
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -9,7 +10,6 @@ import time
 from collections.abc import Collection, Iterable
 
 import numpy as np
-from tqdm import tqdm
 
 from ..data.audio_io import printable
 from ..errors import RetrievalError, one_line
@@ -17,6 +17,7 @@ from ..files import write_text
 from ..memory import freed_memory_kept
 from .embedding import Embedder
 from .identity import check_same_model
+from .progress import Progress
 from .reading import File, Reader, Window
 from .records import EmbeddedFile, FileRecord
 from .scanning import Scan, canonical, is_below, reason_of, scan
@@ -119,7 +120,7 @@ def index_folders(
         paths: folders and files, see `scanning.scan`.
         workers: number of decoding threads.
         batch_seconds: seconds of audio in a batch, padding included.
-        progress: whether to show a progress bar on a terminal.
+        progress: whether to show progress, see `progress.Progress`.
         full_check: read every file, even if its size and modification time are as in the index.
         allow_empty: whether an indexed folder may have lost all its recordings.
         unfinished: paths to leave as they are in the index, such as those of files that are being written.
@@ -156,7 +157,8 @@ def index_folders(
     run = _Run(store, embedder, known, gone - set(unfinished), outside, report, commit_seconds)
     if changed:
         with freed_memory_kept():
-            run.read(changed, workers, batch_seconds, progress)
+            with contextlib.closing(Progress({path: found.files[path][0] for path in changed}, progress)) as shown:
+                run.read(changed, workers, batch_seconds, shown)
     run.finish()
     report.wall_seconds = time.monotonic() - began
     return report
@@ -279,37 +281,35 @@ class _Run:
         self.committed = time.monotonic()
         self.wrote = False
 
-    def read(self, paths: list[str], workers: int, batch_seconds: float, progress: bool) -> None:
+    def read(self, paths: list[str], workers: int, batch_seconds: float, progress: Progress) -> None:
         """Read and embed files; store complete ones even when the user interrupts."""
         info, enough = self.store.info, BATCHES_AT_ONCE * batch_seconds
         rate = self.embedder.sampling_rate
         self.reader = Reader(workers, rate, info.window, info.overlap, self.claim, ahead=enough)
-        # None: only on a terminal
-        with tqdm(total=len(paths), desc="Indexing", unit=" files", disable=None if progress else True) as bar:
-            self.bar, self.began = bar, time.monotonic()
-            batches: list[list[Window]] = []
-            try:
-                self.reader.submit(paths)
-                while self.reader.unread or self.windows or batches:
-                    # Wait for the windows of some batches, then sort them by length.
-                    while not batches and self.reader.unread and self.window_seconds < enough:
-                        self._take(self.reader.next())
-                    if not batches:
-                        batches = _batches(self.windows, batch_seconds)
-                        self.windows = []
-                    if batches:
-                        self._embed_batch(batches.pop(0))
-                    # Take what was decoded meanwhile, to make room for the next recordings.
-                    while self.window_seconds < enough and self.reader.has_next():
-                        self._take(self.reader.next())
-                    if not (self.reader.unread or self.windows or batches):
-                        self._put_twins()
-                        self._read_orphans()
-            except KeyboardInterrupt:
-                self.commit()
-                raise
-            finally:
-                self.reader.close()
+        self.progress = progress
+        batches: list[list[Window]] = []
+        try:
+            self.reader.submit(paths)
+            while self.reader.unread or self.windows or batches:
+                # Wait for the windows of some batches, then sort them by length.
+                while not batches and self.reader.unread and self.window_seconds < enough:
+                    self._take(self.reader.next())
+                if not batches:
+                    batches = _batches(self.windows, batch_seconds)
+                    self.windows = []
+                if batches:
+                    self._embed_batch(batches.pop(0))
+                # Take what was decoded meanwhile, to make room for the next recordings.
+                while self.window_seconds < enough and self.reader.has_next():
+                    self._take(self.reader.next())
+                if not (self.reader.unread or self.windows or batches):
+                    self._put_twins()
+                    self._read_orphans()
+        except KeyboardInterrupt:
+            self.commit()
+            raise
+        finally:
+            self.reader.close()
 
     def finish(self) -> None:
         """Store what waits, remove deleted recordings, and optimize the index."""
@@ -384,13 +384,13 @@ class _Run:
         content, old = self._content(record), self.known.get(record.path)
         if old is not None and _key(old) == _key(record):
             self.relabels[record.path] = dataclasses.replace(record, duration=old.duration)
-            self._done("unchanged")
+            self._done("unchanged", record.path)
         elif content.fault is not None:
             self._unusable(record, content.fault)
         elif old is None and (before := _moved_from(content)) is not None:
             self.gone.discard(before)
             self.relabels[before] = dataclasses.replace(record, duration=self.known[before].duration)
-            self._done("renamed")
+            self._done("renamed", record.path)
         else:
             content.waiting.append(record)
             if content.holder is not None:
@@ -439,21 +439,18 @@ class _Run:
 
     def _list(self, path: str, reason: str) -> None:
         self.report.problems.append((path, reason))
-        self._done("skipped")
+        self._done("skipped", path)
 
     def _put(self, file: EmbeddedFile) -> None:
         self.puts[file.record.path] = file
         self.put_windows += len(file.spans)
         self.report.notes += ((file.record.path, note) for note in self._content(file.record).notes)
-        self._done("changed" if file.record.path in self.known else "added")
+        self._done("changed" if file.record.path in self.known else "added", file.record.path)
 
-    def _done(self, count: str) -> None:
+    def _done(self, count: str, path: str) -> None:
         """Count one more file."""
         setattr(self.report, count, getattr(self.report, count) + 1)
-        self.bar.update()
-        minutes = max(time.monotonic() - self.began, 1e-9) / 60
-        hours = self.report.audio_seconds / 3600
-        self.bar.set_postfix_str(f"{hours:.2f} h of audio, {hours / minutes:.2f} h/min", refresh=False)
+        self.progress.add_file(path)
 
     # ---------------------------------------------------------------------------------------------------- the model
 
@@ -480,6 +477,7 @@ class _Run:
         for window, embed in zip(batch, embeds, strict=True):
             if np.isfinite(embed).all():
                 window.file.embeds[window.start, window.end] = embed
+                self.progress.add_window(window.file.path, window.end)
             else:
                 self._refuse(window.file, "the model's embedding of it is NaN or infinite")
 
