@@ -145,10 +145,30 @@ def test_what_cannot_be_indexed_is_counted_and_reported(run, index, sounds, tmp_
     (sounds / "broken.wav").write_bytes(b"no sound at all")
     result = run("index", sounds, "--index", index)
     assert "1 skipped" in result.stdout
-    assert "--report FILE.csv says why" in result.stderr
+    assert f"{sounds / 'broken.wav'}: found 15 bytes that do not decode" in result.stderr
     run("index", sounds, "--index", index, "--report", tmp_path / "report.csv")
     rows = list(csv.DictReader((tmp_path / "report.csv").read_text().splitlines()))
     assert [row["path"] for row in rows] == [str(sounds / "broken.wav")]
+
+
+def test_the_first_five_failures_are_named_at_once_with_their_reasons(run, index, sounds):
+    for number in range(7):
+        (sounds / f"broken{number}.wav").write_bytes(b"no sound %d" % number)
+    lines = run("index", sounds, "--index", index).stderr.splitlines()
+    assert sum("broken" in line and "do not decode" in line for line in lines) == 5
+    assert lines[-2:] == ["2 more could not be used", "--report FILE.csv lists all files that could not be used"]
+
+
+def test_watching_names_a_failure_once(run, tmp_path, tiny_folder, sounds, monkeypatch):
+    (sounds / "broken.wav").write_bytes(b"no sound")
+
+    def watch_folders(paths, on_change, *, ignored):
+        for _ in range(3):
+            on_change(frozenset())
+
+    monkeypatch.setattr("modeling_cnn10bert.retrieval.watching.watch_folders", watch_folders)
+    result = run("index", sounds, "--index", tmp_path / "new", "--model", tiny_folder[0], "--watch")
+    assert result.stderr.count("broken.wav: found 8 bytes") == 1
 
 
 def cut(path):

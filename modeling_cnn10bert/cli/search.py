@@ -1,6 +1,7 @@
 """Verbs that fill an index and search it."""
 
 import contextlib
+import dataclasses
 import datetime
 import functools
 import os
@@ -119,6 +120,7 @@ def _watch(paths: Sequence[Path], update: Callable[[frozenset[str]], "IndexRepor
     from ..retrieval.watching import watch_folders
 
     updates = 0
+    told: set[tuple[str, str]] = set()
 
     def on_change(unfinished: frozenset[str]) -> None:
         nonlocal updates
@@ -131,13 +133,13 @@ def _watch(paths: Sequence[Path], update: Callable[[frozenset[str]], "IndexRepor
             say_error(error)
             return
         if updates == 1 or result.added or result.changed or result.renamed or result.removed or result.skipped:
-            _tell(result, report)
+            _tell(result, report, told)
 
     watch_folders(paths, on_change, ignored=[index])
 
 
-def _tell(result: "IndexReport", report: Path | None) -> None:
-    """Print the update's counts, its first remarks, and the option that lists skipped files."""
+def _tell(result: "IndexReport", report: Path | None, told: set[tuple[str, str]] | None = None) -> None:
+    """Print the update's counts, first remarks and problems; problems in `told` are left out, others added to it."""
     if report is not None:
         result.write_csv(report)
     for folder, others in result.empty_folders.items():
@@ -151,8 +153,13 @@ def _tell(result: "IndexReport", report: Path | None) -> None:
             say(f"{path}: {note}")
         if len(result.notes) > NOTES_SHOWN:
             say(f"{len(result.notes) - NOTES_SHOWN} more remarks; --report FILE.csv lists them when files are indexed")
-        if result.problems:
-            say(f"{len(result.problems)} could not be used; --report FILE.csv says why")
+        told = set() if told is None else told
+        fresh = dataclasses.replace(result, problems=[problem for problem in result.problems if problem not in told])
+        told.update(fresh.problems)
+        for line in fresh.problem_lines():
+            say(line)
+        if len(fresh.problems) > 1:
+            say("--report FILE.csv lists all files that could not be used")
     typer.echo(str(result))
     sys.stdout.flush()
 

@@ -1,5 +1,6 @@
 """Update an index from its folders."""
 
+import collections
 import contextlib
 import csv
 import dataclasses
@@ -11,6 +12,7 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 
+from ..data import ffmpeg
 from ..data.audio_io import printable
 from ..errors import RetrievalError, one_line
 from ..files import write_text
@@ -20,7 +22,7 @@ from .identity import check_same_model
 from .progress import Progress
 from .reading import File, Reader, Window
 from .records import EmbeddedFile, FileRecord
-from .scanning import Scan, canonical, is_below, reason_of, scan
+from .scanning import FFMPEG_ENDINGS, Scan, canonical, is_below, reason_of, scan
 from .stores.base import VectorStore
 from .windows import check_windows
 
@@ -29,6 +31,7 @@ BATCH_SECONDS = 160.0  # 32 recordings of 5 s, or 5 windows of 30 s
 BATCHES_AT_ONCE = 4  # windows of so many batches are sorted by length, to reduce padding
 COMMIT_SECONDS = 30.0  # the most work that is lost when the program is killed
 COMMIT_WINDOWS = 4096  # windows per commit: 16 MB at 1024 dimensions
+PROBLEMS_SHOWN = 5
 TWINS_AT_ONCE = 256  # recordings per lookup in the index
 
 
@@ -66,6 +69,22 @@ class IndexReport:
     def hours_per_minute(self) -> float:
         """Return the hours of audio embedded per minute."""
         return self.audio_seconds / 60 / max(self.wall_seconds, 1e-9)
+
+    def problem_lines(self, most: int = PROBLEMS_SHOWN) -> list[str]:
+        """Describe problems in a line each, those of all files that need FFmpeg together, and at most `most` others."""
+        needing_ffmpeg: collections.Counter[str] = collections.Counter()
+        others = []
+        for path, reason in self.problems:
+            ending = os.path.splitext(path)[1][1:].lower()
+            if ffmpeg.NOT_INSTALLED in reason and ending in FFMPEG_ENDINGS.split():
+                needing_ffmpeg[ending] += 1
+            else:
+                others.append(f"{path}: {reason}")
+        lines = [
+            f"{count} {ending} file{'s need' if count > 1 else ' needs'} FFmpeg; install ffmpeg and run the same again"
+            for ending, count in needing_ffmpeg.most_common()
+        ]
+        return lines + others[:most] + ([f"{len(others) - most} more could not be used"] if len(others) > most else [])
 
     def write_csv(self, path: str | os.PathLike) -> None:
         """Write problems and notes to a CSV file; bytes of a name that are not UTF-8 become `\\xff`."""
@@ -156,9 +175,9 @@ def index_folders(
     outside = [path for path in known if not found.covers(path)]
     run = _Run(store, embedder, known, gone - set(unfinished), outside, report, commit_seconds)
     if changed:
-        with freed_memory_kept():
-            with contextlib.closing(Progress({path: found.files[path][0] for path in changed}, progress)) as shown:
-                run.read(changed, workers, batch_seconds, shown)
+        sizes = {path: found.files[path][0] for path in changed}
+        with freed_memory_kept(), contextlib.closing(Progress(sizes, progress)) as shown:
+            run.read(changed, workers, batch_seconds, shown)
     run.finish()
     report.wall_seconds = time.monotonic() - began
     return report

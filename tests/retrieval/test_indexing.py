@@ -141,6 +141,18 @@ def test_a_renamed_recording_keeps_its_embeddings(index, store, embedder, sounds
     assert store.files()[str(sounds / "deep" / "b.wav")].duration == 3
 
 
+def test_files_that_need_ffmpeg_are_one_line(index, sounds, monkeypatch):
+    monkeypatch.setenv("PATH", "")  # no ffmpeg
+    for number in range(3):
+        (sounds / f"{number}.m4a").write_bytes(b"some format %d" % number)
+    (sounds / "a.wma").write_bytes(b"another format")
+    (sounds / "broken.wav").write_bytes(b"no sound")
+    first, second, third = index(sounds).problem_lines()
+    assert first == "3 m4a files need FFmpeg; install ffmpeg and run the same again"
+    assert second == "1 wma file needs FFmpeg; install ffmpeg and run the same again"
+    assert third.startswith(f"{sounds / 'broken.wav'}: found 8 bytes that do not decode")
+
+
 def test_a_folder_moved_out_of_the_indexed_one_is_renamed(index, store, embedder, sounds, record, tmp_path):
     for number in range(3):
         record(sounds / f"{number}.wav")
