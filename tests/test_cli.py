@@ -5,6 +5,7 @@ import inspect
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -17,6 +18,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
+from modeling_cnn10bert import __version__
 from modeling_cnn10bert.cli import app as cli
 from modeling_cnn10bert.cli.common import INDEX_VARIABLE, MODEL_VARIABLE
 from modeling_cnn10bert.errors import RecipeError
@@ -102,6 +104,48 @@ def test_every_help_fits_a_terminal_of_80_columns_and_has_an_example(run, monkey
         text = run(name, "--help").stdout
         assert max(map(len, text.splitlines())) <= 80 and "…" not in text, name
         assert f" cnn10bert {name}" in text.partition("Examples:")[2], name
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("cnn10bert forg", "forget"),
+        ("cnn10bert search --max-d", "--max-duration"),
+        ("cnn10bert search --output js", "json"),
+    ],
+)
+def test_a_shell_completes_commands_options_and_choices(words, expected):
+    env = {
+        "_CNN10BERT_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    result = CliRunner().invoke(cli.app, prog_name="cnn10bert", env=env)
+    assert result.stdout.split() == [expected], result.output
+
+
+def test_completion_is_shown_and_installed_for_a_shell(tmp_path):
+    env = {"HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    # Typer looks for the shell when it makes the options, so in a process of its own.
+    script = "from modeling_cnn10bert.cli.app import app; app(prog_name='cnn10bert')"
+    for option in ("--show-completion", "--install-completion"):
+        result = subprocess.run(
+            [sys.executable, "-c", script, option, "bash"], env={**os.environ, **env}, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stderr
+        assert "completion" in result.stdout
+    assert "_CNN10BERT_COMPLETE" in (tmp_path / ".bash_completions" / "cnn10bert.sh").read_text()
+
+
+def test_help_shows_the_form_of_a_date_and_how_to_install_completion(run):
+    text = run("search", "--help").stdout
+    for option in ("--after", "--before"):
+        assert re.search(rf"{option} +YYYY-MM-DD", text)
+    assert "--install-completion" in run("--help").stdout
+
+
+def test_the_version_is_printed(run):
+    assert run("--version").stdout == f"cnn10bert {__version__}\n"
 
 
 @pytest.mark.parametrize(
