@@ -5,8 +5,10 @@ import inspect
 import io
 import json
 import os
+import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
+from modeling_cnn10bert import __version__
 from modeling_cnn10bert.cli import app as cli
 from modeling_cnn10bert.cli.common import INDEX_VARIABLE, MODEL_VARIABLE
 from modeling_cnn10bert.errors import RecipeError
@@ -24,6 +27,7 @@ from modeling_cnn10bert.training.recipe import RECIPES, parse_recipe
 RATE = 32_000
 COMMANDS = [
     "index",
+    "forget",
     "info",
     "search",
     "similar",
@@ -103,6 +107,48 @@ def test_every_help_fits_a_terminal_of_80_columns_and_has_an_example(run, monkey
 
 
 @pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("cnn10bert forg", "forget"),
+        ("cnn10bert search --max-d", "--max-duration"),
+        ("cnn10bert search --output js", "json"),
+    ],
+)
+def test_a_shell_completes_commands_options_and_choices(words, expected):
+    env = {
+        "_CNN10BERT_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    result = CliRunner().invoke(cli.app, prog_name="cnn10bert", env=env)
+    assert result.stdout.split() == [expected], result.output
+
+
+def test_completion_is_shown_and_installed_for_a_shell(tmp_path):
+    env = {"HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    # Typer looks for the shell when it makes the options, so in a process of its own.
+    script = "from modeling_cnn10bert.cli.app import app; app(prog_name='cnn10bert')"
+    for option in ("--show-completion", "--install-completion"):
+        result = subprocess.run(
+            [sys.executable, "-c", script, option, "bash"], env={**os.environ, **env}, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stderr
+        assert "completion" in result.stdout
+    assert "_CNN10BERT_COMPLETE" in (tmp_path / ".bash_completions" / "cnn10bert.sh").read_text()
+
+
+def test_help_shows_the_form_of_a_date_and_how_to_install_completion(run):
+    text = run("search", "--help").stdout
+    for option in ("--after", "--before"):
+        assert re.search(rf"{option} +YYYY-MM-DD", text)
+    assert "--install-completion" in run("--help").stdout
+
+
+def test_the_version_is_printed(run):
+    assert run("--version").stdout == f"cnn10bert {__version__}\n"
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["search"],
@@ -143,10 +189,30 @@ def test_what_cannot_be_indexed_is_counted_and_reported(run, index, sounds, tmp_
     (sounds / "broken.wav").write_bytes(b"no sound at all")
     result = run("index", sounds, "--index", index)
     assert "1 skipped" in result.stdout
-    assert "--report FILE.csv says why" in result.stderr
+    assert f"{sounds / 'broken.wav'}: found 15 bytes that do not decode" in result.stderr
     run("index", sounds, "--index", index, "--report", tmp_path / "report.csv")
     rows = list(csv.DictReader((tmp_path / "report.csv").read_text().splitlines()))
     assert [row["path"] for row in rows] == [str(sounds / "broken.wav")]
+
+
+def test_the_first_five_failures_are_named_at_once_with_their_reasons(run, index, sounds):
+    for number in range(7):
+        (sounds / f"broken{number}.wav").write_bytes(b"no sound %d" % number)
+    lines = run("index", sounds, "--index", index).stderr.splitlines()
+    assert sum("broken" in line and "do not decode" in line for line in lines) == 5
+    assert lines[-2:] == ["2 more could not be used", "--report FILE.csv lists all files that could not be used"]
+
+
+def test_watching_names_a_failure_once(run, tmp_path, tiny_folder, sounds, monkeypatch):
+    (sounds / "broken.wav").write_bytes(b"no sound")
+
+    def watch_folders(paths, on_change, *, ignored):
+        for _ in range(3):
+            on_change(frozenset())
+
+    monkeypatch.setattr("modeling_cnn10bert.retrieval.watching.watch_folders", watch_folders)
+    result = run("index", sounds, "--index", tmp_path / "new", "--model", tiny_folder[0], "--watch")
+    assert result.stderr.count("broken.wav: found 8 bytes") == 1
 
 
 def cut(path):
@@ -198,6 +264,41 @@ def test_a_folder_that_was_emptied_needs_allow_empty(run, index, sounds):
     assert f"the index is empty; fill it: cnn10bert index FOLDER --index {index}" in result.stderr
 
 
+def test_a_folder_without_audio_files_is_named_and_leaves_no_index(run, tmp_path, tiny_folder):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.txt").write_text("no sound")
+    result = run("index", folder, "--index", tmp_path / "new", "--model", tiny_folder[0])
+    assert f"{folder}: found no audio file among 1 other files; audio files end in .wav, .flac" in result.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_failed_first_index_leaves_nothing(run, tmp_path, tiny_folder):
+    error_line(run("index", tmp_path / "typo", "--index", tmp_path / "new", "--model", tiny_folder[0], code=1))
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_interrupted_first_index_leaves_nothing(run, tmp_path, tiny_folder, sounds, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("modeling_cnn10bert.retrieval.indexing.scan", interrupt)
+    run("index", sounds, "--index", tmp_path / "new", "--model", tiny_folder[0], code=130)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_failed_later_index_keeps_the_index(run, index, tmp_path):
+    error_line(run("index", tmp_path / "typo", "--index", index, code=1))
+    assert json.loads(run("info", "--index", index, "--output", "json").stdout)["recordings"] == 6
+
+
+def test_a_port_in_use_is_an_error_before_the_address_is_printed(run, index):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        line = error_line(run("page", "--index", index, "--port", port, code=1))
+    assert f"port {port} of 127.0.0.1 is in use" in line and "--port" in line
+
+
 def test_watching_updates_at_once_and_again_and_a_drive_that_is_away_does_not_end_it(
     run, tmp_path, tiny_folder, sounds, monkeypatch
 ):
@@ -226,6 +327,22 @@ def test_watching_updates_at_once_and_again_and_a_drive_that_is_away_does_not_en
 def test_watching_fails_at_once_where_there_is_nothing_to_watch(run, tmp_path, tiny_folder):
     arguments = ["index", tmp_path / "gone", "--index", tmp_path / "new", "--model", tiny_folder[0], "--watch"]
     error_line(run(*arguments, code=1))
+
+
+def test_a_moved_library_is_renamed_and_nothing_is_embedded_again(run, index, sounds):
+    moved = sounds.rename(sounds.parent / "elsewhere")
+    result = run("index", moved, "--index", index)
+    assert result.stdout == "0 added, 0 changed, 6 renamed, 0 removed, 0 unchanged, 0 skipped\n"
+    rows = json.loads(run("search", "rain", "--index", index, "--output", "json").stdout)
+    assert len(rows) == 6 and all(os.path.exists(row["file"]) for row in rows)
+
+
+def test_forget_removes_recordings_below_a_path_and_no_file(run, index, sounds):
+    before = sorted(os.walk(sounds))
+    assert run("forget", sounds / "far", "--index", index).stdout == "2 removed from the index\n"
+    assert json.loads(run("info", "--index", index, "--output", "json").stdout)["recordings"] == 4
+    assert f"{sounds / 'far'}: no recording" in error_line(run("forget", sounds / "far", "--index", index, code=1))
+    assert sorted(os.walk(sounds)) == before
 
 
 def test_info_tells_what_is_in_an_index(run, index, tiny_folder):
@@ -263,7 +380,7 @@ def test_json_csv_playlist_and_table_name_the_same_recordings(run, index, sounds
     assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5]
     assert rows == sorted(rows, key=lambda row: -row["score"])
     table = run("search", "a dog bark", "--index", index, "-k", 5).stdout
-    assert len(table.splitlines()) == 6
+    assert table.splitlines()[0] == f"in {sounds}:" and len(table.splitlines()) == 7
     for form in ("csv", "m3u"):
         by_option = run("search", "a dog bark", "--index", index, "-k", 5, "--output", form).stdout_bytes
         out = tmp_path / f"hits.{form}"
@@ -301,6 +418,15 @@ def test_filters_restrict_what_is_found(run, index, sounds):
     assert (result.stdout, result.stderr) == ("", "nothing found: no recording that the filters admit\n")
 
 
+def test_a_folder_filter_without_a_recording_of_the_index_is_named(run, index, sounds):
+    result = run("search", "rain", "--index", index, "--folder", "/typo")
+    assert (result.stdout, result.stderr) == ("", "warning: no recording of the index lies below /typo\n")
+    result = run("search", "rain", "--index", index, "--folder", "/typo", "--folder", sounds, "--output", "json")
+    assert len(json.loads(result.stdout)) == 6
+    assert result.stderr == "warning: no recording of the index lies below /typo\n"
+    assert run("similar", sounds / "0.wav", "--index", index, "--folder", sounds).stderr == ""
+
+
 def test_without_changes_the_scores_and_can_be_repeated(run, index):
     def scores(*options):
         rows = json.loads(run("search", "rain", "--index", index, "--output", "json", *options).stdout)
@@ -331,7 +457,7 @@ def test_tags_are_added_to_hits_and_to_a_whole_index(run, index, tmp_path):
     assert [len(row["tags"]) for row in tagged] == [2] * 6
     flat = list(csv.DictReader(io.StringIO(run("tag", labels, "--index", index, "--output", "csv").stdout)))
     assert list(flat[0]) == ["file", "label", "score"]
-    assert len(run("tag", labels, "--index", index).stdout.splitlines()) == 7
+    assert len(run("tag", labels, "--index", index).stdout.splitlines()) == 8
     labels.write_text("# nothing\n")
     assert "found no label" in error_line(run("tag", labels, "--index", index, code=1))
 

@@ -47,7 +47,6 @@ class Commands(typer.core.TyperGroup):
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     # An option may also be written with underscores, as in recipes.
     context_settings={
@@ -122,12 +121,20 @@ FormatOption = Annotated[
 AfterOption = Annotated[
     datetime.datetime | None,
     typer.Option(
-        "--after", help="Search only files modified on or after a date, such as 2026-01-31.", show_default=False
+        "--after",
+        metavar="YYYY-MM-DD",
+        help="Search only files modified on or after a date, such as 2026-01-31 or 2026-01-31T18:30:00.",
+        show_default=False,
     ),
 ]
 BeforeOption = Annotated[
     datetime.datetime | None,
-    typer.Option("--before", help="Search only files modified before a date, such as 2026-01-31.", show_default=False),
+    typer.Option(
+        "--before",
+        metavar="YYYY-MM-DD",
+        help="Search only files modified before a date, such as 2026-01-31.",
+        show_default=False,
+    ),
 ]
 TagsOption = Annotated[
     Path | None, typer.Option("--tags", help="Text file with one label per line. Adds the best label to each result.")

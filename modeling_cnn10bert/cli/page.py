@@ -1,6 +1,8 @@
 """Verbs that show a sound library in the browser."""
 
+import errno
 import os
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +39,7 @@ def page(
     ] = None,
 ) -> None:
     """Serve a web page to search by text or by sound and to play the ten best results."""
+    _check_port(host, port)
     # Read when numpy is imported. One core per question: several are answered at once, and threads that wait for each
     # other's cores made a question take 110 ms instead of 27.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -51,6 +54,24 @@ def page(
     else:
         library = open_index(index or "sounds.index", model, captions)
     serve(library, host, port, allow_host or [])
+
+
+def _check_port(host: str, port: int) -> None:
+    """
+    Raises:
+        RetrievalError: another program listens on the port, or the address is not one of this machine.
+    """
+    try:
+        # As uvicorn does it later, after the libraries and the model are loaded and the address is printed.
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise RetrievalError(
+                f"port {port} of {host} is in use by another program; end it, or choose another port by --port"
+            ) from error
+        raise RetrievalError(
+            f"cannot listen on port {port} of {host} ({error.strerror or error}); check --host and --port"
+        ) from error
 
 
 @command(PAGE, "space space --model runs/demo --sounds ~/sounds")

@@ -1,6 +1,7 @@
 """Verbs that fill an index and search it."""
 
 import contextlib
+import dataclasses
 import datetime
 import functools
 import os
@@ -120,6 +121,7 @@ def _watch(paths: Sequence[Path], update: Callable[[frozenset[str]], "IndexRepor
     from ..retrieval.watching import watch_folders
 
     updates = 0
+    told: set[tuple[str, str]] = set()
 
     def on_change(unfinished: frozenset[str]) -> None:
         nonlocal updates
@@ -132,23 +134,33 @@ def _watch(paths: Sequence[Path], update: Callable[[frozenset[str]], "IndexRepor
             say_error(error)
             return
         if updates == 1 or result.added or result.changed or result.renamed or result.removed or result.skipped:
-            _tell(result, report)
+            _tell(result, report, told)
 
     watch_folders(paths, on_change, ignored=[index])
 
 
-def _tell(result: "IndexReport", report: Path | None) -> None:
-    """Print the update's counts, its first remarks, and the option that lists skipped files."""
+def _tell(result: "IndexReport", report: Path | None, told: set[tuple[str, str]] | None = None) -> None:
+    """Print the update's counts, first remarks and problems; problems in `told` are left out, others added to it."""
     if report is not None:
         result.write_csv(report)
-    else:
+    for folder, others in result.empty_folders.items():
+        say(
+            f"{folder}: found no audio file" + (f" among {others} other files" if others else "") + "; audio files end "
+            "in .wav, .flac, .mp3, .ogg, .aiff, .m4a and the like; a file of another ending can be named itself"
+        )
+    if report is None:
         # Only now, as recordings that are kept are not read again. A name that is no UTF-8 is escaped.
         for path, note in result.notes[:NOTES_SHOWN]:
             say(f"{path}: {note}")
         if len(result.notes) > NOTES_SHOWN:
             say(f"{len(result.notes) - NOTES_SHOWN} more remarks; --report FILE.csv lists them when files are indexed")
-        if result.problems:
-            say(f"{len(result.problems)} could not be used; --report FILE.csv says why")
+        told = set() if told is None else told
+        fresh = dataclasses.replace(result, problems=[problem for problem in result.problems if problem not in told])
+        told.update(fresh.problems)
+        for line in fresh.problem_lines():
+            say(line)
+        if len(fresh.problems) > 1:
+            say("--report FILE.csv lists all files that could not be used")
     typer.echo(str(result))
     sys.stdout.flush()
 
@@ -171,6 +183,20 @@ def _retriever_to_fill(model: str | None, index: str, options: dict) -> Iterator
         retriever = AudioRetriever.from_pretrained(model, index, **options)
     with retriever:
         yield retriever
+
+
+@command(SEARCH, "forget ~/old_sounds", "forget ~/sounds/take1.wav ~/sounds/drafts --index sounds.index")
+def forget(
+    paths: Annotated[list[Path], typer.Argument(help="Folders and files. They need not exist.", show_default=False)],
+    index: IndexOption = "sounds.index",
+) -> None:
+    """Remove recordings at or below a path from an index. No file is deleted."""
+    from ..retrieval import indexing
+    from ..retrieval.stores import open_store
+
+    with results_only(), open_store(index) as store:
+        count = indexing.forget(store, paths)
+    typer.echo(f"{count} removed from the index")
 
 
 @command(SEARCH, "info", "info --index http://localhost:19530 --output json")
@@ -308,6 +334,7 @@ def _search(
     labels = read_labels(tags) if tags else None
     with results_only(), AudioRetriever.from_pretrained(model, index, **options) as retriever:
         hits = find(retriever)
+        empty_folders = [folder for folder in where.folders if not retriever.store.count(SearchFilter(folders=folder))]
         found_tags = None
         if labels is not None:
             tagger = Tagger(retriever.embedder, labels) if hits else None
@@ -315,6 +342,9 @@ def _search(
         empty = not hits and not len(retriever.store)
     if empty:
         say(f"the index is empty; fill it: cnn10bert index FOLDER --index {shlex.quote(without_secrets(index))}")
+    elif empty_folders:
+        for folder in empty_folders:
+            say(f"warning: no recording of the index lies below {folder}")
     elif not hits:
         scores = f" has a score of at least {min_score:g}" if min_score is not None else ""
         filters = " that the filters admit" if where != SearchFilter() else ""
@@ -378,7 +408,9 @@ def duplicates(
     table = functools.partial(listing.plain_table, [">group", "kind", ">similarity", "file", ">duration"], cells)
     if not groups:
         say("no duplicates found")
-    write_rows(nested, rows, ["group", "kind", "similarity", "file", "duration", "size"], table, output, out)
+    write_rows(
+        nested, rows, ["group", "kind", "similarity", "file", "duration", "size", "modified"], table, output, out
+    )
 
 
 @command(SEARCH, "tag labels.txt", "tag labels.txt -k 3 --out tags.csv")

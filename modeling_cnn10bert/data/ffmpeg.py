@@ -33,6 +33,7 @@ SYSTEM_ERRORS = {
 MESSAGES_BYTES = 1 << 16  # of the last messages, which are searched
 # Messages at error level that healthy files cause too, about times that our output has no place for.
 HARMLESS = ("non monotonically increasing dts", "failed to create or replace stream")
+NOT_INSTALLED = "no ffmpeg is installed"  # part of the message
 
 
 class FFmpegError(ValueError):
@@ -51,7 +52,7 @@ def find_program() -> str:
         FFmpegError: it is not installed.
     """
     if (program := shutil.which("ffmpeg")) is None:
-        raise FFmpegError("and no ffmpeg is installed")
+        raise FFmpegError(f"and {NOT_INSTALLED}")
     return program
 
 

@@ -1,5 +1,7 @@
 """Update an index from its folders."""
 
+import collections
+import contextlib
 import csv
 import dataclasses
 import io
@@ -9,17 +11,18 @@ import time
 from collections.abc import Collection, Iterable
 
 import numpy as np
-from tqdm import tqdm
 
+from ..data import ffmpeg
 from ..data.audio_io import printable
 from ..errors import RetrievalError, one_line
 from ..files import write_text
 from ..memory import freed_memory_kept
 from .embedding import Embedder
 from .identity import check_same_model
+from .progress import Progress
 from .reading import File, Reader, Window
 from .records import EmbeddedFile, FileRecord
-from .scanning import Scan, is_below, reason_of, scan
+from .scanning import FFMPEG_ENDINGS, Scan, canonical, is_below, reason_of, scan
 from .stores.base import VectorStore
 from .windows import check_windows
 
@@ -28,6 +31,7 @@ BATCH_SECONDS = 160.0  # 32 recordings of 5 s, or 5 windows of 30 s
 BATCHES_AT_ONCE = 4  # windows of so many batches are sorted by length, to reduce padding
 COMMIT_SECONDS = 30.0  # the most work that is lost when the program is killed
 COMMIT_WINDOWS = 4096  # windows per commit: 16 MB at 1024 dimensions
+PROBLEMS_SHOWN = 5
 TWINS_AT_ONCE = 256  # recordings per lookup in the index
 
 
@@ -40,6 +44,7 @@ class IndexReport:
         added, changed, renamed, removed, unchanged: numbers of recordings.
         skipped: number of files that could not be used; `problems` says why.
         other_files: number of files whose ending is not that of a recording.
+        empty_folders: given folders without a recording -> number of other files in them.
         audio_seconds: duration of the recordings that were decoded and embedded.
         wall_seconds: duration of the update.
         problems: (path, reason) of files and folders that could not be used or read.
@@ -54,6 +59,7 @@ class IndexReport:
     unchanged: int = 0
     skipped: int = 0
     other_files: int = 0
+    empty_folders: dict[str, int] = dataclasses.field(default_factory=dict)
     audio_seconds: float = 0.0
     wall_seconds: float = 0.0
     problems: list[tuple[str, str]] = dataclasses.field(default_factory=list)
@@ -63,6 +69,22 @@ class IndexReport:
     def hours_per_minute(self) -> float:
         """Return the hours of audio embedded per minute."""
         return self.audio_seconds / 60 / max(self.wall_seconds, 1e-9)
+
+    def problem_lines(self, most: int = PROBLEMS_SHOWN) -> list[str]:
+        """Describe problems in a line each, those of all files that need FFmpeg together, and at most `most` others."""
+        needing_ffmpeg: collections.Counter[str] = collections.Counter()
+        others = []
+        for path, reason in self.problems:
+            ending = os.path.splitext(path)[1][1:].lower()
+            if ffmpeg.NOT_INSTALLED in reason and ending in FFMPEG_ENDINGS.split():
+                needing_ffmpeg[ending] += 1
+            else:
+                others.append(f"{path}: {reason}")
+        lines = [
+            f"{count} {ending} file{'s need' if count > 1 else ' needs'} FFmpeg; install ffmpeg and run the same again"
+            for ending, count in needing_ffmpeg.most_common()
+        ]
+        return lines + others[:most] + ([f"{len(others) - most} more could not be used"] if len(others) > most else [])
 
     def write_csv(self, path: str | os.PathLike) -> None:
         """Write problems and notes to a CSV file; bytes of a name that are not UTF-8 become `\\xff`."""
@@ -105,13 +127,19 @@ def index_folders(
     A run may be stopped at any moment: what was stored stays, and the same call does the rest. A file that cannot be
     used never stops the run. It leaves the index if its content is not a recording, and stays if it cannot be read now.
 
+    A new file is a moved one if a recording of the index has the same hash and size and its own file is gone, also
+    where that lay outside of `paths`. Then its record gets the new path, and the report counts it as renamed. The old
+    file may also be missing because its drive is not mounted, and the new one be a copy of it. This loses nothing:
+    once the drive is back, indexing it adds its files again, and their embeddings are copied. Other recordings
+    outside of `paths` are not touched, whether their files exist or not; `forget` removes them.
+
     Args:
         store: the index.
         embedder: the model that the index was made with.
-        paths: folders and files, see `scanning.scan`; recordings of the index outside of them are not touched.
+        paths: folders and files, see `scanning.scan`.
         workers: number of decoding threads.
         batch_seconds: seconds of audio in a batch, padding included.
-        progress: whether to show a progress bar on a terminal.
+        progress: whether to show progress, see `progress.Progress`.
         full_check: read every file, even if its size and modification time are as in the index.
         allow_empty: whether an indexed folder may have lost all its recordings.
         unfinished: paths to leave as they are in the index, such as those of files that are being written.
@@ -126,7 +154,12 @@ def index_folders(
     check_same_model(store.info.model, embedder.identity)
     found = scan(paths)
     known = store.files()
-    report = IndexReport(problems=found.problems, other_files=found.other_files, skipped=len(found.problems))
+    report = IndexReport(
+        problems=found.problems,
+        other_files=found.other_files,
+        empty_folders=found.empty_folders,
+        skipped=len(found.problems),
+    )
     gone = _find_gone(found, known, report)
     if not allow_empty:
         _check_not_empty(found, gone)
@@ -139,13 +172,43 @@ def index_folders(
             report.unchanged += 1
         else:
             changed.append(path)
-    run = _Run(store, embedder, known, gone - set(unfinished), report, commit_seconds)
+    outside = [path for path in known if not found.covers(path)]
+    run = _Run(store, embedder, known, gone - set(unfinished), outside, report, commit_seconds)
     if changed:
-        with freed_memory_kept():
-            run.read(changed, workers, batch_seconds, progress)
+        sizes = {path: found.files[path][0] for path in changed}
+        with freed_memory_kept(), contextlib.closing(Progress(sizes, progress)) as shown:
+            run.read(changed, workers, batch_seconds, shown)
     run.finish()
     report.wall_seconds = time.monotonic() - began
     return report
+
+
+def forget(store: VectorStore, paths: Iterable[str | os.PathLike]) -> int:
+    """
+    Remove the recordings at or below some paths from an index; files are not touched and need not exist.
+
+    Returns:
+        The number of recordings that were removed.
+
+    Raises:
+        RetrievalError: no recording of the index lies at or below one of the paths. The index keeps its contents.
+    """
+    known = store.files()
+    forgotten: set[str] = set()
+    for path in paths:
+        # A link to a folder may be resolved in the index or, if it lies in an indexed folder, not.
+        names = {canonical(path), os.path.abspath(os.path.expanduser(os.fsdecode(path)))}
+        below = {known_path for known_path in known if any(is_below(known_path, name) for name in names)}
+        if not below:
+            raise RetrievalError(
+                f"{printable(os.fsdecode(path))}: no recording of the index lies at or below it; the index is as it "
+                "was. Check the path"
+            )
+        forgotten |= below
+    if forgotten:
+        store.remove(forgotten)
+        store.optimize()
+    return len(forgotten)
 
 
 def _find_gone(found: Scan, known: dict[str, FileRecord], report: IndexReport) -> set[str]:
@@ -190,6 +253,7 @@ class _Content:
     Attributes:
         holder: a path with its embeddings, in the index or waiting to be stored.
         gone: indexed paths that had it and no longer exist; a new file with this content is one of them, renamed.
+        outside: indexed paths that have it and were not scanned; they may be gone.
         waiting: files that wait for its embeddings.
         fault: why it is not a recording.
         notes: notes of `load_audio`, if it was decoded in this run.
@@ -197,6 +261,7 @@ class _Content:
 
     holder: str | None = None
     gone: list[str] = dataclasses.field(default_factory=list)
+    outside: list[str] = dataclasses.field(default_factory=list)
     waiting: list[FileRecord] = dataclasses.field(default_factory=list)
     fault: str | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
@@ -211,6 +276,7 @@ class _Run:
         embedder: Embedder,
         known: dict[str, FileRecord],
         gone: set[str],
+        outside: list[str],
         report: IndexReport,
         commit_seconds: float,
     ):
@@ -221,6 +287,8 @@ class _Run:
             self._content(record).holder = path
         for path in sorted(gone):
             self._content(known[path]).gone.append(path)
+        for path in sorted(outside):
+            self._content(known[path]).outside.append(path)
         self.twins: list[_Content] = []  # contents with a holder and waiting files
         self.windows: list[Window] = []  # waiting for the model
         self.window_seconds = 0.0  # of these windows and the batches made of them
@@ -232,37 +300,35 @@ class _Run:
         self.committed = time.monotonic()
         self.wrote = False
 
-    def read(self, paths: list[str], workers: int, batch_seconds: float, progress: bool) -> None:
+    def read(self, paths: list[str], workers: int, batch_seconds: float, progress: Progress) -> None:
         """Read and embed files; store complete ones even when the user interrupts."""
         info, enough = self.store.info, BATCHES_AT_ONCE * batch_seconds
         rate = self.embedder.sampling_rate
         self.reader = Reader(workers, rate, info.window, info.overlap, info.normalize_level, self.claim, ahead=enough)
-        # None: only on a terminal
-        with tqdm(total=len(paths), desc="Indexing", unit=" files", disable=None if progress else True) as bar:
-            self.bar, self.began = bar, time.monotonic()
-            batches: list[list[Window]] = []
-            try:
-                self.reader.submit(paths)
-                while self.reader.unread or self.windows or batches:
-                    # Wait for the windows of some batches, then sort them by length.
-                    while not batches and self.reader.unread and self.window_seconds < enough:
-                        self._take(self.reader.next())
-                    if not batches:
-                        batches = _batches(self.windows, batch_seconds)
-                        self.windows = []
-                    if batches:
-                        self._embed_batch(batches.pop(0))
-                    # Take what was decoded meanwhile, to make room for the next recordings.
-                    while self.window_seconds < enough and self.reader.has_next():
-                        self._take(self.reader.next())
-                    if not (self.reader.unread or self.windows or batches):
-                        self._put_twins()
-                        self._read_orphans()
-            except KeyboardInterrupt:
-                self.commit()
-                raise
-            finally:
-                self.reader.close()
+        self.progress = progress
+        batches: list[list[Window]] = []
+        try:
+            self.reader.submit(paths)
+            while self.reader.unread or self.windows or batches:
+                # Wait for the windows of some batches, then sort them by length.
+                while not batches and self.reader.unread and self.window_seconds < enough:
+                    self._take(self.reader.next())
+                if not batches:
+                    batches = _batches(self.windows, batch_seconds)
+                    self.windows = []
+                if batches:
+                    self._embed_batch(batches.pop(0))
+                # Take what was decoded meanwhile, to make room for the next recordings.
+                while self.window_seconds < enough and self.reader.has_next():
+                    self._take(self.reader.next())
+                if not (self.reader.unread or self.windows or batches):
+                    self._put_twins()
+                    self._read_orphans()
+        except KeyboardInterrupt:
+            self.commit()
+            raise
+        finally:
+            self.reader.close()
 
     def finish(self) -> None:
         """Store what waits, remove deleted recordings, and optimize the index."""
@@ -337,14 +403,13 @@ class _Run:
         content, old = self._content(record), self.known.get(record.path)
         if old is not None and _key(old) == _key(record):
             self.relabels[record.path] = dataclasses.replace(record, duration=old.duration)
-            self._done("unchanged")
+            self._done("unchanged", record.path)
         elif content.fault is not None:
             self._unusable(record, content.fault)
-        elif old is None and content.gone:
-            before = content.gone.pop()
+        elif old is None and (before := _moved_from(content)) is not None:
             self.gone.discard(before)
             self.relabels[before] = dataclasses.replace(record, duration=self.known[before].duration)
-            self._done("renamed")
+            self._done("renamed", record.path)
         else:
             content.waiting.append(record)
             if content.holder is not None:
@@ -393,21 +458,18 @@ class _Run:
 
     def _list(self, path: str, reason: str) -> None:
         self.report.problems.append((path, reason))
-        self._done("skipped")
+        self._done("skipped", path)
 
     def _put(self, file: EmbeddedFile) -> None:
         self.puts[file.record.path] = file
         self.put_windows += len(file.spans)
         self.report.notes += ((file.record.path, note) for note in self._content(file.record).notes)
-        self._done("changed" if file.record.path in self.known else "added")
+        self._done("changed" if file.record.path in self.known else "added", file.record.path)
 
-    def _done(self, count: str) -> None:
+    def _done(self, count: str, path: str) -> None:
         """Count one more file."""
         setattr(self.report, count, getattr(self.report, count) + 1)
-        self.bar.update()
-        minutes = max(time.monotonic() - self.began, 1e-9) / 60
-        hours = self.report.audio_seconds / 3600
-        self.bar.set_postfix_str(f"{hours:.2f} h of audio, {hours / minutes:.2f} h/min", refresh=False)
+        self.progress.add_file(path)
 
     # ---------------------------------------------------------------------------------------------------- the model
 
@@ -434,6 +496,7 @@ class _Run:
         for window, embed in zip(batch, embeds, strict=True):
             if np.isfinite(embed).all():
                 window.file.embeds[window.start, window.end] = embed
+                self.progress.add_window(window.file.path, window.end)
             else:
                 self._refuse(window.file, "the model's embedding of it is NaN or infinite")
 
@@ -471,6 +534,21 @@ def _batches(windows: list[Window], batch_seconds: float) -> list[list[Window]]:
 def _copied(file: EmbeddedFile, record: FileRecord) -> EmbeddedFile:
     """Return the embeddings of a file as those of another file with the same content."""
     return EmbeddedFile(dataclasses.replace(record, duration=file.record.duration), file.spans, file.embeds)
+
+
+def _moved_from(content: _Content) -> str | None:
+    """Take an indexed path of a content whose file is gone; `None` if there is none."""
+    if content.gone:
+        return content.gone.pop()
+    while content.outside:
+        path = content.outside.pop()
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return path
+        except OSError:  # unknown, so it stays
+            pass
+    return None
 
 
 def _key(record: FileRecord) -> tuple[str, int]:

@@ -167,7 +167,13 @@ def hits_table(hits: Sequence[Hit], tags: Sequence[Sequence[Tag]] | None = None)
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]):
-    """Return a rich table; a column whose name begins with `>` is right-aligned."""
+    """
+    Return a rich table. A column whose name begins with `>` is right-aligned.
+
+    Absolute paths in a column `file` are shown relative to the folder that they share, with a line above the table that
+    names this folder.
+    """
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
@@ -175,9 +181,26 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]):
     for column in columns:
         right = column.startswith(">")
         table.add_column(Text(column[right:]), justify="right" if right else "left", overflow="fold", no_wrap=False)
+    root = None
+    if "file" in columns:
+        place = columns.index("file")
+        root = _shared_folder([row[place] for row in rows])
+        if root is not None:
+            rows = [[*row[:place], os.path.relpath(row[place], root), *row[place + 1 :]] for row in rows]
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    return table
+    return table if root is None else Group(Text(f"in {printable(root)}:"), table)
+
+
+def _shared_folder(paths: Sequence[str]) -> str | None:
+    """Return the deepest folder that absolute paths share; `None` if it is the root of the file system."""
+    if not paths or not all(map(os.path.isabs, paths)):
+        return None
+    try:
+        root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    except ValueError:  # several drives of Windows
+        return None
+    return None if root == os.path.dirname(root) else root
 
 
 def table_text(table) -> str:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from ..errors import RetrievalError
+from ..errors import MissingIndexError, RetrievalError
 from ..masking import without_secrets
 from .embedding import BATCH_SIZE, Embedder, check_same_model, load_embedder
 from .everyday_sounds import EVERYDAY_SOUNDS
-from .indexing import BATCH_SECONDS, COMMIT_SECONDS, WORKERS, IndexReport, index_folders
+from .indexing import BATCH_SECONDS, COMMIT_SECONDS, WORKERS, IndexReport, forget, index_folders
 from .records import EmbeddedFile, Hit, IndexInfo, SearchFilter, file_stamp
 from .stores import VectorStore, open_store
 
@@ -83,6 +83,7 @@ class AudioRetriever:
         self._closed = False
         self._lock = threading.RLock()  # the model is loaded once, however many threads search
         self._checked = False
+        self._is_new = False  # whether the index was made here
         self._temporary: tempfile.TemporaryDirectory | None = None
 
     @classmethod
@@ -171,9 +172,12 @@ class AudioRetriever:
             return self._loaded
 
     def close(self) -> None:
-        """Close the index; delete it if it is temporary."""
+        """Close the index; delete it if it is temporary, or if it was made here and nothing was stored in it."""
         with self._lock:
             if self._opened is not None:
+                if self._is_new:
+                    with contextlib.suppress(RetrievalError):  # often raised already by what failed
+                        self._opened.delete_if_empty()
                 self._opened.close()
                 self._opened = None
             self._closed = True
@@ -220,7 +224,11 @@ class AudioRetriever:
                 # An overlap of 10 s does not fit windows of 8 s.
                 shared = given.get("overlap", min(IndexInfo.overlap, length / 3))
                 check_windows(length, shared)  # before an unusable index is created
-                self._opened = open_store(self._location, IndexInfo(self.embedder.identity, length, shared))
+                try:
+                    self._opened = open_store(self._location)
+                except MissingIndexError:
+                    self._opened = open_store(self._location, IndexInfo(self.embedder.identity, length, shared))
+                    self._is_new = True
             info = self._opened.info
         if changed := [name for name, value in given.items() if value != getattr(info, name)]:
             raise RetrievalError(
@@ -269,6 +277,18 @@ class AudioRetriever:
             unfinished=unfinished,
             commit_seconds=commit_seconds,
         )
+
+    def forget(self, paths: Sequence[str | os.PathLike] | str | os.PathLike) -> int:
+        """
+        Remove the recordings at or below some paths from the index, never their files.
+
+        Returns:
+            The number of recordings that were removed.
+
+        Raises:
+            RetrievalError: there is no index, or no recording of it lies at or below one of the paths.
+        """
+        return forget(self.store, [paths] if isinstance(paths, str | os.PathLike) else paths)
 
     # -------------------------------------------------------------------------------------------------- searching
 

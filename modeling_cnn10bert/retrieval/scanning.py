@@ -1,6 +1,7 @@
 """Find the recordings below some folders."""
 
 import dataclasses
+import itertools
 import os
 import stat
 from collections.abc import Iterable
@@ -31,6 +32,7 @@ class Scan:
         problems: (path, reason) of paths that cannot be read or are not files.
         blocked: paths among `problems` below which there may be recordings.
         other_files: number of files whose ending is not that of a recording.
+        empty_folders: given folders without a recording -> number of other files in them.
         targets: visited files and folders, with links resolved; each is visited once.
     """
 
@@ -39,6 +41,7 @@ class Scan:
     problems: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     blocked: list[str] = dataclasses.field(default_factory=list)
     other_files: int = 0
+    empty_folders: dict[str, int] = dataclasses.field(default_factory=dict)
     targets: set[str] = dataclasses.field(default_factory=set, repr=False)
 
     def block(self, path: str, error: OSError) -> None:
@@ -86,9 +89,12 @@ def scan(paths: Iterable[str | os.PathLike]) -> Scan:
     for root in found.roots:
         check_existence(root)
     links: list[str] = []
+    others: dict[str, int] = {}  # in each folder
     for root in found.roots:
         if os.path.isdir(root):
+            before = found.other_files
             _walk(root, found, links)
+            others[root] = found.other_files - before
         else:
             _add(root, os.path.realpath(root), found)
     while links:  # links come last
@@ -106,6 +112,9 @@ def scan(paths: Iterable[str | os.PathLike]) -> Scan:
                 _add(link, os.path.realpath(link), found)
             elif stat.S_ISREG(mode):
                 found.other_files += 1
+    for root, count in others.items():
+        if not any(is_below(path, root) for path in itertools.chain(found.files, found.blocked)):
+            found.empty_folders[root] = count
     return found
 
 

@@ -87,6 +87,9 @@ class MemoryStore(VectorStore):
         for path in paths:
             self.contents.pop(decode_path(path), None)
 
+    def _delete_if_empty(self):
+        pass
+
     def _optimize(self):
         self.calls.append(("optimize", []))
 

@@ -12,7 +12,7 @@ import soundfile
 from modeling_cnn10bert.data.audio_io import load_audio
 from modeling_cnn10bert.errors import RetrievalError
 from modeling_cnn10bert.retrieval import reading
-from modeling_cnn10bert.retrieval.indexing import index_folders
+from modeling_cnn10bert.retrieval.indexing import forget, index_folders
 from modeling_cnn10bert.retrieval.records import ModelIdentity
 from modeling_cnn10bert.retrieval.windows import content_hash, window_spans
 
@@ -144,6 +144,99 @@ def test_a_renamed_recording_keeps_its_embeddings(index, store, embedder, sounds
     assert store.files()[str(sounds / "deep" / "b.wav")].duration == 3
 
 
+def test_files_that_need_ffmpeg_are_one_line(index, sounds, monkeypatch):
+    monkeypatch.setenv("PATH", "")  # no ffmpeg
+    for number in range(3):
+        (sounds / f"{number}.m4a").write_bytes(b"some format %d" % number)
+    (sounds / "a.wma").write_bytes(b"another format")
+    (sounds / "broken.wav").write_bytes(b"no sound")
+    first, second, third = index(sounds).problem_lines()
+    assert first == "3 m4a files need FFmpeg; install ffmpeg and run the same again"
+    assert second == "1 wma file needs FFmpeg; install ffmpeg and run the same again"
+    assert third.startswith(f"{sounds / 'broken.wav'}: found 8 bytes that do not decode")
+
+
+def test_a_folder_moved_out_of_the_indexed_one_is_renamed(index, store, embedder, sounds, record, tmp_path):
+    for number in range(3):
+        record(sounds / f"{number}.wav")
+    index(sounds)
+    moved = sounds.rename(tmp_path.resolve() / "moved")
+    assert counts(index(moved)) == {"renamed": 3}
+    assert embedder.batches == []
+    assert names(store, moved) == ["0.wav", "1.wav", "2.wav"]
+
+
+def test_a_file_whose_old_copy_still_exists_is_no_move(index, store, embedder, sounds, record, tmp_path):
+    record(sounds / "a.wav")
+    index(sounds)
+    copies = tmp_path.resolve() / "copies"
+    shutil.copytree(sounds, copies)
+    assert counts(index(copies)) == {"added": 1}
+    assert embedder.batches == []
+    assert store.files().keys() == {str(sounds / "a.wav"), str(copies / "a.wav")}
+
+
+def test_a_copy_takes_the_record_of_a_missing_drive_and_the_rest_of_the_drive_stays(
+    index, store, embedder, sounds, record, tmp_path
+):
+    record(sounds / "a.wav")
+    record(sounds / "b.wav")
+    index(sounds)
+    copies = tmp_path.resolve() / "copies"
+    copies.mkdir()
+    shutil.copy(sounds / "a.wav", copies)
+    away = sounds.rename(tmp_path / "unmounted")
+    assert counts(index(copies)) == {"renamed": 1}
+    assert store.files().keys() == {str(copies / "a.wav"), str(sounds / "b.wav")}
+    away.rename(sounds)
+    assert counts(index(sounds)) == {"added": 1, "unchanged": 1}
+    assert embedder.batches == []
+
+
+def test_a_file_of_the_same_size_and_other_content_is_no_move(index, store, sounds, record, tmp_path):
+    record(sounds / "a.wav", seed=1)
+    index(sounds)
+    (sounds / "a.wav").unlink()
+    other = tmp_path.resolve() / "other"
+    other.mkdir()
+    record(other / "a.wav", seed=2)
+    assert counts(index(other)) == {"added": 1}
+    assert store.files().keys() == {str(sounds / "a.wav"), str(other / "a.wav")}
+
+
+def test_one_missing_recording_and_two_copies_are_a_move_and_an_addition(
+    index, store, embedder, sounds, record, tmp_path
+):
+    record(sounds / "a.wav")
+    index(sounds)
+    copies = tmp_path.resolve() / "copies"
+    copies.mkdir()
+    for name in "bc":
+        shutil.copy(sounds / "a.wav", copies / f"{name}.wav")
+    (sounds / "a.wav").unlink()
+    assert counts(index(copies)) == {"added": 1, "renamed": 1}
+    assert embedder.batches == []
+    assert names(store, copies) == ["b.wav", "c.wav"]
+
+
+def test_forgetting_removes_what_lies_at_or_below_paths(index, store, sounds, record):
+    (sounds / "deep").mkdir()
+    for name in ("deep/a.wav", "deep/b.wav", "deeper.wav", "deep.wav"):
+        record(sounds / name)
+    index(sounds)
+    assert forget(store, [sounds / "deep", sounds / "deep.wav"]) == 3
+    assert names(store, sounds) == ["deeper.wav"]
+    assert (sounds / "deep" / "a.wav").exists()
+
+
+def test_forgetting_an_unknown_path_is_an_error_and_changes_nothing(index, store, sounds, record):
+    record(sounds / "a.wav")
+    index(sounds)
+    with pytest.raises(RetrievalError, match="typo: no recording of the index lies at or below it"):
+        forget(store, [sounds / "a.wav", sounds / "typo"])
+    assert names(store, sounds) == ["a.wav"]
+
+
 def test_a_renamed_folder_is_renamed_in_the_index(index, store, embedder, sounds, record):
     (sounds / "one").mkdir()
     for number in range(4):
@@ -231,18 +324,6 @@ def test_a_copy_is_embedded_once(index, store, embedder, sounds, record):
     assert embedder.batches == []
     assert len(store) == 5
     assert all(file.record.duration == 1.0 for file in store.contents.values())
-
-
-def test_a_copy_elsewhere_is_taken_from_the_index(index, store, embedder, sounds, record):
-    (sounds / "one").mkdir()
-    (sounds / "two").mkdir()
-    shutil.move(record(sounds / "one" / "a.wav"), sounds / "b.wav")
-    index(sounds / "b.wav")
-    shutil.move(sounds / "b.wav", sounds / "two" / "a.wav")
-    # The path outside the given folder stays until its own folder is indexed: its drive may be away for now.
-    assert counts(index(sounds / "two")) == {"added": 1}
-    assert embedder.batches == []
-    assert names(store, sounds) == ["b.wav", "two/a.wav"]
 
 
 def test_a_path_that_does_not_exist_changes_nothing(index, store, sounds, record):

@@ -52,6 +52,15 @@ def test_csv_gives_back_names_and_escapes_what_is_no_utf8():
     assert list(rows[0]) == ["rank", "score", "z_score", "file", "duration", "size", "modified", "start", "end"]
 
 
+def test_json_and_csv_have_the_same_fields_and_values():
+    hits, tags = [hit(score=0.25, start=1.5)], [[Tag("dog", 0.7)]]
+    (row,) = json.loads(listing(hits, "json", tags))
+    (line,) = csv.DictReader(io.StringIO(listing(hits, "csv", tags).decode()))
+    assert line.keys() == row.keys()
+    assert line.pop("tags") == "dog" and row.pop("tags") == [{"label": "dog", "score": 0.7}]
+    assert line == {name: "" if value is None else str(value) for name, value in row.items()}
+
+
 def test_tags_are_a_column_more():
     tags = [[Tag("dog", 0.7), Tag("rain", 0.25)]]
     assert json.loads(listing([hit()], "json", tags))[0]["tags"] == [
@@ -73,7 +82,26 @@ def test_a_table_shows_names_as_they_are_but_no_control_character():
 
 def test_a_long_name_is_neither_cut_nor_broken_where_nobody_looks_at_it():
     path = "/sounds/" + "very long " * 30 + ".wav"
-    assert path in listing([hit(path)], "table").decode()
+    table = listing([hit(path)], "table").decode()
+    assert table.splitlines()[0] == "in /sounds:" and path.removeprefix("/sounds/") in table
+
+
+def test_a_table_names_the_shared_folder_once_and_paths_relative_to_it():
+    paths = ["/home/me/sounds/farm/dog.wav", "/home/me/sounds/rain.wav"]
+    lines = listing([hit(path) for path in paths], "table").decode().splitlines()
+    assert lines[0] == "in /home/me/sounds:"
+    assert lines[1].split() == ["score", "file", "from", "to", "of"]
+    assert [line.split()[2] for line in lines[2:]] == ["farm/dog.wav", "rain.wav"]
+    for form in ("json", "csv", "m3u"):
+        assert all(path in listing([hit(path) for path in paths], form).decode() for path in paths)
+
+
+def test_rows_of_deep_folders_fit_a_terminal_of_80_columns():
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=80, color_system=None)
+    console.print(hits_table([hit(f"/home/me/{'deep/' * 11}{number}.wav") for number in range(3)]))
+    assert len(console.file.getvalue().splitlines()) == 5
 
 
 def test_a_terminal_shows_no_markup_and_no_escape_sequence():
@@ -142,6 +170,7 @@ def test_a_length_that_is_no_number_stops_no_listing():
     assert b"NaN" not in listing(hits, "json") and b"Infinity" not in listing(hits, "json")
     assert len(list(csv.DictReader(io.StringIO(listing(hits, "csv").decode())))) == 4
     assert [line.split()[-1] for line in listing(hits, "table").decode().splitlines()] == [
+        "/sounds:",
         "of",
         "?",
         "?",

@@ -38,6 +38,14 @@ def test_other_files_are_counted_and_no_error(sounds):
     assert found.problems == []
 
 
+def test_folders_without_a_recording_are_named_with_their_other_files(sounds):
+    for name in ("full/a.wav", "texts/deep/b.txt", "texts/c.txt", "empty/.hidden.wav"):
+        (sounds / name).parent.mkdir(parents=True, exist_ok=True)
+        (sounds / name).write_bytes(b"")
+    found = scan([sounds / "full", sounds / "texts", sounds / "empty"])
+    assert found.empty_folders == {str(sounds / "texts"): 2, str(sounds / "empty"): 0}
+
+
 def test_what_begins_with_a_dot_is_skipped(sounds):
     make(sounds, "a.wav", ".b.wav", ".trash/c.wav", "._a.wav")
     found = scan([sounds])

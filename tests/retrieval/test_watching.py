@@ -51,6 +51,24 @@ def wait_until(condition):
         time.sleep(0.02)
 
 
+def test_a_recording_that_is_moved_into_the_watched_folder_is_renamed(watch, store, embedder, sounds, record, tmp_path):
+    elsewhere = tmp_path.resolve() / "elsewhere"
+    elsewhere.mkdir()
+    record(elsewhere / "a.wav")
+    index_folders(store, embedder, [elsewhere], progress=False)
+    embedder.batches.clear()
+    reports = []
+
+    def index(unfinished):
+        reports.append(index_folders(store, embedder, [sounds], progress=False, unfinished=unfinished))
+
+    watch(sounds, on_call=index)
+    (elsewhere / "a.wav").rename(sounds / "a.wav")
+    wait_until(lambda: list(store.files()) == [str(sounds / "a.wav")])
+    wait_until(lambda: sum(report.renamed for report in list(reports)) == 1)
+    assert embedder.batches == []
+
+
 def test_every_kind_of_change_is_followed_by_the_index(watch, store, embedder, sounds, record):
     def index(unfinished):
         index_folders(store, embedder, [sounds], progress=False, unfinished=unfinished, allow_empty=True)

@@ -128,8 +128,21 @@ class VectorStore(abc.ABC):
 
     def __len__(self) -> int:
         """Return the number of windows in the index."""
+        return self.count()
+
+    def count(self, where: SearchFilter | None = None) -> int:
+        """Return the number of windows that a filter admits."""
         with self._errors("read"):
-            return self._count("")
+            return self._count(self.condition(where))
+
+    def delete_if_empty(self) -> None:
+        """Delete the index from its location if there is nothing in it. It cannot be used afterwards.
+
+        Raises:
+            RetrievalError: the index cannot be deleted.
+        """
+        with self._errors("written"):
+            self._delete_if_empty()
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -161,6 +174,10 @@ class VectorStore(abc.ABC):
     @abc.abstractmethod
     def _count(self, condition: str) -> int:
         """Count the rows that a condition admits."""
+
+    @abc.abstractmethod
+    def _delete_if_empty(self) -> None:
+        """Delete the index if it has no rows."""
 
     @abc.abstractmethod
     def _write(self, files: Sequence[EmbeddedFile], old_paths: Sequence[str] = ()) -> None:

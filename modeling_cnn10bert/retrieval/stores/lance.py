@@ -5,11 +5,13 @@ valid. A lock file lets writers take turns. Readers take no lock: they read the 
 may still be reading are kept for `KEPT_VERSIONS`.
 """
 
+import contextlib
 import datetime
 import functools
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -192,6 +194,17 @@ class LanceStore(VectorStore):
             )
             self._table.create_index("vector", config=config, name=INDEX)
             self._tidy()  # building takes so long that the previous versions are old by now
+
+    def _delete_if_empty(self) -> None:
+        folder = Path(self.location)
+        with self._lock:  # no other process writes
+            if self._count(""):
+                return
+            (folder / INFO).unlink()  # first, because what is left without it is no index
+            shutil.rmtree(folder / f"{TABLE}.lance")
+        (folder / LOCK).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another process has made an index in it again
+            folder.rmdir()
 
     def close(self) -> None:
         """Do nothing, because LanceDB keeps no file open."""

@@ -12,6 +12,7 @@ import hashlib
 import heapq
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -221,6 +222,15 @@ class MilvusStore(VectorStore):
                 if version < seen or (is_old and version != seen):
                     self._delete_where(f"path == {milvus_text(path)} and version == {milvus_text(version)}")
         self._client.flush(self.address.collection)
+
+    def _delete_if_empty(self) -> None:
+        if self._count(""):
+            return
+        self._client.drop_collection(self.address.collection)
+        is_unused = not self._client.list_collections()
+        self.close()
+        if self.address.is_lite and is_unused:
+            shutil.rmtree(self.address.uri)
 
     def close(self) -> None:
         if self._client is not None:

@@ -114,6 +114,16 @@ def test_names_can_be_exchanged_and_handed_on(store, recording):
     assert_holds(store, [dataclasses.replace(files[old], record=records[old]) for old in renamed])
 
 
+def test_an_index_is_only_deleted_if_it_is_empty(store, recording):
+    file = recording("/a.wav")
+    store.put([file])
+    store.delete_if_empty()
+    assert_holds(store, [file])
+    store.remove(["/a.wav"])
+    store.delete_if_empty()
+    assert not os.path.exists(store.location)
+
+
 def test_a_renamed_recording_takes_the_place_of_one_that_had_its_name(store, recording):
     short, long = recording("/short.wav", 1), recording("/long.wav", 4)
     store.put([short, long])
