@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -23,9 +23,9 @@ class DuplicateGroup:
     A group of near duplicates.
 
     Attributes:
-        files: at least two, the longest first, then by path.
+        files: at least two, the longest first, then by path. Each was compared with the first.
         identical: whether all have the same bytes.
-        similarity: the lowest cosine among the pairs that hold the group together; 1 for identical ones.
+        similarity: the lowest cosine of the first and another one; 1 for identical ones.
     """
 
     files: tuple[FileRecord, ...]
@@ -38,8 +38,9 @@ def find_near_duplicates(store: VectorStore, threshold: float = THRESHOLD) -> li
     Find groups of recordings with the same bytes, or with similar durations and embeddings.
 
     The first window of each recording is searched for in the store, so the time grows with the number of recordings
-    and not with its square. All windows of a pair must be as close as their first ones. A group is a connected
-    component of such pairs, so two of its members may be less similar. It is a suggestion: listen before you delete.
+    and not with its square. All windows of a pair must be as close as their first ones. A group is a recording with
+    those close to it, so that no chain of pairs joins different ones. The longest recordings are the first to gather
+    a group, and no recording is in two. A group is a suggestion: listen before you delete.
 
     Args:
         store: the index.
@@ -54,38 +55,41 @@ def find_near_duplicates(store: VectorStore, threshold: float = THRESHOLD) -> li
     if math.isnan(threshold):
         raise RetrievalError(f"threshold: found {threshold}, expected a cosine, a number from -1 to 1")
     records = store.files()
-    groups = _Groups()
-    for paths in _same_bytes(records.values()):
-        for path in paths[1:]:
-            groups.join(paths[0], path, 1.0)
+    order = sorted(records.values(), key=lambda record: (-record.duration, record.path))
+    copies = collections.defaultdict(list)  # content hash -> records with these bytes
+    for record in order:
+        copies[record.content_hash].append(record)
+    close: dict[str, dict[str, float]] = collections.defaultdict(dict)  # path -> path -> similarity
     if threshold < 1:
-        for one, other, similarity in _close_pairs(store, records, threshold):
-            groups.join(one, other, similarity)
-    found = []
-    for paths, similarity in groups.members():
-        files = sorted((records[path] for path in paths), key=lambda record: (-record.duration, record.path))
-        identical = len({record.content_hash for record in files}) == 1
-        found.append(DuplicateGroup(tuple(files), identical, similarity))
+        distinct = {same[0].path: same[0] for same in copies.values()}
+        for one, other, similarity in _close_pairs(store, distinct, threshold):
+            close[one][other] = close[other][one] = similarity
+    found, grouped = [], set()
+    for center in order:
+        if center.content_hash in grouped:
+            continue
+        members = {
+            records[path].content_hash: similarity
+            for path, similarity in close[center.path].items()
+            if records[path].content_hash not in grouped
+        }
+        grouped |= {center.content_hash, *members}
+        rest = [record for digest in members for record in copies[digest]]
+        files = sorted(copies[center.content_hash] + rest, key=lambda record: (-record.duration, record.path))
+        if len(files) > 1:
+            found.append(DuplicateGroup(tuple(files), not members, min(members.values(), default=1.0)))
     return sorted(found, key=lambda group: (-len(group.files), -group.similarity, group.files[0].path))
-
-
-def _same_bytes(records: Iterable[FileRecord]) -> list[list[str]]:
-    paths = collections.defaultdict(list)
-    for record in records:
-        paths[record.content_hash].append(record.path)
-    return [sorted(same) for same in paths.values() if len(same) > 1]
 
 
 def _close_pairs(
     store: VectorStore, records: dict[str, FileRecord], threshold: float
 ) -> Iterator[tuple[str, str, float]]:
-    """Yield path, path and similarity of near duplicates; only one of several identical recordings is compared."""
-    copies = {path for same in _same_bytes(records.values()) for path in same[1:]}
+    """Yield path, path and similarity of near duplicates among these recordings."""
     for file in store.embedded():
         path = file.record.path
-        if path not in records or path in copies or not len(file.embeds) or not math.isfinite(file.record.duration):
+        if path not in records or not len(file.embeds) or not math.isfinite(file.record.duration):
             continue
-        found = [other for other in _candidates(store, file, threshold) if other in records and other not in copies]
+        found = [other for other in _candidates(store, file, threshold) if other in records]
         # Only an exact search is certain to find a pair from both sides, so pairs are looked at twice.
         for other in store.embedded(found) if found else ():
             # The lowest cosine of windows at the same position; the longer recording may have one window more.
@@ -109,30 +113,3 @@ def _candidates(store: VectorStore, file: EmbeddedFile, threshold: float) -> set
         limit *= 4
     close = {hit.record.path for hit in hits if hit.score >= threshold and hit.start <= shift}
     return close - {file.record.path}
-
-
-class _Groups:
-    """Connected components of paths."""
-
-    def __init__(self) -> None:
-        self._parent: dict[str, str] = {}
-        self._similarity: dict[str, float] = {}  # root of a component -> its similarity
-
-    def join(self, one: str, other: str, similarity: float) -> None:
-        first, second = self._root(one), self._root(other)
-        lowest = min(self._similarity.pop(first, 1.0), self._similarity.pop(second, 1.0))
-        self._parent[second] = first
-        # A pair within one component does not change its similarity; a pair that joins two does.
-        self._similarity[first] = lowest if first == second else min(lowest, similarity)
-
-    def members(self) -> list[tuple[list[str], float]]:
-        components = collections.defaultdict(list)
-        for path in self._parent:
-            components[self._root(path)].append(path)
-        return [(paths, self._similarity[root]) for root, paths in components.items()]
-
-    def _root(self, path: str) -> str:
-        self._parent.setdefault(path, path)
-        while self._parent[path] != path:
-            self._parent[path] = path = self._parent[self._parent[path]]
-        return path

@@ -47,8 +47,15 @@ def test_close_embeddings_are_a_group_with_their_cosine(groups):
     assert similarity == pytest.approx(math.cos(math.radians(4)), abs=1e-6)
 
 
-def test_a_chain_of_close_recordings_is_one_group_with_its_weakest_link(groups):
-    ((names, _, similarity),) = groups(("a", "x", 5.0, 0), ("b", "y", 5.0, 4), ("c", "z", 5.0, 7), ("d", "w", 5.0, 20))
+def test_a_chain_joins_no_recordings_that_are_not_close_themselves(groups):
+    found = groups(("a", "x", 5.2, 0), ("b", "y", 5.1, 4), ("c", "z", 5.0, 7))
+    assert [(names, round(similarity, 6)) for names, _, similarity in found] == [
+        ({"a", "b"}, round(math.cos(math.radians(4)), 6))
+    ]
+
+
+def test_all_that_is_close_to_the_longest_is_one_group(groups):
+    ((names, _, similarity),) = groups(("a", "x", 5.0, -4), ("b", "y", 5.1, 0), ("c", "z", 5.0, 3))
     assert names == {"a", "b", "c"}
     assert similarity == pytest.approx(math.cos(math.radians(4)), abs=1e-6)
 
