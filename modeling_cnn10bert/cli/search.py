@@ -346,7 +346,7 @@ def duplicates(
             store, near_duplicates.THRESHOLD if threshold is None else threshold, progress=True, notes=notes
         )
     if notes:
-        say(f"{len(notes)} recordings cannot be read, so only their bytes were compared. The first is {notes[0]}")
+        say(f"cannot be read, so that only the bytes were compared: {len(notes)}. The first is {notes[0]}")
     nested = [
         {
             "kind": "identical" if group.identical else "near",

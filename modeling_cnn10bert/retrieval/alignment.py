@@ -39,7 +39,9 @@ class Fingerprint:
 
 def fingerprint(waveform: np.ndarray) -> Fingerprint:
     """Compute the fingerprint of a waveform [samples] float32 at `SAMPLING_RATE`; silence has no sounding words."""
-    waveform = np.pad(waveform, (0, max(0, FRAME + LAG * HOP - waveform.size)))
+    shortest = FRAME + LAG * HOP
+    if waveform.size < shortest:
+        waveform = np.pad(waveform, (0, shortest - waveform.size))
     frames = np.lib.stride_tricks.sliding_window_view(waveform, FRAME)[::HOP]
     # Blocks, because the spectra of an hour take gigabytes.
     energy = np.concatenate([_band_energies(frames[start : start + 4096]) for start in range(0, len(frames), 4096)])
