@@ -370,12 +370,16 @@ def _filter(
     return SearchFilter(min_duration, max_duration, tuple(map(str, folders or ())), tuple(formats or ()), after, before)
 
 
-@command(SEARCH, "duplicates", "duplicates --threshold 0.99 --out duplicates.csv")
+@command(SEARCH, "duplicates", "duplicates --threshold 0.8 --out duplicates.csv")
 def duplicates(
     index: IndexOption = "sounds.index",
     threshold: Annotated[
         float | None,
-        typer.Option("--threshold", help="Minimum cosine similarity, by default 0.998. 1 finds only identical files."),
+        typer.Option(
+            "--threshold",
+            help="Minimum similarity of audio fingerprints, by default 0.5. Different recordings have about 0; "
+            "1 finds only identical files.",
+        ),
     ] = None,
     output: TableOutputOption = None,
     out: OutOption = None,
@@ -384,10 +388,13 @@ def duplicates(
     from ..retrieval import listing, near_duplicates
     from ..retrieval.stores import open_store
 
+    notes: list[str] = []
     with results_only(), open_store(index) as store:
         groups = near_duplicates.find_near_duplicates(
-            store, near_duplicates.THRESHOLD if threshold is None else threshold
+            store, near_duplicates.THRESHOLD if threshold is None else threshold, progress=True, notes=notes
         )
+    if notes:
+        say(f"cannot be read, so that only the bytes were compared: {len(notes)}. The first is {notes[0]}")
     nested = [
         {
             "kind": "identical" if group.identical else "near",

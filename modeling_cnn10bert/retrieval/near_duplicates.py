@@ -1,20 +1,30 @@
-"""Find near duplicates in an index: copies, other formats of a recording, and trimmed versions."""
+"""
+Find near duplicates in an index: copies, other formats of a recording, copies at another level and trimmed versions.
+
+Recordings that share a word of their audio fingerprints are candidates, and the alignment of the fingerprints decides
+(`alignment.py`). Embeddings are not used: different recordings of rain are as close by them as copies are.
+"""
 
 import collections
+import concurrent.futures
+import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from tqdm import tqdm
 
-from ..errors import RetrievalError
-from .records import EmbeddedFile, FileRecord, SearchFilter
+from ..data.audio_io import load_audio
+from ..errors import AudioError, RetrievalError
+from .alignment import SAMPLING_RATE, Fingerprint, align, fingerprint
+from .records import FileRecord
 from .stores import VectorStore
 
-THRESHOLD = 0.998  # finds other formats of a recording, and rarely errs (docs/notes.md)
-MAX_SHIFT = 0.5  # near duplicates may differ by so many seconds in duration and in the position of their windows,
+THRESHOLD = 0.5  # finds copies, and joins no different recordings (docs/notes.md)
+MAX_SHIFT = 0.5  # near duplicates may differ by so many seconds in duration and in where they begin,
 MAX_STRETCH = 0.05  # or by this share of the duration, if that is more
-FIRST_LIMIT = 16  # windows in the first lookup of each recording
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +33,9 @@ class DuplicateGroup:
     A group of near duplicates.
 
     Attributes:
-        files: at least two, the longest first, then by path.
+        files: at least two. The first is the longest, and each was compared with it.
         identical: whether all have the same bytes.
-        similarity: the lowest cosine among the pairs that hold the group together; 1 for identical ones.
+        similarity: the lowest similarity of the first and another one (see `align`); 1 for identical ones.
     """
 
     files: tuple[FileRecord, ...]
@@ -33,106 +43,122 @@ class DuplicateGroup:
     similarity: float
 
 
-def find_near_duplicates(store: VectorStore, threshold: float = THRESHOLD) -> list[DuplicateGroup]:
+def find_near_duplicates(
+    store: VectorStore, threshold: float = THRESHOLD, progress: bool = False, notes: list[str] | None = None
+) -> list[DuplicateGroup]:
     """
-    Find groups of recordings with the same bytes, or with similar durations and embeddings.
+    Find groups of recordings with the same bytes, or with similar durations and fingerprints.
 
-    The first window of each recording is searched for in the store, so the time grows with the number of recordings
-    and not with its square. All windows of a pair must be as close as their first ones. A group is a connected
-    component of such pairs, so two of its members may be less similar. It is a suggestion: listen before you delete.
+    Every recording is decoded once, so the time grows with the hours of sound. A group is a recording with those close
+    to it, so that no chain of pairs joins different ones. The longest recordings are the first to gather a group, and
+    no recording is in two. A group is a suggestion: listen before you delete.
 
     Args:
         store: the index.
-        threshold: minimum cosine of two near duplicates; 1 or more for the same bytes only.
+        threshold: minimum similarity of two near duplicates, as of `align`; 1 or more for the same bytes only.
+        progress: whether to show a progress bar in a terminal.
+        notes: a list that receives a line for each recording that cannot be read now. Only its bytes are compared.
 
     Returns:
         The groups, the largest first.
 
     Raises:
-        RetrievalError: the threshold is not a number.
+        RetrievalError: the threshold is not a number, or so low that different recordings reach it.
     """
-    if math.isnan(threshold):
-        raise RetrievalError(f"threshold: found {threshold}, expected a cosine, a number from -1 to 1")
-    records = store.files()
-    groups = _Groups()
-    for paths in _same_bytes(records.values()):
-        for path in paths[1:]:
-            groups.join(paths[0], path, 1.0)
+    if math.isnan(threshold) or threshold <= 0:
+        raise RetrievalError(
+            f"threshold: found {threshold}, expected a similarity above 0 (different recordings) and up to 1"
+        )
+    copies = collections.defaultdict(list)  # content hash -> records with these bytes, the longest recording first
+    for record in sorted(store.files().values(), key=_longest_first):
+        copies[record.content_hash].append(record)
+    close: dict[str, dict[str, float]] = collections.defaultdict(dict)  # content hash -> content hash -> similarity
     if threshold < 1:
-        for one, other, similarity in _close_pairs(store, records, threshold):
-            groups.join(one, other, similarity)
-    found = []
-    for paths, similarity in groups.members():
-        files = sorted((records[path] for path in paths), key=lambda record: (-record.duration, record.path))
-        identical = len({record.content_hash for record in files}) == 1
-        found.append(DuplicateGroup(tuple(files), identical, similarity))
+        fingerprints = _fingerprints(copies, progress, notes)
+        hashes = list(fingerprints)
+        lengths = np.array([_length(copies[content][0]) for content in hashes])
+        for first, second in _candidates(list(fingerprints.values()), lengths):
+            one, other = hashes[first], hashes[second]
+            max_shift = float(_max_shift(lengths[first]))
+            if lengths[first] - lengths[second] > max_shift:
+                continue
+            similarity, _ = align(fingerprints[one], fingerprints[other], max_shift)
+            if similarity >= threshold:
+                close[one][other] = close[other][one] = similarity
+    found, grouped = [], set()
+    for center, same in copies.items():
+        if center in grouped:
+            continue
+        members = {content: close[center][content] for content in close[center] if content not in grouped}
+        grouped |= {center, *members}
+        rest = [record for content in members for record in copies[content]]
+        files = (*same, *sorted(rest, key=_longest_first))
+        if len(files) > 1:
+            found.append(DuplicateGroup(files, not members, min(members.values(), default=1.0)))
     return sorted(found, key=lambda group: (-len(group.files), -group.similarity, group.files[0].path))
 
 
-def _same_bytes(records: Iterable[FileRecord]) -> list[list[str]]:
-    paths = collections.defaultdict(list)
-    for record in records:
-        paths[record.content_hash].append(record.path)
-    return [sorted(same) for same in paths.values() if len(same) > 1]
+def _length(record: FileRecord) -> float:
+    """Return the duration in seconds, 0 for one that is no number."""
+    return record.duration if math.isfinite(record.duration) else 0.0
 
 
-def _close_pairs(
-    store: VectorStore, records: dict[str, FileRecord], threshold: float
-) -> Iterator[tuple[str, str, float]]:
-    """Yield path, path and similarity of near duplicates; only one of several identical recordings is compared."""
-    copies = {path for same in _same_bytes(records.values()) for path in same[1:]}
-    for file in store.embedded():
-        path = file.record.path
-        if path not in records or path in copies or not len(file.embeds) or not math.isfinite(file.record.duration):
-            continue
-        found = [other for other in _candidates(store, file, threshold) if other in records and other not in copies]
-        # Only an exact search is certain to find a pair from both sides, so pairs are looked at twice.
-        for other in store.embedded(found) if found else ():
-            # The lowest cosine of windows at the same position; the longer recording may have one window more.
-            count = min(len(file.embeds), len(other.embeds))
-            if max(len(file.embeds), len(other.embeds)) > count + 1:
-                continue
-            similarity = float(np.einsum("wd,wd->w", file.embeds[:count], other.embeds[:count]).min())
-            if similarity >= threshold:
-                yield path, other.record.path, similarity
+def _longest_first(record: FileRecord) -> tuple[float, str]:
+    return -_length(record), record.path
 
 
-def _candidates(store: VectorStore, file: EmbeddedFile, threshold: float) -> set[str]:
-    """Return the paths of recordings with a similar duration and beginning."""
-    shift = max(MAX_SHIFT, MAX_STRETCH * file.record.duration)
-    where = SearchFilter(min_duration=file.record.duration - shift, max_duration=file.record.duration + shift)
-    limit = FIRST_LIMIT
-    while True:
-        hits, complete = store.search_windows(file.embeds[0], limit, where)
-        if complete or not hits or hits[-1].score < threshold:
-            break
-        limit *= 4
-    close = {hit.record.path for hit in hits if hit.score >= threshold and hit.start <= shift}
-    return close - {file.record.path}
+def _max_shift(length: float | np.ndarray) -> np.ndarray:
+    return np.maximum(MAX_SHIFT, MAX_STRETCH * length)
 
 
-class _Groups:
-    """Connected components of paths."""
+def _fingerprints(
+    copies: Mapping[str, Sequence[FileRecord]], progress: bool, notes: list[str] | None
+) -> dict[str, Fingerprint]:
+    """Return content hash -> fingerprint, in the same order, of the recordings that can be read."""
+    found = {}
+    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())  # decoding and transforms release Python's lock
+    try:
+        jobs = {content: pool.submit(_fingerprint_of_any, same) for content, same in copies.items()}
+        bar = tqdm(jobs.items(), desc="Comparing", unit=" files", disable=None if progress else True)
+        for content, job in bar:
+            try:
+                found[content] = job.result()
+            except AudioError as error:
+                if notes is not None:
+                    notes.append(str(error))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return found
 
-    def __init__(self) -> None:
-        self._parent: dict[str, str] = {}
-        self._similarity: dict[str, float] = {}  # root of a component -> its similarity
 
-    def join(self, one: str, other: str, similarity: float) -> None:
-        first, second = self._root(one), self._root(other)
-        lowest = min(self._similarity.pop(first, 1.0), self._similarity.pop(second, 1.0))
-        self._parent[second] = first
-        # A pair within one component does not change its similarity; a pair that joins two does.
-        self._similarity[first] = lowest if first == second else min(lowest, similarity)
+def _fingerprint_of_any(same: Sequence[FileRecord]) -> Fingerprint:
+    """Read the first recording with the same bytes that can be read, or raise the `AudioError` of the last one."""
+    for record in same[:-1]:
+        with contextlib.suppress(AudioError):
+            return fingerprint(load_audio(record.path, SAMPLING_RATE))
+    return fingerprint(load_audio(same[-1].path, SAMPLING_RATE))
 
-    def members(self) -> list[tuple[list[str], float]]:
-        components = collections.defaultdict(list)
-        for path in self._parent:
-            components[self._root(path)].append(path)
-        return [(paths, self._similarity[root]) for root, paths in components.items()]
 
-    def _root(self, path: str) -> str:
-        self._parent.setdefault(path, path)
-        while self._parent[path] != path:
-            self._parent[path] = path = self._parent[self._parent[path]]
-        return path
+def _candidates(fingerprints: Sequence[Fingerprint], lengths: np.ndarray) -> Iterator[tuple[int, int]]:
+    """
+    Yield the pairs of numbers of fingerprints that share words, the smaller number first.
+
+    Of the fingerprints with one word and similar lengths, only the longest is paired with the others, so that many
+    copies of a recording give few pairs.
+
+    Args:
+        fingerprints: [N], the longest recording first.
+        lengths: [N] in seconds.
+    """
+    distinct = [np.unique(one.words[one.sounding]) for one in fingerprints]
+    words = np.concatenate([np.zeros(0, np.uint32), *distinct])
+    numbers = np.repeat(np.arange(len(distinct)), [one.size for one in distinct])
+    order = np.argsort(words, kind="stable")
+    words, numbers = words[order], numbers[order]
+    # The rows where a group begins: one of another word, or of recordings that are much shorter than the one before.
+    lengths = lengths[numbers]
+    is_first = np.ones(words.size, bool)
+    is_first[1:] = (words[1:] != words[:-1]) | (lengths[:-1] - lengths[1:] > _max_shift(lengths[:-1]))
+    firsts = numbers[np.maximum.accumulate(np.where(is_first, np.arange(words.size), 0))]
+    pairs = np.unique(np.stack([firsts, numbers], axis=1)[~is_first], axis=0)
+    yield from ((int(first), int(second)) for first, second in pairs)
