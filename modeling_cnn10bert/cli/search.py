@@ -48,6 +48,7 @@ from .common import (
 
 if TYPE_CHECKING:
     from ..retrieval.indexing import IndexReport
+    from ..retrieval.moments import Moment
     from ..retrieval.records import Hit, SearchFilter
     from ..retrieval.retriever import AudioRetriever
 
@@ -211,11 +212,16 @@ def info(index: IndexOption = "sounds.index", output: TableOutputOption = None, 
     'search "a dog barks while rain falls" -k 20',
     'search "a dog barks" --without speech --format wav --max-duration 30',
     'search "rain on a roof" --after 2026-01-31 --out hits.m3u',
+    'search "a dog barks" --moments --out dogs.labels.txt',
 )
 def search(
     text: Annotated[str, typer.Argument(help="Text description of the sound.", show_default=False)],
     index: IndexOption = "sounds.index",
     top: TopOption = 10,
+    moments: Annotated[
+        bool,
+        typer.Option("--moments", help="List the passages that match, several per recording. The first time is slow."),
+    ] = False,
     without: WithoutOption = None,
     min_duration: MinDurationOption = None,
     max_duration: MaxDurationOption = None,
@@ -235,9 +241,13 @@ def search(
     """Find the recordings that match a text description."""
     where = _filter(min_duration, max_duration, folder, format, after, before)
     options = _model_options(device, dtype, backend, trust_remote_code)
-    _search(
-        index, model, options, lambda retriever: retriever.search(text, top, where, without), where, tags, output, out
-    )
+
+    def find(retriever: "AudioRetriever") -> list["Hit"] | list["Moment"]:
+        if moments:
+            return retriever.moments(text, top, where, without, progress=True)
+        return retriever.search(text, top, where, without)
+
+    _search(index, model, options, find, where, tags, output, out)
 
 
 @command(SEARCH, "similar ~/sounds/dog.wav", "similar new.wav -k 5 --output json")
@@ -277,7 +287,7 @@ def _search(
     index: str,
     model: str | None,
     options: dict,
-    find: Callable[["AudioRetriever"], list["Hit"]],
+    find: Callable[["AudioRetriever"], "list[Hit] | list[Moment]"],
     where: "SearchFilter",
     tags: Path | None,
     output: Output | None,

@@ -19,6 +19,7 @@ from .stores import VectorStore, open_store
 
 if TYPE_CHECKING:
     from .indexing import IndexReport
+    from .moments import Moment
     from .tags import Tag
 
 WITHOUT_WEIGHT = 0.8  # of the excluded concept; see `without_words`
@@ -260,6 +261,47 @@ class AudioRetriever:
         queries = without_words(embeds[: len(texts)], embeds[len(texts) :])
         hits = [store.search(query, k, where) for query in queries]
         return hits[0] if isinstance(text, str) else hits
+
+    def moments(
+        self,
+        text: str,
+        k: int = 10,
+        where: SearchFilter | None = None,
+        without: str | Sequence[str] | None = None,
+        *,
+        progress: bool = False,
+    ) -> list["Moment"]:
+        """
+        Find the passages of recordings that match a text, best first, with start and end finer than a window.
+
+        Every recording that the filter admits is looked through. The first search embeds their frames and keeps them
+        next to the index, see `moments.moments_of`.
+
+        Args:
+            text, where, without: as in `search`.
+            k: number of moments. A recording may have several.
+            progress: whether to show a progress bar on a terminal.
+
+        Raises:
+            RetrievalError: as in `search`, or the model has no embeddings of frames.
+        """
+        from .moments import cache_folder, moments_of
+
+        hits = self.search(text, max(1, len(self.store)), where, without)  # all recordings that are admitted
+        _check_k(k)
+        if not hits:
+            return []
+        embedder = self.embedder
+        if not hasattr(embedder, "embed_frames"):
+            raise RetrievalError(
+                f"{embedder.identity.name} embeds whole recordings only, as every ONNX export does; expected a model "
+                "for moments: name the one that was exported (--model FOLDER, or model=...)"
+            )
+        unwanted = [] if without is None else _texts(without, "without")
+        embeds = self.embed_text([text, *unwanted])
+        query = without_words(embeds[:1], embeds[1:])[0]
+        records = [hit.record for hit in hits]
+        return moments_of(query, records, embedder, cache_folder(self.store.location), progress)[:k]
 
     def similar(
         self,
