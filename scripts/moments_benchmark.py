@@ -16,7 +16,7 @@ import csv
 import dataclasses
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from modeling_cnn10bert.errors import InputError
 from modeling_cnn10bert.evaluation.moments import moment_metrics
 from modeling_cnn10bert.evaluation.reports import markdown_table
 from modeling_cnn10bert.retrieval import moments
-from modeling_cnn10bert.retrieval.embedding import Embedder, load_embedder
+from modeling_cnn10bert.retrieval.embedding import load_embedder
 from modeling_cnn10bert.retrieval.windows import read_windows
 
 BACKGROUNDS = ("002 - Rain", "003 - Sea waves", "010 - Fire crackling")
@@ -38,7 +38,6 @@ PASSAGE_SECONDS = (2.0, 15.0)  # the shortest and, but for the last recording, t
 GAP = 3.0  # seconds between passages, at least
 BACKGROUND_DB, PASSAGE_DB = (-20.0, -8.0), (-6.0, 0.0)  # of the peak of a recording
 SILENCE_DB = -40.0  # below the peak; what is quieter at the ends of a recording is left out
-WINDOWS = {"windows of 30 s, overlap 10 s": (30.0, 10.0), "windows of 5 s, overlap 2 s": (5.0, 2.0)}
 
 Span = tuple[float, float]
 
@@ -97,19 +96,111 @@ def heard(waveform: np.ndarray, sampling_rate: int) -> Span:
 
 # ------------------------------------------------------------------------------------------------------------ searches
 
-Found = list[tuple[float, float, float]]  # start, end and score, best first
+
+class WindowsSearch:
+    """Rank the windows of a recording, as an index of them does."""
+
+    def __init__(self, embedder, window: float, overlap: float):
+        self.embedder, self.windows = embedder, (window, overlap)
+
+    def embed(self, path: Path) -> tuple[list[Span], np.ndarray]:
+        parts = list(read_windows(path, self.embedder.sampling_rate, *self.windows))
+        embeds = np.concatenate([self.embedder.embed_audio([waveform]) for _, _, waveform in parts])
+        return [part[:2] for part in parts], embeds
+
+    def find(self, embedded: tuple[list[Span], np.ndarray], duration: float, query: np.ndarray):
+        """Return the spans, best first, and the score of the recording."""
+        spans, embeds = embedded
+        scores = embeds @ query
+        return [spans[row] for row in np.argsort(-scores, kind="stable")], float(scores.max())
 
 
-def windows_search(embedder: Embedder, paths: Sequence[Path], window: float, overlap: float) -> Callable[..., Found]:
-    """Embed the windows of recordings as an index does; return the search of a recording by a text."""
-    spans, embeds = [], []
-    for path in tqdm(paths, desc=f"Windows of {window:g} s", disable=None):
-        parts = list(read_windows(path, embedder.sampling_rate, window, overlap))
-        spans.append([part[:2] for part in parts])
-        embeds.append(np.concatenate([embedder.embed_audio([waveform]) for _, _, waveform in parts]))
+class MomentsSearch:
+    """Find the passages of a recording, as `search --moments` does."""
 
-    def search(number: int, query: np.ndarray) -> Found:
-        scores = embeds[number] @ query
-        return [(*spans[number][row], float(scores[row])) for row in np.argsort(-scores, kind="stable")]
+    def __init__(self, embedder):
+        self.embedder = embedder
 
-    return search
+    def embed(self, path: Path) -> np.ndarray:
+        return moments.embed_frames(path, self.embedder, moments.context_frames(self.embedder))
+
+    def find(self, embedded: np.ndarray, duration: float, query: np.ndarray):
+        """Return the spans, best first, and the score of the recording."""
+        scores = embedded @ query
+        seconds = self.embedder.frame_samples / self.embedder.sampling_rate
+        passages = moments.find_passages(scores, seconds, duration)
+        return [(passage.start, passage.end) for passage in passages], float(scores.max())
+
+
+def mean_average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
+    """Average over queries the average precision of ranked recordings: [Q, A] scores, [Q, A] whether they are right."""
+    ranked = np.take_along_axis(relevant, np.argsort(-scores, axis=1, kind="stable"), axis=1)
+    precision = ranked.cumsum(axis=1) / np.arange(1, ranked.shape[1] + 1)
+    return float(((precision * ranked).sum(axis=1) / ranked.sum(axis=1)).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--sources", type=Path, required=True, help="folder of ESC-10, with a folder for each class")
+    parser.add_argument("--questions", type=Path, default=Path(__file__).with_name("esc10_questions.csv"))
+    parser.add_argument("--fold", type=int, default=4, help="of the recordings; 4 for choices, 5 for a test")
+    parser.add_argument("--mixtures", type=int, default=60)
+    options = parser.parse_args()
+    with options.questions.open(newline="", encoding="utf-8") as lines:
+        questions = {row["class"]: row["question"] for row in csv.DictReader(lines)}
+    sources = {
+        name: sorted(
+            str(path.relative_to(options.sources)) for path in options.sources.glob(f"{name}/{options.fold}-*")
+        )
+        for name in questions
+    }
+    embedder = load_embedder(options.model)
+    bank = SourceBank(options.sources, embedder.sampling_rate)
+    mixtures = [draw_mixture(number, options.fold, sources, bank) for number in range(options.mixtures)]
+    queries = dict(zip(questions, embedder.embed_text(list(questions.values())), strict=True))
+    searches = {
+        "windows of 30 s, overlap 10 s": WindowsSearch(embedder, 30, 10),
+        "windows of 5 s, overlap 2 s": WindowsSearch(embedder, 5, 2),
+        "moments": MomentsSearch(embedder),
+    }
+    embedded: dict[str, list] = {name: [] for name in searches}
+    with tempfile.TemporaryDirectory() as scratch:
+        for mixture in tqdm(mixtures, desc="Mixtures", disable=None):
+            waveform = render(mixture.scene, bank)
+            path = Path(scratch, "mixture.wav")
+            soundfile.write(path, waveform / max(1.0, np.abs(waveform).max()), bank.sampling_rate, subtype="FLOAT")
+            for name, search in searches.items():
+                embedded[name].append(search.embed(path))
+    present = [name for name in queries if any(name in mixture.passages for mixture in mixtures)]
+    relevant = np.array([[name in mixture.passages for mixture in mixtures] for name in present])
+    truth = [spans for mixture in mixtures for spans in mixture.passages.values()]
+    rows = []
+    for name, search in searches.items():
+        found = [
+            search.find(features, mixture.scene.duration, queries[asked])[0]
+            for mixture, features in zip(mixtures, embedded[name], strict=True)
+            for asked in mixture.passages
+        ]
+        scores = np.array(
+            [
+                [
+                    search.find(features, mixture.scene.duration, queries[asked])[1]
+                    for mixture, features in zip(mixtures, embedded[name], strict=True)
+                ]
+                for asked in present
+            ]
+        )
+        metrics = {**moment_metrics(found, truth), "mAP of mixtures": mean_average_precision(scores, relevant)}
+        rows.append((name, *(f"{100 * value:.1f}" for value in metrics.values())))
+    print(markdown_table(("search", *metrics), rows))
+    hours = sum(mixture.scene.duration for mixture in mixtures) / 3600
+    count = sum(map(len, truth))
+    print(f"{len(mixtures)} mixtures, {hours:.2f} h, {count} passages, {len(truth)} queries, fold {options.fold}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (InputError, OSError) as error:
+        sys.exit(f"error: {error}")

@@ -11,11 +11,13 @@ import sys
 import unicodedata
 import urllib.parse
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .moments import Moment
 from .records import FileRecord, Hit
 from .tags import Tag
+
+if TYPE_CHECKING:
+    from .moments import Moment
 
 FORMATS = ("table", "json", "csv", "m3u", "audacity", "raven")
 CSV_COLUMNS = ("rank", "score", "file", "start", "end", "duration")
@@ -26,7 +28,7 @@ SURROGATES = re.compile("[\ud800-\udfff]")
 WIDE = 10_000  # columns of a table that is not shown on a terminal: one line per hit
 
 
-def listing(hits: Sequence[Hit | Moment], form: str, tags: Sequence[Sequence[Tag]] | None = None) -> bytes:
+def listing(hits: Sequence["Hit | Moment"], form: str, tags: Sequence[Sequence[Tag]] | None = None) -> bytes:
     """
     Return hits in one of `FORMATS`, encoded; the table has no colors.
 
@@ -51,7 +53,7 @@ def listing(hits: Sequence[Hit | Moment], form: str, tags: Sequence[Sequence[Tag
     return table_text(hits_table(hits, tags)).encode("utf-8", "backslashreplace")
 
 
-def hit_rows(hits: Sequence[Hit | Moment], tags: Sequence[Sequence[Tag]] | None = None) -> list[dict[str, Any]]:
+def hit_rows(hits: Sequence["Hit | Moment"], tags: Sequence[Sequence[Tag]] | None = None) -> list[dict[str, Any]]:
     """Return each hit as a dictionary of JSON values; times in seconds."""
     rows = []
     for rank, hit in enumerate(hits, start=1):
@@ -109,7 +111,7 @@ def to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> bytes:
     return file.getvalue().encode("utf-8", "backslashreplace")
 
 
-def _playlist(hits: Sequence[Hit | Moment]) -> bytes:
+def _playlist(hits: Sequence["Hit | Moment"]) -> bytes:
     """Write an extended M3U; VLC starts at the window of a hit, other players at the beginning."""
     lines = [b"#EXTM3U"]
     for hit in hits:
@@ -141,7 +143,7 @@ RAVEN_COLUMNS = (
 RAVEN_HIGHEST = 16_000  # Hz; a hit spans all frequencies that the models of this package may hear
 
 
-def _audacity_labels(hits: Sequence[Hit | Moment]) -> bytes:
+def _audacity_labels(hits: Sequence["Hit | Moment"]) -> bytes:
     """Write a label track: start, end and, as the label, score and file name; a track belongs to one recording."""
     lines = [
         f"{hit.start:.6f}\t{hit.end:.6f}\t{hit.score:.3f} {printable(os.path.basename(hit.file))}\n" for hit in hits
@@ -149,7 +151,7 @@ def _audacity_labels(hits: Sequence[Hit | Moment]) -> bytes:
     return "".join(lines).encode("utf-8")
 
 
-def _raven_selections(hits: Sequence[Hit | Moment]) -> bytes:
+def _raven_selections(hits: Sequence["Hit | Moment"]) -> bytes:
     """Write a selection table, whose times count from the beginning of the first of the recordings in a row."""
     begins: dict[str, float] = {}
     total = 0.0
@@ -182,7 +184,7 @@ def _escape(character: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def hits_table(hits: Sequence[Hit | Moment], tags: Sequence[Sequence[Tag]] | None = None):
+def hits_table(hits: Sequence["Hit | Moment"], tags: Sequence[Sequence[Tag]] | None = None):
     """Return hits as a rich table of plain text; a name with square brackets is shown as it is."""
     columns = ["", ">score", "file", ">from", ">to", ">of"] + (["tags"] if tags is not None else [])
     rows = []

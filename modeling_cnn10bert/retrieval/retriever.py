@@ -287,8 +287,10 @@ class AudioRetriever:
         """
         from .moments import cache_folder, moments_of
 
-        hits = self.search(text, max(1, len(self.store)), where, without)  # all recordings that are admitted
         _check_k(k)
+        if not isinstance(text, str):
+            raise RetrievalError(f"text: found {type(text).__name__}, expected one text; ask for each by itself")
+        hits = self.search(text, max(1, len(self.store)), where, without)  # all recordings that are admitted
         if not hits:
             return []
         embedder = self.embedder
