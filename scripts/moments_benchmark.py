@@ -1,4 +1,4 @@
-"""Measure how well moments are found in recordings of 1 to 5 minutes that are mixed from ESC-10, whose onsets are known.
+"""Measure how well moments are found in recordings of 1 to 5 minutes, mixed from ESC-10 with known onsets.
 
     python scripts/moments_benchmark.py MODEL --sources DIR [--questions scripts/esc10_questions.csv] [--fold 5]
 
@@ -7,8 +7,8 @@ more is one recording of its class, or several in a row, without the silence at 
 mixture is a query, with all its passages as the truth. All recordings are of one fold: 4 is for choosing parameters,
 and 5 for a test, as in the soundscape benchmark.
 
-Prints the metrics of DCASE 2026 task 6, which look for the passage in its own mixture, and the mean average precision of
-the mixtures themselves, which are searched for by the same queries.
+Prints the metrics of DCASE 2026 task 6, which look for the passages in their own mixture, and the mean average
+precision of the mixtures themselves, which are searched for by the same queries.
 """
 
 import argparse
@@ -122,7 +122,7 @@ class MomentsSearch:
         self.embedder = embedder
 
     def embed(self, path: Path) -> np.ndarray:
-        return moments.embed_frames(path, self.embedder, moments.context_frames(self.embedder))
+        return moments.embed_frames(path, self.embedder, moments.context_frames(self.embedder))[0]
 
     def find(self, embedded: np.ndarray, duration: float, query: np.ndarray):
         """Return the spans, best first, and the score of the recording."""
@@ -162,6 +162,7 @@ def main() -> None:
     searches = {
         "windows of 30 s, overlap 10 s": WindowsSearch(embedder, 30, 10),
         "windows of 5 s, overlap 2 s": WindowsSearch(embedder, 5, 2),
+        "windows of 10 s, overlap 8 s": WindowsSearch(embedder, 10, 8),
         "moments": MomentsSearch(embedder),
     }
     embedded: dict[str, list] = {name: [] for name in searches}

@@ -31,7 +31,10 @@ def moment_metrics(
         overlap = overlaps(np.asarray(passages, float)[:MAX_FOUND, :2], np.asarray(right, float))
         first[query] = overlap[0].max() >= THRESHOLDS
         precision[query] = [_average_precision(overlap, threshold) for threshold in THRESHOLDS]
-    recall, mean = dict(zip(THRESHOLDS, first.mean(axis=0))), dict(zip(THRESHOLDS, precision.mean(axis=0)))
+    recall, mean = (
+        dict(zip(THRESHOLDS, first.mean(axis=0), strict=True)),
+        dict(zip(THRESHOLDS, precision.mean(axis=0), strict=True)),
+    )
     return {
         "R1@0.5": float(recall[0.5]),
         "R1@0.7": float(recall[0.7]),

@@ -1,4 +1,4 @@
-"""Find the passages of recordings that match a text, with a start and an end that are finer than the index's windows."""
+"""Find the passages of recordings that match a text, with times finer than the windows of an index."""
 
 import dataclasses
 import os
@@ -67,9 +67,9 @@ class Moment:
         return self.record.path
 
 
-def embed_frames(path: str | os.PathLike, embedder: FrameEmbedder, context_frames: int = 1) -> np.ndarray:
+def embed_frames(path: str | os.PathLike, embedder: FrameEmbedder, context_frames: int = 1) -> tuple[np.ndarray, float]:
     """
-    Embed each frame of a recording -> [T, D] float32, L2-normalized; memory for the sound does not grow with its length.
+    Embed each frame of a recording -> [T, D] float32, L2-normalized, and return its duration in seconds as well.
 
     Args:
         path: the recording.
@@ -85,14 +85,28 @@ def embed_frames(path: str | os.PathLike, embedder: FrameEmbedder, context_frame
     core = max(1, round(CHUNK_SECONDS * rate / size))
     length, overlap = (core + 2 * margin) * size / rate, 2 * margin * size / rate
     parts: list[tuple[int, int, np.ndarray]] = []  # first frame, first frame that depends on nothing before, embeddings
-    for start, _, waveform in read_windows(path, rate, length, overlap):
+    for start, end, waveform in read_windows(path, rate, length, overlap):
         # The last chunk ends with the recording, so it may begin within a frame.
         sample = round(start * rate)
         first = -(-sample // size)
         embeds = embedder.embed_frames(waveform[first * size - sample :], context_frames)
         parts.append((first, first + margin if first else 0, embeds))
     ends = [sound for _, sound, _ in parts[1:]] + [parts[-1][0] + len(parts[-1][2])]
-    return np.concatenate([embeds[sound - first : end - first] for (first, sound, embeds), end in zip(parts, ends)])
+    kept = (embeds[sound - first : end - first] for (first, sound, embeds), end in zip(parts, ends, strict=True))
+    return np.concatenate(list(kept)), end
+
+
+def check_embeds_frames(embedder) -> None:
+    """
+    Raises:
+        RetrievalError: the model has no embeddings of frames.
+    """
+    if not hasattr(embedder, "embed_frames"):
+        raise RetrievalError(
+            f"{embedder.identity.name} embeds whole recordings only, as every ONNX export does; expected a model that "
+            "embeds frames: name the one that was exported"
+        )
+    embedder.frame_samples  # noqa: B018 (raises for models of other kinds)
 
 
 def context_frames(embedder: FrameEmbedder) -> int:
@@ -170,7 +184,7 @@ def moments_of(
     Find the moments of recordings, best first.
 
     Frames are embedded once and kept in `cache`, one file per content of a recording, so that an interrupted or second
-    search is fast. Recordings that cannot be read, or that changed since they were indexed, are left out with a warning.
+    search is fast. Recordings that cannot be read or that changed since they were indexed are left out, with a warning.
 
     Args:
         query: [D], L2-normalized.
@@ -214,7 +228,7 @@ def _cached_frames(record: FileRecord, embedder: FrameEmbedder, context: int, fo
         pass
     if file_stamp(os.stat(record.path)) != (record.size, record.modified_ns):
         raise AudioError("changed since it was indexed; index it again")
-    embeds = embed_frames(record.path, embedder, context).astype(np.float16)
+    embeds = embed_frames(record.path, embedder, context)[0].astype(np.float16)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with replaced_whole(path) as unfinished, unfinished.open("wb") as file:

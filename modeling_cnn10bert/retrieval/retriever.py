@@ -285,7 +285,7 @@ class AudioRetriever:
         Raises:
             RetrievalError: as in `search`, or the model has no embeddings of frames.
         """
-        from .moments import cache_folder, moments_of
+        from .moments import cache_folder, check_embeds_frames, moments_of
 
         _check_k(k)
         if not isinstance(text, str):
@@ -294,11 +294,7 @@ class AudioRetriever:
         if not hits:
             return []
         embedder = self.embedder
-        if not hasattr(embedder, "embed_frames"):
-            raise RetrievalError(
-                f"{embedder.identity.name} embeds whole recordings only, as every ONNX export does; expected a model "
-                "for moments: name the one that was exported (--model FOLDER, or model=...)"
-            )
+        check_embeds_frames(embedder)
         unwanted = [] if without is None else _texts(without, "without")
         embeds = self.embed_text([text, *unwanted])
         query = without_words(embeds[:1], embeds[1:])[0]

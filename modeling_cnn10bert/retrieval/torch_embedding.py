@@ -113,8 +113,8 @@ class TorchEmbedder:
         """
         if not hasattr(self.model, "get_audio_frame_features"):
             raise RetrievalError(
-                f"{self.identity.name} is a {type(self.model).__name__}, which embeds whole recordings only; expected a "
-                "CNN10BertModel, which embeds frames too; make an index with such a model, or search without moments"
+                f"{self.identity.name} is a {type(self.model).__name__}, which embeds whole recordings only; expected "
+                "a CNN10BertModel, which embeds frames too; make an index with such a model, or search without moments"
             )
         # Each block halves the number of frames.
         return self.model.config.audio_config.min_frames * self._inputs.feature_extractor.hop_length
