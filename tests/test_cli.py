@@ -510,3 +510,14 @@ def test_a_recipe_of_the_package_is_found_by_its_name_and_a_close_one_is_propose
 def test_options_may_be_written_with_underscores(run, tmp_path):
     said = run("prepare", "audiocaps", tmp_path, "--num_proc", "0", "--captions", "a", "--audio", "b", code=2).stderr
     assert "--num-proc" in said
+
+
+def test_moments_are_listed_and_written_as_labels_and_selections(run, index, tmp_path):
+    options = ("search", "a dog bark", "--index", index, "--moments", "-k", 3)
+    rows = json.loads(run(*options, "--output", "json").stdout)
+    assert [row["rank"] for row in rows] == [1, 2, 3]
+    assert all(0 <= row["start"] < row["end"] <= row["duration"] + 0.001 for row in rows)
+    for form, ending in (("audacity", "labels.txt"), ("raven", "selections.txt")):
+        run(*options, "--out", tmp_path / f"dogs.{ending}")
+        assert (tmp_path / f"dogs.{ending}").read_bytes() == run(*options, "--output", form).stdout_bytes
+    assert len((tmp_path / "dogs.labels.txt").read_text().splitlines()) == 3

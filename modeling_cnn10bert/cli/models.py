@@ -81,7 +81,7 @@ def evaluate(
 @command(
     MODELS,
     "submit runs/mine data/clotho --format dcase2022 --out submission.csv",
-    "submit runs/mine --captions dcase2026_evaluation.jsonl --audio DIR \\\n  --format dcase2026 --out submission.jsonl",
+    "submit runs/mine --captions queries.jsonl --audio DIR \\\n  --format dcase2026 --out submission.jsonl",
     "submit runs/mine --captions queries.csv --audio DIR \\\n  --format dcase2022 --out submission.csv",
 )
 def submit(

@@ -1,4 +1,4 @@
-"""Write, read and score submission files of DCASE 2022 task 6b and DCASE 2025 task 6; write those of DCASE 2026 task 6."""
+"""Write, read and score the submission files of DCASE 2022 task 6b and DCASE 2025 task 6, and write those of 2026."""
 
 import ast
 import csv
@@ -115,7 +115,7 @@ class MomentQuery:
 
 def read_dcase2026_queries(path: str | os.PathLike) -> list[MomentQuery]:
     """
-    Read the queries of DCASE 2026 task 6 from JSON lines with `qid`, `query` and `vid`, such as dcase2026_evaluation.jsonl.
+    Read the queries of DCASE 2026 task 6, such as dcase2026_evaluation.jsonl: JSON lines with `qid`, `query` and `vid`.
 
     Raises:
         DataError: the file cannot be read, a line is faulty, or it has no line.
@@ -129,12 +129,10 @@ def read_dcase2026_queries(path: str | os.PathLike) -> list[MomentQuery]:
             query = MomentQuery(row["qid"], row["query"], row["vid"])
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{path}:{number}: found {error!r}, expected a JSON object with qid, query and vid; fetch the file again"
+                f"{path}:{number}: found {error!r}, expected a JSON object with qid, query and vid; fetch it again"
             ) from error
         if not isinstance(query.vid, str) or not isinstance(query.query, str) or not caption_words(query.query):
-            raise DataError(
-                f"{path}:{number}: found {query}, expected texts, and a query with a word; correct the line"
-            )
+            raise DataError(f"{path}:{number}: found {query}, expected texts with a word; correct the line")
         queries.append(query)
     if not queries:
         raise DataError(f"{path}: found no query, expected one per line; fetch the file again")

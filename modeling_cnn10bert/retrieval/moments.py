@@ -85,7 +85,8 @@ def embed_frames(path: str | os.PathLike, embedder: FrameEmbedder, context_frame
     core = max(1, round(CHUNK_SECONDS * rate / size))
     length, overlap = (core + 2 * margin) * size / rate, 2 * margin * size / rate
     parts: list[tuple[int, int, np.ndarray]] = []  # first frame, first frame that depends on nothing before, embeddings
-    for start, end, waveform in read_windows(path, rate, length, overlap):
+    duration = 0.0
+    for start, duration, waveform in read_windows(path, rate, length, overlap):
         # The last chunk ends with the recording, so it may begin within a frame.
         sample = round(start * rate)
         first = -(-sample // size)
@@ -93,7 +94,7 @@ def embed_frames(path: str | os.PathLike, embedder: FrameEmbedder, context_frame
         parts.append((first, first + margin if first else 0, embeds))
     ends = [sound for _, sound, _ in parts[1:]] + [parts[-1][0] + len(parts[-1][2])]
     kept = (embeds[sound - first : end - first] for (first, sound, embeds), end in zip(parts, ends, strict=True))
-    return np.concatenate(list(kept)), end
+    return np.concatenate(list(kept)), duration
 
 
 def check_embeds_frames(embedder) -> None:
