@@ -16,7 +16,7 @@ from ..errors import DataError, RetrievalError
 from ..files import write_text
 from ..processing_cnn10bert import caption_words
 from ..retrieval.embedding import Embedder, load_embedder
-from ..retrieval.moments import check_embeds_frames, context_frames, embed_frames, find_passages
+from ..retrieval.moments import as_frame_embedder, context_frames, embed_frames, find_passages
 from ..retrieval.scanning import is_recording
 from .bootstrap import CONFIDENCE, RESAMPLES, check_bootstrap
 from .evaluate import ModelEvaluation, embed_captions, embed_recordings, evaluate_model
@@ -197,7 +197,7 @@ def _submit_moments(embedder: Embedder, captions: Path, audio: Path, path: Path,
         RetrievalError: the model has no embeddings of frames.
     """
     queries = read_dcase2026_queries(captions)
-    check_embeds_frames(embedder)
+    frame_embedder = as_frame_embedder(embedder)
     found = {file.stem: file for file in sorted(audio.iterdir() if audio.is_dir() else ()) if is_recording(file.name)}
     if missing := sorted({query.vid for query in queries} - found.keys()):
         raise DataError(f"{audio}: found no recording {missing[0]!r} ({len(missing)} are missing); check the folder")
@@ -207,8 +207,8 @@ def _submit_moments(embedder: Embedder, captions: Path, audio: Path, path: Path,
         by_recording.setdefault(query.vid, []).append(number)
     passages: dict[int, list[tuple[float, float]]] = {}
     for vid, numbers in tqdm(by_recording.items(), desc="Moments", disable=None if progress else True):
-        frames, duration = embed_frames(found[vid], embedder, context_frames(embedder))
-        seconds = embedder.frame_samples / embedder.sampling_rate
+        frames, duration = embed_frames(found[vid], frame_embedder, context_frames(frame_embedder))
+        seconds = frame_embedder.frame_samples / embedder.sampling_rate
         for number in numbers:
             spans = find_passages(frames @ texts[number], seconds, duration)
             passages[number] = [(passage.start, passage.end) for passage in spans]

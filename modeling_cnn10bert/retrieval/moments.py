@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -85,8 +85,9 @@ def embed_frames(path: str | os.PathLike, embedder: FrameEmbedder, context_frame
     core = max(1, round(CHUNK_SECONDS * rate / size))
     length, overlap = (core + 2 * margin) * size / rate, 2 * margin * size / rate
     parts: list[tuple[int, int, np.ndarray]] = []  # first frame, first frame that depends on nothing before, embeddings
-    duration = 0.0
-    for start, duration, waveform in read_windows(path, rate, length, overlap):
+    seconds = 0.0
+    for start, end, waveform in read_windows(path, rate, length, overlap):
+        seconds = end
         # The last chunk ends with the recording, so it may begin within a frame.
         sample = round(start * rate)
         first = -(-sample // size)
@@ -94,11 +95,13 @@ def embed_frames(path: str | os.PathLike, embedder: FrameEmbedder, context_frame
         parts.append((first, first + margin if first else 0, embeds))
     ends = [sound for _, sound, _ in parts[1:]] + [parts[-1][0] + len(parts[-1][2])]
     kept = (embeds[sound - first : end - first] for (first, sound, embeds), end in zip(parts, ends, strict=True))
-    return np.concatenate(list(kept)), duration
+    return np.concatenate(list(kept)), seconds
 
 
-def check_embeds_frames(embedder) -> None:
+def as_frame_embedder(embedder: Any) -> FrameEmbedder:
     """
+    Return an embedder that embeds frames too.
+
     Raises:
         RetrievalError: the model has no embeddings of frames.
     """
@@ -108,6 +111,7 @@ def check_embeds_frames(embedder) -> None:
             "embeds frames: name the one that was exported"
         )
     embedder.frame_samples  # noqa: B018 (raises for models of other kinds)
+    return embedder
 
 
 def context_frames(embedder: FrameEmbedder) -> int:

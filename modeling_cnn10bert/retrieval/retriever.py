@@ -285,7 +285,7 @@ class AudioRetriever:
         Raises:
             RetrievalError: as in `search`, or the model has no embeddings of frames.
         """
-        from .moments import cache_folder, check_embeds_frames, moments_of
+        from .moments import as_frame_embedder, cache_folder, moments_of
 
         _check_k(k)
         if not isinstance(text, str):
@@ -293,8 +293,7 @@ class AudioRetriever:
         hits = self.search(text, max(1, len(self.store)), where, without)  # all recordings that are admitted
         if not hits:
             return []
-        embedder = self.embedder
-        check_embeds_frames(embedder)
+        embedder = as_frame_embedder(self.embedder)
         unwanted = [] if without is None else _texts(without, "without")
         embeds = self.embed_text([text, *unwanted])
         query = without_words(embeds[:1], embeds[1:])[0]

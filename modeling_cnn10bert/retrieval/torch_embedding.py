@@ -5,6 +5,7 @@ import inspect
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -117,7 +118,8 @@ class TorchEmbedder:
                 "a CNN10BertModel, which embeds frames too; make an index with such a model, or search without moments"
             )
         # Each block halves the number of frames.
-        return self.model.config.audio_config.min_frames * self._inputs.feature_extractor.hop_length
+        config: Any = self.model.config
+        return config.audio_config.min_frames * self._inputs.feature_extractor.hop_length
 
     def embed_frames(self, waveform: np.ndarray, context_frames: int = 1) -> np.ndarray:
         """
@@ -131,7 +133,8 @@ class TorchEmbedder:
             RetrievalError: the model has no embeddings of frames, or the waveform is not as in `embed_audio`.
         """
         [batch] = self._inputs.audio([waveform])
-        tower = functools.partial(self.model.get_audio_frame_features, context_frames=context_frames)
+        frame_features: Any = self.model.get_audio_frame_features
+        tower = functools.partial(frame_features, context_frames=context_frames)
         with model_faults(self.identity):
             return self._run(tower, batch.arguments)[0]
 

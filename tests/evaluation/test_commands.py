@@ -7,6 +7,7 @@ import shutil
 import datasets
 import numpy as np
 import pytest
+import soundfile
 
 from modeling_cnn10bert.data.audio_io import load_audio
 from modeling_cnn10bert.data.prepare import prepare_dataset
