@@ -536,10 +536,10 @@ class CNN10BertModel(CNN10BertPreTrainedModel):
         frames = outputs.last_hidden_state.transpose(1, 2)  # [B, C, T // 16], 0 in the padding
         mask = block_masks(input_features_mask, self.audio_model.config.num_hidden_layers)[-1]
         valid = torch.ones_like(frames[:, :1]) if mask is None else mask[:, 0].transpose(1, 2).to(frames.dtype)
-        window = {"kernel_size": context_frames, "stride": 1, "padding": context_frames // 2}
-        mean = F.avg_pool1d(frames, **window) / F.avg_pool1d(valid, **window).clamp(min=1 / context_frames)
+        window = (context_frames, 1, context_frames // 2)  # kernel size, stride and padding
+        mean = F.avg_pool1d(frames, *window) / F.avg_pool1d(valid, *window).clamp(min=1 / context_frames)
         # Frames are means of rectified values, so the zeros of the padding are never above them.
-        maximum = F.max_pool1d(frames, **window)
+        maximum = F.max_pool1d(frames, *window)
         # CODEPATH: as in `CNN10Model`.
         pooled = (mean + maximum) / 2 if self.audio_model.config.time_pooling == "average" else mean + maximum
         return self.audio_projection(pooled.transpose(1, 2))
