@@ -506,6 +506,44 @@ class CNN10BertModel(CNN10BertPreTrainedModel):
         outputs.pooler_output = self.audio_projection(outputs.pooler_output)
         return outputs
 
+    def get_audio_frame_features(
+        self,
+        input_features: Tensor,
+        input_features_mask: Tensor | None = None,
+        context_frames: int = 1,
+    ) -> Tensor:
+        """
+        Embed every frame of recordings, which tells where in a recording a caption fits.
+
+        A frame is pooled with its neighbors as [`CNN10Model`] pools a whole recording, and then projected. With
+        `context_frames` of twice the number of frames or more, every frame has the embedding of the recording.
+
+        Args:
+            input_features (`torch.Tensor` of shape `(batch_size, num_frames, num_mel_bins)`):
+                Log-mel spectrograms in dB, from [`CNN10FeatureExtractor`].
+            input_features_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*):
+                1 on the frames of the clip, 0 on the padding after them.
+            context_frames (`int`, *optional*, defaults to 1):
+                Frames that are pooled together, centered on the one that is embedded; odd.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, num_frames // 16, projection_dim)`: unit vectors, float32. Those of
+            the padding have no meaning.
+        """
+        if context_frames % 2 == 0:
+            raise ValueError(f"context_frames must be odd, found {context_frames}.")
+        outputs = self.audio_model(input_features, input_features_mask, return_dict=True)
+        frames = outputs.last_hidden_state.transpose(1, 2)  # [B, C, T // 16], 0 in the padding
+        mask = block_masks(input_features_mask, self.audio_model.config.num_hidden_layers)[-1]
+        valid = torch.ones_like(frames[:, :1]) if mask is None else mask[:, 0].transpose(1, 2).to(frames.dtype)
+        window = (context_frames, 1, context_frames // 2)  # kernel size, stride and padding
+        mean = F.avg_pool1d(frames, *window) / F.avg_pool1d(valid, *window).clamp(min=1 / context_frames)
+        # Frames are means of rectified values, so the zeros of the padding are never above them.
+        maximum = F.max_pool1d(frames, *window)
+        # CODEPATH: as in `CNN10Model`.
+        pooled = (mean + maximum) / 2 if self.audio_model.config.time_pooling == "average" else mean + maximum
+        return self.audio_projection(pooled.transpose(1, 2))
+
     @can_return_tuple
     @auto_docstring(custom_intro="Embed captions: `pooler_output` `(batch_size, projection_dim)` are unit vectors.")
     def get_text_features(

@@ -649,3 +649,14 @@ def test_a_sound_and_a_text_are_searched_for_together(run, index):
     assert [hit["file"] for hit in json.loads(least.stdout)] == [best["file"]]
     none = run("search", "rain", "--index", index, "--min-score", "1.5")
     assert "nothing found: no recording has a score of at least 1.5" in none.stderr
+
+
+def test_moments_are_listed_and_written_as_labels_and_selections(run, index, tmp_path):
+    options = ("search", "a dog bark", "--index", index, "--moments", "-k", 3)
+    rows = json.loads(run(*options, "--output", "json").stdout)
+    assert [row["rank"] for row in rows] == [1, 2, 3]
+    assert all(0 <= row["start"] < row["end"] <= row["duration"] + 0.001 for row in rows)
+    for form, ending in (("audacity", "labels.txt"), ("raven", "selections.txt")):
+        run(*options, "--out", tmp_path / f"dogs.{ending}")
+        assert (tmp_path / f"dogs.{ending}").read_bytes() == run(*options, "--output", form).stdout_bytes
+    assert len((tmp_path / "dogs.labels.txt").read_text().splitlines()) == 3

@@ -722,3 +722,31 @@ def test_a_tagger_starts_from_the_audio_network_of_a_retrieval_model_with_a_head
     again, loading = CNN10ForAudioClassification.from_pretrained(tmp_path / "tagger", output_loading_info=True)
     assert not loading["missing_keys"] and _same_tower(again.cnn10, model.audio_model)
     assert _same_tower(CNN10Model.from_pretrained(tmp_path / "tagger"), model.audio_model)
+
+
+# ------------------------------------------------------------------------------------------------------------- frames
+
+
+def test_a_frame_has_the_same_embedding_at_any_padding(tiny_model, log_mels):
+    model = tiny_model()
+    features, mask, clips = log_mels([100, 163], num_frames=400)
+    with torch.inference_mode():
+        padded = model.get_audio_frame_features(features, mask, context_frames=5)
+        for row, clip in zip(padded, clips, strict=True):
+            alone = model.get_audio_frame_features(clip[None], context_frames=5)[0]
+            assert alone.shape == (len(clip) // 16, 12)
+            torch.testing.assert_close(row[: len(alone)], alone, atol=1e-6, rtol=0)
+
+
+def test_a_frame_without_context_has_the_projection_of_its_own_vector(tiny_model, log_mels):
+    model = tiny_model()
+    features = log_mels([100])[0]
+    with torch.inference_mode():
+        vectors = model.audio_model(features).last_hidden_state
+        expected = model.audio_projection(vectors)
+        torch.testing.assert_close(model.get_audio_frame_features(features), expected, atol=1e-6, rtol=0)
+
+
+def test_an_even_context_has_no_center_and_is_refused(tiny_model, log_mels):
+    with pytest.raises(ValueError, match="context_frames must be odd, found 4"):
+        tiny_model().get_audio_frame_features(log_mels([100])[0], context_frames=4)

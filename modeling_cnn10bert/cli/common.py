@@ -68,7 +68,7 @@ def _options(
     pass
 
 
-Output = Literal["table", "json", "csv", "m3u"]
+Output = Literal["table", "json", "csv", "m3u", "audacity", "raven"]
 TableOutput = Literal["table", "json", "csv"]
 Precision = Literal["float32", "bfloat16"]
 Backend = Literal["auto", "torch", "onnx"]
@@ -221,9 +221,10 @@ def _quiet_transformers(bars: bool) -> Iterator[None]:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_) -> None:
+    from ..retrieval.moments import MomentsWarning
     from ..retrieval.retriever import RetrievalWarning
 
-    if issubclass(category, RetrievalWarning):
+    if issubclass(category, RetrievalWarning | MomentsWarning):
         say(f"warning: {without_secrets(str(message))}")
 
 
@@ -247,6 +248,8 @@ def results_only() -> Iterator[None]:
 
 
 def output_form(output: Output | None, out: Path | None) -> str:
+    if output is None and out is not None and out.name.lower().endswith((".labels.txt", ".selections.txt")):
+        return "audacity" if out.name.lower().endswith(".labels.txt") else "raven"
     return output or (ENDINGS.get(out.suffix.lower(), "table") if out is not None else "table")
 
 

@@ -81,6 +81,7 @@ def evaluate(
 @command(
     MODELS,
     "submit runs/mine data/clotho --format dcase2022 --out submission.csv",
+    "submit runs/mine --captions queries.jsonl --audio DIR \\\n  --format dcase2026 --out submission.jsonl",
     "submit runs/mine --captions queries.csv --audio DIR \\\n  --format dcase2022 --out submission.csv",
 )
 def submit(
@@ -89,12 +90,16 @@ def submit(
         str | None, typer.Argument(help="As for evaluate, or use --captions and --audio.", show_default=False)
     ] = None,
     format: Annotated[
-        Literal["dcase2022", "dcase2025"], typer.Option("--format", help="Submission format.", show_default=False)
+        Literal["dcase2022", "dcase2025", "dcase2026"],
+        typer.Option("--format", help="Submission format.", show_default=False),
     ] = ...,
-    out: Annotated[str, typer.Option("--out", help="CSV file to write. It must not exist.", show_default=False)] = ...,
+    out: Annotated[str, typer.Option("--out", help="File to write. It must not exist.", show_default=False)] = ...,
     split: SplitOption = None,
     sources: SourcesOption = None,
-    captions: Annotated[str | None, typer.Option("--captions", help="CSV file of queries, column caption.")] = None,
+    captions: Annotated[
+        str | None,
+        typer.Option("--captions", help="CSV file of queries, column caption. For dcase2026, its .jsonl file."),
+    ] = None,
     audio: Annotated[str | None, typer.Option("--audio", help="Folder of recordings.")] = None,
     device: DeviceOption = None,
     dtype: PrecisionOption = "float32",

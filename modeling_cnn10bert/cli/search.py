@@ -50,6 +50,7 @@ from .common import (
 
 if TYPE_CHECKING:
     from ..retrieval.indexing import IndexReport
+    from ..retrieval.moments import Moment
     from ..retrieval.records import Hit, SearchFilter
     from ..retrieval.retriever import AudioRetriever
 
@@ -240,6 +241,7 @@ def info(index: IndexOption = "sounds.index", output: TableOutputOption = None, 
     'search "a dog barks" --without speech --format wav --max-duration 30',
     'search "rain on a roof" --after 2026-01-31 --out hits.m3u',
     'search "in a large hall" --like door.wav --like-weight 0.3',
+    'search "a dog barks" --moments --out dogs.labels.txt',
 )
 def search(
     text: Annotated[str, typer.Argument(help="Text description of the sound.", show_default=False)],
@@ -251,6 +253,10 @@ def search(
     like_weight: Annotated[
         float, typer.Option("--like-weight", min=0, max=1, help="Weight of --like; the rest is the text's.")
     ] = 0.5,
+    moments: Annotated[
+        bool,
+        typer.Option("--moments", help="List the passages that match, several per recording. The first time is slow."),
+    ] = False,
     without: WithoutOption = None,
     min_score: MinScoreOption = None,
     min_duration: MinDurationOption = None,
@@ -272,7 +278,12 @@ def search(
     where = _filter(min_duration, max_duration, folder, format, after, before)
     options = _model_options(device, dtype, backend, trust_remote_code)
 
-    def find(retriever: "AudioRetriever") -> "list[Hit]":
+    if moments and like is not None:
+        raise typer.BadParameter("cannot be used with --moments", param_hint="--like")
+
+    def find(retriever: "AudioRetriever") -> "list[Hit] | list[Moment]":
+        if moments:
+            return retriever.moments(text, top, where, without, min_score=min_score, progress=True)
         return retriever.search(text, top, where, without, min_score=min_score, like=like, like_weight=like_weight)
 
     _search(index, model, options, find, where, min_score, tags, output, out)
@@ -318,7 +329,7 @@ def _search(
     index: str,
     model: str | None,
     options: dict,
-    find: Callable[["AudioRetriever"], list["Hit"]],
+    find: Callable[["AudioRetriever"], "list[Hit] | list[Moment]"],
     where: "SearchFilter",
     min_score: float | None,
     tags: Path | None,

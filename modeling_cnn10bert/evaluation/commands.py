@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from ..errors import DataError, RetrievalError
 from ..files import write_text
 from ..processing_cnn10bert import caption_words
-from ..retrieval.embedding import load_embedder
+from ..retrieval.embedding import Embedder, load_embedder
+from ..retrieval.moments import as_frame_embedder, context_frames, embed_frames, find_passages
+from ..retrieval.scanning import is_recording
 from .bootstrap import CONFIDENCE, RESAMPLES, check_bootstrap
 from .evaluate import ModelEvaluation, embed_captions, embed_recordings, evaluate_model
 from .metric import cosine_similarity
@@ -23,13 +26,15 @@ from .reports import markdown_table
 from .submissions import (
     RANKS,
     is_ranked_output,
+    read_dcase2026_queries,
     score_matrix,
     score_ranked_output,
     write_dcase2022,
     write_dcase2025,
+    write_dcase2026,
 )
 
-FORMATS = ("dcase2022", "dcase2025")
+FORMATS = ("dcase2022", "dcase2025", "dcase2026")
 FOUND_SHOWN = 10  # recordings per query in ranks.csv
 RESULTS, RANKS_TABLE, PICTURE = "results.json", "ranks.csv", "metrics.png"
 
@@ -118,8 +123,8 @@ def run_submit(
         model, device, dtype, trust_remote_code, revision: see `load_embedder`.
         dataset, split, sources, audio: see `load_evaluation_set`; or, without `dataset`, `captions` and `audio`: see
             `load_unpaired_set`.
-        format: `dcase2022` or `dcase2025`.
-        out: the CSV file; it must not exist yet.
+        format: `dcase2022`, `dcase2025` or `dcase2026`; the last takes no data set, see `_submit_moments`.
+        out: the file; it must not exist yet.
         progress: whether to show progress bars.
 
     Returns:
@@ -134,6 +139,16 @@ def run_submit(
     path = Path(out)
     if path.exists():
         raise RetrievalError(f"{path}: found it there already, expected a new file; name another, or move it away")
+    if format == "dcase2026":
+        if dataset is not None or split is not None or sources is not None or captions is None or audio is None:
+            raise DataError(
+                "expected captions (the challenge's JSON lines with qid, query and vid) and audio (the folder of its "
+                "recordings) for dcase2026, and no data set"
+            )
+        embedder = load_embedder(
+            model, device=device, dtype=dtype, trust_remote_code=trust_remote_code, revision=revision
+        )
+        return _submit_moments(embedder, Path(captions), Path(audio), path, progress)
     searched = _searched(dataset, split, sources, captions, audio)
     if format == "dcase2022" and len(searched.recordings) < RANKS:
         raise RetrievalError(
@@ -166,6 +181,39 @@ def run_submit(
         for note in dict.fromkeys(recording.notes):
             print(f"{recording.name}: {note}")
     print(f"{len(queries)} queries over {len(names)} recordings, as {format} has it, written to {path}")
+    return path
+
+
+def _submit_moments(embedder: Embedder, captions: Path, audio: Path, path: Path, progress: bool) -> Path:
+    """
+    Find the passages of each query in its recording, and write a submission of DCASE 2026 task 6.
+
+    Args:
+        captions: see `read_dcase2026_queries`.
+        audio: folder of the recordings, each named by its `vid` with any ending.
+
+    Raises:
+        DataError: the queries are faulty, or a recording is missing.
+        RetrievalError: the model has no embeddings of frames.
+    """
+    queries = read_dcase2026_queries(captions)
+    frame_embedder = as_frame_embedder(embedder)
+    found = {file.stem: file for file in sorted(audio.iterdir() if audio.is_dir() else ()) if is_recording(file.name)}
+    if missing := sorted({query.vid for query in queries} - found.keys()):
+        raise DataError(f"{audio}: found no recording {missing[0]!r} ({len(missing)} are missing); check the folder")
+    texts = embed_captions(embedder, [query.query for query in queries], progress=progress)
+    by_recording: dict[str, list[int]] = {}
+    for number, query in enumerate(queries):
+        by_recording.setdefault(query.vid, []).append(number)
+    passages: dict[int, list[tuple[float, float]]] = {}
+    for vid, numbers in tqdm(by_recording.items(), desc="Moments", disable=None if progress else True):
+        frames, duration = embed_frames(found[vid], frame_embedder, context_frames(frame_embedder))
+        seconds = frame_embedder.frame_samples / embedder.sampling_rate
+        for number in numbers:
+            spans = find_passages(frames @ texts[number], seconds, duration)
+            passages[number] = [(passage.start, passage.end) for passage in spans]
+    write_dcase2026(path, queries, [passages[number] for number in range(len(queries))])
+    print(f"{len(queries)} queries over {len(by_recording)} recordings, as dcase2026 has it, written to {path}")
     return path
 
 

@@ -1,8 +1,10 @@
-"""Write, read and score the submission files of DCASE 2022 task 6b and DCASE 2025 task 6."""
+"""Write, read and score the submission files of DCASE 2022 task 6b and DCASE 2025 task 6, and write those of 2026."""
 
 import ast
 import csv
+import dataclasses
 import io
+import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,7 +15,9 @@ from ..data.recipes.clotho import CAPTION_COLUMNS, read_captions
 from ..data.tables import read_rows, read_text
 from ..errors import DataError, RetrievalError
 from ..files import write_text
+from ..processing_cnn10bert import caption_words
 from .metric import load_retrieval_metric
+from .moments import MAX_FOUND
 
 RANKS = 10  # recordings per query in DCASE 2022
 RANK_COLUMNS = [f"file_name_{rank}" for rank in range(1, RANKS + 1)]
@@ -98,6 +102,63 @@ def write_dcase2025(
     # Nine digits tell every float32 from its neighbors; numpy's shortest form takes twice as long.
     rows = ([caption, *map("{:.9g}".format, row.tolist())] for caption, row in zip(captions, scores, strict=True))
     _write_rows(path, [QUERY_COLUMN, *file_names], rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class MomentQuery:
+    """A query of DCASE 2026 task 6: which passages of the recording `vid` does the text `query` describe?"""
+
+    qid: str | int
+    query: str
+    vid: str
+
+
+def read_dcase2026_queries(path: str | os.PathLike) -> list[MomentQuery]:
+    """
+    Read the queries of DCASE 2026 task 6, such as dcase2026_evaluation.jsonl: JSON lines with `qid`, `query` and `vid`.
+
+    Raises:
+        DataError: the file cannot be read, a line is faulty, or it has no line.
+    """
+    queries = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            query = MomentQuery(row["qid"], row["query"], row["vid"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}:{number}: found {error!r}, expected a JSON object with qid, query and vid; fetch it again"
+            ) from error
+        if not isinstance(query.vid, str) or not isinstance(query.query, str) or not caption_words(query.query):
+            raise DataError(f"{path}:{number}: found {query}, expected texts with a word; correct the line")
+        queries.append(query)
+    if not queries:
+        raise DataError(f"{path}: found no query, expected one per line; fetch the file again")
+    return queries
+
+
+def write_dcase2026(
+    path: str | os.PathLike, queries: Sequence[MomentQuery], passages: Sequence[Sequence[tuple[float, float]]]
+) -> None:
+    """
+    Write a submission of DCASE 2026 task 6: JSON lines with `qid`, `query`, `vid` and `pred_relevant_windows`.
+
+    The form is that of the challenge's baseline (src/standalone_eval/README.md in
+    github.com/awkrail/dcase2026_task6_baseline): pairs of start and end in seconds, best first, at most ten.
+
+    Args:
+        path: the file; it appears whole or not at all.
+        queries: [Q].
+        passages: [Q] of [N, 2], at least one for each query.
+    """
+    lines = []
+    for query, spans in zip(queries, passages, strict=True):
+        row = dataclasses.asdict(query)
+        row["pred_relevant_windows"] = [[round(start, 3), round(end, 3)] for start, end in spans[:MAX_FOUND]]
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    write_text(path, "".join(lines))
 
 
 def read_dcase2022(path: str | os.PathLike) -> tuple[list[str], list[list[str]]]:

@@ -1,4 +1,4 @@
-"""Write search hits as a table, JSON, CSV or a playlist."""
+"""Write search hits as a table, JSON, CSV, a playlist, Audacity labels or a Raven selection table."""
 
 import csv
 import datetime
@@ -19,7 +19,9 @@ from .tags import Tag
 if TYPE_CHECKING:
     import pandas
 
-FORMATS = ("table", "json", "csv", "m3u")
+    from .moments import Moment
+
+FORMATS = ("table", "json", "csv", "m3u", "audacity", "raven")
 HIT_FIELDS = ("rank", "score", "z_score", "file", "duration", "size", "modified", "start", "end")  # of JSON and CSV
 # Replacements for control characters, invisible characters and those that change the text direction.
 UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -28,7 +30,7 @@ SURROGATES = re.compile("[\ud800-\udfff]")
 WIDE = 10_000  # columns of a table that is not shown on a terminal: one line per hit
 
 
-def listing(hits: Sequence[Hit], form: str, tags: Sequence[Sequence[Tag]] | None = None) -> bytes:
+def listing(hits: Sequence["Hit | Moment"], form: str, tags: Sequence[Sequence[Tag]] | None = None) -> bytes:
     """
     Return hits in one of `FORMATS`, encoded; the table has no colors.
 
@@ -46,10 +48,14 @@ def listing(hits: Sequence[Hit], form: str, tags: Sequence[Sequence[Tag]] | None
         return to_csv(hit_rows(hits, tags), HIT_FIELDS if tags is None else (*HIT_FIELDS, "tags"))
     if form == "m3u":
         return _playlist(hits)
+    if form == "audacity":
+        return _audacity_labels(hits)
+    if form == "raven":
+        return _raven_selections(hits)
     return table_text(hits_table(hits, tags)).encode("utf-8", "backslashreplace")
 
 
-def hit_rows(hits: Sequence[Hit], tags: Sequence[Sequence[Tag]] | None = None) -> list[dict[str, Any]]:
+def hit_rows(hits: Sequence["Hit | Moment"], tags: Sequence[Sequence[Tag]] | None = None) -> list[dict[str, Any]]:
     """Return each hit as a dictionary of JSON values; times in seconds."""
     rows = []
     for rank, hit in enumerate(hits, start=1):
@@ -115,7 +121,7 @@ def to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> bytes:
     return file.getvalue().encode("utf-8", "backslashreplace")
 
 
-def _playlist(hits: Sequence[Hit]) -> bytes:
+def _playlist(hits: Sequence["Hit | Moment"]) -> bytes:
     """Write an extended M3U; VLC starts at the window of a hit, other players at the beginning."""
     lines = [b"#EXTM3U"]
     for hit in hits:
@@ -130,6 +136,45 @@ def _playlist(hits: Sequence[Hit]) -> bytes:
             name = b"file://" + urllib.parse.quote(name).encode("ascii")
         lines.append(name)
     return b"\n".join(lines) + b"\n"
+
+
+RAVEN_COLUMNS = (
+    "Selection",
+    "View",
+    "Channel",
+    "Begin Time (s)",
+    "End Time (s)",
+    "Low Freq (Hz)",
+    "High Freq (Hz)",
+    "Begin Path",
+    "File Offset (s)",
+    "Score",
+)
+RAVEN_HIGHEST = 16_000  # Hz; a hit spans all frequencies that the models of this package may hear
+
+
+def _audacity_labels(hits: Sequence["Hit | Moment"]) -> bytes:
+    """Write a label track: start, end and, as the label, score and file name; a track belongs to one recording."""
+    lines = [
+        f"{hit.start:.6f}\t{hit.end:.6f}\t{hit.score:.3f} {printable(os.path.basename(hit.file))}\n" for hit in hits
+    ]
+    return "".join(lines).encode("utf-8")
+
+
+def _raven_selections(hits: Sequence["Hit | Moment"]) -> bytes:
+    """Write a selection table, whose times count from the beginning of the first of the recordings in a row."""
+    begins: dict[str, float] = {}
+    total = 0.0
+    for hit in hits:
+        if hit.file not in begins:
+            begins[hit.file] = total
+            total += hit.record.duration
+    lines = ["\t".join(RAVEN_COLUMNS)]
+    for number, hit in enumerate(hits, start=1):
+        times = [f"{begins[hit.file] + time:.6f}" for time in (hit.start, hit.end)]
+        place = [printable(hit.file), f"{hit.start:.6f}", f"{hit.score:.6f}"]
+        lines.append("\t".join([str(number), "Spectrogram 1", "1", *times, "0", str(RAVEN_HIGHEST), *place]))
+    return ("\n".join(lines) + "\n").encode("utf-8")
 
 
 # ------------------------------------------------------------------------------------------------------- terminal
@@ -149,7 +194,7 @@ def _escape(character: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def hits_table(hits: Sequence[Hit], tags: Sequence[Sequence[Tag]] | None = None):
+def hits_table(hits: Sequence["Hit | Moment"], tags: Sequence[Sequence[Tag]] | None = None):
     """Return hits as a rich table of plain text; a name with square brackets is shown as it is."""
     has_z_scores = any(hit.z_score is not None for hit in hits)
     columns = ["", ">score", *([">z"] if has_z_scores else []), "file", ">from", ">to", ">of"]

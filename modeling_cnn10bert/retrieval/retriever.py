@@ -25,6 +25,7 @@ from .stores import VectorStore, open_store
 if TYPE_CHECKING:
     import torch
 
+    from .moments import Moment
     from .tags import Tag
 
 WITHOUT_WEIGHT = 0.8  # of the excluded concept; see `without_words`
@@ -387,6 +388,48 @@ class AudioRetriever:
                 )
             hits.append(found)
         return hits[0] if isinstance(text, str) else hits
+
+    def moments(
+        self,
+        text: str,
+        k: int = 10,
+        where: SearchFilter | None = None,
+        without: str | Sequence[str] | None = None,
+        *,
+        min_score: float | None = None,
+        progress: bool = False,
+    ) -> list["Moment"]:
+        """
+        Find the passages of recordings that match a text, best first, with start and end finer than a window.
+
+        Every recording that the filter admits is looked through. The first search embeds their frames and keeps them
+        next to the index, see `moments.moments_of`.
+
+        Args:
+            text, where, without: as in `search`.
+            k: number of moments. A recording may have several.
+            min_score: leave out moments with a lower score.
+            progress: whether to show a progress bar on a terminal.
+
+        Raises:
+            RetrievalError: as in `search`, or the model has no embeddings of frames.
+        """
+        from .moments import as_frame_embedder, cache_folder, moments_of
+
+        _check_k(k)
+        if not isinstance(text, str):
+            raise RetrievalError(f"text: found {type(text).__name__}, expected one text; ask for each by itself")
+        hits = self.search(text, max(1, len(self.store)), where, without)  # all recordings that are admitted
+        if not hits:
+            return []
+        embedder = as_frame_embedder(self.embedder)
+        unwanted = [] if without is None else _texts(without, "without")
+        embeds = self.embed_text([text, *unwanted])
+        query = without_words(embeds[:1], embeds[1:])[0]
+        records = [hit.record for hit in hits]
+        cache, level_normalized = cache_folder(self.store.location), self.store.info.normalize_level
+        moments = moments_of(query, records, embedder, cache, progress, level_normalized)[:k]
+        return moments if min_score is None else [moment for moment in moments if moment.score >= min_score]
 
     def similar(
         self,

@@ -1,9 +1,11 @@
 """Embed with PyTorch, using any transformers model with an audio and a text tower."""
 
+import functools
 import inspect
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,6 +104,39 @@ class TorchEmbedder:
             RetrievalError: a text without a word.
         """
         return self._embed(self.model.get_text_features, self._inputs.text(texts), len(texts))
+
+    @property
+    def frame_samples(self) -> int:
+        """Return the samples from one frame of `embed_frames` to the next.
+
+        Raises:
+            RetrievalError: the model has no embeddings of frames.
+        """
+        if not hasattr(self.model, "get_audio_frame_features"):
+            raise RetrievalError(
+                f"{self.identity.name} is a {type(self.model).__name__}, which embeds whole recordings only; expected "
+                "a CNN10BertModel, which embeds frames too; make an index with such a model, or search without moments"
+            )
+        # Each block halves the number of frames.
+        config: Any = self.model.config
+        return config.audio_config.min_frames * self._inputs.feature_extractor.hop_length
+
+    def embed_frames(self, waveform: np.ndarray, context_frames: int = 1) -> np.ndarray:
+        """
+        Embed each frame of a mono waveform [samples] float32 -> [T, D] float32, L2-normalized.
+
+        Args:
+            waveform: at `sampling_rate`. Frame t begins at sample t * `frame_samples`.
+            context_frames: odd; see `CNN10BertModel.get_audio_frame_features`.
+
+        Raises:
+            RetrievalError: the model has no embeddings of frames, or the waveform is not as in `embed_audio`.
+        """
+        [batch] = self._inputs.audio([waveform])
+        frame_features: Any = self.model.get_audio_frame_features
+        tower = functools.partial(frame_features, context_frames=context_frames)
+        with model_faults(self.identity):
+            return self._run(tower, batch.arguments)[0]
 
     def is_cut(self, text: str) -> bool:
         """Tell whether the model truncates a text."""

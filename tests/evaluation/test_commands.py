@@ -7,6 +7,7 @@ import shutil
 import datasets
 import numpy as np
 import pytest
+import soundfile
 
 from modeling_cnn10bert.data.audio_io import load_audio
 from modeling_cnn10bert.data.prepare import prepare_dataset
@@ -163,3 +164,27 @@ def test_a_missing_output_or_truth_is_an_error_that_names_it(tmp_path, write_csv
     output = write_csv(tmp_path / "matrix.csv", ["index", "a.wav"], ["a dog", "0.5"])
     with pytest.raises(DataError, match="truth.csv: found .*No such file"):
         run_score(str(output), str(tmp_path / "truth.csv"))
+
+
+def test_dcase2026_has_the_passages_of_each_query_in_its_own_recording(tiny_folder, tmp_path, noise):
+    (tmp_path / "audio").mkdir()
+    for number in range(2):
+        soundfile.write(tmp_path / "audio" / f"vid_{number}.wav", noise(32_000 * (number + 2), seed=number), 32_000)
+    queries = [
+        {"qid": "q1", "query": "A dog barks", "duration": 3, "vid": "vid_1"},
+        {"qid": "q2", "query": "Rain falls", "duration": 2, "vid": "vid_0"},
+    ]
+    (tmp_path / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in queries))
+    given = {"captions": str(tmp_path / "queries.jsonl"), "audio": str(tmp_path / "audio"), "progress": False}
+    out = run_submit(str(tiny_folder[0]), format="dcase2026", out=str(tmp_path / "submission.jsonl"), **given)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(row["qid"], row["query"], row["vid"]) for row in rows] == [
+        ("q1", "A dog barks", "vid_1"),
+        ("q2", "Rain falls", "vid_0"),
+    ]
+    for row, duration in zip(rows, (3, 2), strict=True):
+        assert 1 <= len(row["pred_relevant_windows"]) <= 10
+        assert all(0 <= start < end <= duration for start, end in row["pred_relevant_windows"])
+    (tmp_path / "audio" / "vid_0.wav").unlink()
+    with pytest.raises(DataError, match="no recording 'vid_0'"):
+        run_submit(str(tiny_folder[0]), format="dcase2026", out=str(tmp_path / "again.jsonl"), **given)

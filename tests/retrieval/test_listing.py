@@ -190,3 +190,21 @@ def test_a_time_that_is_no_date_stops_no_listing(monkeypatch):
     assert [row["modified"] for row in rows] == ["1969-12-31T23:59:58+00:00", "1970-01-01T00:00:00+00:00"] + 3 * [None]
     monkeypatch.undo()
     time.tzset()
+
+
+def test_audacity_labels_have_start_end_score_and_name_without_tabs():
+    hits = [hit("/sounds/a\tb.wav", 0.53164, 20.25, 30.5), hit()]
+    assert listing(hits, "audacity").decode() == (
+        "20.250000\t30.500000\t0.532 a\\x09b.wav\n0.000000\t4.600000\t0.500 a.wav\n"
+    )
+
+
+def test_raven_selections_count_from_the_beginning_of_the_first_recording():
+    hits = [hit("/s/a.wav", 0.5, 1, 2, 60.0), hit("/s/b.wav", 0.4, 3, 4.5, 30.0), hit("/s/a.wav", 0.3, 5, 6, 60.0)]
+    rows = list(csv.DictReader(io.StringIO(listing(hits, "raven").decode()), delimiter="\t"))
+    assert [(float(row["Begin Time (s)"]), float(row["End Time (s)"])) for row in rows] == [(1, 2), (63, 64.5), (5, 6)]
+    assert [(row["Begin Path"], float(row["File Offset (s)"])) for row in rows] == [
+        ("/s/a.wav", 1),
+        ("/s/b.wav", 3),
+        ("/s/a.wav", 5),
+    ]
