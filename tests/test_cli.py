@@ -126,8 +126,8 @@ def test_a_shell_completes_commands_options_and_choices(words, expected):
 
 def test_completion_is_shown_and_installed_for_a_shell(tmp_path):
     env = {"HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
-    # Typer looks for the shell when it makes the options, so in a process of its own.
-    script = "from modeling_cnn10bert.cli.app import app; app(prog_name='cnn10bert')"
+    # In a process of its own, because Typer reads the environment when it makes the options.
+    script = "import sys; sys.argv[0] = 'cnn10bert'; from modeling_cnn10bert.cli.app import main; main()"
     for option in ("--show-completion", "--install-completion"):
         result = subprocess.run(
             [sys.executable, "-c", script, option, "bash"], env={**os.environ, **env}, capture_output=True, text=True

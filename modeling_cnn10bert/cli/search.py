@@ -158,9 +158,10 @@ def _tell(result: "IndexReport", report: Path | None, told: set[tuple[str, str]]
         told = set() if told is None else told
         fresh = dataclasses.replace(result, problems=[problem for problem in result.problems if problem not in told])
         told.update(fresh.problems)
-        for line in fresh.problem_lines():
+        lines = fresh.problem_lines()
+        for line in lines:
             say(line)
-        if len(fresh.problems) > 1:
+        if len(lines) < len(fresh.problems):
             say("--report FILE.csv lists all files that could not be used")
     typer.echo(str(result))
     sys.stdout.flush()
