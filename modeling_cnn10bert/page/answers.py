@@ -36,7 +36,7 @@ class Found:
 
     Attributes:
         name: name of its file, printable.
-        folder: folder of the file, printable.
+        folder: folder of the file, printable; within the collection if the page is served to others.
         score: cosine with the question; `None` for the question itself.
         start, end: start and end of the part, in seconds.
         duration: duration of the whole recording, in seconds.
@@ -83,11 +83,17 @@ class Answers:
     Args:
         library: the library to search.
         clip_cache: provides the clips and pictures of the results.
+        shared: the page is served to other machines, so uploads are limited in size and folders shown within the
+            collection.
     """
 
-    def __init__(self, library: SoundLibrary, clip_cache: ClipCache):
+    def __init__(self, library: SoundLibrary, clip_cache: ClipCache, shared: bool = True):
         self.library = library
         self.clip_cache = clip_cache
+        self.max_upload_bytes = MAX_UPLOAD_BYTES if shared else None
+        folders = {record.folder for record in library.retriever.store.files().values()}
+        self.root = os.path.commonpath(folders) if folders else os.sep
+        self.shared = shared
 
     def by_text(self, text: str, without: str = "") -> Answer:
         """
@@ -143,7 +149,7 @@ class Answers:
 
     def _embed_upload(self, path: str, name: str, notes: list[str]) -> tuple[np.ndarray, float]:
         """Embed the windows of an upload, [W, D]; also return its duration in seconds. `notes` as for `load_audio`."""
-        _check_upload(path, name)
+        _check_upload(path, name, self.max_upload_bytes)
         info, embedder = self.library.retriever.store.info, self.library.retriever.embedder
         embeds, end = [], 0.0
         try:
@@ -162,10 +168,16 @@ class Answers:
             raise QuestionError(f"{name} cannot be used: it makes the program that reads it fail.") from error
         return np.concatenate(embeds), end
 
+    def folder_name(self, folder: str) -> str:
+        """Return a folder as the page shows it: its path, or that within the collection if others see the page."""
+        if not self.shared:
+            return printable(folder)
+        return printable("" if folder == self.root else os.path.relpath(folder, self.root))
+
     def _found(self, hit: Hit) -> Found:
         return Found(
             name=printable(os.path.basename(hit.file)),
-            folder=printable(os.path.dirname(hit.file)),
+            folder=self.folder_name(hit.record.folder),
             score=hit.score,
             start=hit.start,
             end=hit.end,
@@ -175,13 +187,13 @@ class Answers:
         )
 
 
-def _check_upload(path: str, name: str) -> None:
+def _check_upload(path: str, name: str, max_bytes: int | None) -> None:
     """Refuse a file that is empty, or too large to decode by its size or its header."""
     size = os.path.getsize(path)
     if size == 0:
         raise QuestionError(f"{name} is empty: 0 bytes.")
-    if size > MAX_UPLOAD_BYTES:
-        raise QuestionError(f"{name} has {size >> 20} MB; the limit is {MAX_UPLOAD_BYTES >> 20} MB.")
+    if max_bytes is not None and size > max_bytes:
+        raise QuestionError(f"{name} has {size >> 20} MB; the limit is {max_bytes >> 20} MB.")
     try:
         header = soundfile.info(os.fsencode(path))
     except (soundfile.SoundFileError, OSError, TypeError, ValueError):

@@ -46,7 +46,7 @@ document.addEventListener("keydown", (event) => {
   const current = selected()?.querySelector("audio") ?? players().find((audio) => !audio.paused);
   if (event.key in steps && hits().length) walk(steps[event.key]);
   else if (event.key === " " && current && !target.closest("button, a, label, summary, input")) toggle(current);
-  else if (event.key === "/" && field()) field().focus();
+  else if (event.key === "/" && field()) field().select();
   else return;
   event.preventDefault();
   event.stopPropagation();
@@ -57,8 +57,12 @@ document.addEventListener("pointerdown", () => (asked = false));
 element.addEventListener("click", (event) => {
   const hit = event.target.closest(".hit");
   if (hit) select(hit);
-  const audio = event.target.closest(".cells") && event.target.closest(".hit, .asked").querySelector("audio");
-  if (audio) toggle(audio);
+  const cells = event.target.closest(".cells");
+  if (!cells) return;
+  const audio = cells.closest(".hit, .asked").querySelector("audio");
+  const { left, width } = cells.getBoundingClientRect();
+  audio.currentTime = ((event.clientX - left) / width) * cells.closest(".mel").dataset.seconds;
+  audio.play().catch(() => {}); // as in `toggle`
 });
 
 // Only one recording plays at a time, and it is the selected one.
@@ -75,15 +79,28 @@ element.addEventListener("play", ({ target }) => {
   move();
 }, true);
 
+// A file above the limit is refused before it is sent, in the page: Gradio's own message goes away.
+for (const kind of ["change", "drop"]) {
+  document.addEventListener(kind, (event) => {
+    if (!props.max_bytes || !event.target.closest?.("#recording")) return;
+    const file = (event.dataTransfer ?? event.target).files?.[0];
+    if (!file || file.size <= props.max_bytes) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const line = document.createElement("p");
+    line.className = "problem";
+    line.setAttribute("role", "alert");
+    line.textContent = `${file.name} has ${file.size >> 20} MB; the limit is ${props.max_bytes >> 20} MB.`;
+    props.value = line.outerHTML.replace(/[{}$`]/g, (character) => `&#${character.charCodeAt()};`);
+    if (kind === "change") event.target.value = ""; // so that the same file can be chosen again
+  }, true);
+}
+
 // Scroll a new answer into view; Gradio changes the old one into it, element by element.
 watch("value", () => {
   selected()?.removeAttribute("aria-current");
   element.querySelectorAll(".now").forEach((line) => (line.style.left = ""));
-  const first = hits()[0];
-  if (asked && first) {
-    select(first);
-    first.focus({ preventScroll: true });
-  }
+  if (asked && hits().length) element.querySelector(".hits").focus({ preventScroll: true });
   const answer = element.querySelector(".say, .problem");
   if (answer.getBoundingClientRect().top > window.innerHeight / 2) bring(answer, "start");
 });

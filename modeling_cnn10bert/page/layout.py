@@ -8,7 +8,8 @@ import gradio as gr
 from jinja2 import Environment, PackageLoader
 
 from ..retrieval.listing import clock
-from .answers import MAX_UPLOAD_BYTES, MAX_UPLOAD_SECONDS, Answer, Answers, QuestionError
+from .answers import MAX_UPLOAD_SECONDS, Answer, Answers, QuestionError
+from .clips import LONGEST
 from .pictures import Tick, frequency_ticks, time_ticks
 
 TITLE = "Search sounds"
@@ -48,6 +49,7 @@ def make_page(answers: Answers, run: Callable[..., Awaitable]) -> gr.Blocks:
         run: calls a function with the given arguments in a worker thread.
     """
     frequencies = frequency_ticks(answers.clip_cache.extractor)
+    max_bytes = answers.max_upload_bytes
 
     async def answer(question: Callable[..., Answer], *arguments: str) -> str:
         try:
@@ -74,6 +76,7 @@ def make_page(answers: Answers, run: Callable[..., Awaitable]) -> gr.Blocks:
             welcome(answers.library.size),
             elem_id="results",
             js_on_load=(FOLDER / "keyboard.js").read_text(encoding="utf-8"),
+            max_bytes=max_bytes,
             render=False,
         )
         with gr.Row(equal_height=False):
@@ -101,8 +104,9 @@ def make_page(answers: Answers, run: Callable[..., Awaitable]) -> gr.Blocks:
             with gr.Column(scale=2, min_width=280):
                 recording = gr.File(label="Or drop in a recording", elem_id="recording", height=160)
                 gr.HTML(
-                    f"<p>At most {MAX_UPLOAD_SECONDS / 60:g} minutes and {MAX_UPLOAD_BYTES >> 20} MB. You get similar "
-                    "recordings, and the captions that fit it.</p>",
+                    f"<p>At most {MAX_UPLOAD_SECONDS / 60:g} minutes"
+                    f"{f' and {max_bytes >> 20} MB' if max_bytes else ''}. You get similar recordings, and the captions "
+                    "that fit it.</p>",
                     elem_id="limits",
                 )
         gr.HTML(
@@ -137,9 +141,9 @@ def answer_html(answer: Answer, frequencies: Sequence[Tick]) -> str:
         frequencies: ticks of the pictures' frequency axes.
     """
     template = TEMPLATES.get_template("answer.html")
-    return template.render(answer=answer, frequencies=frequencies, clock=clock, time_ticks=time_ticks).translate(
-        GRADIO_CHARACTERS
-    )
+    return template.render(
+        answer=answer, frequencies=frequencies, clock=clock, time_ticks=time_ticks, longest=LONGEST
+    ).translate(GRADIO_CHARACTERS)
 
 
 def problem(message: str) -> str:

@@ -31,7 +31,7 @@ from fastapi.responses import FileResponse, PlainTextResponse  # noqa: E402
 
 from ..interrupts import orderly_exit  # noqa: E402
 from ..retrieval.retriever import RetrievalWarning  # noqa: E402
-from .answers import MAX_UPLOAD_BYTES, Answers  # noqa: E402
+from .answers import Answers  # noqa: E402
 from .clip_cache import ClipCache  # noqa: E402
 from .layout import STYLE, THEME, make_page  # noqa: E402
 from .pictures import feature_extractor  # noqa: E402
@@ -131,6 +131,14 @@ def hosts_of(host: str) -> set[str]:
     return found
 
 
+def is_own_machine(host: str, names: Collection[str] = ()) -> bool:
+    """Tell whether a page can only be reached from this machine; other names mean a proxy that leads to it."""
+    try:
+        return not names and ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return not names and host.lower() == "localhost"
+
+
 def make_app(library: SoundLibrary, host: str = "127.0.0.1", names: Collection[str] = ()) -> FastAPI:
     """Make the ASGI app of a sound library; `host` and `names` as for `Policy`."""
     clip_cache = ClipCache(feature_extractor(library.retriever.store.info.model.features))
@@ -159,13 +167,14 @@ def make_app(library: SoundLibrary, host: str = "127.0.0.1", names: Collection[s
     async def picture(key: str) -> FileResponse:
         return await cached_file(clip_cache.picture, key, "image/png")
 
+    answers = Answers(library, clip_cache, shared=not is_own_machine(host, names))
     return gr.mount_gradio_app(
         app,
-        make_page(Answers(library, clip_cache), run),
+        make_page(answers, run),
         path="/",
         theme=THEME,
         head=STYLE,
-        max_file_size=MAX_UPLOAD_BYTES,
+        max_file_size=answers.max_upload_bytes,
         ssr_mode=False,
         show_error=False,
         run_history=False,

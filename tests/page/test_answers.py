@@ -114,12 +114,24 @@ def test_whatever_a_decoder_raises_is_one_line(answers, tmp_path, monkeypatch):
         answers.by_recording(str(tmp_path / "x.wav"))
 
 
-def test_a_recording_beyond_the_limit_of_bytes_is_refused_unread(answers, tmp_path, monkeypatch):
+def test_a_recording_beyond_the_limit_of_bytes_is_refused_unread(library, clip_cache, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MAX_UPLOAD_BYTES", 3 << 20)
+    answers = Answers(library, clip_cache, shared=True)
     with (tmp_path / "large.wav").open("wb") as file:
         file.truncate((5 << 20) + 1)
     with pytest.raises(QuestionError, match=r"large.wav has 5 MB; the limit is 3 MB\."):
         answers.by_recording(str(tmp_path / "large.wav"))
+    with pytest.raises(QuestionError, match="does not decode"):  # on one's own machine, there is no limit of bytes
+        Answers(library, clip_cache, shared=False).by_recording(str(tmp_path / "large.wav"))
+
+
+def test_a_folder_is_shown_as_its_path_but_to_others_only_within_the_collection(library, clip_cache, sounds):
+    own, shared = (Answers(library, clip_cache, shared).by_text("rain") for shared in (False, True))
+    assert {found.folder for found in own.found} == {str(sounds)}
+    assert {found.folder for found in shared.found} == {""}
+    assert f'<p class="place folder">{sounds}</p>' in answer_html(own, [])
+    assert str(sounds) not in answer_html(shared, [])
+    assert Answers(library, clip_cache).folder_name(str(sounds / "birds" / "owls")) == "birds/owls"
 
 
 def test_a_small_file_of_too_many_samples_is_refused_before_it_is_decoded(answers, tmp_path, monkeypatch):

@@ -117,11 +117,21 @@ def test_nothing_is_fetched_from_an_address_in_place_of_an_upload(client, monkey
     assert event == "error" and asked == []
 
 
-def test_an_upload_above_the_limit_is_refused_while_it_arrives(client, monkeypatch, server):
-    from modeling_cnn10bert.page.answers import MAX_UPLOAD_BYTES
+@pytest.mark.parametrize(
+    ("host", "names", "code"), [("127.0.0.1", [], 200), ("0.0.0.0", [], 413), ("127.0.0.1", ["sounds.example"], 413)]
+)
+def test_an_upload_above_the_limit_is_refused_while_it_arrives_unless_it_is_one_s_own(
+    library, monkeypatch, host, names, code
+):
+    from starlette.testclient import TestClient
 
-    too_much = io.BytesIO(bytes(MAX_UPLOAD_BYTES + (1 << 20)))
-    assert client.post("/gradio_api/upload", files={"files": ("long.wav", too_much)}).status_code == 413
+    from modeling_cnn10bert.page import answers
+    from modeling_cnn10bert.page.server import make_app
+
+    monkeypatch.setattr(answers, "MAX_UPLOAD_BYTES", 1 << 20)
+    visitor = TestClient(make_app(library, host, names), base_url="http://127.0.0.1")
+    too_much = io.BytesIO(bytes(2 << 20))
+    assert visitor.post("/gradio_api/upload", files={"files": ("long.wav", too_much)}).status_code == code
 
 
 @pytest.mark.parametrize("path", ["/", "/config", "/clip/{key}", "/picture/{key}", "/gradio_api/info"])
