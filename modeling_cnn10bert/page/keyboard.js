@@ -5,11 +5,26 @@ const selected = () => element.querySelector(".hit[aria-current]");
 const players = () => [...element.querySelectorAll("audio")];
 const field = () => document.querySelector("#text textarea, #text input");
 const steps = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 };
+const favorites = new Set(); // keys of results, until the page is closed
+let shown = 0; // number of results before more were asked for
 let asked = false; // by Enter in the search field; then the keys belong to the answer
 
 function bring(target, block) {
   const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
   target.scrollIntoView({ block, behavior: still ? "auto" : "smooth" });
+}
+
+// Show which results are favorites, and link to their playlist.
+function mark() {
+  element.querySelectorAll("[data-favorite]").forEach((button) => {
+    const chosen = favorites.has(button.dataset.favorite);
+    button.setAttribute("aria-pressed", chosen);
+    button.textContent = chosen ? "★ Favorite" : "☆ Favorite";
+  });
+  const link = document.querySelector("#playlist");
+  link.hidden = !favorites.size;
+  link.textContent = `Playlist of the favorites (${favorites.size})`;
+  link.href = `playlist.m3u?${new URLSearchParams([...favorites].map((key) => ["key", key]))}`;
 }
 
 function toggle(audio) {
@@ -57,6 +72,15 @@ document.addEventListener("pointerdown", () => (asked = false));
 element.addEventListener("click", (event) => {
   const hit = event.target.closest(".hit");
   if (hit) select(hit);
+  const { similar, favorite, more } = event.target.closest("button")?.dataset ?? {};
+  if (more !== undefined) {
+    shown = hits().length;
+    trigger("click", { more: true });
+  } else if (similar) trigger("click", { similar });
+  else if (favorite) {
+    if (!favorites.delete(favorite)) favorites.add(favorite);
+    mark();
+  }
   const cells = event.target.closest(".cells");
   if (!cells) return;
   const audio = cells.closest(".hit, .asked").querySelector("audio");
@@ -100,7 +124,17 @@ for (const kind of ["change", "drop"]) {
 watch("value", () => {
   selected()?.removeAttribute("aria-current");
   element.querySelectorAll(".now").forEach((line) => (line.style.left = ""));
-  if (asked && hits().length) element.querySelector(".hits").focus({ preventScroll: true });
+  mark();
+  const last = hits()[shown - 1]; // of the results before "more"
+  shown = 0;
+  if (last) {
+    select(last);
+    last.focus({ preventScroll: true });
+  } else if (asked && hits().length) element.querySelector(".hits").focus({ preventScroll: true });
   const answer = element.querySelector(".say, .problem");
+  // The question is part of the page's address; Gradio's own parameters are kept.
+  const query = new URLSearchParams(answer.dataset.query);
+  for (const [name, value] of new URLSearchParams(location.search)) if (name.startsWith("__")) query.set(name, value);
+  history.replaceState(history.state, "", query.size ? `?${query}` : location.pathname);
   if (answer.getBoundingClientRect().top > window.innerHeight / 2) bring(answer, "start");
 });

@@ -168,3 +168,58 @@ def test_twenty_questions_at_once_have_the_answers_of_one_after_the_other(answer
         together = list(pool.map(answers.by_text, texts))
     assert together == alone
     assert upload.result().found[0].name == "siren.flac"
+
+
+def test_a_filter_restricts_an_answer_and_a_wrong_one_is_one_clear_line(answers):
+    assert answers.by_text("rain", where=answers.filter(longest=4.9)).found == []
+    assert (
+        len(answers.by_text("rain", where=answers.filter(shortest=4.9, format="flac", after="2020-01-01")).found) == 10
+    )
+    assert answers.by_text("rain", where=answers.filter(before="2020-01-01")).found == []
+    for fields, line in [
+        ({"folder": "/etc"}, "The collection has no folder /etc."),
+        ({"after": "July"}, "“July” is not a date; write it as 2024-07-01."),
+        ({"shortest": 5, "longest": 2}, "The shortest duration, 5 s, is above the longest, 2 s."),
+        ({"after": "2024-07-02", "before": "2024-07-01"}, "No day is on or after 2024-07-02 and before 2024-07-01."),
+    ]:
+        with pytest.raises(QuestionError) as error:
+            answers.filter(**fields)
+        assert str(error.value) == line
+
+
+def test_more_results_follow_the_first_ten(answers):
+    ten, all_twelve = answers.by_text("rain"), answers.by_text("rain", count=20)
+    assert ten.more and not all_twelve.more and len(all_twelve.found) == 12
+    assert all_twelve.found[:10] == ten.found
+
+
+def test_similar_to_a_result_leaves_that_result_out(answers):
+    first = answers.by_text("rain").found[0]
+    similar = answers.similar_to(first.key, count=12)
+    assert len(similar.found) == 11 and first.name not in {found.name for found in similar.found}
+    with pytest.raises(QuestionError, match="old answer"):
+        answers.similar_to("0" * 32)
+
+
+def test_a_recording_and_a_text_together_go_from_one_to_the_other_by_the_weight(answers, sounds):
+    siren = str(sounds / "siren.flac")
+    names = {
+        weight: [found.name for found in answers.by_text("rain", like=siren, like_weight=weight).found]
+        for weight in (0, 1)
+    }
+    assert names[0] == [found.name for found in answers.by_text("rain").found]
+    assert names[1] == [found.name for found in answers.by_recording(siren).found]
+    assert answers.by_text("rain", like=siren, like_weight=0.25).question == "rain and siren.flac (25% of the weight)"
+    text, sound = np.array([1.0, 0.0]), np.array([[0.0, 1.0]])
+    assert module.text_and_sound(text, sound, 0.5) == pytest.approx([0.5**0.5, 0.5**0.5])
+
+
+def test_the_playlist_of_favorites_has_their_paths_but_for_others_only_within_the_collection(
+    library, clip_cache, sounds
+):
+    own = Answers(library, clip_cache, shared=False)
+    keys = [found.key for found in own.by_text("rain").found[:2]]
+    names = [found.name for found in own.by_text("rain").found[:2]]
+    lines = own.playlist([*keys, "0" * 32]).decode().splitlines()
+    assert lines[0] == "#EXTM3U" and lines[2::2] == [str(sounds / name) for name in names]
+    assert Answers(library, clip_cache, shared=True).playlist(keys).decode().splitlines()[2::2] == names

@@ -293,3 +293,31 @@ def test_a_phone_sees_all_of_the_page_without_scrolling_sideways(open_page, soun
     page.locator(".asked").wait_for()
     assert not page.evaluate(wide)
     screenshot(page, "phone_similar", whole=True)
+
+
+def test_filters_more_similar_ones_favorites_and_the_address_of_a_question(open_page, server):
+    page = open_page()
+    ask_and_wait(page)
+    page.get_by_role("button", name="Show ten more").press("Enter")
+    hits(page).nth(11).wait_for()
+    page.wait_for_function("document.activeElement.querySelector('.rank')?.innerText === '10'")
+    page.keyboard.press("ArrowDown")
+    assert selected(page) == ["11"]
+    third = hits(page).nth(2).locator(".name").inner_text()
+    for number in (2, 4):
+        hits(page).nth(number).get_by_role("button", name="Favorite").press("Enter")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Playlist of the favorites (2)").press("Enter")
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert len(lines) == 5 and lines[2].endswith(f"/{third}")
+    hits(page).nth(2).get_by_role("button", name="Similar to").press("Enter")
+    page.get_by_text(f"that sound like “{third}”").wait_for()
+    assert third not in page.locator(".hit .name").all_inner_texts()
+    page.get_by_role("button", name="Filters").press("Enter")
+    page.get_by_label("At most (s)").fill("4")
+    ask(page, "rain & wind")
+    page.get_by_text("The 0 best recordings for “rain & wind”").wait_for()
+    assert page.url == f"{server}/?text=rain+%26+wind&longest=4"
+    page.goto(f"{server}/?text=rain&without=wind&longest=5")
+    page.get_by_text("The 10 best recordings for “rain without wind”").wait_for()
+    assert page.get_by_label("Without").input_value() == "wind"
