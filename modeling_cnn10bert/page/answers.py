@@ -124,7 +124,7 @@ class Answers:
         Args:
             folder: one of `folders`.
             format: one of `formats`.
-            shortest, longest: duration of the recording in seconds.
+            shortest, longest: duration of the recording in seconds; 0 does not restrict either.
             after, before: days of its last change, as YYYY-MM-DD; the first inclusive, the second exclusive.
 
         Raises:
@@ -138,13 +138,13 @@ class Answers:
                 days.append(datetime.date.fromisoformat(day.strip()) if day and day.strip() else None)
             except ValueError:
                 raise QuestionError(f"“{_shortened(day)}” is not a date; write it as 2024-07-01.") from None
-        if shortest is not None and longest is not None and shortest > longest:
+        if shortest and longest and shortest > longest:
             raise QuestionError(f"The shortest duration, {shortest:g} s, is above the longest, {longest:g} s.")
         if None not in days and days[0] >= days[1]:
             raise QuestionError(f"No day is on or after {days[0]} and before {days[1]}.")
         return SearchFilter(
-            min_duration=shortest,
-            max_duration=longest,
+            min_duration=shortest or None,
+            max_duration=longest or None,
             folders=(self.folders[folder],) if folder else (),
             formats=(format,) if format else (),
             modified_after=days[0],

@@ -98,9 +98,9 @@ def make_page(answers: Answers, run: Callable[..., Awaitable]) -> gr.Blocks:
         values["format"] = values["format"] if values["format"] in answers.formats else None
         for name in ("shortest", "longest"):
             try:
-                values[name] = float(values[name])
+                values[name] = max(0.0, float(values[name]))
             except (TypeError, ValueError):
-                values[name] = None
+                values[name] = 0
         found = await search(*values.values()) if values["text"] else (gr.skip(), ())
         return [*values.values(), *found]
 
@@ -135,8 +135,8 @@ def make_page(answers: Answers, run: Callable[..., Awaitable]) -> gr.Blocks:
                         folder = gr.Dropdown([("any", ""), *answers.folders], value="", label="Folder")
                         form = gr.Dropdown([("any", ""), *answers.formats], value="", label="Format")
                     with gr.Row():
-                        shortest = gr.Number(None, label="At least (s)", minimum=0, min_width=120)
-                        longest = gr.Number(None, label="At most (s)", minimum=0, min_width=120)
+                        shortest = gr.Number(0, label="At least (s)", minimum=0, min_width=120)
+                        longest = gr.Number(0, label="At most (s), 0 for any", minimum=0, min_width=120)
                     with gr.Row():
                         after = gr.Textbox(label="Changed on or after", placeholder="2024-07-01", min_width=120)
                         before = gr.Textbox(label="Changed before", placeholder="2025-01-01", min_width=120)
@@ -146,7 +146,7 @@ def make_page(answers: Answers, run: Callable[..., Awaitable]) -> gr.Blocks:
                 submits = [field.submit for field in (text, without, shortest, longest, after, before)]
                 gr.on(submits, search, fields, answered, show_progress="minimal", api_name="search")
                 gr.Examples(
-                    [[words, "", "", "", None, None, "", ""] for words in EXAMPLES],
+                    [[words, "", "", "", 0, 0, "", ""] for words in EXAMPLES],
                     inputs=fields,
                     outputs=answered,
                     fn=search,
@@ -165,9 +165,8 @@ def make_page(answers: Answers, run: Callable[..., Awaitable]) -> gr.Blocks:
                     buttons=[],
                 )
                 gr.HTML(
-                    f"<p>At most {MAX_UPLOAD_SECONDS / 60:g} minutes"
-                    f"{f' and {max_bytes >> 20} MB' if max_bytes else ''}. You get similar recordings, and the captions "
-                    "that fit it.</p>",
+                    f"<p>At most {MAX_UPLOAD_SECONDS / 60:g} minutes{f' and {max_bytes >> 20} MB' if max_bytes else ''}. "
+                    "You get similar recordings, and the captions that fit it.</p>",
                     elem_id="limits",
                 )
                 weight = gr.Slider(0, 1, 0.5, step=0.05, label="Weight of the recording; the text has the rest")

@@ -97,7 +97,8 @@ def ask_and_wait(page, text="a dog barks"):
 def is_playing(page, number):
     """Waits until a hit's player has moved on."""
     page.wait_for_function(
-        "n => { const a = document.querySelectorAll('.hit audio')[n]; return !a.paused && a.readyState > 1 && a.currentTime > 0.1 }",
+        "n => { const a = document.querySelectorAll('.hit audio')[n]; "
+        " return !a.paused && a.readyState > 1 && a.currentTime > 0.1 }",
         arg=number,
     )
 
@@ -314,7 +315,7 @@ def test_filters_more_similar_ones_favorites_and_the_address_of_a_question(open_
     page.get_by_text(f"that sound like “{third}”").wait_for()
     assert third not in page.locator(".hit .name").all_inner_texts()
     page.get_by_role("button", name="Filters").press("Enter")
-    page.get_by_label("At most (s)").fill("4")
+    page.get_by_label("At most (s), 0 for any").fill("4")
     ask(page, "rain & wind")
     page.get_by_text("The 0 best recordings for “rain & wind”").wait_for()
     assert page.url == f"{server}/?text=rain+%26+wind&longest=4"

@@ -18,7 +18,7 @@ from PIL import Image
 from modeling_cnn10bert.errors import AudioError
 
 ROOT = Path(__file__).parents[2]
-NO_FILTERS = ["", "", None, None, "", ""]
+NO_FILTERS = ["", "", 0, 0, "", ""]
 
 httpx = pytest.importorskip("httpx", reason="httpx is not installed (gradio brings it)")
 
