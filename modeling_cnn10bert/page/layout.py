@@ -54,6 +54,7 @@ def make_page(answers: Answers, run: Callable[..., Awaitable]) -> gr.Blocks:
     """
     frequencies = frequency_ticks(answers.clip_cache.extractor)
     max_bytes = answers.max_upload_bytes
+    size_limit = f" and {max_bytes >> 20} MB" if max_bytes else ""
 
     # A question is (name of a method of `answers`, its arguments, values of the filter's fields, query of the page's
     # address, number of results), and kept for "Show ten more".
@@ -165,8 +166,8 @@ def make_page(answers: Answers, run: Callable[..., Awaitable]) -> gr.Blocks:
                     buttons=[],
                 )
                 gr.HTML(
-                    f"<p>At most {MAX_UPLOAD_SECONDS / 60:g} minutes{f' and {max_bytes >> 20} MB' if max_bytes else ''}. "
-                    "You get similar recordings, and the captions that fit it.</p>",
+                    f"<p>At most {MAX_UPLOAD_SECONDS / 60:g} minutes{size_limit}. You get similar recordings, and the "
+                    "captions that fit it.</p>",
                     elem_id="limits",
                 )
                 weight = gr.Slider(0, 1, 0.5, step=0.05, label="Weight of the recording; the text has the rest")
