@@ -56,6 +56,11 @@ class ClipCache:
                 self._spans.popitem(last=False)
         return key
 
+    def span(self, key: str) -> Span:
+        """Return the part of a recording that a key stands for; raise `KeyError` if it is unknown or too old."""
+        with self._lock:
+            return self._spans[key]
+
     def clip(self, key: str) -> Path:
         """
         Return the FLAC file of a part of a recording.

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from ..files import scratch_folder
 
@@ -26,12 +26,12 @@ os.environ["GRADIO_TEMP_DIR"] = str(UPLOADS)
 
 import gradio as gr  # noqa: E402
 import uvicorn  # noqa: E402
-from fastapi import FastAPI, HTTPException  # noqa: E402
+from fastapi import FastAPI, HTTPException, Query, Response  # noqa: E402
 from fastapi.responses import FileResponse, PlainTextResponse  # noqa: E402
 
 from ..interrupts import orderly_exit  # noqa: E402
 from ..retrieval.retriever import RetrievalWarning  # noqa: E402
-from .answers import MAX_UPLOAD_BYTES, Answers  # noqa: E402
+from .answers import Answers  # noqa: E402
 from .clip_cache import ClipCache  # noqa: E402
 from .layout import STYLE, THEME, make_page  # noqa: E402
 from .pictures import feature_extractor  # noqa: E402
@@ -131,9 +131,18 @@ def hosts_of(host: str) -> set[str]:
     return found
 
 
+def is_own_machine(host: str, names: Collection[str] = ()) -> bool:
+    """Tell whether a page can only be reached from this machine; other names mean a proxy that leads to it."""
+    try:
+        return not names and ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return not names and host.lower() == "localhost"
+
+
 def make_app(library: SoundLibrary, host: str = "127.0.0.1", names: Collection[str] = ()) -> FastAPI:
     """Make the ASGI app of a sound library; `host` and `names` as for `Policy`."""
     clip_cache = ClipCache(feature_extractor(library.retriever.store.info.model.features))
+    answers = Answers(library, clip_cache, shared=not is_own_machine(host, names))
     app = FastAPI(title="cnn10bert", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Policy, host=host, names=names)
 
@@ -150,6 +159,11 @@ def make_app(library: SoundLibrary, host: str = "127.0.0.1", names: Collection[s
         except Exception as error:  # AudioError, or an unexpected error of a decoder or encoder
             raise HTTPException(410, "the recording is gone or cannot be read any more") from error
 
+    @app.get("/playlist.m3u")
+    async def playlist(key: Annotated[list[str], Query(max_length=1000)]) -> Response:
+        headers = {"Content-Disposition": 'attachment; filename="favorites.m3u"'}
+        return Response(await run(answers.playlist, key), media_type="audio/x-mpegurl", headers=headers)
+
     # Separate routes, because Gradio serves only existing files and these are made on request.
     @app.get("/clip/{key}")
     async def clip(key: str) -> FileResponse:
@@ -161,11 +175,11 @@ def make_app(library: SoundLibrary, host: str = "127.0.0.1", names: Collection[s
 
     return gr.mount_gradio_app(
         app,
-        make_page(Answers(library, clip_cache), run),
+        make_page(answers, run),
         path="/",
         theme=THEME,
         head=STYLE,
-        max_file_size=MAX_UPLOAD_BYTES,
+        max_file_size=answers.max_upload_bytes,
         ssr_mode=False,
         show_error=False,
         run_history=False,

@@ -1,5 +1,6 @@
 """A tiny model, a folder of synthetic sounds with hostile names and captions, and one server of both for all tests."""
 
+import contextlib
 import csv
 import socket
 import threading
@@ -73,9 +74,9 @@ def library(model_folder, sounds):
     library.retriever.close()
 
 
-@pytest.fixture(scope="session")
-def server(library):
-    """The address of a running page."""
+@contextlib.contextmanager
+def running_page(library, *names):
+    """The address of a running page, which is served to others if it has further names."""
     pytest.importorskip("gradio", reason="gradio is not installed (the extra `app`)")
     import uvicorn
 
@@ -84,7 +85,9 @@ def server(library):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    running = uvicorn.Server(uvicorn.Config(make_app(library), host="127.0.0.1", port=port, log_level="warning"))
+    running = uvicorn.Server(
+        uvicorn.Config(make_app(library, names=names), host="127.0.0.1", port=port, log_level="warning")
+    )
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()
     while not running.started:
@@ -93,3 +96,10 @@ def server(library):
     yield f"http://127.0.0.1:{port}"
     running.should_exit = True
     thread.join(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def server(library):
+    """The address of a running page on one's own machine."""
+    with running_page(library) as address:
+        yield address

@@ -114,12 +114,24 @@ def test_whatever_a_decoder_raises_is_one_line(answers, tmp_path, monkeypatch):
         answers.by_recording(str(tmp_path / "x.wav"))
 
 
-def test_a_recording_beyond_the_limit_of_bytes_is_refused_unread(answers, tmp_path, monkeypatch):
+def test_a_recording_beyond_the_limit_of_bytes_is_refused_unread(library, clip_cache, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MAX_UPLOAD_BYTES", 3 << 20)
+    answers = Answers(library, clip_cache, shared=True)
     with (tmp_path / "large.wav").open("wb") as file:
         file.truncate((5 << 20) + 1)
     with pytest.raises(QuestionError, match=r"large.wav has 5 MB; the limit is 3 MB\."):
         answers.by_recording(str(tmp_path / "large.wav"))
+    with pytest.raises(QuestionError, match="does not decode"):  # on one's own machine, there is no limit of bytes
+        Answers(library, clip_cache, shared=False).by_recording(str(tmp_path / "large.wav"))
+
+
+def test_a_folder_is_shown_as_its_path_but_to_others_only_within_the_collection(library, clip_cache, sounds):
+    own, shared = (Answers(library, clip_cache, shared).by_text("rain") for shared in (False, True))
+    assert {found.folder for found in own.found} == {str(sounds)}
+    assert {found.folder for found in shared.found} == {""}
+    assert f'<p class="place folder">{sounds}</p>' in answer_html(own, [])
+    assert str(sounds) not in answer_html(shared, [])
+    assert Answers(library, clip_cache).folder_name(str(sounds / "birds" / "owls")) == "birds/owls"
 
 
 def test_a_small_file_of_too_many_samples_is_refused_before_it_is_decoded(answers, tmp_path, monkeypatch):
@@ -156,3 +168,58 @@ def test_twenty_questions_at_once_have_the_answers_of_one_after_the_other(answer
         together = list(pool.map(answers.by_text, texts))
     assert together == alone
     assert upload.result().found[0].name == "siren.flac"
+
+
+def test_a_filter_restricts_an_answer_and_a_wrong_one_is_one_clear_line(answers):
+    assert answers.by_text("rain", where=answers.filter(longest=4.9)).found == []
+    assert (
+        len(answers.by_text("rain", where=answers.filter(shortest=4.9, format="flac", after="2020-01-01")).found) == 10
+    )
+    assert answers.by_text("rain", where=answers.filter(before="2020-01-01")).found == []
+    for fields, line in [
+        ({"folder": "/etc"}, "The collection has no folder /etc."),
+        ({"after": "July"}, "“July” is not a date; write it as 2024-07-01."),
+        ({"shortest": 5, "longest": 2}, "The shortest duration, 5 s, is above the longest, 2 s."),
+        ({"after": "2024-07-02", "before": "2024-07-01"}, "No day is on or after 2024-07-02 and before 2024-07-01."),
+    ]:
+        with pytest.raises(QuestionError) as error:
+            answers.filter(**fields)
+        assert str(error.value) == line
+
+
+def test_more_results_follow_the_first_ten(answers):
+    ten, all_twelve = answers.by_text("rain"), answers.by_text("rain", count=20)
+    assert ten.more and not all_twelve.more and len(all_twelve.found) == 12
+    assert all_twelve.found[:10] == ten.found
+
+
+def test_similar_to_a_result_leaves_that_result_out(answers):
+    first = answers.by_text("rain").found[0]
+    similar = answers.similar_to(first.key, count=12)
+    assert len(similar.found) == 11 and first.name not in {found.name for found in similar.found}
+    with pytest.raises(QuestionError, match="old answer"):
+        answers.similar_to("0" * 32)
+
+
+def test_a_recording_and_a_text_together_go_from_one_to_the_other_by_the_weight(answers, sounds):
+    siren = str(sounds / "siren.flac")
+    names = {
+        weight: [found.name for found in answers.by_text("rain", like=siren, like_weight=weight).found]
+        for weight in (0, 1)
+    }
+    assert names[0] == [found.name for found in answers.by_text("rain").found]
+    assert names[1] == [found.name for found in answers.by_recording(siren).found]
+    assert answers.by_text("rain", like=siren, like_weight=0.25).question == "rain and siren.flac (25% of the weight)"
+    text, sound = np.array([1.0, 0.0]), np.array([[0.0, 1.0]])
+    assert module.text_and_sound(text, sound, 0.5) == pytest.approx([0.5**0.5, 0.5**0.5])
+
+
+def test_the_playlist_of_favorites_has_their_paths_but_for_others_only_within_the_collection(
+    library, clip_cache, sounds
+):
+    own = Answers(library, clip_cache, shared=False)
+    keys = [found.key for found in own.by_text("rain").found[:2]]
+    names = [found.name for found in own.by_text("rain").found[:2]]
+    lines = own.playlist([*keys, "0" * 32]).decode().splitlines()
+    assert lines[0] == "#EXTM3U" and lines[2::2] == [str(sounds / name) for name in names]
+    assert Answers(library, clip_cache, shared=True).playlist(keys).decode().splitlines()[2::2] == names

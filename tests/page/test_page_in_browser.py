@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from .conftest import running_page
+
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the extra `test`)")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (apt-get install chromium)")
@@ -95,7 +97,8 @@ def ask_and_wait(page, text="a dog barks"):
 def is_playing(page, number):
     """Waits until a hit's player has moved on."""
     page.wait_for_function(
-        "n => { const a = document.querySelectorAll('.hit audio')[n]; return !a.paused && a.currentTime > 0.1 }",
+        "n => { const a = document.querySelectorAll('.hit audio')[n]; "
+        " return !a.paused && a.readyState > 1 && a.currentTime > 0.1 }",
         arg=number,
     )
 
@@ -138,8 +141,10 @@ def test_the_player_of_a_hit_plays_and_only_one_at_a_time(open_page):
     found = ask_and_wait(page)
     found.nth(1).locator(".cells").click()
     is_playing(page, 1)
-    found.nth(4).locator(".cells").click()
+    cells = found.nth(4).locator(".cells")
+    cells.click(position={"x": 0.8 * cells.bounding_box()["width"], "y": 30})  # where the click is, it begins
     is_playing(page, 4)
+    assert 3.9 < page.evaluate("document.querySelectorAll('.hit audio')[4].currentTime") <= 5
     assert page.evaluate("[...document.querySelectorAll('audio')].filter(a => !a.paused).length") == 1
     assert page.evaluate("document.querySelectorAll('.hit audio')[4].duration") == pytest.approx(5, abs=0.01)
 
@@ -147,11 +152,11 @@ def test_the_player_of_a_hit_plays_and_only_one_at_a_time(open_page):
 def test_arrow_keys_walk_through_the_results_and_play_them_and_space_pauses(open_page, screenshot):
     page = open_page(size={"width": 1280, "height": 500})
     ask_and_wait(page)
-    page.locator(".hit[aria-current]").wait_for()  # after Enter, the keys belong to the results
-    assert selected(page) == ["1"]
+    page.wait_for_function("document.activeElement.matches('.hits')")  # after Enter, the keys belong to the results
     page.keyboard.press("ArrowDown")
-    assert selected(page) == ["2"]
-    is_playing(page, 1)
+    assert selected(page) == ["1"]
+    is_playing(page, 0)
+    page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowLeft")
@@ -170,20 +175,23 @@ def test_arrow_keys_walk_through_the_results_and_play_them_and_space_pauses(open
     assert page.evaluate("document.activeElement.classList.contains('hit')")
     page.keyboard.press("/")
     ask(page, "something else")
-    page.wait_for_function("document.querySelector('.hit[aria-current] .rank')?.innerText === '1'")
+    page.wait_for_function("document.activeElement.matches('.hits') && !document.querySelector('.hit[aria-current]')")
 
 
 def test_arrow_keys_in_the_search_field_move_the_cursor_alone(open_page):
     page = open_page()
     ask_and_wait(page)
-    page.keyboard.press("/")
+    page.keyboard.press("/")  # which also selects the text, so that typing replaces it
+    page.keyboard.type("a cat meows")
+    assert page.get_by_label("Describe a sound").input_value() == "a cat meows"
     assert page.get_by_label("Describe a sound").evaluate("field => field === document.activeElement")
     before = selected(page)
     page.keyboard.press("ArrowDown")
+    page.keyboard.press("End")
     page.keyboard.press("ArrowLeft")
     page.keyboard.type(" x")
     assert selected(page) == before
-    assert page.get_by_label("Describe a sound").input_value() == "a dog bark xs"
+    assert page.get_by_label("Describe a sound").input_value() == "a cat meow xs"
 
 
 def test_a_recording_brings_similar_ones_and_the_captions_that_fit_it(open_page, sounds, screenshot):
@@ -223,6 +231,22 @@ def test_a_recording_longer_than_the_limit_is_refused(open_page, tmp_path):
     upload(page, tmp_path / "long.flac")
     page.get_by_role("alert").wait_for()
     assert page.get_by_role("alert").inner_text().startswith("long.flac is longer than 5 minutes, which is the limit")
+
+
+def test_a_file_above_the_limit_of_a_shared_page_is_refused_by_a_line_that_stays(
+    browser, library, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("modeling_cnn10bert.page.answers.MAX_UPLOAD_BYTES", 1 << 20)
+    (tmp_path / "${1}.wav").write_bytes(bytes(2 << 20))
+    with running_page(library, "localhost") as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.get_by_text("recordings are ready").wait_for()
+        upload(page, tmp_path / "${1}.wav")
+        assert page.locator(".problem").inner_text() == "${1}.wav has 2 MB; the limit is 1 MB."
+        ask_and_wait(page)
+        assert page.locator(".problem").count() == 0
+        page.close()
 
 
 def test_a_question_without_a_word_is_one_clear_line(open_page, screenshot):
@@ -270,3 +294,31 @@ def test_a_phone_sees_all_of_the_page_without_scrolling_sideways(open_page, soun
     page.locator(".asked").wait_for()
     assert not page.evaluate(wide)
     screenshot(page, "phone_similar", whole=True)
+
+
+def test_filters_more_similar_ones_favorites_and_the_address_of_a_question(open_page, server):
+    page = open_page()
+    ask_and_wait(page)
+    page.get_by_role("button", name="Show ten more").press("Enter")
+    hits(page).nth(11).wait_for()
+    page.wait_for_function("document.activeElement.querySelector('.rank')?.innerText === '10'")
+    page.keyboard.press("ArrowDown")
+    assert selected(page) == ["11"]
+    third = hits(page).nth(2).locator(".name").inner_text()
+    for number in (2, 4):
+        hits(page).nth(number).get_by_role("button", name="Favorite").press("Enter")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Playlist of the favorites (2)").press("Enter")
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert len(lines) == 5 and lines[2].endswith(f"/{third}")
+    hits(page).nth(2).get_by_role("button", name="Similar to").press("Enter")
+    page.get_by_text(f"that sound like “{third}”").wait_for()
+    assert third not in page.locator(".hit .name").all_inner_texts()
+    page.get_by_role("button", name="Filters").press("Enter")
+    page.get_by_label("At most (s), 0 for any").fill("4")
+    ask(page, "rain & wind")
+    page.get_by_text("The 0 best recordings for “rain & wind”").wait_for()
+    assert page.url == f"{server}/?text=rain+%26+wind&longest=4"
+    page.goto(f"{server}/?text=rain&without=wind&longest=5")
+    page.get_by_text("The 10 best recordings for “rain without wind”").wait_for()
+    assert page.get_by_label("Without").input_value() == "wind"

@@ -18,6 +18,7 @@ from PIL import Image
 from modeling_cnn10bert.errors import AudioError
 
 ROOT = Path(__file__).parents[2]
+NO_FILTERS = ["", "", 0, 0, "", ""]
 
 httpx = pytest.importorskip("httpx", reason="httpx is not installed (gradio brings it)")
 
@@ -38,7 +39,7 @@ def call(client, name, data):
 
 @pytest.fixture(scope="module")
 def answer(client):
-    event, data = call(client, "search", ["a dog barks", ""])
+    event, data = call(client, "search", ["a dog barks", "", *NO_FILTERS])
     assert event == "complete"
     return data.replace('\\"', '"')
 
@@ -100,7 +101,7 @@ def test_a_key_that_no_answer_gave_finds_nothing(client, key):
 @pytest.mark.parametrize("path", ["/etc/passwd", "{sounds}/siren.flac", "{server}/clip/{key}", "file:///etc/passwd"])
 def test_a_recording_on_the_server_or_elsewhere_cannot_be_passed_off_as_an_upload(client, server, sounds, keys, path):
     path = path.format(sounds=sounds, server=server, key=keys[0])
-    event, data = call(client, "similar", [{"path": path, "meta": {"_type": "gradio.FileData"}}])
+    event, data = call(client, "similar", [{"path": path, "meta": {"_type": "gradio.FileData"}}, *NO_FILTERS])
     assert event == "error" and "hits" not in data
 
 
@@ -113,15 +114,27 @@ def test_nothing_is_fetched_from_an_address_in_place_of_an_upload(client, monkey
         asked.append(url)
 
     monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", fetch)
-    event, _ = call(client, "similar", [{"path": "HTTPS://1.1.1.1/x.wav", "meta": {"_type": "gradio.FileData"}}])
+    event, _ = call(
+        client, "similar", [{"path": "HTTPS://1.1.1.1/x.wav", "meta": {"_type": "gradio.FileData"}}, *NO_FILTERS]
+    )
     assert event == "error" and asked == []
 
 
-def test_an_upload_above_the_limit_is_refused_while_it_arrives(client, monkeypatch, server):
-    from modeling_cnn10bert.page.answers import MAX_UPLOAD_BYTES
+@pytest.mark.parametrize(
+    ("host", "names", "code"), [("127.0.0.1", [], 200), ("0.0.0.0", [], 413), ("127.0.0.1", ["sounds.example"], 413)]
+)
+def test_an_upload_above_the_limit_is_refused_while_it_arrives_unless_it_is_one_s_own(
+    library, monkeypatch, host, names, code
+):
+    from starlette.testclient import TestClient
 
-    too_much = io.BytesIO(bytes(MAX_UPLOAD_BYTES + (1 << 20)))
-    assert client.post("/gradio_api/upload", files={"files": ("long.wav", too_much)}).status_code == 413
+    from modeling_cnn10bert.page import answers
+    from modeling_cnn10bert.page.server import make_app
+
+    monkeypatch.setattr(answers, "MAX_UPLOAD_BYTES", 1 << 20)
+    visitor = TestClient(make_app(library, host, names), base_url="http://127.0.0.1")
+    too_much = io.BytesIO(bytes(2 << 20))
+    assert visitor.post("/gradio_api/upload", files={"files": ("long.wav", too_much)}).status_code == code
 
 
 @pytest.mark.parametrize("path", ["/", "/config", "/clip/{key}", "/picture/{key}", "/gradio_api/info"])
@@ -143,7 +156,7 @@ def test_another_page_reads_nothing_and_asks_nothing(client, keys, origin):
     for path in ("/", "/config", f"/clip/{keys[0]}", "/gradio_api/info"):
         response = client.get(path, headers={"Origin": origin})
         assert not [name for name in response.headers if name.startswith("access-control-")]
-    asked = {"json": {"data": ["a dog barks", ""]}, "headers": {"Origin": origin}}
+    asked = {"json": {"data": ["a dog barks", "", *NO_FILTERS]}, "headers": {"Origin": origin}}
     assert client.post("/gradio_api/call/search", **asked).status_code == 403
     files = {"files": ("x.wav", b"RIFF")}
     assert client.post("/gradio_api/upload", files=files, headers={"Origin": origin}).status_code == 403
@@ -154,7 +167,9 @@ def test_another_page_reads_nothing_and_asks_nothing(client, keys, origin):
 
 
 def test_the_page_itself_may_ask(client, server):
-    asked = client.post("/gradio_api/call/search", json={"data": ["a dog", ""]}, headers={"Origin": server})
+    asked = client.post(
+        "/gradio_api/call/search", json={"data": ["a dog", "", *NO_FILTERS]}, headers={"Origin": server}
+    )
     assert asked.status_code == 200
 
 
