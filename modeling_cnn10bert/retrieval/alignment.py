@@ -87,19 +87,18 @@ def align(one: Fingerprint, other: Fingerprint, max_shift: float) -> tuple[float
 
 
 def _likely_shifts(one: Fingerprint, other: Fingerprint, most: int) -> list[int]:
-    """Return the shifts at which the most words are equal, with their neighbors."""
+    """Return the shifts at which the most words are equal."""
     positions, places = np.flatnonzero(one.sounding), np.flatnonzero(other.sounding)
     order = np.argsort(one.words[positions], kind="stable")
     positions = positions[order]
     words = one.words[positions]
-    # Of words that repeat, the first position is enough: a voice in a million.
+    # Of words that repeat, the first position is enough.
     found = np.searchsorted(words, other.words[places])
     is_equal = found < words.size
     is_equal[is_equal] = words[found[is_equal]] == other.words[places[is_equal]]
     shifts = positions[found[is_equal]] - places[is_equal]
     shifts, votes = np.unique(shifts[np.abs(shifts) <= most], return_counts=True)
-    likely = shifts[np.argsort(-votes, kind="stable")[:SHIFTS]]
-    return sorted({int(shift) + near for shift in likely for near in (-1, 0, 1) if abs(int(shift) + near) <= most})
+    return shifts[np.argsort(-votes, kind="stable")[:SHIFTS]].tolist()
 
 
 def _band_energies(frames: np.ndarray) -> np.ndarray:

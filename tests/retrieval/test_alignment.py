@@ -8,7 +8,7 @@ import soundfile
 import soxr
 
 from modeling_cnn10bert.data.audio_io import decode_audio
-from modeling_cnn10bert.retrieval.alignment import SAMPLING_RATE, align, fingerprint
+from modeling_cnn10bert.retrieval.alignment import SAMPLING_RATE, Fingerprint, align, fingerprint
 
 RATE = 32000  # of the recordings here
 COPY, DIFFERENT = 0.6, 0.2  # similarities from here on, and up to there
@@ -84,6 +84,15 @@ def test_a_common_beginning_is_not_enough():
     common = bursts(1, 1.0)
     one, other = (heard(np.concatenate([common, bursts(seed, 3.0)])) for seed in (2, 3))
     assert align(one, other, MAX_SHIFT)[0] < 0.5
+
+
+def test_silent_words_count_neither_as_equal_nor_as_different():
+    words = np.zeros(1000, np.uint32)
+    words[:100] = np.random.default_rng(0).integers(1, 2**32, 100)
+    changed = words.copy()
+    changed[30:100] ^= 0xFFFF  # 16 of 32 bits in 70 of 100 words
+    sounding = np.arange(1000) < 100
+    assert align(Fingerprint(words, sounding), Fingerprint(changed, sounding), MAX_SHIFT) == (pytest.approx(0.3), 0.0)
 
 
 @pytest.mark.parametrize("samples", [0, 1, 100, 4 * RATE])

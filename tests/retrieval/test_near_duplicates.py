@@ -73,9 +73,9 @@ def test_changed_copies_of_a_recording_are_one_group(groups, write):
 
 
 def test_a_chain_joins_no_recordings_that_are_not_close_themselves(groups, write):
-    # Each begins 0.4 s after the one before it, and copies may differ by 0.5 s.
-    sound = noise(1, 3.0)
-    records = [write(f"{number}.wav", sound[round(0.4 * number * RATE) :]) for number in range(3)]
+    # Each begins 0.4 s after the one before it, and copies may begin 0.5 s apart.
+    sound = noise(1, 4.0)
+    records = [write(f"{number}.wav", sound[round(0.4 * number * RATE) :][: 3 * RATE]) for number in range(3)]
     assert groups(*records) == [({"0.wav", "1.wav"}, False)]
 
 
