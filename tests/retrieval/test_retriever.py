@@ -107,6 +107,25 @@ def test_several_texts_get_a_list_of_hits_each(retriever):
     assert retriever.search([], 3) == []
 
 
+def test_what_is_forgotten_is_no_longer_found_and_its_files_stay(retriever, recordings):
+    assert retriever.forget(recordings / "far") == 2
+    assert retriever.forget([recordings / "0.wav"]) == 1
+    assert sorted(os.path.basename(hit.file) for hit in retriever.search("rain", k=10)) == ["1.wav", "2.wav", "3.wav"]
+    assert (recordings / "far" / "4.wav").exists() and (recordings / "0.wav").exists()
+
+
+def test_a_model_that_embeds_nothing_leaves_no_index(tmp_path, recordings):
+    class Broken(TwoWords):
+        def embed_audio(self, waveforms):
+            raise ValueError("no weights")
+
+    with AudioRetriever(str(tmp_path / "index"), Broken()) as retriever:
+        with pytest.raises(RetrievalError, match="the model embeds no recording"):
+            retriever.index([recordings], progress=False)
+        assert (tmp_path / "index").exists()  # until the retriever is closed
+    assert not (tmp_path / "index").exists()
+
+
 def test_k_beyond_the_index_gives_all_there_is(retriever):
     assert len(retriever.search("rain", k=1000)) == 6
     assert len(retriever.search("rain", k=10**20)) == 6
