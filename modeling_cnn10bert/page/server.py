@@ -40,8 +40,8 @@ from .sound_library import SoundLibrary  # noqa: E402
 # The browser blocks requests of the page to other hosts; Gradio's pages need inline scripts.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
-    "object-src 'none'; base-uri 'self'"
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; connect-src 'self' blob:; font-src 'self' data:; "
+    "worker-src 'self' blob:; object-src 'none'; base-uri 'self'"
 )
 # Number of threads for answers, clips and pictures. The 40 threads of an ASGI server would need more memory, because
 # the libraries keep memory per thread.

@@ -322,3 +322,17 @@ def test_filters_more_similar_ones_favorites_and_the_address_of_a_question(open_
     page.goto(f"{server}/?text=rain&without=wind&longest=5")
     page.get_by_text("The 10 best recordings for “rain without wind”").wait_for()
     assert page.get_by_label("Without").input_value() == "wind"
+
+
+def test_axe_finds_nothing_wrong_with_the_page(open_page):
+    """Put the file `axe.min.js` of npm's axe-core into $AXE to run it."""
+    axe = os.environ.get("AXE")
+    if not axe or not Path(axe).is_file():
+        pytest.skip("there is no axe-core (npm install axe-core; AXE=node_modules/axe-core/axe.min.js)")
+    for scheme, size in (("light", DESKTOP), ("dark", PHONE)):
+        page = open_page(size, color_scheme=scheme)
+        ask_and_wait(page)
+        page.evaluate(Path(axe).read_text(encoding="utf-8"))
+        # The label of Gradio's own upload area differs from its text.
+        found = page.evaluate("axe.run({exclude: ['.upload-container']})")["violations"]
+        assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found] == []
