@@ -104,7 +104,7 @@ class WindowsSearch:
         self.embedder, self.windows = embedder, (window, overlap)
 
     def embed(self, path: Path) -> tuple[list[Span], np.ndarray]:
-        parts = list(read_windows(path, self.embedder.sampling_rate, *self.windows))
+        parts = list(read_windows(path, self.embedder.sampling_rate, *self.windows, level_normalized=True))
         embeds = np.concatenate([self.embedder.embed_audio([waveform]) for _, _, waveform in parts])
         return [part[:2] for part in parts], embeds
 
@@ -122,7 +122,8 @@ class MomentsSearch:
         self.embedder = embedder
 
     def embed(self, path: Path) -> np.ndarray:
-        return moments.embed_frames(path, self.embedder, moments.context_frames(self.embedder))[0]
+        context = moments.context_frames(self.embedder)
+        return moments.embed_frames(path, self.embedder, context, level_normalized=True)[0]
 
     def find(self, embedded: np.ndarray, duration: float, query: np.ndarray):
         """Return the spans, best first, and the score of the recording."""

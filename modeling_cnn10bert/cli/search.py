@@ -50,7 +50,6 @@ from .common import (
 
 if TYPE_CHECKING:
     from ..retrieval.indexing import IndexReport
-    from ..retrieval.moments import Moment
     from ..retrieval.records import Hit, SearchFilter
     from ..retrieval.retriever import AudioRetriever
 
@@ -282,7 +281,7 @@ def search(
     if moments and like is not None:
         raise typer.BadParameter("cannot be used with --moments", param_hint="--like")
 
-    def find(retriever: "AudioRetriever") -> "list[Hit] | list[Moment]":
+    def find(retriever: "AudioRetriever") -> "list[Hit]":
         if moments:
             return retriever.moments(text, top, where, without, min_score=min_score, progress=True)
         return retriever.search(text, top, where, without, min_score=min_score, like=like, like_weight=like_weight)
@@ -330,7 +329,7 @@ def _search(
     index: str,
     model: str | None,
     options: dict,
-    find: Callable[["AudioRetriever"], "list[Hit] | list[Moment]"],
+    find: Callable[["AudioRetriever"], "list[Hit]"],
     where: "SearchFilter",
     min_score: float | None,
     tags: Path | None,

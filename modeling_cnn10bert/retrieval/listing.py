@@ -19,7 +19,6 @@ from .tags import Tag
 if TYPE_CHECKING:
     import pandas
 
-    from .moments import Moment
 
 FORMATS = ("table", "json", "csv", "m3u", "audacity", "raven")
 HIT_FIELDS = ("rank", "score", "z_score", "file", "duration", "size", "modified", "start", "end")  # of JSON and CSV
@@ -30,7 +29,7 @@ SURROGATES = re.compile("[\ud800-\udfff]")
 WIDE = 10_000  # columns of a table that is not shown on a terminal: one line per hit
 
 
-def listing(hits: Sequence["Hit | Moment"], form: str, tags: Sequence[Sequence[Tag]] | None = None) -> bytes:
+def listing(hits: Sequence[Hit], form: str, tags: Sequence[Sequence[Tag]] | None = None) -> bytes:
     """
     Return hits in one of `FORMATS`, encoded; the table has no colors.
 
@@ -55,7 +54,7 @@ def listing(hits: Sequence["Hit | Moment"], form: str, tags: Sequence[Sequence[T
     return table_text(hits_table(hits, tags)).encode("utf-8", "backslashreplace")
 
 
-def hit_rows(hits: Sequence["Hit | Moment"], tags: Sequence[Sequence[Tag]] | None = None) -> list[dict[str, Any]]:
+def hit_rows(hits: Sequence[Hit], tags: Sequence[Sequence[Tag]] | None = None) -> list[dict[str, Any]]:
     """Return each hit as a dictionary of JSON values; times in seconds."""
     rows = []
     for rank, hit in enumerate(hits, start=1):
@@ -121,7 +120,7 @@ def to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> bytes:
     return file.getvalue().encode("utf-8", "backslashreplace")
 
 
-def _playlist(hits: Sequence["Hit | Moment"]) -> bytes:
+def _playlist(hits: Sequence[Hit]) -> bytes:
     """Write an extended M3U; VLC starts at the window of a hit, other players at the beginning."""
     lines = [b"#EXTM3U"]
     for hit in hits:
@@ -153,7 +152,7 @@ RAVEN_COLUMNS = (
 RAVEN_HIGHEST = 16_000  # Hz; a hit spans all frequencies that the models of this package may hear
 
 
-def _audacity_labels(hits: Sequence["Hit | Moment"]) -> bytes:
+def _audacity_labels(hits: Sequence[Hit]) -> bytes:
     """Write a label track: start, end and, as the label, score and file name; a track belongs to one recording."""
     lines = [
         f"{hit.start:.6f}\t{hit.end:.6f}\t{hit.score:.3f} {printable(os.path.basename(hit.file))}\n" for hit in hits
@@ -161,7 +160,7 @@ def _audacity_labels(hits: Sequence["Hit | Moment"]) -> bytes:
     return "".join(lines).encode("utf-8")
 
 
-def _raven_selections(hits: Sequence["Hit | Moment"]) -> bytes:
+def _raven_selections(hits: Sequence[Hit]) -> bytes:
     """Write a selection table, whose times count from the beginning of the first of the recordings in a row."""
     begins: dict[str, float] = {}
     total = 0.0
@@ -194,7 +193,7 @@ def _escape(character: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def hits_table(hits: Sequence["Hit | Moment"], tags: Sequence[Sequence[Tag]] | None = None):
+def hits_table(hits: Sequence[Hit], tags: Sequence[Sequence[Tag]] | None = None):
     """Return hits as a rich table of plain text; a name with square brackets is shown as it is."""
     has_z_scores = any(hit.z_score is not None for hit in hits)
     columns = ["", ">score", *([">z"] if has_z_scores else []), "file", ">from", ">to", ">of"]

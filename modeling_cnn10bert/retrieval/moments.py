@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ..data.audio_io import printable
 from ..errors import AudioError, RetrievalError
 from ..files import replaced_whole
-from .records import FileRecord, ModelIdentity, file_stamp
+from .records import FileRecord, Hit, ModelIdentity, file_stamp
 from .windows import read_windows
 
 # Chosen on mixtures of known onsets; docs/results.md tells how.
@@ -42,31 +42,6 @@ class FrameEmbedder(Protocol):
 
     def embed_frames(self, waveform: np.ndarray, context_frames: int = 1) -> np.ndarray:
         """Embed each frame of a mono waveform [samples] float32 -> [T, D] float32, L2-normalized."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Moment:
-    """
-    A passage of a recording that matches a text.
-
-    Attributes:
-        record: the recording.
-        score: cosine similarity of the text and the best frame of the passage.
-        start, end: of the passage, in seconds.
-        embed: [D] float32, L2-normalized embedding of that frame.
-        z_score: `None`, as there is none for frames.
-    """
-
-    record: FileRecord
-    score: float
-    start: float
-    end: float
-    embed: np.ndarray = dataclasses.field(repr=False, compare=False)
-    z_score: None = None
-
-    @property
-    def file(self) -> str:
-        return self.record.path
 
 
 def embed_frames(
@@ -194,7 +169,7 @@ def moments_of(
     cache: Path,
     progress: bool = True,
     level_normalized: bool = False,
-) -> list[Moment]:
+) -> list[Hit]:
     """
     Find the moments of recordings, best first.
 
@@ -225,7 +200,7 @@ def moments_of(
         scores = embeds.astype(np.float32) @ query
         for passage in find_passages(scores, seconds, record.duration):
             embed = embeds[passage.best].astype(np.float32)
-            found.append(Moment(record, float(scores[passage.best]), passage.start, passage.end, embed))
+            found.append(Hit(record, float(scores[passage.best]), passage.start, passage.end, embed))
     if faults:
         warnings.warn(f"{len(faults)} recordings were left out, such as {faults[0]}", MomentsWarning, stacklevel=2)
     return sorted(found, key=lambda moment: -moment.score)

@@ -241,14 +241,15 @@ def as_nanoseconds(moment: datetime.datetime) -> int:
 @dataclasses.dataclass(frozen=True)
 class Hit:
     """
-    A recording that a search found.
+    A recording that a search found, or a moment of one.
 
     Attributes:
         record: the recording.
-        score: inner product of the query with its best window; the cosine if the query has length 1.
-        start, end: start and end of that window, in seconds.
-        embed: [D] float32, the embedding of that window.
-        z_score: standard deviations by which the score is above that window's scores with descriptions of everyday
+        score: inner product of the query with its best window; the cosine if the query has length 1. For a moment, with
+            its best frame.
+        start, end: start and end of that window or moment, in seconds.
+        embed: [D] float32, the embedding of that window or frame.
+        z_score: standard deviations by which the score is above the scores of `embed` with descriptions of everyday
             sounds (the test normalization of speaker verification); `None` for a hit of a sound alone.
     """
 

@@ -25,7 +25,6 @@ from .stores import VectorStore, open_store
 if TYPE_CHECKING:
     import torch
 
-    from .moments import Moment
     from .tags import Tag
 
 WITHOUT_WEIGHT = 0.8  # of the excluded concept; see `without_words`
@@ -398,9 +397,11 @@ class AudioRetriever:
         *,
         min_score: float | None = None,
         progress: bool = False,
-    ) -> list["Moment"]:
+    ) -> list[Hit]:
         """
-        Find the passages of recordings that match a text, best first, with start and end finer than a window.
+        Find the passages of recordings that match a text, with start and end finer than a window.
+
+        They are ordered by z-score, because a sound over a background has a lower cosine than one alone.
 
         Every recording that the filter admits is looked through. The first search embeds their frames and keeps them
         next to the index, see `moments.moments_of`.
@@ -428,8 +429,12 @@ class AudioRetriever:
         query = without_words(embeds[:1], embeds[1:])[0]
         records = [hit.record for hit in hits]
         cache, level_normalized = cache_folder(self.store.location), self.store.info.normalize_level
-        moments = moments_of(query, records, embedder, cache, progress, level_normalized)[:k]
-        return moments if min_score is None else [moment for moment in moments if moment.score >= min_score]
+        moments = moments_of(query, records, embedder, cache, progress, level_normalized)
+        if min_score is not None:
+            moments = [moment for moment in moments if moment.score >= min_score]
+        z_scores = self._z_scores(moments)
+        moments = [dataclasses.replace(moment, z_score=z) for moment, z in zip(moments, z_scores, strict=True)]
+        return sorted(moments, key=lambda moment: (moment.z_score is None, -(moment.z_score or 0.0)))[:k]
 
     def similar(
         self,

@@ -9,6 +9,7 @@ import soundfile
 from modeling_cnn10bert.errors import RetrievalError
 from modeling_cnn10bert.retrieval import AudioRetriever, SearchFilter, moments
 from modeling_cnn10bert.retrieval.embedding import load_embedder
+from modeling_cnn10bert.retrieval.everyday_sounds import EVERYDAY_SOUNDS
 from modeling_cnn10bert.retrieval.moments import MomentsWarning, embed_frames, find_passages
 
 RATE = 32_000
@@ -86,7 +87,9 @@ def test_a_frame_that_sees_all_of_a_recording_has_its_embedding(tiny_folder, noi
 def test_moments_are_sorted_over_all_recordings_and_lie_within_them(retriever, sounds):
     found = retriever.moments("a dog bark", k=100)
     assert {os.path.basename(moment.file) for moment in found} == {"0.wav", "1.wav"}
-    assert [moment.score for moment in found] == sorted((moment.score for moment in found), reverse=True)
+    assert [moment.z_score for moment in found] == sorted((moment.z_score for moment in found), reverse=True)
+    everyday = retriever.embed_text(list(EVERYDAY_SOUNDS)) @ found[0].embed
+    assert found[0].z_score == pytest.approx((found[0].score - everyday.mean()) / everyday.std(), abs=1e-3)
     assert all(0 <= moment.start < moment.end <= 9 for moment in found)
     assert retriever.moments("a dog bark", k=1) == found[:1]
 
