@@ -12,7 +12,7 @@ from ..data.audio_io import printable
 from ..errors import AudioError, InputError, RetrievalError, UnreadableError
 from ..retrieval.listing import listing
 from ..retrieval.records import Hit, SearchFilter
-from ..retrieval.retriever import MAX_TEXT, without_words
+from ..retrieval.retriever import LOW_Z_SCORE, MAX_TEXT, text_and_sound, without_words
 from ..retrieval.tags import Tag
 from ..retrieval.windows import read_windows
 from .clip_cache import ClipCache
@@ -185,7 +185,8 @@ class Answers:
             if like is not None:
                 sound = self._embed_upload(like, printable(os.path.basename(like)), upload_notes)[0]
                 embeds = retriever.embed_text(texts)
-                query = without_words(text_and_sound(embeds[0], sound, like_weight)[None], embeds[1:])[0]
+                query = text_and_sound(embeds[:1], _mean(sound), like_weight)
+                query = without_words(query, embeds[1:])[0]
                 hits = retriever.store.search(query, count, where)
         except RetrievalError as error:
             raise QuestionError(str(error)) from error
@@ -194,6 +195,9 @@ class Answers:
             for words in texts
             if len(words) > MAX_TEXT or retriever.embedder.is_cut(words)
         ]
+        notes += [f"{hint[0].upper()}{hint[1:]}." for hint in retriever.hints(texts[:1], texts[1:])]
+        if like is None and hits and hits[0].z_score is not None and hits[0].z_score < LOW_Z_SCORE:
+            notes.append("No recording fits these words better than it fits descriptions of other sounds.")
         question = " without ".join(map(_shortened, texts))
         if like is not None:
             name = printable(os.path.basename(like))
@@ -307,22 +311,6 @@ class Answers:
             tags=self.library.tagger.best(hit.embed, TAGS),
             key=self.clip_cache.put(Span(hit.file, hit.start, hit.end)) if os.path.isfile(hit.file) else None,
         )
-
-
-def text_and_sound(text: np.ndarray, sound: np.ndarray, weight: float) -> np.ndarray:
-    """
-    Join a text and a recording into one query: (1 - w) t + w s, normalized, where s is the mean of the windows.
-
-    Args:
-        text: [D], L2-normalized.
-        sound: [W, D], the embeddings of the recording's windows.
-        weight: of the recording, from 0 to 1.
-
-    Returns:
-        The query [D].
-    """
-    query = (1 - weight) * text + weight * _mean(sound)
-    return query / max(float(np.linalg.norm(query)), 1e-6)
 
 
 def _mean(embeds: np.ndarray) -> np.ndarray:

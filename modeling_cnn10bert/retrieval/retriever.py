@@ -368,12 +368,13 @@ class AudioRetriever:
         if not texts or not len(store):
             hits: list[list[Hit]] = [[] for _ in texts]
             return [] if isinstance(text, str) else hits
-        self._warn_of_words([*texts, *without], negations_of=texts)
+        for hint in self.hints(texts, without):
+            warnings.warn(hint, RetrievalWarning, stacklevel=2)
         embeds = self.embed_text([*texts, *without])
         queries, itself = embeds[: len(texts)], None
         if like is not None:
             sound, itself = self._embed_sound(like, sampling_rate)
-            queries = np.stack([_unit((1 - like_weight) * query + like_weight * sound, sound) for query in queries])
+            queries = text_and_sound(queries, sound, like_weight)
         queries = without_words(queries, embeds[len(texts) :])
         hits = []
         for query, words in zip(queries, texts, strict=True):
@@ -465,7 +466,8 @@ class AudioRetriever:
         sound, itself = self._embed_sound(audio, sampling_rate)
         if not len(self.store):
             return []
-        self._warn_of_words(without)
+        for hint in self.hints([], without):
+            warnings.warn(hint, RetrievalWarning, stacklevel=2)
         query = without_words(sound[None], self.embed_text(without))[0]
         return self._found(query, k, where, min_score, itself)
 
@@ -492,26 +494,23 @@ class AudioRetriever:
     def _everyday_embeds(self) -> np.ndarray:
         return self.embedder.embed_text(list(EVERYDAY_SOUNDS))
 
-    def _warn_of_words(self, texts: Sequence[str], negations_of: Sequence[str] = ()) -> None:
-        """Warn of negations, and of words that the tokenizer does not know."""
-        for text in negations_of:
-            if found := NEGATION.search(text):
-                warnings.warn(
-                    f"{text[:80]!r}: models hardly understand {found[0]!r} and find the sound itself; name the sound "
-                    "to exclude separately (without, --without)",
-                    RetrievalWarning,
-                    stacklevel=3,
-                )
-        for text in texts:
+    def hints(self, texts: Sequence[str], without: Sequence[str] = ()) -> list[str]:
+        """Return what a user should know of the words of a query: negations, and words that the tokenizer lacks."""
+        hints = [
+            f"{text[:80]!r}: models hardly understand {found[0]!r} and find the sound itself; name the sound to "
+            "exclude separately (without)"
+            for text in texts
+            if (found := NEGATION.search(text))
+        ]
+        for text in [*texts, *without]:
             unknown_words = getattr(self.embedder, "unknown_words", None)  # other kinds of embedders may lack it
             unknown = list(dict.fromkeys(unknown_words(text[:MAX_TEXT]))) if unknown_words is not None else []
             if unknown:
-                warnings.warn(
+                hints.append(
                     f"the model does not know {', '.join(map(repr, unknown[:5]))}{' ...' if unknown[5:] else ''}; use "
-                    "other words, in the language that it was trained on",
-                    RetrievalWarning,
-                    stacklevel=3,
+                    "other words, in the language that it was trained on"
                 )
+        return hints
 
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
         """Embed texts -> [N, D] float32, L2-normalized; warn of a text that the model truncates."""
@@ -628,6 +627,18 @@ def _warn_of(name: str, notes: Sequence[str]) -> None:
     """Warn of flaws in the query recording."""
     if notes:
         warnings.warn(f"{name}: {'; '.join(notes)}", RetrievalWarning, stacklevel=4)
+
+
+def text_and_sound(texts: np.ndarray, sound: np.ndarray, weight: float) -> np.ndarray:
+    """
+    Combine texts with a sound into queries: (1 - weight) text + weight sound, normalized.
+
+    Args:
+        texts: [N, D], L2-normalized.
+        sound: [D], L2-normalized.
+        weight: from 0 to 1.
+    """
+    return np.stack([_unit((1 - weight) * text + weight * sound, sound) for text in texts])
 
 
 def without_words(queries: np.ndarray, unwanted: np.ndarray) -> np.ndarray:
