@@ -77,6 +77,7 @@ def open_folder(folder: str | os.PathLike, model: str, captions: str | os.PathLi
     root = canonical(folder)
     retriever.store.remove(path for path in retriever.store.files() if not is_below(path, root))
     if not len(retriever.store):
+        retriever.close()  # which deletes an index that was made here
         raise RetrievalError(f"{folder}: found no recording ({report}), expected at least one; check the path")
     return _ready(retriever, read)
 

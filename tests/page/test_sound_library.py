@@ -49,5 +49,6 @@ def test_a_folder_without_recordings_and_one_that_is_not_there_are_clear_errors(
     (tmp_path / "empty").mkdir()
     with pytest.raises(RetrievalError, match="found no recording"):
         open_folder(tmp_path / "empty", str(model_folder))
+    assert os.listdir(tmp_path) == ["empty"]  # and no index
     with pytest.raises(RetrievalError, match="found no such folder"):
         open_folder(tmp_path / "nowhere", str(model_folder))
