@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+import soundfile
 from typer.testing import CliRunner
 
 from modeling_cnn10bert.cli import app as cli
@@ -92,6 +94,7 @@ def test_no_command_of_an_index_says_its_password(command, scheme, invoke, tiny_
 @pytest.mark.parametrize("output", ["table", "json", "csv"])
 def test_info_shows_an_address_without_its_account(output, invoke, tiny_folder, tmp_path, monkeypatch):
     (tmp_path / "sounds").mkdir()
+    soundfile.write(tmp_path / "sounds" / "a.wav", np.ones(8000), 8000)
     invoke("index", tmp_path / "sounds", "--index", tmp_path / "index", "--model", tiny_folder[0], code=0)
     open_store = stores.open_store
     monkeypatch.setattr(stores, "open_store", lambda location: open_store(str(tmp_path / "index")))

@@ -11,9 +11,8 @@ import soundfile
 from ..data.audio_io import printable
 from ..errors import AudioError, InputError, RetrievalError, UnreadableError
 from ..retrieval.listing import listing
-from ..retrieval.records import Hit, SearchFilter
+from ..retrieval.records import Hit, SearchFilter, Tag
 from ..retrieval.retriever import LOW_Z_SCORE, MAX_TEXT, text_and_sound, without_words
-from ..retrieval.tags import Tag
 from ..retrieval.windows import read_windows
 from .clip_cache import ClipCache
 from .clips import Span

@@ -13,8 +13,7 @@ import urllib.parse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .records import FileRecord, Hit
-from .tags import Tag
+from .records import FileRecord, Hit, Tag
 
 if TYPE_CHECKING:
     import pandas

@@ -267,3 +267,17 @@ class Hit:
     @property
     def file(self) -> str:
         return self.record.path
+
+
+@dataclasses.dataclass(frozen=True)
+class Tag:
+    """
+    A label that fits a recording.
+
+    Attributes:
+        label: the label as given.
+        score: cosine of the label with the recording's window that it fits best.
+    """
+
+    label: str
+    score: float

@@ -19,13 +19,12 @@ from ..masking import without_secrets
 from .embedding import BATCH_SIZE, Embedder, check_same_model, load_embedder
 from .everyday_sounds import EVERYDAY_SOUNDS
 from .indexing import BATCH_SECONDS, COMMIT_SECONDS, WORKERS, IndexReport, forget, index_folders
-from .records import EmbeddedFile, Hit, IndexInfo, SearchFilter, file_stamp
+from .records import EmbeddedFile, Hit, IndexInfo, SearchFilter, Tag, file_stamp
 from .stores import VectorStore, open_store
 
 if TYPE_CHECKING:
     import torch
 
-    from .tags import Tag
 
 WITHOUT_WEIGHT = 0.8  # of the excluded concept; see `without_words`
 MAX_TEXT = 4000  # characters of a text that are tokenized; models read 32 to 512 tokens
@@ -614,7 +613,7 @@ class AudioRetriever:
 
     # ------------------------------------------------------------------------------------------------------- tags
 
-    def tag(self, labels: Sequence[str], count: int = 1) -> Iterator[tuple[EmbeddedFile, list["Tag"]]]:
+    def tag(self, labels: Sequence[str], count: int = 1) -> Iterator[tuple[EmbeddedFile, list[Tag]]]:
         """Yield every recording of the index with its best labels, best first; see `tags.Tagger`."""
         from .tags import Tagger
 

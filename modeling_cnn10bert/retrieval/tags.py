@@ -1,6 +1,5 @@
 """Tag recordings with the best-fitting labels of a list (zero-shot)."""
 
-import dataclasses
 import io
 import os
 from collections.abc import Sequence
@@ -10,20 +9,7 @@ import numpy as np
 from ..data.tables import has_word, read_text
 from ..errors import RetrievalError
 from .embedding import Embedder
-
-
-@dataclasses.dataclass(frozen=True)
-class Tag:
-    """
-    A label that fits a recording.
-
-    Attributes:
-        label: the label as given.
-        score: cosine of the label with the recording's window that it fits best.
-    """
-
-    label: str
-    score: float
+from .records import Tag
 
 
 def read_labels(path: str | os.PathLike) -> list[str]:

@@ -27,6 +27,7 @@ from .inputs import save_model, write_clips
 APP = Path(__file__).resolve().parents[1] / "app.py"
 SOUNDS = ("a dog barks", "rain falls", "waves break", "a siren wails", "a bell rings", "an engine revs", "a bird sings")
 PLACES = ("", " while people talk", " at night", " and a clock ticks", ", then a door is shut", " far away")
+NO_FILTERS = ("", "", 0, 0, "", "")  # folder, format, durations and dates
 UPLOAD_EVERY = 10  # questions
 FETCHED = 3  # clips and pictures of an answer
 START_SECONDS = 600  # indexing a folder may take as long
@@ -79,10 +80,9 @@ class User(threading.Thread):
             asked += 1
             try:
                 with self.timed("search" if asked % UPLOAD_EVERY else "similar") as kind:
-                    data = (
-                        [self.rng.choice(SOUNDS) + self.rng.choice(PLACES), ""] if kind == "search" else self.upload()
-                    )
-                    answer = self.call(kind, data)
+                    text = self.rng.choice(SOUNDS) + self.rng.choice(PLACES)
+                    data = [text, ""] if kind == "search" else self.upload()
+                    answer = self.call(kind, [*data, *NO_FILTERS])
                 for kind in ("clip", "picture"):
                     for address in re.findall(rf'src="({kind}/\w+)"', answer)[:FETCHED]:
                         with self.timed(kind):

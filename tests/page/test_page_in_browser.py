@@ -15,6 +15,8 @@ from modeling_cnn10bert.integrations.web import PACKAGES_FOLDER
 from .conftest import running_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the extra `test`)")
+
+AXE = PACKAGES_FOLDER / "axe-core-4.14.1.tgz"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (apt-get install chromium)")
 
@@ -327,11 +329,9 @@ def test_filters_more_similar_ones_favorites_and_the_address_of_a_question(open_
     assert page.get_by_label("Without").input_value() == "wind"
 
 
+@pytest.mark.skipif(not AXE.is_file(), reason=f"there is no {AXE} (npm pack axe-core@4.14.1, in its folder)")
 def test_axe_finds_nothing_wrong_with_the_page(open_page):
-    package = Path(PACKAGES_FOLDER, "axe-core-4.14.1.tgz")
-    if not package.is_file():
-        pytest.skip(f"there is no {package} (npm pack axe-core@4.14.1, in its folder)")
-    with tarfile.open(package) as archive:
+    with tarfile.open(AXE) as archive:
         axe = archive.extractfile("package/axe.min.js").read().decode()
     for scheme, size in (("light", DESKTOP), ("dark", PHONE)):
         page = open_page(size, color_scheme=scheme)

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from modeling_cnn10bert.retrieval.listing import clock, hits_table, listing, printable, to_json
-from modeling_cnn10bert.retrieval.records import FileRecord, Hit
-from modeling_cnn10bert.retrieval.tags import Tag
+from modeling_cnn10bert.retrieval.records import FileRecord, Hit, Tag
 
 NOT_UTF8 = os.fsdecode(b"/sounds/caf\xe9.wav")
 NAMES = [

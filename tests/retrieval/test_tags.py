@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from modeling_cnn10bert.errors import InputError
-from modeling_cnn10bert.retrieval.tags import Tag, Tagger, read_labels
+from modeling_cnn10bert.retrieval.records import Tag
+from modeling_cnn10bert.retrieval.tags import Tagger, read_labels
 
 
 class Axes:

@@ -90,7 +90,7 @@ def ask(client, text):
     """The answer, once the server listens."""
     for attempt in range(100):
         try:
-            joined = client.post("/gradio_api/call/search", json={"data": [text, ""]})
+            joined = client.post("/gradio_api/call/search", json={"data": [text, "", "", "", 0, 0, "", ""]})
             break
         except httpx.ConnectError:
             assert attempt < 99
