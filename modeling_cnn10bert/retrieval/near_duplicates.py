@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ..data.audio_io import load_audio
 from ..errors import AudioError, RetrievalError
