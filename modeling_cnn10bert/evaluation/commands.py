@@ -207,7 +207,8 @@ def _submit_moments(embedder: Embedder, captions: Path, audio: Path, path: Path,
         by_recording.setdefault(query.vid, []).append(number)
     passages: dict[int, list[tuple[float, float]]] = {}
     for vid, numbers in tqdm(by_recording.items(), desc="Moments", disable=None if progress else True):
-        frames, duration = embed_frames(found[vid], frame_embedder, context_frames(frame_embedder))
+        context = context_frames(frame_embedder)
+        frames, duration = embed_frames(found[vid], frame_embedder, context, level_normalized=True)
         seconds = frame_embedder.frame_samples / embedder.sampling_rate
         for number in numbers:
             spans = find_passages(frames @ texts[number], seconds, duration)

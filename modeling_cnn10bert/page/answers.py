@@ -12,7 +12,7 @@ from ..data.audio_io import printable
 from ..errors import AudioError, InputError, RetrievalError, UnreadableError
 from ..retrieval.listing import listing
 from ..retrieval.records import Hit, SearchFilter, Tag
-from ..retrieval.retriever import LOW_Z_SCORE, MAX_TEXT, text_and_sound, without_words
+from ..retrieval.retriever import LOW_Z_SCORE, MAX_TEXT, mean_embedding, text_and_sound, without_words
 from ..retrieval.windows import read_windows
 from .clip_cache import ClipCache
 from .clips import Span
@@ -184,7 +184,7 @@ class Answers:
             if like is not None:
                 sound = self._embed_upload(like, printable(os.path.basename(like)), upload_notes)[0]
                 embeds = retriever.embed_text(texts)
-                query = text_and_sound(embeds[:1], _mean(sound), like_weight)
+                query = text_and_sound(embeds[:1], mean_embedding(sound), like_weight)
                 query = without_words(query, embeds[1:])[0]
                 hits = retriever.store.search(query, count, where)
         except RetrievalError as error:
@@ -257,7 +257,7 @@ class Answers:
         notes: list[str] = []
         embeds, duration = self._embed_upload(path, name, notes)
         store = self.library.retriever.store
-        hits = store.search(_mean(embeds), count, where)
+        hits = store.search(mean_embedding(embeds), count, where)
         span = Span(path, 0.0, min(duration, store.info.window))
         return Answer(
             question=name,
@@ -310,12 +310,6 @@ class Answers:
             tags=self.library.tagger.best(hit.embed, TAGS),
             key=self.clip_cache.put(Span(hit.file, hit.start, hit.end)) if os.path.isfile(hit.file) else None,
         )
-
-
-def _mean(embeds: np.ndarray) -> np.ndarray:
-    """Return the L2-normalized mean [D] of [W, D]."""
-    mean = embeds.mean(axis=0)
-    return mean / max(float(np.linalg.norm(mean)), 1e-6)
 
 
 def _check_upload(path: str, name: str, max_bytes: int | None) -> None:

@@ -21,6 +21,19 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "json", "csv", "m3u", "audacity", "raven")
 HIT_FIELDS = ("rank", "score", "z_score", "file", "duration", "size", "modified", "start", "end")  # of JSON and CSV
+RAVEN_COLUMNS = (
+    "Selection",
+    "View",
+    "Channel",
+    "Begin Time (s)",
+    "End Time (s)",
+    "Low Freq (Hz)",
+    "High Freq (Hz)",
+    "Begin Path",
+    "File Offset (s)",
+    "Score",
+)
+RAVEN_HIGHEST = 16_000  # Hz; a hit spans all frequencies that the models of this package may hear
 # Replacements for control characters, invisible characters and those that change the text direction.
 UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
@@ -134,21 +147,6 @@ def _playlist(hits: Sequence[Hit]) -> bytes:
             name = b"file://" + urllib.parse.quote(name).encode("ascii")
         lines.append(name)
     return b"\n".join(lines) + b"\n"
-
-
-RAVEN_COLUMNS = (
-    "Selection",
-    "View",
-    "Channel",
-    "Begin Time (s)",
-    "End Time (s)",
-    "Low Freq (Hz)",
-    "High Freq (Hz)",
-    "Begin Path",
-    "File Offset (s)",
-    "Score",
-)
-RAVEN_HIGHEST = 16_000  # Hz; a hit spans all frequencies that the models of this package may hear
 
 
 def _audacity_labels(hits: Sequence[Hit]) -> bytes:

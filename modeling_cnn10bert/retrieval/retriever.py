@@ -532,13 +532,13 @@ class AudioRetriever:
     ) -> tuple[np.ndarray, str | None]:
         """Return the mean embedding [D] of a recording's windows, and its path in the index or `None`."""
         if not isinstance(audio, str | os.PathLike):
-            return _mean(self._embed_waveform(audio, sampling_rate)), None
+            return mean_embedding(self._embed_waveform(audio, sampling_rate)), None
         if sampling_rate is not None:
             raise RetrievalError(
                 "found a path and a sampling rate, expected it for a waveform only: a file has its own"
             )
         embeds, itself = self._embed_path(audio)
-        return _mean(embeds), itself
+        return mean_embedding(embeds), itself
 
     def _embed_path(self, path: str | os.PathLike) -> tuple[np.ndarray, str | None]:
         """Return the embeddings [W, D] of a recording, and its path in the index or `None`."""
@@ -652,11 +652,11 @@ def without_words(queries: np.ndarray, unwanted: np.ndarray) -> np.ndarray:
     """
     if not len(unwanted):
         return queries
-    difference = queries - WITHOUT_WEIGHT * _mean(unwanted)
+    difference = queries - WITHOUT_WEIGHT * mean_embedding(unwanted)
     return difference / np.linalg.norm(difference, axis=1, keepdims=True)
 
 
-def _mean(embeds: np.ndarray) -> np.ndarray:
+def mean_embedding(embeds: np.ndarray) -> np.ndarray:
     """Return the L2-normalized mean [D] of [N, D]; the first row if they cancel out."""
     return _unit(embeds.mean(axis=0), embeds[0])
 
