@@ -40,6 +40,9 @@ class CNN10Config(PreTrainedConfig):
         Dropout before each linear layer of `CNN10ForAudioClassification`.
     time_pooling (`str`, *optional*, defaults to `"average"`):
         How the mean and the maximum over time are joined: their `"average"` (the paper) or their `"sum"` (PANNs).
+    temporal_moments (`int`, *optional*, defaults to 0):
+        Moments of the frames over time that the pooled embedding also has: 0 (the paper) or 1. The first moment tells
+        whether a sound is at the beginning or at the end of a recording.
     batch_norm_eps (`float`, *optional*, defaults to 1e-05):
         Added to the variance in every batch normalization.
     batch_norm_momentum (`float`, *optional*, defaults to 0.1):
@@ -63,6 +66,7 @@ class CNN10Config(PreTrainedConfig):
     block_dropout: float | int = 0.0
     head_dropout: float | int = 0.0
     time_pooling: Literal["average", "sum"] = "average"
+    temporal_moments: Literal[0, 1] = 0
     batch_norm_eps: float = 1e-5
     batch_norm_momentum: float = 0.1
 
@@ -72,8 +76,13 @@ class CNN10Config(PreTrainedConfig):
 
     @property
     def hidden_size(self) -> int:
-        """Return the width of the pooled embedding: the channels of the last block."""
+        """Return the width of a frame: the channels of the last block."""
         return self.hidden_sizes[-1]
+
+    @property
+    def pooled_size(self) -> int:
+        """Return the width of the pooled embedding: a frame's, and as much for each moment."""
+        return self.hidden_size * (1 + self.temporal_moments)
 
     @property
     def num_hidden_layers(self) -> int:

@@ -282,7 +282,7 @@ class CNN10Model(CNN10PreTrainedModel):
 
         Returns:
             [`BaseModelOutputWithPooling`]: `last_hidden_state` `(batch_size, num_frames // 16, hidden_size)` is the
-            mean over frequency of the last block, `pooler_output` `(batch_size, hidden_size)` its pooling over time,
+            mean over frequency of the last block, `pooler_output` `(batch_size, pooled_size)` its pooling over time,
             `hidden_states` the input and the output of the blocks, `(batch_size, channels, frames, mel bins)`.
         """
         self._check_shapes(input_features, input_features_mask)
@@ -318,12 +318,24 @@ class CNN10Model(CNN10PreTrainedModel):
             )
 
     def _pool_over_time(self, frames: Tensor, mask: Tensor | None) -> Tensor:
-        """Average (the paper) or add (PANNs) the mean and the maximum over valid frames: [B, T, C] to [B, C]."""
+        """Average (the paper) or add (PANNs) the mean and the maximum over valid frames: [B, T, C] to [B, C].
+
+        With a temporal moment the result is [B, 2 * C]: the moment follows.
+        """
         valid = torch.ones_like(frames[:, :, :1], dtype=torch.bool) if mask is None else mask[:, 0]  # [B, T, 1]
         mean = (frames * valid).sum(dim=1) / valid.sum(dim=1)
         maximum = frames.masked_fill(~valid, torch.finfo(frames.dtype).min).amax(dim=1)
         # CODEPATH: the paper's models average, checkpoints converted from PANNs sum.
-        return (mean + maximum) / 2 if self.config.time_pooling == "average" else mean + maximum
+        pooled = (mean + maximum) / 2 if self.config.time_pooling == "average" else mean + maximum
+        # CODEPATH: the paper's models have no moment, so they cannot tell the order of two sounds.
+        if self.config.temporal_moments == 0:
+            return pooled
+        # First moment: the mean of frames weighted linearly from -1 (first valid frame) to 1 (last one), times two.
+        count = valid.sum(dim=1, keepdim=True)  # [B, 1, 1]
+        positions = torch.arange(frames.shape[1], device=frames.device)[:, None]
+        weights = (2 * positions - (count - 1)) / (count - 1).clamp(min=1) * valid  # [B, T, 1]
+        moment = 2 * (frames * weights).sum(dim=1) / count[:, 0]
+        return torch.cat([pooled, moment], dim=1)
 
 
 @auto_docstring(custom_intro="CNN10 with PANNs' tagging head: dropout, linear, ReLU, dropout, linear.")
@@ -333,7 +345,7 @@ class CNN10ForAudioClassification(CNN10PreTrainedModel):
         self.num_labels = config.num_labels
         self.cnn10 = CNN10Model(config)
         self.dropout = nn.Dropout(config.head_dropout)
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense = nn.Linear(config.pooled_size, config.hidden_size)
         self.classifier = nn.Linear(config.hidden_size, cast(int, config.num_labels))
         self.post_init()
 
@@ -365,13 +377,13 @@ class CNN10ForAudioClassification(CNN10PreTrainedModel):
 class CNN10BertProjection(nn.Module):
     """Projection head of a tower: linear, ReLU, linear (sections 6.2 and 6.3 of the paper)."""
 
-    def __init__(self, config: CNN10BertConfig, tower_config: CNN10Config | BertConfig):
+    def __init__(self, config: CNN10BertConfig, pooled_size: int):
         super().__init__()
-        self.dense = nn.Linear(tower_config.hidden_size, config.projection_hidden_size)
+        self.dense = nn.Linear(pooled_size, config.projection_hidden_size)
         self.out = nn.Linear(config.projection_hidden_size, config.projection_dim)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """Project [B, hidden_size] to unit vectors [B, projection_dim], in float32 at least."""
+        """Project [B, pooled_size] to unit vectors [B, projection_dim], in float32 at least."""
         return F.normalize(at_least_float32(self.out(F.relu(self.dense(pooled)))), dim=-1)
 
 
@@ -416,9 +428,9 @@ class CNN10BertModel(CNN10BertPreTrainedModel):
     def __init__(self, config: CNN10BertConfig):
         super().__init__(config)
         self.audio_model = CNN10Model(cast(CNN10Config, config.audio_config))
-        self.audio_projection = CNN10BertProjection(config, self.audio_model.config)
+        self.audio_projection = CNN10BertProjection(config, self.audio_model.config.pooled_size)
         self.text_model = BertModel(cast(BertConfig, config.text_config), add_pooling_layer=False)
-        self.text_projection = CNN10BertProjection(config, self.text_model.config)
+        self.text_projection = CNN10BertProjection(config, self.text_model.config.hidden_size)
         # CODEPATH: as in `_init_weights`.
         if config.learnable_temperature:
             self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature)))
@@ -537,11 +549,20 @@ class CNN10BertModel(CNN10BertPreTrainedModel):
         mask = block_masks(input_features_mask, self.audio_model.config.num_hidden_layers)[-1]
         valid = torch.ones_like(frames[:, :1]) if mask is None else mask[:, 0].transpose(1, 2).to(frames.dtype)
         window = (context_frames, 1, context_frames // 2)  # kernel size, stride and padding
-        mean = F.avg_pool1d(frames, *window) / F.avg_pool1d(valid, *window).clamp(min=1 / context_frames)
+        share = F.avg_pool1d(valid, *window).clamp(min=1 / context_frames)  # of the window's frames that are valid
+        mean = F.avg_pool1d(frames, *window) / share
         # Frames are means of rectified values, so the zeros of the padding are never above them.
         maximum = F.max_pool1d(frames, *window)
         # CODEPATH: as in `CNN10Model`.
         pooled = (mean + maximum) / 2 if self.audio_model.config.time_pooling == "average" else mean + maximum
+        if self.audio_model.config.temporal_moments > 0:
+            # The weight of frame t in a window of the valid frames from a to b is (2 t - (a + b)) / (b - a).
+            positions = torch.arange(frames.shape[2], device=frames.device, dtype=frames.dtype)
+            first = (positions - context_frames // 2).clamp(min=0)
+            last = torch.minimum(positions + context_frames // 2, valid.sum(dim=2, keepdim=True) - 1)  # [B, 1, T]
+            moment = 2 * F.avg_pool1d(frames * positions, *window) / share - (first + last) * mean
+            moment = 2 * moment / (last - first).clamp(min=1)
+            pooled = torch.cat([pooled, moment], dim=1)
         return self.audio_projection(pooled.transpose(1, 2))
 
     @can_return_tuple

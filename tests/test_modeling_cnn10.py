@@ -56,6 +56,27 @@ def test_the_time_pooling_joins_mean_and_maximum(randomise_norms, log_mels):
     torch.testing.assert_close(outputs.pooler_output, (frames.mean(dim=1) + frames.max(dim=1).values) / 2)
 
 
+def test_the_temporal_moment_follows_the_pooled_frames(randomise_norms, log_mels):
+    features, mask, _ = log_mels([160, 96])  # 10 and 6 frames after the blocks
+    plain = tagger(randomise_norms).cnn10(features, mask).pooler_output
+    outputs = tagger(randomise_norms, temporal_moments=1).cnn10(features, mask)
+    torch.testing.assert_close(outputs.pooler_output[:, :10], plain)
+    for pooled, frames, length in zip(outputs.pooler_output, outputs.last_hidden_state, [10, 6], strict=True):
+        weights = torch.linspace(-1, 1, length)
+        expected = 2 * sum(weight * frame for weight, frame in zip(weights, frames[:length], strict=True)) / length
+        torch.testing.assert_close(pooled[10:], expected)
+
+
+def test_the_temporal_moment_of_a_single_frame_is_zero(randomise_norms, log_mels):
+    network = tagger(randomise_norms, temporal_moments=1).cnn10
+    features, mask, _ = log_mels([16, 70])
+    assert torch.equal(network(features, mask).pooler_output[0, 10:], torch.zeros(10))
+
+
+def test_a_tagger_can_have_a_temporal_moment(randomise_norms, log_mels):
+    assert tagger(randomise_norms, temporal_moments=1, num_labels=3)(log_mels([53])[0]).logits.shape == (1, 3)
+
+
 def test_in_evaluation_a_block_is_its_convolutions_normalisations_and_poolings(randomise_norms, log_mels):
     model = randomise_norms(CNN10Model(CNN10Config(hidden_sizes=[4, 4, 8, 8]))).eval()
     hidden_states = log_mels([33, 33])[0][:, None] / 20

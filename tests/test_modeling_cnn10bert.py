@@ -747,6 +747,28 @@ def test_a_frame_without_context_has_the_projection_of_its_own_vector(tiny_model
         torch.testing.assert_close(model.get_audio_frame_features(features), expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("moments", [0, 1])
+def test_a_frame_with_all_frames_as_context_has_the_embedding_of_the_recording(tiny_model, log_mels, moments):
+    model = tiny_model(audio={"temporal_moments": moments})
+    features, mask, _ = log_mels([163, 90])
+    with torch.inference_mode():
+        whole = model.get_audio_features(features, mask).pooler_output
+        frames = model.get_audio_frame_features(features, mask, context_frames=21)
+    torch.testing.assert_close(frames[0], whole[:1].expand(10, -1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(frames[1, :5], whole[1:].expand(5, -1), atol=1e-6, rtol=0)
+
+
+def test_the_moment_of_a_frame_is_that_of_its_neighbors(tiny_model, log_mels):
+    model = tiny_model(audio={"temporal_moments": 1})
+    features = log_mels([163])[0]
+    with torch.inference_mode():
+        frames = model.audio_model(features).last_hidden_state  # [1, 10, C]
+        found = model.get_audio_frame_features(features, context_frames=5)[0]
+        for center, neighbors in ((0, frames[0, :3]), (4, frames[0, 2:7]), (9, frames[0, 7:])):
+            pooled = model.audio_model._pool_over_time(neighbors[None], None)
+            torch.testing.assert_close(found[center], model.audio_projection(pooled)[0], atol=1e-6, rtol=0)
+
+
 def test_an_even_context_has_no_center_and_is_refused(tiny_model, log_mels):
     with pytest.raises(ValueError, match="context_frames must be odd, found 4"):
         tiny_model().get_audio_frame_features(log_mels([100])[0], context_frames=4)

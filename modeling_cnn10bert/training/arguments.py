@@ -68,6 +68,12 @@ class NetworkArguments:
         default_factory=lambda: [64, 128, 256, 512], help="Channels of each block of a new audio network."
     )
     block_dropout: float = HfArg(default=0.0, help="Dropout rate after each block of a new audio network.")
+    temporal_moments: int = HfArg(
+        default=0,
+        help="Moments of the frames over time to pool in addition to mean and maximum: 0 (the paper), or 1 to hear the "
+        "order of sounds.",
+        metadata={"choices": [0, 1]},
+    )
     num_mel_bins: int = HfArg(default=64, help="Number of mel bins of a new audio network.")
     n_fft: int = HfArg(default=1024, help="STFT window length of a new audio network, in samples.")
     hop_length: int = HfArg(default=320, help="STFT hop length of a new audio network, in samples.")

@@ -106,12 +106,17 @@ def _join_towers(arguments: ModelArguments) -> tuple[CNN10BertModel, CNN10BertPr
     if arguments.audio_model_name_or_path:
         audio_model = arguments.audio_model_name_or_path
         # Use only its convolutions, in the paper's network (table 2): a tagger has the pooling and dropout of PANNs.
-        audio_fields = {"time_pooling": "average", "block_dropout": arguments.block_dropout}
+        audio_fields = {
+            "time_pooling": "average",
+            "temporal_moments": arguments.temporal_moments,
+            "block_dropout": arguments.block_dropout,
+        }
         feature_extractor = CNN10FeatureExtractor.from_pretrained(audio_model)
     else:
         audio_model = CNN10Config(
             num_mel_bins=arguments.num_mel_bins,
             hidden_sizes=arguments.hidden_sizes,
+            temporal_moments=arguments.temporal_moments,
             block_dropout=arguments.block_dropout,
         )
         feature_extractor = arguments.feature_extractor()

@@ -120,6 +120,7 @@ def _tagger(arguments: TaggerArguments, classes: list[str]) -> CNN10ForAudioClas
                 num_mel_bins=arguments.num_mel_bins,
                 hidden_sizes=arguments.hidden_sizes,
                 time_pooling=arguments.time_pooling,
+                temporal_moments=arguments.temporal_moments,
                 block_dropout=arguments.block_dropout,
                 head_dropout=arguments.head_dropout,
                 problem_type="multi_label_classification",
