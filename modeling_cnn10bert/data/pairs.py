@@ -97,6 +97,9 @@ class PairSampler(Sampler[int]):
 
     Only whole batches and whole groups of k captions are drawn. The rest waits for another epoch.
 
+    With `hard_negatives`, the second half of a batch may hold a hard negative of each recording in the first half, in
+    place of the pairs that would follow.
+
     Args:
         lengths: [N] frames of each pair's recording, read before any transform runs.
         batch_size: pairs of one optimizer step, over all processes; a multiple of `captions_per_recording`.
@@ -105,6 +108,8 @@ class PairSampler(Sampler[int]):
         group_by_length: whether to batch clips of similar length.
         recordings: [N] number of each pair's recording; without it, no two pairs share one.
         captions_per_recording: pairs of one recording that come together.
+        draw_hard_negative: called with the number of a recording and a generator, returns another number or `None`.
+        hard_negatives: fraction of the recordings in the first half of a batch that bring a hard negative.
 
     Raises:
         ValueError: there are fewer pairs to draw than a batch holds.
@@ -121,6 +126,8 @@ class PairSampler(Sampler[int]):
         group_by_length: bool = False,
         recordings: Sequence[int] | None = None,
         captions_per_recording: int = 1,
+        draw_hard_negative: Callable[[int, np.random.Generator], int | None] | None = None,
+        hard_negatives: float = 0.0,
     ):
         self.lengths = np.asarray(lengths)
         self.recordings = np.arange(len(self.lengths)) if recordings is None else np.asarray(recordings)
@@ -133,6 +140,8 @@ class PairSampler(Sampler[int]):
         self.seed = seed
         self.epoch = epoch
         self.group_by_length = group_by_length
+        self.draw_hard_negative = draw_hard_negative
+        self.hard_negatives = hard_negatives
 
     def __len__(self) -> int:
         return self.num_batches * self.batch_size
@@ -143,6 +152,8 @@ class PairSampler(Sampler[int]):
         order = units[rng.permutation(len(units))].reshape(-1)[: len(self)]
         if self.group_by_length:
             order = self._grouped(order, rng)
+        if self.draw_hard_negative is not None:
+            order = self._with_hard_negatives(order, rng)
         return iter(order.tolist())
 
     def _units(self, rng: np.random.Generator) -> np.ndarray:
@@ -163,6 +174,21 @@ class PairSampler(Sampler[int]):
             units = units[np.argsort(self.lengths[units[:, 0]], kind="stable")].reshape(-1, self.batch_size)
             batches.append(units[rng.permutation(len(units))].reshape(-1))
         return np.concatenate(batches)
+
+    def _with_hard_negatives(self, order: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        k = self.captions_per_recording
+        by_recording = np.argsort(self.recordings, kind="stable")
+        pairs_of = np.split(by_recording, np.bincount(self.recordings).cumsum()[:-1])
+        batches = order.reshape(self.num_batches, -1, k)  # [batches, recordings, captions]
+        half = batches.shape[1] // 2
+        for batch in batches:
+            for first, position in enumerate(range(half, 2 * half)):
+                if rng.random() >= self.hard_negatives:
+                    continue
+                negative = self.draw_hard_negative(self.recordings[batch[first, 0]], rng)
+                if negative is not None and len(pairs_of[negative]) >= k:
+                    batch[position] = rng.choice(pairs_of[negative], k, replace=False)
+        return batches.reshape(-1)
 
 
 # -------------------------------------------------------------------------------------------------------- transform

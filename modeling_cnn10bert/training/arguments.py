@@ -454,6 +454,12 @@ class RetrievalTrainingArguments(KeyedTrainingArguments):
         help="Captions per recording in a batch. They share one pass through the audio network. Values above 1 "
         "make a step faster but give fewer negatives.",
     )
+    hard_negatives: float = HfArg(
+        default=0.0,
+        help="Fraction of the recordings in the first half of a batch that bring a hard negative in the second half: "
+        "for soundscapes, the same sounds in another arrangement or all but one of them; otherwise, a recording with "
+        "similar captions. 0 disables it.",
+    )
     equal_captions_are_positives: bool = HfArg(
         default=False,
         help="Treat pairs of a batch whose captions have the same words as positives of each other. In the paper, "
@@ -472,6 +478,8 @@ class RetrievalTrainingArguments(KeyedTrainingArguments):
         together = self.captions_per_recording
         if together < 1:
             raise ValueError(f"captions_per_recording must be at least 1, found {together}")
+        if not 0 <= self.hard_negatives <= 1:
+            raise ValueError(f"hard_negatives is a fraction and must be within [0, 1], found {self.hard_negatives}")
         if self.per_device_train_batch_size % together:
             raise ValueError(
                 f"captions_per_recording is {together}, but a process takes {self.per_device_train_batch_size} pairs "

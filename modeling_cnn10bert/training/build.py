@@ -1,6 +1,7 @@
 """Build the trainer of a recipe from its arguments: the model, the data, and both together."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
@@ -17,6 +18,7 @@ from ..augmentation.text_augmenter import TextAugmenter, global_seeds, load_text
 from ..augmentation.wordnet import load_wordnet, synonyms_of
 from ..configuration_cnn10bert import CNN10Config
 from ..data.features import MelStatistics
+from ..data.hard_negatives import HardNegatives, hard_negatives_of_captions, hard_negatives_of_scenes
 from ..data.pairs import PairTransform, RecordingTransform, RetrievalCollator, SharedEpoch, pair_rows
 from ..data.recipes.soundscapes import Scene, read_manifests, soundscape_table
 from ..data.recordings_table import load_prepared, recordings_table
@@ -157,6 +159,7 @@ class RecordingTables:
     train: datasets.Dataset
     validation: datasets.Dataset
     test: datasets.Dataset
+    train_scenes: Sequence[Scene] = field(default=(), kw_only=True)  # none for a prepared data set
 
 
 def load_recordings(arguments: DataArguments, feature_extractor: CNN10FeatureExtractor, seed: int) -> RecordingTables:
@@ -181,7 +184,7 @@ def load_recordings(arguments: DataArguments, feature_extractor: CNN10FeatureExt
             "(dataset_name), or leave it on"
         )
     splits = rendered_soundscapes(arguments, feature_extractor, seed)
-    return RecordingTables(**{split: table for split, (_, table) in splits.items()})
+    return RecordingTables(**{split: table for split, (_, table) in splits.items()}, train_scenes=splits["train"][0])
 
 
 def _prepared_recordings(arguments: DataArguments, feature_extractor: CNN10FeatureExtractor) -> RecordingTables:
@@ -330,6 +333,27 @@ def _eda(arguments: AugmentationArguments, pairs: datasets.Dataset) -> EDA:
     )
 
 
+def find_hard_negatives(tables: RecordingTables, arguments: RetrievalTrainingArguments) -> HardNegatives | None:
+    """
+    Find the hard negatives of the training recordings, if the recipe wants any: by events, or else by captions.
+
+    Raises:
+        RecipeError: no recording has any.
+    """
+    if arguments.hard_negatives == 0:
+        return None
+    if tables.train_scenes:
+        found = hard_negatives_of_scenes(tables.train_scenes, tables.train)
+    else:
+        found = hard_negatives_of_captions(tables.train)
+    if not any(map(len, [*found.rearranged, *found.similar])):
+        raise RecipeError(
+            f"field hard_negatives is {arguments.hard_negatives}, but no two of the {len(tables.train)} training "
+            "recordings are similar; give more data, or leave it out"
+        )
+    return found
+
+
 def evaluation_recordings(table: datasets.Dataset, feature_extractor: CNN10FeatureExtractor) -> datasets.Dataset:
     """Return the recordings of a table, each with all its captions."""
     return table.with_transform(RecordingTransform(table, feature_extractor))
@@ -358,7 +382,7 @@ def build_trainer(
     feature_extractor = processor.feature_extractor
     with training_args.main_process_first(desc="preparing the recordings"):
         tables = load_recordings(data_args, feature_extractor, training_args.seed)
-    epoch, pairs = SharedEpoch(), None
+    epoch, pairs, hard_negatives = SharedEpoch(), None, None
     if training_args.do_train:  # otherwise requirements of the augmentations, such as WordNet, do not matter
         pairs = training_pairs(
             tables,
@@ -368,6 +392,7 @@ def build_trainer(
             epoch,
             training_args.captions_per_recording,
         )
+        hard_negatives = find_hard_negatives(tables, training_args)
     if model_args.lora_rank is not None and training_args.do_train and training_args.should_save:
         from ..integrations.lora import name_base
 
@@ -382,6 +407,7 @@ def build_trainer(
         eval_dataset=evaluation_recordings(tables.validation, feature_extractor),
         processing_class=processor,
         epoch=epoch,
+        hard_negatives=hard_negatives,
     )
     if training_args.report_to:
         from ..integrations.reporting import PicturesCallback

@@ -43,7 +43,7 @@ from .arguments import (
     RetrievalTrainingArguments,
     check_numbers,
 )
-from .build import evaluation_recordings, load_model_and_processor, load_recordings, training_pairs
+from .build import evaluation_recordings, find_hard_negatives, load_model_and_processor, load_recordings, training_pairs
 from .search_space import TABLE_4, KeyedTPESampler, SearchSpace, augmentation_of, search_space, suggest
 from .trainer import RetrievalTrainer
 
@@ -242,6 +242,7 @@ def build_search_trainer(
         eval_dataset=evaluation_recordings(tables.validation, feature_extractor),
         processing_class=processor,
         epoch=epoch,
+        hard_negatives=find_hard_negatives(tables, training_args),
         space=space,
         pairs_of=pairs_of,
         n_trials=search_args.n_trials,

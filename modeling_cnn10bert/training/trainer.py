@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, SaveStrategy
 
+from ..data.hard_negatives import HardNegatives
 from ..data.pairs import PairSampler, SharedEpoch
 from ..errors import RecipeError
 from ..evaluation.metric import rank_both_directions
@@ -122,10 +123,12 @@ class KeyedTrainer(Trainer):
         args, kwargs: as for `Trainer`; the arguments are `KeyedTrainingArguments`. The training set has a transform
             with the same `epoch`, and a column `length` if clips of similar length are to be batched.
         epoch: shared with the transform.
+        hard_negatives: of the recordings, for the batches of a `RetrievalTrainer`.
     """
 
-    def __init__(self, *args, epoch: SharedEpoch | None = None, **kwargs):
+    def __init__(self, *args, epoch: SharedEpoch | None = None, hard_negatives: HardNegatives | None = None, **kwargs):
         super().__init__(*args, **kwargs)
+        self.hard_negatives = hard_negatives
         self.model_accepts_loss_kwargs = False  # the models' **kwargs are not for the loss
         self.model.to(memory_format=torch.channels_last)  # convolutions are 1.3 times faster on a CPU
         # The arguments are saved with every checkpoint, so the token is kept separately.
@@ -234,6 +237,7 @@ class KeyedTrainer(Trainer):
         group_by_length = self.args.train_sampling_strategy == "group_by_length"
         lengths = read_column(train_dataset, "length") if group_by_length else np.zeros(len(train_dataset))
         together = getattr(self.args, "captions_per_recording", 1)
+        needs_recordings = together > 1 or self.hard_negatives is not None
         try:
             return PairSampler(
                 lengths,
@@ -241,8 +245,10 @@ class KeyedTrainer(Trainer):
                 seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
                 epoch=self.epoch,
                 group_by_length=group_by_length,
-                recordings=None if together == 1 else read_column(train_dataset, "recording"),
+                recordings=read_column(train_dataset, "recording") if needs_recordings else None,
                 captions_per_recording=together,
+                draw_hard_negative=None if self.hard_negatives is None else self.hard_negatives.draw,
+                hard_negatives=getattr(self.args, "hard_negatives", 0.0),
             )
         except ValueError as error:
             raise RecipeError(f"{error}; give more data or a smaller total_train_batch_size") from error

@@ -327,15 +327,20 @@ def render(scene: Scene, bank: SourceBank) -> np.ndarray:
 # --------------------------------------------------------------------------------------------------------- varying
 
 
+def sound_of(source: str) -> str:
+    """Return the kind of sound of a recording, which is its folder: recordings of one folder are of one kind."""
+    return str(pathlib.PurePath(source).parent)
+
+
 def alternatives(scenes: Iterable[Scene]) -> dict[str, list[str]]:
     """Map every source that the scenes use to all used sources of its kind, including itself, sorted.
 
-    Recordings of one parent folder are of one kind. Only sources of the given scenes count. For the scenes of the
+    Only sources of the given scenes count. For the scenes of the
     training manifest, the result therefore never names a recording of another split.
     """
-    kinds: dict[pathlib.PurePath, set[str]] = {}
+    kinds: dict[str, set[str]] = {}
     for source in {event.source for scene in scenes for event in scene.events}:
-        kinds.setdefault(pathlib.PurePath(source).parent, set()).add(source)
+        kinds.setdefault(sound_of(source), set()).add(source)
     return {source: members for kind in kinds.values() for members in [sorted(kind)] for source in members}
 
 
