@@ -19,10 +19,11 @@ def embed(model, features):
         return model.get_audio_features(**features).pooler_output
 
 
-@pytest.fixture
-def alone_and_longest(tiny_model, feature_extractor, noise):
+@pytest.fixture(params=[0, 1], ids=["paper", "moment"])
+def alone_and_longest(tiny_model, feature_extractor, noise, request):
     """A model, its embeddings of clips that came alone, and the clips."""
-    model, clips = tiny_model(), [noise(length) for length in LENGTHS]
+    model = tiny_model(audio={"temporal_moments": request.param})
+    clips = [noise(length) for length in LENGTHS]
     single = [feature_extractor(clip, sampling_rate=32_000, return_tensors="pt") for clip in clips]
     return model, torch.cat([embed(model, features) for features in single]), clips
 

@@ -27,13 +27,15 @@ def exports():
 
 
 @pytest.fixture
-def exported(exports, tiny_folder, tmp_path_factory, noise, monkeypatch):
-    """Makes a saved toy model and its export, in float32 or 8 bits: their folders."""
+def exported(exports, tiny_model, processor, tmp_path_factory, noise, monkeypatch):
+    """Makes a saved toy model with a temporal moment and its export, in float32 or 8 bits: their folders."""
 
     def make(int8=False):
         if False not in exports:
             source = tmp_path_factory.mktemp("model") / "model"
-            shutil.copytree(tiny_folder[0], source)
+            model = tiny_model(audio={"temporal_moments": 1}, text={"vocab_size": len(processor.tokenizer)})
+            model.save_pretrained(source)
+            processor.save_pretrained(source)
             exports[False] = source, onnx_export.export_onnx(source, source.with_name("exported"))
         if int8 and True not in exports:
             source, folder = exports[False]

@@ -83,6 +83,8 @@ def fields(soundscapes, text_folder, tmp_path_factory):
         "disable_tqdm": True,
         "text_model_name_or_path": str(text_folder),
         "hidden_sizes": [4, 4, 8, 8],
+        "temporal_moments": 1,
+        "hard_negatives": 0.5,
         "block_dropout": 0.1,
         "num_mel_bins": 16,
         "hop_length": 1280,

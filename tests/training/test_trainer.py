@@ -275,6 +275,7 @@ def test_the_best_step_is_what_is_kept_and_reported(run, tmp_path):
     results = run(
         tmp_path / "run",
         load_best_model_at_end=True,
+        seed=0,
         learning_rate=3e-3,
         eval_strategy="steps",
         eval_steps=2,
