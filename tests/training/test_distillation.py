@@ -143,11 +143,10 @@ def _similarities(teacher, log_mels, captions):
     return (torch.cat(audio) @ text.T).double().numpy()
 
 
-@pytest.mark.parametrize("together", [1, 2], ids=["one caption", "two captions per recording"])
-def test_targets_are_those_of_the_renderings_and_captions_before_augmentation(together, trainer, teachers):
-    made, tables = trainer(
-        teachers=teachers[:1], renderings=2, captions_per_recording=together, model_name_or_path=teachers[0]
-    )
+@pytest.mark.parametrize("given", [{}, {"captions_per_recording": 2}, {"lora_rank": 2}], ids=str)
+def test_targets_are_those_of_the_renderings_and_captions_before_augmentation(given, trainer, teachers):
+    made, tables = trainer(teachers=teachers[:1], renderings=2, model_name_or_path=teachers[0], **given)
+    together = given.get("captions_per_recording", 1)
     order = list(made._get_train_sampler())[:30]
     pairs = made.train_dataset.with_format(None)[order]
     rows = pairs["recording"][::together]
