@@ -6,7 +6,7 @@ recording up and augments it together with the caption; the collator pads log-me
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import datasets
 import numpy as np
@@ -220,6 +220,13 @@ class LogMelReader:
         return [self.feature_extractor.log_mel(waveform) for waveform in waveforms]
 
 
+class PairEmbeds(Protocol):
+    """Embeddings of recordings, given by their rows in the table, and of the captions of pairs, given by `row_id`."""
+
+    def of_recordings(self, rows: Sequence[int]) -> np.ndarray: ...
+    def of_captions(self, row_ids: Sequence[int]) -> np.ndarray: ...
+
+
 class PairTransform:
     """
     Turn pairs into augmented log-mels, each with its caption, for training.
@@ -240,6 +247,8 @@ class PairTransform:
         seed: seed of all draws.
         epoch: the current epoch.
         captions_per_recording: pairs that share a log-mel.
+        teachers: embeddings by other models, which are added to each row as `teacher_audio_embeds` [D] and
+            `teacher_text_embeds` [k, D], or `None`.
     """
 
     def __init__(
@@ -251,6 +260,7 @@ class PairTransform:
         seed: int,
         epoch: SharedEpoch,
         captions_per_recording: int = 1,
+        teachers: PairEmbeds | None = None,
     ):
         self.read = LogMelReader(recordings, feature_extractor)
         self.log_mels = recordings.select_columns([self.read.column])
@@ -260,6 +270,7 @@ class PairTransform:
         self.seed = seed
         self.epoch = epoch
         self.captions_per_recording = captions_per_recording
+        self.teachers = teachers
 
     def __call__(self, rows: dict[str, list]) -> dict[str, list]:
         k = self.captions_per_recording
@@ -273,12 +284,16 @@ class PairTransform:
             variants = rows.get("back_translations") or [[]] * len(captions)
             generators = self._generators(rows["row_id"], TEXT)
             captions = [self.augment_text(*given) for given in zip(captions, variants, generators, strict=True)]
-        return {
+        batch: dict[str, list] = {
             "log_mel": log_mels,
             "captions": [captions[first : first + k] for first in range(0, len(captions), k)],
             "caption_keys": [keys[first : first + k] for first in range(0, len(keys), k)],
             "recording_id": [int(self.numbers[row]) for row in recordings],
         }
+        if self.teachers is not None:
+            batch["teacher_audio_embeds"] = list(self.teachers.of_recordings(recordings))
+            batch["teacher_text_embeds"] = np.split(self.teachers.of_captions(rows["row_id"]), len(recordings))
+        return batch
 
     def _generators(self, row_ids: list[int], stream: int) -> list[np.random.Generator]:
         epoch = self.epoch.get()
@@ -318,7 +333,8 @@ class RetrievalCollator:
 
     Returns `input_features` [B, T, n_mels], `input_features_mask` [B, T], `input_ids` and `attention_mask` [C, L],
     `recording_ids` [B], and `text_recording_ids` [C]: which recording each caption describes. Where the rows have
-    `caption_keys`, these too [C]: equal for captions of the same words.
+    `caption_keys`, these too [C]: equal for captions of the same words. Where they have embeddings by teachers, these
+    too: `teacher_audio_embeds` [B, D] and `teacher_text_embeds` [C, D].
     """
 
     def __init__(self, processor: CNN10BertProcessor):
@@ -335,4 +351,9 @@ class RetrievalCollator:
         }
         if "caption_keys" in rows[0]:
             batch["caption_keys"] = torch.tensor([key for row in rows for key in row["caption_keys"]])
+        if "teacher_audio_embeds" in rows[0]:
+            batch["teacher_audio_embeds"] = torch.from_numpy(np.stack([row["teacher_audio_embeds"] for row in rows]))
+            batch["teacher_text_embeds"] = torch.from_numpy(
+                np.concatenate([row["teacher_text_embeds"] for row in rows])
+            )
         return batch

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +266,7 @@ def how_it_was_trained(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("training data", _training_data(facts["data"])),
         ("started from", _started_from(facts["start"])),
+        ("teachers", _teachers(facts["start"].get("teachers", ()))),
         ("parameters", f"audio tower {_parameters(model['audio'])}; text tower {_parameters(model['text'])}"),
         ("training", steps),
         ("time", _time(training)),
@@ -286,6 +287,15 @@ def _started_from(start: Mapping[str, Any]) -> str:
         return f"the whole model {_link(start['model'])}"
     audio = _link(start["audio_model"]) if start["audio_model"] else "random weights"
     return f"audio tower: {audio}; text tower: {_link(start['text_model'])}; projection heads: random weights"
+
+
+def _teachers(teachers: Sequence[Mapping[str, str | None]]) -> str:
+    if not teachers:  # older facts name none
+        return ""
+    return (
+        f"{', '.join(map(_link, teachers))}: their mean similarities of the training captions and recordings were the "
+        "targets of the loss ([Primus, Schmid & Widmer, 2024](https://arxiv.org/abs/2408.11641))"
+    )
 
 
 def _link(model: Mapping[str, str | None]) -> str:

@@ -458,7 +458,7 @@ def parameters_of(*modules: nn.Module) -> dict[str, int]:
 def start_facts(fields: Mapping[str, Any]) -> dict[str, Any]:
     """
     Describe the start of the run: `model`, or `text_model` and `audio_model`, each with its name and Hub id or `None`;
-    and `earlier_data`, the training data of these.
+    `earlier_data`, the training data of these; and the `teachers`.
     """
 
     def named(name: str | None) -> dict[str, str | None] | None:
@@ -479,4 +479,5 @@ def start_facts(fields: Mapping[str, Any]) -> dict[str, Any]:
             if name
             for entry in earlier_data(name, named(name), part)
         ]
-    return {"model": named(model), **towers, "earlier_data": data}
+    teachers = [named(name) for name in fields.get("teachers", ())]
+    return {"model": named(model), **towers, "earlier_data": data, "teachers": teachers}

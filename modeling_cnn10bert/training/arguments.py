@@ -471,10 +471,20 @@ class RetrievalTrainingArguments(KeyedTrainingArguments):
         "The gradients are those of the whole batch, except that batch normalization uses the statistics of "
         "each chunk.",
     )
+    teachers: list[str] = HfArg(
+        default_factory=list,
+        help="Trained retrieval models, folders or Hub ids, whose mean similarities of the training captions and "
+        "recordings are the targets of the loss, instead of the recording ids.",
+    )
     metric_for_best_model: str | None = HfArg(default="mAP@10", help="Validation metric that selects the best epoch.")
 
     def __post_init__(self):
         super().__post_init__()
+        if self.teachers and self.equal_captions_are_positives:
+            raise ValueError(
+                "equal_captions_are_positives must be left out with teachers: they have the same similarities for "
+                "equal captions, which are therefore equally right already"
+            )
         together = self.captions_per_recording
         if together < 1:
             raise ValueError(f"captions_per_recording must be at least 1, found {together}")

@@ -27,7 +27,9 @@ from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..model_folder import PACKAGED_TEXT_MODEL, check_model, packaged_text_model
 from ..modeling_cnn10bert import CNN10BertModel
 from ..processing_cnn10bert import CNN10BertProcessor, caption_words
+from ..retrieval.torch_embedding import TorchEmbedder
 from .arguments import AugmentationArguments, DataArguments, ModelArguments, RetrievalTrainingArguments
+from .distillation import TeacherEmbeds, embed_training_set, load_teacher
 from .trainer import RetrievalTrainer
 
 # ------------------------------------------------------------------------------------------------------------ the model
@@ -246,6 +248,7 @@ def training_pairs(
     seed: int,
     epoch: SharedEpoch,
     captions_per_recording: int = 1,
+    teachers: TeacherEmbeds | None = None,
 ) -> datasets.Dataset:
     """
     Make the pairs of the training recordings, augmented as the arguments say.
@@ -257,10 +260,28 @@ def training_pairs(
     _check_captions(tables.train, captions_per_recording)
     augment_audio = _audio_augmentation(augmentation, tables.train) if augmentation.augment_audio else None
     augment_text = _text_augmentation(augmentation, pairs, seed) if augmentation.augment_text else None
-    pairs.set_transform(
-        PairTransform(tables.train, feature_extractor, augment_audio, augment_text, seed, epoch, captions_per_recording)
+    transform = PairTransform(
+        tables.train, feature_extractor, augment_audio, augment_text, seed, epoch, captions_per_recording, teachers
     )
+    pairs.set_transform(transform)
     return pairs
+
+
+def embed_by_teachers(
+    teachers: list[TorchEmbedder], data: DataArguments, training: RetrievalTrainingArguments
+) -> TeacherEmbeds | None:
+    """
+    Embed the training set by each teacher, or load the embeddings from the cache; `None` without teachers.
+
+    Raises:
+        DataError, AudioError: as `load_recordings`.
+    """
+    captions, embeds = [], []
+    for teacher in teachers:
+        table = load_recordings(data, teacher.processor.feature_extractor, training.seed).train
+        captions = table["captions"][:]
+        embeds.append(embed_training_set(teacher, table, data.cache_dir, training.per_device_eval_batch_size))
+    return TeacherEmbeds(captions, embeds) if embeds else None
 
 
 def _check_captions(recordings: datasets.Dataset, captions_per_recording: int) -> None:
@@ -380,8 +401,11 @@ def build_trainer(
     set_seed(training_args.seed)
     model, processor = load_model_and_processor(model_args)
     feature_extractor = processor.feature_extractor
+    names = training_args.teachers if training_args.do_train else []
+    teachers = [load_teacher(name, training_args.device) for name in names]  # a fault is told before work begins
     with training_args.main_process_first(desc="preparing the recordings"):
         tables = load_recordings(data_args, feature_extractor, training_args.seed)
+        teacher_embeds = embed_by_teachers(teachers, data_args, training_args)
     epoch, pairs, hard_negatives = SharedEpoch(), None, None
     if training_args.do_train:  # otherwise requirements of the augmentations, such as WordNet, do not matter
         pairs = training_pairs(
@@ -391,6 +415,7 @@ def build_trainer(
             training_args.seed,
             epoch,
             training_args.captions_per_recording,
+            teacher_embeds,
         )
         hard_negatives = find_hard_negatives(tables, training_args)
     if model_args.lora_rank is not None and training_args.do_train and training_args.should_save:

@@ -43,7 +43,15 @@ from .arguments import (
     RetrievalTrainingArguments,
     check_numbers,
 )
-from .build import evaluation_recordings, find_hard_negatives, load_model_and_processor, load_recordings, training_pairs
+from .build import (
+    embed_by_teachers,
+    evaluation_recordings,
+    find_hard_negatives,
+    load_model_and_processor,
+    load_recordings,
+    training_pairs,
+)
+from .distillation import load_teacher
 from .search_space import TABLE_4, KeyedTPESampler, SearchSpace, augmentation_of, search_space, suggest
 from .trainer import RetrievalTrainer
 
@@ -219,13 +227,17 @@ def build_search_trainer(
     training_args = search_training_arguments(training_args)
     _, processor = load_model_and_processor(model_args)
     feature_extractor = processor.feature_extractor
+    teachers = [load_teacher(name, training_args.device) for name in training_args.teachers]
     tables = load_recordings(data_args, feature_extractor, training_args.seed)
+    teacher_embeds = embed_by_teachers(teachers, data_args, training_args)
     epoch = SharedEpoch()
 
     def pairs_of(values: dict[str, Any]) -> datasets.Dataset:
         augmentation = augmentation_of(values, augmentation_args)
         together = training_args.captions_per_recording
-        return training_pairs(tables, augmentation, feature_extractor, training_args.seed, epoch, together)
+        return training_pairs(
+            tables, augmentation, feature_extractor, training_args.seed, epoch, together, teacher_embeds
+        )
 
     try:  # at the upper ends of the ranges, which have the requirements of all trials
         train_dataset = pairs_of({name: range_.high for name, range_ in space.items()})

@@ -37,6 +37,7 @@ from ..modeling_cnn10bert import contrastive_loss
 from ..publishing.hub import CARD, publish, repository_name
 from .arguments import KeyedTrainingArguments
 from .cached_loss import backward_in_chunks
+from .distillation import distillation_loss
 from .run_folder import LAST_FILE_OF_CHECKPOINT, step_of
 from .schedule import create_schedule
 
@@ -379,7 +380,10 @@ class RetrievalTrainer(KeyedTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """Return the model's `contrastive_loss` over the rows of all processes, so that negatives are shared."""
+        """
+        Return the model's `contrastive_loss` over the rows of all processes, so that negatives are shared; with
+        teachers, the `distillation_loss`.
+        """
         inputs, targets = self._split_batch(inputs)
         outputs = model(**inputs)
         loss = self._loss_of_embeddings(outputs.audio_embeds, outputs.text_embeds, **targets)
@@ -398,7 +402,12 @@ class RetrievalTrainer(KeyedTrainer):
             same_recording = audio_ids[:, None] == text_ids[None, :]  # [A, C]
             same_words = keys[:, None] == keys[None, :]  # [C, C]
             positives = same_recording.float() @ same_words.float() > 0
-        return inputs, {"audio_ids": audio_ids, "text_ids": text_ids, "positives": positives}
+        correspondences, audio_embeds = None, inputs.pop("teacher_audio_embeds", None)
+        if audio_embeds is not None:  # targets have no gradient, even if the temperature is learned
+            text_embeds = inputs.pop("teacher_text_embeds")
+            correspondences = self.model.similarity(gather_rows(audio_embeds), gather_rows(text_embeds)).detach()
+        targets = {"audio_ids": audio_ids, "text_ids": text_ids, "positives": positives}
+        return inputs, targets | {"correspondences": correspondences}
 
     def _loss_of_embeddings(
         self,
@@ -407,8 +416,11 @@ class RetrievalTrainer(KeyedTrainer):
         audio_ids: torch.Tensor,
         text_ids: torch.Tensor,
         positives: torch.Tensor | None,
+        correspondences: torch.Tensor | None,
     ) -> torch.Tensor:
         logits_per_audio = self.model.similarity(gather_rows(audio_embeds), gather_rows(text_embeds))  # [A, C]
+        if correspondences is not None:
+            return distillation_loss(logits_per_audio, correspondences)
         return contrastive_loss(logits_per_audio, audio_ids, text_ids, positives)
 
     def training_step(

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn import functional as F
 
 from modeling_cnn10bert import contrastive_loss
+from modeling_cnn10bert.training.distillation import distillation_loss
 
 CASES = {
     "a fixed temperature": {},
@@ -17,6 +19,7 @@ CASES = {
         "recording_ids": [0, 1, 2, 2, 0, 3, 4, 5],
         "caption_keys": [5, 6, 7, 8, 9, 5, 6, 4],
     },
+    "teachers": {"teachers": True},
 }
 
 
@@ -25,7 +28,9 @@ CASES = {
 ALSO_RIGHT = [(0, 5), (4, 5), (5, 0), (1, 6), (6, 1)]  # (audio, caption)
 
 
-def _save_case(folder, make_model, learnable_temperature=False, recording_ids=tuple(range(8)), caption_keys=None):
+def _save_case(
+    folder, make_model, learnable_temperature=False, recording_ids=tuple(range(8)), caption_keys=None, teachers=False
+):
     """A tiny model and a batch of eight rows; returns the loss and gradients of one process."""
     model = make_model(seed=1, audio={"num_mel_bins": 16}, learnable_temperature=learnable_temperature)
     model.save_pretrained(folder / "model")
@@ -38,11 +43,16 @@ def _save_case(folder, make_model, learnable_temperature=False, recording_ids=tu
     }
     ids = torch.tensor(recording_ids)
     keys = {} if caption_keys is None else {"caption_keys": torch.tensor(caption_keys)}
-    torch.save({**inputs, "recording_ids": ids, "text_recording_ids": ids, **keys}, folder / "inputs.pt")
+    names = ("teacher_audio_embeds", "teacher_text_embeds") if teachers else ()
+    embeds = {name: F.normalize(torch.randn(8, 5), dim=1) for name in names}
+    torch.save({**inputs, "recording_ids": ids, "text_recording_ids": ids, **keys, **embeds}, folder / "inputs.pt")
     positives = ids[:, None] == ids
     for pair in ALSO_RIGHT if keys else ():
         positives[pair] = True
-    loss = contrastive_loss(model(**inputs).logits_per_audio, positives=positives)
+    logits_per_audio = model(**inputs).logits_per_audio
+    loss = contrastive_loss(logits_per_audio, positives=positives)
+    if teachers:
+        loss = distillation_loss(logits_per_audio, embeds[names[0]] @ embeds[names[1]].T / 0.05)
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
