@@ -79,7 +79,9 @@ def hard_negatives_of_scenes(scenes: Sequence[Scene], recordings: datasets.Datas
         sounds = tuple(sorted(sound_of(event.source) for event in scene.events))
         rows.setdefault(sounds, {}).setdefault(arrangement(scene), []).extend(rows_of_scene[scene.id])
 
-    groups, rearranged, similar = np.zeros(len(recordings), dtype=np.int64), [], []
+    groups = np.zeros(len(recordings), dtype=np.int64)
+    rearranged: list[np.ndarray] = []
+    similar: list[np.ndarray] = []
     for sounds, arrangements in rows.items():
         others = [other for other in rows if _differ_in_one(sounds, other)]
         of_others = _joined(members for other in others for members in rows[other].values())

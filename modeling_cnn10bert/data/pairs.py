@@ -153,7 +153,7 @@ class PairSampler(Sampler[int]):
         if self.group_by_length:
             order = self._grouped(order, rng)
         if self.draw_hard_negative is not None:
-            order = self._with_hard_negatives(order, rng)
+            order = self._with_hard_negatives(order, self.draw_hard_negative, rng)
         return iter(order.tolist())
 
     def _units(self, rng: np.random.Generator) -> np.ndarray:
@@ -175,7 +175,9 @@ class PairSampler(Sampler[int]):
             batches.append(units[rng.permutation(len(units))].reshape(-1))
         return np.concatenate(batches)
 
-    def _with_hard_negatives(self, order: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _with_hard_negatives(
+        self, order: np.ndarray, draw: Callable[[int, np.random.Generator], int | None], rng: np.random.Generator
+    ) -> np.ndarray:
         k = self.captions_per_recording
         by_recording = np.argsort(self.recordings, kind="stable")
         pairs_of = np.split(by_recording, np.bincount(self.recordings).cumsum()[:-1])
@@ -185,7 +187,7 @@ class PairSampler(Sampler[int]):
             for first, position in enumerate(range(half, 2 * half)):
                 if rng.random() >= self.hard_negatives:
                     continue
-                negative = self.draw_hard_negative(self.recordings[batch[first, 0]], rng)
+                negative = draw(self.recordings[batch[first, 0]], rng)
                 if negative is not None and len(pairs_of[negative]) >= k:
                     batch[position] = rng.choice(pairs_of[negative], k, replace=False)
         return batches.reshape(-1)
