@@ -65,7 +65,9 @@ def convert_aisfx_checkpoint(
     feature_extractor = CNN10FeatureExtractor(num_mel_bins, n_fft=n_fft, hop_length=hop_length)
     model = convert_state(read_state(content, path), path, feature_extractor)
     is_published = hashlib.sha256(content).hexdigest() == SHA256
-    data = {"kind": "known", "source": PACKAGE} if is_published else {"kind": "unknown", "name": path.name}
+    data = (
+        {"kind": "known", "source": PACKAGE} if is_published else {"kind": "unknown", "name": path.name, "hub_id": None}
+    )
     save_whole(model, feature_extractor, out, [data])
     return path, model
 
