@@ -80,3 +80,26 @@ def convert_panns(
     file, model = convert_panns_checkpoint(out, checkpoint, labels, mirror or MIRROR)
     widths = ", ".join(map(str, model.config.hidden_sizes))
     typer.echo(f"{out}: PANNs' Cnn10 of {file}, blocks of {widths} channels, {model.num_labels} classes")
+
+
+@command(
+    TRAINING,
+    "convert-aisfx models/aisfx",
+    "convert-aisfx models/aisfx --checkpoint aisfx-0.1.2-py2.py3-none-any.whl --n-fft 4096 --hop-length 2048",
+)
+def convert_aisfx(
+    out: Annotated[Path, typer.Argument(help="New folder for the model.", show_default=False)],
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", help="The wheel of aisfx, or its checkpoint.pth. By default, as installed."),
+    ] = None,
+    n_fft: Annotated[int, typer.Option("--n-fft", min=2, help="STFT window length, in samples.")] = 1024,
+    hop_length: Annotated[int, typer.Option("--hop-length", min=1, help="STFT hop length, in samples.")] = 320,
+    num_mel_bins: Annotated[int, typer.Option("--num-mel-bins", min=16, help="Number of mel bins.")] = 64,
+) -> None:
+    """Convert the convolutions of aisfx, pretrained on sound effects, to a starting point for training."""
+    from ..training.aisfx import convert_aisfx_checkpoint
+
+    file, model = convert_aisfx_checkpoint(out, checkpoint, n_fft, hop_length, num_mel_bins)
+    widths = ", ".join(map(str, model.config.hidden_sizes))
+    typer.echo(f"{out}: the convolutions of {file}, blocks of {widths} channels")

@@ -112,6 +112,10 @@ LICENCES = {
     "are parts of videos on YouTube, to which their owners hold the rights.",
     "PANNs": "PANNs' Cnn10 ([Zenodo 3987831](https://zenodo.org/records/3987831)), from which the audio tower starts: "
     "its weights are under CC BY 4.0.",
+    "aisfx": "The weights of [aisfx](https://pypi.org/project/aisfx/) 0.1.2 by A. B. Ma and A. Lerch, from whose "
+    "convolutions the audio tower starts and which training changed: they are under CC BY 4.0; they were trained on "
+    "nine commercial libraries of sound effects (“Representation Learning for the Automatic Indexing of Sound Effects "
+    "Libraries”, ISMIR 2022).",
     "BERT": "[google-bert/bert-base-uncased](https://huggingface.co/google-bert/bert-base-uncased), from which the "
     "text tower starts: its weights are under Apache-2.0; it was trained on BookCorpus and the English Wikipedia.",
 }
@@ -121,6 +125,7 @@ DATASETS = {
     "AudioCaps": ["AudioCaps"],
     "AudioSet": ["AudioSet"],
     "PANNs": [],
+    "aisfx": [],
     "BERT": ["bookcorpus", "wikipedia"],
 }
 _NO_COMMIT = "not from a git checkout: the commit is not known"

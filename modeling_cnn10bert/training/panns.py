@@ -3,15 +3,12 @@ Zenodo 3987831), trained for tagging on AudioSet, as a `CNN10ForAudioClassificat
 """
 
 import hashlib
-import json
 import os
-import re
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import filelock
-import safetensors
 import torch
 
 from ..configuration_cnn10bert import CNN10Config
@@ -19,9 +16,8 @@ from ..data.download import RemoteFile, download
 from ..data.recipes.audioset import NUM_CLASSES, read_class_names
 from ..errors import DataError
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
-from ..files import replaced_whole
 from ..modeling_cnn10bert import CNN10ForAudioClassification
-from ..publishing.facts import DATA_FACTS
+from .checkpoints import block_modules, block_widths, check_tensors, load_tensors, require_free, save_whole, some
 
 MIRROR = "https://zenodo.org"
 RECORD = 3987831
@@ -34,19 +30,13 @@ DROPOUTS = {"block_dropout": 0.2, "head_dropout": 0.5}
 # PANNs' modules -> ours. The tensors of a module have the same names in both.
 MODULES = {
     "bn0": "cnn10.input_norm",
-    **{
-        f"conv_block{block + 1}.{theirs}": f"cnn10.blocks.{block}.{ours}"
-        for block in range(len(HIDDEN_SIZES))
-        for theirs, ours in (("conv1", "conv1"), ("bn1", "norm1"), ("conv2", "conv2"), ("bn2", "norm2"))
-    },
+    **block_modules("", "cnn10.", len(HIDDEN_SIZES)),
     "fc1": "dense",
     "fc_audioset": "classifier",
 }
 
 # Maximum difference between PANNs' front end and ours: above rounding, far below other front ends (docs/notes.md).
 FRONT_END_TOLERANCE = 1e-6
-
-NAMES_SHOWN = 5  # faulty tensors named in an error
 
 
 def convert_panns_checkpoint(
@@ -110,24 +100,14 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     wanted = f"expected a checkpoint of PANNs' Cnn10 such as {CHECKPOINT}"
     if not path.is_file():
         raise DataError(f"{path}: found no such file, {wanted}; check the path")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # on other files, the unpickler raises almost anything
-        if found := re.search(r"GLOBAL (\S+)", str(error)):
-            raise DataError(
-                f"{path}: found pickled code ({found[1]}), which was not run, {wanted}, of tensors alone; download it "
-                f"from {MIRROR}/records/{RECORD}"
-            ) from error
-        raise DataError(
-            f"{path}: found {path.stat().st_size} bytes that do not read as tensors ({type(error).__name__}), "
-            f"{wanted}; it is damaged or another kind of file: download it again"
-        ) from error
+    with path.open("rb") as file:
+        content = load_tensors(file, path, wanted, f"{MIRROR}/records/{RECORD}")
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        found = f"a dict of {_some(content)}" if isinstance(content, dict) else f"a {type(content).__name__}"
+        found = f"a dict of {some(content)}" if isinstance(content, dict) else f"a {type(content).__name__}"
         raise DataError(f"{path}: found {found}, {wanted}: a dict with the state dict under 'model'")
     state = content["model"]
     if odd := [key for key, value in state.items() if not (isinstance(key, str) and isinstance(value, torch.Tensor))]:
-        raise DataError(f"{path}: found entries of 'model' that are no tensors ({_some(odd)}), {wanted}")
+        raise DataError(f"{path}: found entries of 'model' that are no tensors ({some(odd)}), {wanted}")
     return dict(state)
 
 
@@ -176,30 +156,12 @@ def convert_state(
         "logmel_extractor.melW": torch.from_numpy(feature_extractor.mel_filters),  # [n_fft // 2 + 1, n_mels]
     }
 
-    # Names and shapes.
+    # Names, shapes and values.
     shapes = {name: tensor.shape for name, tensor in constants.items()}
     shapes |= {theirs: model.state_dict()[ours].shape for theirs, ours in names.items()}
-    kinds = {
-        "missing": [name for name in shapes if name not in state and name not in counters],
-        "unexpected": [name for name in state if name not in shapes],
-        "of another shape": [
-            f"{name} {list(state[name].shape)} for {list(shape)}"
-            for name, shape in shapes.items()
-            if name in state and state[name].shape != shape
-        ],
-    }
-    if found := [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]:
-        raise DataError(
-            f"{source}: found another network than PANNs' Cnn10: {'; '.join(found)}; expected the tensors of "
-            f"{CHECKPOINT}"
-        )
+    check_tensors(state, shapes, source, "PANNs' Cnn10", CHECKPOINT, counters)
 
-    # Values; constants must equal those of our front end.
-    if bad := [name for name, tensor in state.items() if name not in counters and not _is_finite(tensor)]:
-        raise DataError(
-            f"{source}: found values that are no finite floating-point numbers in {len(bad)} tensors ({_some(bad)}), "
-            "expected trained weights; download it again"
-        )
+    # Constants must equal those of our front end.
     for name, ours in constants.items():
         difference = (state[name].double() - ours.double()).abs().max().item()
         if difference > FRONT_END_TOLERANCE:
@@ -216,74 +178,13 @@ def convert_state(
 def _config(
     state: Mapping[str, torch.Tensor], feature_extractor: CNN10FeatureExtractor, class_names: Sequence[str] | None
 ) -> CNN10Config:
-    widths = list(HIDDEN_SIZES)
-    for block in range(len(widths)):
-        weight = state.get(f"conv_block{block + 1}.conv1.weight")
-        if weight is not None and weight.ndim == 4 and len(weight) > 0:  # otherwise its shape is an error
-            widths[block] = len(weight)
     classes = dict(enumerate(class_names)) if class_names else {n: f"LABEL_{n}" for n in range(NUM_CLASSES)}
     return CNN10Config(
         num_mel_bins=feature_extractor.feature_size,
-        hidden_sizes=widths,
+        hidden_sizes=block_widths(state, "", HIDDEN_SIZES),
         time_pooling="sum",
         problem_type="multi_label_classification",
         id2label=classes,
         label2id={name: number for number, name in classes.items()},
         **DROPOUTS,
     )
-
-
-def _is_finite(tensor: torch.Tensor) -> bool:
-    plain = tensor.is_floating_point() and tensor.layout == torch.strided and tensor.device.type == "cpu"
-    return plain and bool(tensor.isfinite().all())
-
-
-def _some(names: Sequence) -> str:
-    """Join the first few names."""
-    return ", ".join([*map(str, list(names)[:NAMES_SHOWN]), *(["..."] if len(names) > NAMES_SHOWN else [])])
-
-
-# ---------------------------------------------------------------------------------------------------------- saving
-
-
-def require_free(out: Path) -> None:
-    """
-    Refuse a folder that is not empty.
-
-    Raises:
-        DataError: there is something that a model would overwrite.
-    """
-    if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
-        return
-    if (out / "config.json").is_file():
-        found, remedy = "a model, which stays as it is", "use that model, or name another folder"
-    elif out.is_dir():
-        found, remedy = "a folder that holds something else", "name another folder"
-    else:
-        found, remedy = "a file", "name a folder"
-    raise DataError(f"{out}: found {found}, expected a new folder; {remedy}")
-
-
-def save_whole(
-    model: CNN10ForAudioClassification,
-    feature_extractor: CNN10FeatureExtractor,
-    out: Path,
-    data: Sequence[Mapping[str, str]],
-) -> None:
-    """
-    Save both, with the facts of the training data, to the folder `out`, which appears when it is complete.
-
-    Raises:
-        DataError: `out` is not empty, or cannot be written.
-    """
-    try:
-        with replaced_whole(os.path.abspath(out)) as unfinished:
-            model.save_pretrained(unfinished)
-            feature_extractor.save_pretrained(unfinished)
-            (unfinished / DATA_FACTS).write_text(json.dumps(list(data), indent=2) + "\n", encoding="utf-8")
-            require_free(out)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise DataError(
-            f"{out}: found that it cannot be written ({error}), expected space and permission for 21 MB; make both, or "
-            "name another folder, and run the command again"
-        ) from error

@@ -377,6 +377,15 @@ def test_what_the_towers_were_trained_on_is_named_with_its_licences(facts, resul
         assert part in licences
 
 
+def test_a_tower_that_started_from_aisfx_names_its_authors_paper_and_licence(facts, results):
+    facts["start"]["earlier_data"] = [{"kind": "known", "source": "aisfx", "part": "audio tower"}]
+    card = card_of_run(facts, results)
+    licences = card.text[card.text.index("## Data and licences") : card.text.index("## Limits")]
+    assert "- The weights of [aisfx](https://pypi.org/project/aisfx/) 0.1.2 by A. B. Ma and A. Lerch" in licences
+    for part in ("ISMIR 2022", "CC BY 4.0", "training changed"):
+        assert part in licences
+
+
 def test_of_weights_of_others_the_card_tells_what_theirs_says_or_that_nothing_is_known(facts, results):
     facts["start"]["earlier_data"] = [
         {"kind": "card", "name": "org/bert", "hub_id": "org/bert", "licence": "mit", "datasets": ["snli"]}
