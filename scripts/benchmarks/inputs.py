@@ -181,7 +181,9 @@ def small_workload(folder: Path, manifests: Path | None, sources: Path | None, s
     """Prepare the recipe for two CPU cores, on the given scenes or synthetic ones."""
     manifests, sources = manifests or _synthetic(folder, size), sources or folder / "scenes" / "sources"
     recipe = RECIPES / "soundscapes_small.yaml"
-    return _workload("small recipe", folder / "small", recipe, manifests, sources, size, {"renderings": 1})
+    # The plain loop has the paper's pooling and random batches.
+    fields = {"renderings": 1, "temporal_moments": 0, "hard_negatives": 0.0}
+    return _workload("small recipe", folder / "small", recipe, manifests, sources, size, fields)
 
 
 def clotho_workload(

@@ -23,7 +23,15 @@ def go_on(search_script, write_recipe, soundscapes, text_folder, tmp_path, monke
     Path("set").symlink_to(soundscapes)
     Path("text").symlink_to(text_folder)
     names = {"output_dir": "search", "text_model_name_or_path": "text", "manifests": "set", "sources": "set/sources"}
-    write_recipe(Path("search.yaml"), **names, eval_strategy="epoch", max_train_samples=6, max_eval_samples=3)
+    write_recipe(
+        Path("search.yaml"),
+        **names,
+        eval_strategy="epoch",
+        max_train_samples=6,
+        max_eval_samples=3,
+        temporal_moments=None,
+        hard_negatives=None,
+    )
 
     def train(self, trial=None, **kwargs):
         self.bind(trial)
