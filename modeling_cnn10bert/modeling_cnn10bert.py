@@ -318,9 +318,10 @@ class CNN10Model(CNN10PreTrainedModel):
             )
 
     def _pool_over_time(self, frames: Tensor, mask: Tensor | None) -> Tensor:
-        """Average (the paper) or add (PANNs) the mean and the maximum over valid frames: [B, T, C] to [B, C].
+        """
+        Average (the paper) or add (PANNs) the mean and the maximum over valid frames: [B, T, C] to [B, C].
 
-        With a temporal moment the result is [B, 2 * C]: the moment follows.
+        With a temporal moment, which comes after them, the result is [B, 2 * C].
         """
         valid = torch.ones_like(frames[:, :, :1], dtype=torch.bool) if mask is None else mask[:, 0]  # [B, T, 1]
         mean = (frames * valid).sum(dim=1) / valid.sum(dim=1)

@@ -112,7 +112,7 @@ LICENCES = {
     "are parts of videos on YouTube, to which their owners hold the rights.",
     "PANNs": "PANNs' Cnn10 ([Zenodo 3987831](https://zenodo.org/records/3987831)), from which the audio tower starts: "
     "its weights are under CC BY 4.0.",
-    "aisfx": "The weights of [aisfx](https://pypi.org/project/aisfx/) 0.1.2 by A. B. Ma and A. Lerch, from whose "
+    "aisfx": "The weights of [aisfx](https://github.com/alisonbma/aisfx) 0.1.2 by A. B. Ma and A. Lerch, from whose "
     "convolutions the audio tower starts and which training changed: they are under CC BY 4.0; they were trained on "
     "nine commercial libraries of sound effects (“Representation Learning for the Automatic Indexing of Sound Effects "
     "Libraries”, ISMIR 2022).",

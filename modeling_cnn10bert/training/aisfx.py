@@ -26,7 +26,7 @@ PACKAGE = "aisfx"
 CHECKPOINT = "models/checkpoint.pth"  # in the package
 SHA256 = "499ea75909c932a2f94c35fa722fa4fabc5bcb7e84917209cc5f7402627b7eb5"  # of 0.1.2
 WANTED = f"expected the checkpoint.pth of {PACKAGE}"
-ORIGIN = f"https://pypi.org/project/{PACKAGE}"
+ORIGIN = "https://github.com/alisonbma/aisfx"
 
 HIDDEN_SIZES = (64, 128, 256, 512)
 NETWORK, HEADS = "embedding_net.", "fc."  # the heads classify the sounds of nine libraries

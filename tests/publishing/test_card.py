@@ -381,7 +381,7 @@ def test_a_tower_that_started_from_aisfx_names_its_authors_paper_and_licence(fac
     facts["start"]["earlier_data"] = [{"kind": "known", "source": "aisfx", "part": "audio tower"}]
     card = card_of_run(facts, results)
     licences = card.text[card.text.index("## Data and licences") : card.text.index("## Limits")]
-    assert "- The weights of [aisfx](https://pypi.org/project/aisfx/) 0.1.2 by A. B. Ma and A. Lerch" in licences
+    assert "- The weights of [aisfx](https://github.com/alisonbma/aisfx) 0.1.2 by A. B. Ma and A. Lerch" in licences
     for part in ("ISMIR 2022", "CC BY 4.0", "training changed"):
         assert part in licences
 
