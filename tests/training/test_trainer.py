@@ -13,6 +13,7 @@ from modeling_cnn10bert.data.pairs import RecordingTransform, RetrievalCollator
 from modeling_cnn10bert.data.recipes.soundscapes import SourceBank, read_manifest, render, soundscape_table
 from modeling_cnn10bert.training.build import build_trainer
 from modeling_cnn10bert.training.recipe import parse_recipe
+from modeling_cnn10bert.training.trainer import RetrievalTrainer
 
 SCORES = {f"{direction}{name}" for direction in ("", "a2t_") for name in ("mAP@10", "R@1", "R@5", "R@10")}
 
@@ -271,25 +272,30 @@ def test_without_training_nothing_is_asked_of_its_augmentations(run, trained, tm
     assert found["test_num_recordings"] == 24
 
 
-def test_the_best_step_is_what_is_kept_and_reported(run, tmp_path):
+def test_the_best_step_is_what_is_kept_and_reported(run, monkeypatch, tmp_path):
+    evaluate = RetrievalTrainer.evaluation_loop
+
+    def score(self, *arguments, **keywords):
+        output = evaluate(self, *arguments, **keywords)
+        output.metrics["eval_mAP@10"] = {2: 0.1, 4: 0.3, 6: 0.2}[self.state.global_step]
+        return output
+
+    monkeypatch.setattr(RetrievalTrainer, "evaluation_loop", score)
     results = run(
         tmp_path / "run",
         load_best_model_at_end=True,
-        seed=0,
-        learning_rate=3e-3,
         eval_strategy="steps",
         eval_steps=2,
         save_steps=2,
         save_total_limit=1,
-        max_steps=12,
+        max_steps=6,
+        do_predict=False,
     )
     state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
-    scores = {entry["step"]: entry["eval_mAP@10"] for entry in state["log_history"] if "eval_mAP@10" in entry}
-    best = max(scores, key=lambda step: (scores[step], -step))
-    assert len(scores) == 6 and best != 12  # else the last would do as well
-    assert state["best_global_step"] == best
-    assert results["eval_mAP@10"] == scores[best]
-    kept = load_file(tmp_path / "run" / f"checkpoint-{best}" / "model.safetensors")
+    assert (state["best_global_step"], state["best_metric"]) == (4, 0.3)
+    evaluations = {entry["step"]: entry for entry in state["log_history"] if "eval_mAP@10" in entry}
+    assert results["eval_a2t_mAP@10"] == evaluations[4]["eval_a2t_mAP@10"] != evaluations[6]["eval_a2t_mAP@10"]
+    kept = load_file(tmp_path / "run" / "checkpoint-4" / "model.safetensors")
     reported = load_file(tmp_path / "run" / "model.safetensors")
     assert all(torch.equal(kept[name], reported[name]) for name in kept)
 
