@@ -20,7 +20,7 @@ TRAVELLING = {  # to the Hub, with a checkpoint
 ORDER = [
     TRAVELLING,
     {"__init__", "registration"},
-    {"adapters", "errors", "files", "interrupts", "masking", "memory", "model_folder"},
+    {"adapters", "bars", "errors", "files", "interrupts", "masking", "memory", "model_folder"},
     {"augmentation"},
     {"data"},
     {"retrieval"},

@@ -17,8 +17,8 @@ import datasets
 import numpy as np
 import torch
 from datasets.arrow_writer import ArrowWriter
-from tqdm import tqdm
 
+from ..bars import progress_bar
 from ..errors import DataError
 from ..feature_extraction_cnn10bert import CNN10FeatureExtractor
 from ..files import is_full_disk, scratch_folder
@@ -163,7 +163,7 @@ def log_mel_table(
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # a forked process cannot use the threads of its parent
         try:
-            with tqdm(total=len(rows), desc=f"Computing log-mels of {name}", unit=" recordings", disable=None) as bar:
+            with progress_bar(total=len(rows), desc=f"Computing log-mels of {name}", unit=" recordings") as bar:
                 for number, _ in in_processes(write, parts, num_proc):
                     bar.update(bounds[number + 1] - bounds[number])
         finally:

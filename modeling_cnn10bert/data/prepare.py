@@ -26,8 +26,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import datasets
 import filelock
 from datasets.arrow_writer import ArrowWriter
-from tqdm import tqdm
 
+from ..bars import progress_bar
 from ..errors import AudioError, DataError, UnreadableError
 from ..files import check_local_folder, is_full_disk
 from .entries import ROW_FEATURES, STORED_AUDIO, Entry, prepare_entry
@@ -384,7 +384,7 @@ def write_shards(
     reports = {number: report for number, shard in enumerate(shards) if (report := ShardReport.read(shard, folder))}
     missing = [number for number in range(len(shards)) if number not in reports]
     total = sum(len(shards[number].entries) for number in missing)
-    with tqdm(total=total, desc="Preparing recordings", unit=" recordings", disable=None if total else True) as bar:
+    with progress_bar(total=total, desc="Preparing recordings", unit=" recordings", disable=not total) as bar:
         written = in_processes(
             lambda position: write_shard(shards[missing[position]], folder, known or {}), len(missing), num_proc
         )

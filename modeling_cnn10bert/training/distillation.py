@@ -18,9 +18,9 @@ import filelock
 import numpy as np
 import torch
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from ..adapters import adapter_base
+from ..bars import progress_bar
 from ..data.pairs import LogMelReader, pad_log_mels
 from ..errors import RecipeError, RetrievalError
 from ..model_folder import CONFIG, PROCESSORS, TOKENIZER, check_model
@@ -194,7 +194,7 @@ def embed_into_file(
             bytes_of_row = dimension * np.dtype(DTYPE).itemsize
             done = file.tell() // bytes_of_row // batch_size * batch_size
             file.truncate(done * bytes_of_row)  # the last batch may be incomplete
-            with tqdm(total=count, initial=done, desc=description, unit=" rows", disable=None) as bar:
+            with progress_bar(total=count, initial=done, desc=description, unit=" rows") as bar:
                 for start in range(done, count, batch_size):
                     rows = range(start, min(start + batch_size, count))
                     file.write(embed(rows).astype(DTYPE).tobytes())
