@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from ..bars import progress_bar
 from ..errors import DataError, RetrievalError
 from ..files import write_text
 from ..processing_cnn10bert import caption_words
@@ -206,7 +206,7 @@ def _submit_moments(embedder: Embedder, captions: Path, audio: Path, path: Path,
     for number, query in enumerate(queries):
         by_recording.setdefault(query.vid, []).append(number)
     passages: dict[int, list[tuple[float, float]]] = {}
-    for vid, numbers in tqdm(by_recording.items(), desc="Moments", disable=None if progress else True):
+    for vid, numbers in progress_bar(by_recording.items(), desc="Moments", disable=not progress):
         context = context_frames(frame_embedder)
         frames, duration = embed_frames(found[vid], frame_embedder, context, level_normalized=True)
         seconds = frame_embedder.frame_samples / embedder.sampling_rate

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from ..bars import progress_bar
 from ..data.pairs import caption_key
 from ..errors import AudioError, RetrievalError
 from ..processing_cnn10bert import caption_words
@@ -179,7 +179,7 @@ def embed_recordings(
     left_out: dict[str, str] = {}
     waveforms: list[np.ndarray] = []
     embeds = [np.empty((0, embedder.identity.dimension), dtype=np.float32)]
-    with _bar(len(recordings), "recordings", progress) as bar:
+    with progress_bar(total=len(recordings), desc="Embedding recordings", disable=not progress) as bar:
         for recording in recordings:
             try:
                 waveforms.append(recording.load(embedder.sampling_rate))
@@ -204,13 +204,9 @@ def embed_captions(embedder: Embedder, captions: Sequence[str], *, progress: boo
         RetrievalError: a caption without a word.
     """
     embeds = []
-    with _bar(len(captions), "captions", progress) as bar:
+    with progress_bar(total=len(captions), desc="Embedding captions", disable=not progress) as bar:
         for start in range(0, len(captions), _TEXTS_AT_ONCE):
             texts = captions[start : start + _TEXTS_AT_ONCE]
             embeds.append(embedder.embed_text(texts))
             bar.update(len(texts))
     return np.concatenate(embeds)
-
-
-def _bar(total: int, what: str, progress: bool) -> tqdm:
-    return tqdm(total=total, desc=f"Embedding {what}", unit=f" {what}", disable=not progress)
